@@ -1,0 +1,1 @@
+"""ds-flow: watches a directory, batches what arrives, runs it through Metaflow, records the outcome."""

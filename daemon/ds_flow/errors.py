@@ -1,0 +1,31 @@
+"""The kinds of error, sorted by who must act."""
+
+
+class DsFlowError(Exception):
+    """Any error that ds-flow explains itself; everything else is a bug."""
+
+    exit_code = 1
+
+
+class SettingsError(DsFlowError):
+    """The operator must change the settings or the surroundings."""
+
+    exit_code = 78  # EX_CONFIG; systemd is told not to restart on it
+
+
+class InputError(DsFlowError):
+    """The sender of one file must act; the file is set aside and the line goes on."""
+
+
+class DispatchError(DsFlowError):
+    """A backend, a file system or time is at fault; trying again may help."""
+
+
+class LedgerError(DsFlowError):
+    """The ledger is broken, of another program version, or was asked for an illegal move."""
+
+    exit_code = 70  # EX_SOFTWARE
+
+
+class RequestError(DsFlowError):
+    """What a person asked for does not exist or is not possible now."""
