@@ -1,0 +1,53 @@
+# Everything ds-flow needs from its checkout; `make` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+UV := .ci/uv
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q -n 2
+DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
+
+.PHONY: help setup demo test check lock format clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: .venv/.synced ## make .venv with ds-flow and everything it needs
+
+# The stamp lives in .venv, so that it goes when the environment is made anew.
+.venv/.synced: pyproject.toml
+	@$(UV) sync
+	@touch $@
+
+demo: setup ## run the samples in data/ once and show what came out
+	@$(DS_FLOW) once
+	@ls -1 out/*.csv out/manifest_*.json
+	@$(DS_FLOW) manifest
+
+test: setup ## run the tests
+	@$(PYTEST)
+
+check: setup ## run every check; the tests come last
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@find .ci bash tests/bin -type f \
+	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
+	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
+	@.ci/verify-unit systemd/ds-flow.service
+	@$(PYTEST)
+
+lock: ## pin the newest versions that fit, in pyproject.toml
+	@$(UV) run --no-project --quiet python .ci/lock.py
+	@$(MAKE) setup
+
+format: setup ## lay out the Python code and fix what ruff can fix
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+clean: ## remove everything that can be made again; out/ and log/ stay
+	@rm -rf .venv .uv uv.lock build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
