@@ -18,7 +18,8 @@ setup: .venv/.synced ## make .venv with ds-flow and everything it needs
 
 # The stamp lives in .venv, so that it goes when the environment is made anew.
 .venv/.synced: pyproject.toml
-	@$(UV) sync
+	@echo 'Setting up .venv'
+	@$(UV) sync --quiet
 	@touch $@
 
 demo: setup ## run the samples in data/ once and show what came out
