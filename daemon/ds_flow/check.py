@@ -1,0 +1,273 @@
+"""Whether this machine lets ds-flow do its work: one finding for each thing it stands on."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from watchdog.events import FileSystemEventHandler
+from watchdog.observers.inotify import InotifyObserver
+
+from ds_flow import mounts
+from ds_flow.settings import CHECKOUT, Settings
+
+LOW_SPACE_BYTES = 10**9
+IMPORT_LIMIT_SECONDS = 60
+INOTIFY_LIMITS = Path("/proc/sys/fs/inotify")
+FLOW_FILE = CHECKOUT / "flows" / "student_flow.py"
+COMBINE_SCRIPT = CHECKOUT / "bash" / "combine.sh"
+
+# Metaflow asks these in this order and takes no root (metaflow/util.py, get_username).
+USER_VARIABLES = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")
+
+_TRY_TRANSFORM = """
+import importlib, sys
+*sys.path[:0], (module, function) = *sys.argv[2:], sys.argv[1].split(":")
+found = getattr(importlib.import_module(module), function)
+sys.exit(None if callable(found) else f"{sys.argv[1]} is no function")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one subject; a fault keeps ds-flow from its work, a warning does not."""
+
+    level: Literal["ok", "warning", "fault"]
+    subject: str
+    text: str
+
+
+Findings = Iterator[Finding]
+
+
+def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    """Look at everything outside the settings; nothing is left behind and no input is touched."""
+    return [
+        *_folders(settings),
+        *_inbox(settings),
+        ledger_on(mounts.fs_type(settings.ledger.parent), settings.ledger.parent),
+        _events(settings),
+        _free_space(settings),
+        *_flow(settings, environ),
+        _bash(environ),
+        *_backends(settings),
+    ]
+
+
+# --------------------------------------------------------------------------- folders
+
+
+def _folders(settings: Settings) -> Findings:
+    yield _published(settings.output_dir)
+    yield _writable("log_dir", settings.log_dir)
+    yield _writable("ledger folder", settings.ledger.parent)
+    yield _writable("Metaflow's folder", settings.root / ".metaflow")
+
+
+def _published(folder: Path) -> Finding:
+    """Outputs are published by hard links, so the output folder should take them."""
+    found = _writable("output_dir", folder)
+    if found.level != "ok" or _takes_links(_existing(folder)):
+        return found
+    return Finding("warning", "output_dir", f"{folder} takes no hard links; outputs are copied")
+
+
+def _writable(subject: str, folder: Path) -> Finding:
+    there = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Finding("fault", subject, f"{there} cannot be written to: {error.strerror}")
+    made = "can be written to" if there == folder else "is not there yet, and can be made"
+    return Finding("ok", subject, f"{folder} {made}")
+
+
+def _takes_links(folder: Path) -> bool:
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=folder) as name:
+        file = Path(name, "file")
+        file.touch()
+        try:
+            Path(name, "link").hardlink_to(file)
+        except OSError:
+            return False
+        return True
+
+
+def _existing(path: Path) -> Path:
+    """Give the path, or the nearest thing above it that exists."""
+    return next(above for above in (path, *path.parents) if os.path.lexists(above))
+
+
+# --------------------------------------------------------------------------- file systems
+
+
+def _inbox(settings: Settings) -> Findings:
+    folder = settings.inbox
+    try:
+        with os.scandir(folder):
+            yield Finding("ok", "inbox", f"{folder} can be read")
+    except OSError as error:
+        yield Finding("fault", "inbox", f"{folder} cannot be read: {error.strerror}")
+        return
+    yield from inbox_on(mounts.fs_type(folder), folder, settings.watch.observer)
+
+
+def inbox_on(fs: str, folder: Path, observer: str) -> Findings:
+    """Say what an inbox's type of file system means: its events, and its read leases."""
+    if not mounts.is_network(fs):
+        yield Finding("ok", "read leases", f"{fs or 'the file system'} is local and grants them")
+        return
+    if observer == "inotify":
+        text = f"{folder} is on {fs}: events of other hosts are lost; set watch.observer to auto"
+        yield Finding("warning", "inbox events", text)
+    else:
+        yield Finding("ok", "inbox events", f"{folder} is on {fs}: polled")
+    yield Finding("ok", "read leases", f"none on {fs}: quiet times are at least 10 s")
+
+
+def ledger_on(fs: str, folder: Path) -> Finding:
+    """Say whether SQLite's WAL works on a type of file system."""
+    if mounts.is_network(fs):
+        text = f"{folder} is on {fs}, and SQLite needs a local disk; set paths.ledger"
+        return Finding("fault", "ledger", text)
+    return Finding("ok", "ledger", f"{folder} is on a local file system ({fs or 'unknown'})")
+
+
+def _free_space(settings: Settings) -> Finding:
+    try:
+        free_bytes = shutil.disk_usage(_existing(settings.output_dir)).free
+    except OSError as error:
+        return Finding("fault", "free space", f"cannot be learnt: {error.strerror}")
+    return free_space(free_bytes, settings.output_dir)
+
+
+def free_space(free_bytes: int, folder: Path) -> Finding:
+    """Say whether there is room for outputs."""
+    text = f"{free_bytes / 10**9:.1f} GB for {folder}"
+    return Finding("warning" if free_bytes < LOW_SPACE_BYTES else "ok", "free space", text)
+
+
+# --------------------------------------------------------------------------- inotify
+
+
+def _events(settings: Settings) -> Finding:
+    if settings.watch.observer == "poll":
+        seconds = settings.watch.poll_seconds
+        return Finding("ok", "inotify", f"not used; the inbox is looked at every {seconds:g} s")
+    return watched(_existing(settings.inbox))
+
+
+def watched(folder: Path) -> Finding:
+    """Watch a folder for a moment."""
+    names = ("max_user_instances", "max_user_watches")
+    limits = ", ".join(f"{name} {_limit(name)}" for name in names)
+    failure = _watch(folder)
+    if failure:
+        return Finding("warning", "inotify", f"{failure}; polling is used ({limits})")
+    return Finding("ok", "inotify", f"the inbox can be watched ({limits})")
+
+
+def _limit(name: str) -> str:
+    try:
+        return (INOTIFY_LIMITS / name).read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _watch(folder: Path) -> str:
+    """Give what went wrong, or ""."""
+    try:
+        observer = InotifyObserver()  # takes an inotify instance already
+        observer.schedule(FileSystemEventHandler(), str(folder))
+        observer.start()
+    except OSError as error:
+        return error.strerror or str(error)
+    observer.stop()
+    observer.join()
+    return ""
+
+
+# --------------------------------------------------------------------------- programs
+
+
+def _flow(settings: Settings, environ: Mapping[str, str]) -> Findings:
+    yield _compiles(FLOW_FILE)
+    yield _python("Metaflow", "can be imported", environ, "import metaflow")
+    yield _transform(settings, environ)
+    yield _user(environ)
+
+
+def _transform(settings: Settings, environ: Mapping[str, str]) -> Finding:
+    spec = settings.compute.transform
+    places = str(FLOW_FILE.parent), str(settings.root)
+    environ = {**settings.dotenv, **environ}  # as for a run
+    return _python("transform", f"{spec} is there", environ, _TRY_TRANSFORM, spec, *places)
+
+
+def _user(environ: Mapping[str, str]) -> Finding:
+    given = (environ.get(name, "") for name in USER_VARIABLES)
+    user = next((name for name in given if name not in {"", "root"}), None)
+    return Finding("ok", "Metaflow user", user or "none in the environment; the flow sets its own")
+
+
+def _compiles(file: Path) -> Finding:
+    try:
+        compile(file.read_bytes(), file, "exec")
+    except OSError as error:
+        return Finding("fault", "flow", f"{file} cannot be read: {error.strerror}")
+    except (SyntaxError, ValueError) as error:
+        return Finding("fault", "flow", f"{file} is no Python: {error}")
+    return Finding("ok", "flow", f"{file} compiles")
+
+
+def _python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> Finding:
+    """Run code in an interpreter of its own, as a run does; -P: the current folder is no source."""
+    command = [sys.executable, "-P", "-c", *code]
+    try:
+        done = subprocess.run(  # the exit code is the answer
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=IMPORT_LIMIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("fault", subject, f"no answer in {IMPORT_LIMIT_SECONDS} s")
+    if done.returncode == 0:
+        return Finding("ok", subject, good)
+    lines = done.stderr.split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "no message")
+    return Finding("fault", subject, f"exit code {done.returncode}: {last}")
+
+
+def _bash(environ: Mapping[str, str]) -> Finding:
+    bash = shutil.which("bash", path=environ.get("PATH", os.defpath))
+    if bash is None:
+        return Finding("fault", "bash", "is not on PATH")
+    if not COMBINE_SCRIPT.is_file():
+        return Finding("fault", "bash", f"{COMBINE_SCRIPT} is missing")
+    return Finding("ok", "bash", f"{bash} runs {COMBINE_SCRIPT}")
+
+
+# --------------------------------------------------------------------------- backends
+
+
+def _backends(settings: Settings) -> Findings:
+    for executor in sorted({stage.executor for stage in settings.stages.values()}):
+        yield REACHABLE[executor](settings)
+
+
+def _local(_settings: Settings) -> Finding:
+    return Finding("ok", "local", "jobs run as child processes")
+
+
+REACHABLE: dict[str, Callable[[Settings], Finding]] = {"local": _local}

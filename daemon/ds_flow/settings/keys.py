@@ -1,0 +1,257 @@
+"""Every key of the settings file: its type, its bounds, its default and what it means."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from ds_flow.model import is_hostile
+from ds_flow.settings.patterns import TEMPORARY, split
+
+Executor = Literal["local", "lsf", "docker"]
+
+DAY_SECONDS = 86_400
+YEAR_MINUTES = 525_600
+PATH_CHARACTERS = 1000
+
+
+def _plain(text: str) -> str:
+    if is_hostile(text):
+        raise ValueError("holds a control character or one that cannot be encoded")
+    return text
+
+
+def _path(path: str) -> str:
+    if path.startswith("~"):
+        raise ValueError("`~` is not expanded; write the whole path")
+    return path
+
+
+def _pattern(pattern: str) -> str:
+    name = pattern.rpartition("/")[2]
+    if name in {"", ".", "..", "**"}:
+        raise ValueError("names no file; end it with a pattern of file names, like `data/*.csv`")
+    if any(TEMPORARY.fullmatch(glob) for glob in split(pattern)[1]):
+        raise ValueError("means hidden or temporary files (.x *.tmp *.part *~), which never match")
+    return pattern
+
+
+def _encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise ValueError("is no text encoding that Python knows") from None
+    return name.lower()
+
+
+def _delimiter(delimiter: str) -> str:
+    return "\t" if delimiter in {"tab", r"\t"} else delimiter
+
+
+def _transform(spec: str) -> str:
+    module, colon, function = spec.partition(":")
+    if not (colon and all(part.isidentifier() for part in [*module.split("."), function])):
+        raise ValueError("should be `module:function`")
+    return spec
+
+
+def _argument(text: str) -> str:
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ValueError("holds a character that no command line can hold")
+    return text
+
+
+# Bounds come right after the type: behind a validator they would not reach the JSON Schema.
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(gt=0, le=DAY_SECONDS)]
+Minutes = Annotated[Number, Field(gt=0, le=YEAR_MINUTES)]
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, AfterValidator(_plain)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain)]
+PathText = Annotated[
+    str,
+    Field(min_length=1, max_length=PATH_CHARACTERS),
+    AfterValidator(_plain),
+    AfterValidator(_path),
+]
+Argument = Annotated[str, AfterValidator(_argument)]
+Command = tuple[Argument, ...]
+
+
+class Section(BaseModel, frozen=True, extra="forbid"):
+    """A mapping of the settings file; one with nothing under it holds its defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, given: object) -> object:
+        return {} if given is None else given
+
+
+class Paths(Section, frozen=True):
+    """Where files are; relative paths are relative to the project root."""
+
+    input_pattern: Annotated[PathText, AfterValidator(_pattern)] = Field(
+        description="Which files are inputs: `*`, `?`, `[...]` within a name, `**` over folders."
+    )
+    output_dir: PathText = Field(description="Folder of the published files and of `.work`.")
+    log_dir: PathText = Field(description="Folder of the log files.")
+    ledger: PathText | None = Field(
+        default=None,
+        description="The SQLite file that accounts for every input, on a local disk;"
+        " by default `ledger.db` in `output_dir`.",
+    )
+
+
+class Watch(Section, frozen=True):
+    """How arriving files are noticed."""
+
+    observer: Literal["auto", "inotify", "poll"] = Field(
+        default="auto",
+        description="What wakes the daemon; auto polls where a file system has no events.",
+    )
+    quiet_seconds: Seconds = Field(
+        default=0.5, description="Seconds a file must stay unchanged to count as arrived."
+    )
+    rescan_seconds: Seconds = Field(
+        default=60, description="Seconds after which the inbox is looked at even without an event."
+    )
+    poll_seconds: Seconds = Field(
+        default=5, description="Seconds between two looks where the file system gives no events."
+    )
+
+
+class Batching(Section, frozen=True):
+    """When waiting files make a batch: as soon as one of the limits is reached."""
+
+    quiet_seconds: Seconds = Field(default=1, description="Seconds without a new file.")
+    max_wait_seconds: Seconds = Field(default=30, description="Seconds the oldest file has waited.")
+    max_files: Count = Field(default=1000, le=1_000_000, description="Files that wait.")
+    max_mb: Count = Field(default=4096, le=2**30, description="MiB that wait.")
+
+
+class Running(Section, frozen=True):
+    """How runs are started, retried and ended."""
+
+    max_parallel: Count = Field(default=1, le=1000, description="Runs at one time.")
+    attempts: Count = Field(
+        default=3, le=100, description="Failed runs after which a batch is dead."
+    )
+    retry_first_seconds: Number = Field(
+        default=10,
+        ge=0,
+        le=DAY_SECONDS,
+        description="Seconds before the first retry; then ever longer.",
+    )
+    limit_minutes: Minutes = Field(
+        default=720, description="Minutes without progress after which a run is ended."
+    )
+    stop_grace_seconds: Number = Field(
+        default=60,
+        ge=0,
+        le=DAY_SECONDS,
+        description="Seconds a run may go on when the daemon stops.",
+    )
+
+
+class Csv(Section, frozen=True):
+    """How inputs are read."""
+
+    delimiter: Annotated[
+        Literal["auto", ",", ";", "|", "tab", "\t", r"\t"], AfterValidator(_delimiter)
+    ] = Field(
+        default="auto", description="What separates cells; auto recognises `,` `;` tab and `|`."
+    )
+    encoding: Annotated[Text, AfterValidator(_encoding)] = Field(
+        default="utf-8", description="The text encoding of the inputs, by its Python name."
+    )
+    columns: Literal["union", "strict"] = Field(
+        default="union",
+        description="When files of a batch differ in columns: combine all, or reject the odd ones.",
+    )
+
+
+class Stage(Section, frozen=True):
+    """Where and with what the jobs of one stage run."""
+
+    executor: Executor | None = Field(
+        default=None, description="Where its jobs run; by default `compute.executor`."
+    )
+    cpus: Count = Field(default=1, le=4096, description="CPU cores of a job.")
+    memory_mb: Count = Field(default=2048, le=2**30, description="MiB of memory of a job.")
+    limit_minutes: Annotated[Count, Field(le=YEAR_MINUTES)] | None = Field(
+        default=None, description="Minutes a job may take; by default `run.limit_minutes`."
+    )
+    queue: Text | None = Field(
+        default=None, description="LSF queue; by default `compute.lsf_queue`."
+    )
+    image: Text | None = Field(
+        default=None, description="Docker image; by default `compute.docker_image`."
+    )
+
+
+class Analyze(Stage, frozen=True):
+    """The stage that analyses the combined file."""
+
+    command: Command = Field(
+        default=("wc", "-l"),
+        description="Program and arguments, then the combined file; empty for no analysis.",
+    )
+
+
+class Stages(Section, frozen=True):
+    """The stages of a run."""
+
+    process: Stage = Field(default_factory=Stage, description="One input file to one output file.")
+    combine: Stage = Field(
+        default_factory=Stage, description="All output files to the combined file."
+    )
+    analyze: Analyze = Field(
+        default_factory=Analyze, description="The combined file to the analysis."
+    )
+
+
+class Compute(Section, frozen=True):
+    """Where the stages run, and what they compute."""
+
+    executor: Executor = Field(default="local", description="Where jobs run, for all stages.")
+    lsf_queue: Name = Field(default="short", description="LSF queue, for all stages.")
+    docker_image: Text = Field(default="", description="Docker image, for all stages.")
+    shard_mb: Count = Field(
+        default=64, le=2**20, description="MiB of input that one job processes."
+    )
+    max_shards: Count = Field(
+        default=64, le=10_000, description="Jobs of the process stage at most."
+    )
+    transform: Annotated[Text, AfterValidator(_transform)] = Field(
+        default="transforms:transform",
+        description="`module:function` that each table goes through.",
+    )
+    stages: Stages = Field(default_factory=Stages, description="Settings of single stages.")
+
+
+class Logging(Section, frozen=True):
+    """The log in `paths.log_dir`."""
+
+    format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people or machines."
+    )
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least important lines that are written."
+    )
+    max_mb: Count = Field(
+        default=16, le=2**20, description="MiB after which a new log file is begun."
+    )
+    keep: Count = Field(default=5, le=1000, description="Old log files that are kept.")
+
+
+class Keys(Section, frozen=True):
+    """The settings of a ds-flow project."""
+
+    project_name: Name = Field(description="The project's name, in every manifest.")
+    paths: Paths
+    watch: Watch = Field(default_factory=Watch)
+    batch: Batching = Field(default_factory=Batching)
+    run: Running = Field(default_factory=Running)
+    csv: Csv = Field(default_factory=Csv)
+    compute: Compute = Field(default_factory=Compute)
+    logging: Logging = Field(default_factory=Logging)

@@ -1,0 +1,164 @@
+"""The settings in force: typed, absolute, and with every default filled in."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ds_flow.model import STAGES, Options, StageOptions
+from ds_flow.settings import patterns
+from ds_flow.settings.keys import (
+    Analyze,
+    Batching,
+    Compute,
+    Csv,
+    Keys,
+    Logging,
+    Paths,
+    Running,
+    Watch,
+)
+from ds_flow.settings.sources import PREFIX, Loc, Origin
+
+TAG_VARIABLE = "PROCESS_TAG"
+SECRET_CHARACTERS = 6  # hiding a shorter one would hide half of every log line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one start of the program goes by, read once and never changed."""
+
+    file: Path
+    root: Path  # the parent of the folder that holds the file, absolute
+    project_name: str
+    paths: Paths
+    watch: Watch
+    batch: Batching
+    run: Running
+    csv: Csv
+    compute: Compute
+    logging: Logging
+    tag: str
+    dotenv: Mapping[str, str] = field(repr=False)  # given to every run
+    origins: Mapping[Loc, Origin] = field(repr=False)
+
+    @property
+    def pattern(self) -> str:
+        """The absolute input pattern."""
+        return os.path.normpath(self.root / self.paths.input_pattern)
+
+    @property
+    def inbox(self) -> Path:
+        """The folder in which the pattern's search begins, absolute."""
+        return Path(patterns.split(self.pattern)[0])
+
+    @property
+    def output_dir(self) -> Path:
+        """Absolute."""
+        return self._absolute(self.paths.output_dir)
+
+    @property
+    def log_dir(self) -> Path:
+        """Absolute."""
+        return self._absolute(self.paths.log_dir)
+
+    @property
+    def ledger(self) -> Path:
+        """Absolute."""
+        given = self.paths.ledger
+        return self.output_dir / "ledger.db" if given is None else self._absolute(given)
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder that holds each batch until it is committed and recorded."""
+        return self.output_dir / ".work"
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The texts that no log may show."""
+        return frozenset(
+            value
+            for name, value in self.dotenv.items()
+            if len(value) >= SECRET_CHARACTERS
+            and not name.startswith(PREFIX)
+            and name != TAG_VARIABLE
+        )
+
+    @property
+    def stages(self) -> dict[str, StageOptions]:
+        """Each stage's own settings over those for all stages."""
+        return {name: self._stage(name) for name in STAGES}
+
+    def options(self) -> Options:
+        """Give what decides a batch's outputs."""
+        return Options(
+            project_name=self.project_name,
+            root=str(self.root),
+            output_dir=str(self.output_dir),
+            log_dir=str(self.log_dir),
+            tag=self.tag,
+            delimiter=self.csv.delimiter,
+            encoding=self.csv.encoding,
+            columns=self.csv.columns,
+            transform=self.compute.transform,
+            shard_mb=self.compute.shard_mb,
+            max_shards=self.compute.max_shards,
+            stages=self.stages,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the options as canonical JSON, in hex."""
+        text = json.dumps(asdict(self.options()), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _absolute(self, path: str) -> Path:
+        return Path(os.path.normpath(self.root / path))
+
+    def _stage(self, name: str) -> StageOptions:
+        own = getattr(self.compute.stages, name)
+        return StageOptions(
+            executor=own.executor or self.compute.executor,
+            cpus=own.cpus,
+            memory_mb=own.memory_mb,
+            limit_minutes=own.limit_minutes or math.ceil(self.run.limit_minutes),
+            queue=self.compute.lsf_queue if own.queue is None else own.queue,
+            image=self.compute.docker_image if own.image is None else own.image,
+            command=own.command if isinstance(own, Analyze) else (),
+        )
+
+
+def effective(settings: Settings) -> str:
+    """Write the settings in force as a settings file, each with its origin as a comment.
+
+    Of `.env` only the names are shown.
+    """
+    hidden = [f"#   {name}: ***" for name in settings.dotenv]
+    comments = [f"# tag: {json.dumps(settings.tag)}", *(["# .env:", *hidden] if hidden else [])]
+    return "\n".join([*_lines(_tree(settings), (), settings.origins), *comments, ""])
+
+
+def _tree(settings: Settings) -> dict[str, Any]:
+    tree: dict[str, Any] = {"project_name": settings.project_name}
+    for name in [name for name in Keys.model_fields if name not in tree]:
+        tree[name] = getattr(settings, name).model_dump()
+    tree["paths"]["ledger"] = str(settings.ledger)
+    for name, stage in tree["compute"]["stages"].items():
+        resolved = asdict(settings.stages[name])
+        stage.update((key, resolved[key]) for key in stage)
+    return tree
+
+
+def _lines(tree: Mapping[str, Any], loc: Loc, origins: Mapping[Loc, Origin]) -> Iterator[str]:
+    for key, value in tree.items():
+        here = (*loc, key)
+        start = "  " * len(loc) + key
+        if isinstance(value, dict):
+            yield f"{start}:"
+            yield from _lines(value, here, origins)
+        else:
+            yield f"{start}: {json.dumps(value)}  # {origins.get(here, 'default')}"

@@ -1,0 +1,230 @@
+"""The settings as given: YAML, `.env` and environment in one tree, with the place of every key."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dotenv.parser import Binding, parse_stream
+
+from ds_flow.errors import SettingsError
+
+PREFIX = "DS_FLOW_"
+NO_SETTINGS = frozenset({"DS_FLOW_CONFIG", "DS_FLOW_ATTEMPT", "DS_FLOW_JOB", "DS_FLOW_REQUIRE"})
+"""Variables of ds-flow that are not settings."""
+
+Loc = tuple[str, ...]
+"""Where a value is in the tree: keys, and positions in lists, as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was given: a line of the settings file, or a variable."""
+
+    place: str
+    variable: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.variable}".rstrip()
+
+
+@dataclass(slots=True)
+class Given:
+    """What was given before it is judged: `values` as parsed, faults in reading them as lines."""
+
+    values: dict[str, Any]
+    origins: dict[Loc, Origin]
+    dotenv: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def origin(self, loc: Loc) -> Origin:
+        """Give the origin of a value, or of the nearest mapping around it."""
+        known = (self.origins.get(loc[:depth]) for depth in range(len(loc), -1, -1))
+        return next(origin for origin in known if origin)
+
+
+def read(file: Path, root: Path, environ: Mapping[str, str]) -> Given:
+    """Read all sources, later over earlier: YAML, `.env`, environment.
+
+    Raises:
+        SettingsError: the settings file is missing or is no YAML mapping.
+
+    """
+    given = _read_yaml(file)
+    _read_dotenv(given, root / ".env")
+    _overlay(given, ".env", given.dotenv)
+    _overlay(given, "environment", environ)
+    return given
+
+
+# --------------------------------------------------------------------------- YAML
+
+
+LEFT_AS_TEXT = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+"""Implicit tags that no setting has, so that a project may be named `no`."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that leaves `no` and dates text, and names the line of what no tag can read."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in the base class
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, text) for tag, text in known if tag not in LEFT_AS_TEXT]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(file: Path) -> Given:
+    text = _read_text(file, "there is no settings file; name one by --config or DS_FLOW_CONFIG")
+    try:
+        given = _parse(file, text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingsError(f"{file}:{line}: {error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SettingsError(f"{file}:{line}: holds a character that YAML forbids") from error
+    except RecursionError as error:
+        raise SettingsError(f"{file}:1: is nested too deeply") from error
+    return given
+
+
+def _read_text(file: Path, missing: str) -> str:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError as error:
+        raise SettingsError(f"{file}: {missing}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{file}: cannot be read: {reason}") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{file}:{line}: is not UTF-8 text") from error
+
+
+def _parse(file: Path, text: str) -> Given:
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    given = Given({}, {(): Origin(f"{file}:1")})
+    if node is None:
+        return given
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.MarkedYAMLError(
+            problem="should be a mapping of settings", problem_mark=node.start_mark
+        )
+    _note_lines(given, file, node)
+    given.values = loader.construct_document(node)
+    return given
+
+
+def _note_lines(given: Given, file: Path, root: yaml.Node) -> None:
+    """Note the line of every key; a key given twice is a fault. An alias counts where it stands."""
+    pending: list[tuple[Loc, yaml.Node]] = [((), root)]
+    seen: set[int] = set()
+    while pending:
+        loc, node = pending.pop()
+        for child, line, value in _children(loc, node) if id(node) not in seen else ():
+            origin = Origin(f"{file}:{line}")
+            first = given.origins.setdefault(child, origin)
+            if first is not origin:
+                given.faults.append(f"{origin}: {dotted(child)}: is given twice, first at {first}")
+            pending.append((child, value))
+        seen.add(id(node))
+
+
+def _children(loc: Loc, node: yaml.Node) -> Iterator[tuple[Loc, int, yaml.Node]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                yield (*loc, key.value), key.start_mark.line + 1, value
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            yield (*loc, str(position)), value.start_mark.line + 1, value
+
+
+def dotted(loc: Loc) -> str:
+    """Write a place in the tree as people do: `compute.stages.analyze.command.0`."""
+    return ".".join(loc)
+
+
+# --------------------------------------------------------------------------- .env
+
+
+def _read_dotenv(given: Given, file: Path) -> None:
+    if not file.exists():
+        return
+    try:
+        text = _read_text(file, "is gone")
+    except SettingsError as error:
+        given.faults.append(str(error))
+        return
+    for binding in parse_stream(io.StringIO(text)):
+        _note_binding(given, file, binding)
+
+
+def _note_binding(given: Given, file: Path, binding: Binding) -> None:
+    """Take one variable as it stands, without interpolation; a bare name sets nothing."""
+    where = f"{file}:{binding.original.line}"
+    if binding.error:
+        given.faults.append(f"{where}: is not NAME=value")
+    elif "\0" in f"{binding.key}{binding.value}":
+        given.faults.append(f"{where}: holds a NUL character")
+    elif binding.key is not None and binding.value is not None:
+        given.dotenv[binding.key] = binding.value
+
+
+# --------------------------------------------------------------------------- variables
+
+
+def _overlay(given: Given, place: str, variables: Mapping[str, str]) -> None:
+    """Lay DS_FLOW_ variables over the tree; a section goes before the keys within it."""
+    for name in sorted(variables):
+        if name.startswith(PREFIX) and name not in NO_SETTINGS:
+            loc = tuple(name.removeprefix(PREFIX).lower().split("__"))
+            _lay(given, loc, _typed(variables[name]), Origin(place, name))
+
+
+def _typed(text: str) -> Any:
+    """Read a YAML list or mapping; any other text is itself, and typed by its setting."""
+    if text[:1] not in {"[", "{"}:
+        return text
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError):
+        return text  # such as the pattern `[ab]*.csv`
+
+
+def _lay(given: Given, loc: Loc, value: Any, origin: Origin) -> None:
+    """Put a value into the tree; mappings are merged. Under what is no mapping nothing is put."""
+    around = given.values
+    for depth, part in enumerate(loc[:-1], 1):
+        if around.get(part) is None:
+            around[part] = {}
+            given.origins.setdefault(loc[:depth], origin)
+        if not isinstance(around[part], dict):
+            return
+        around = around[part]
+    if isinstance(value, dict) and isinstance(around.get(loc[-1], {}), dict):
+        around.setdefault(loc[-1], {})
+        given.origins.setdefault(loc, origin)
+        for key, inner in value.items():
+            _lay(given, (*loc, str(key)), inner, origin)
+    else:
+        around[loc[-1]] = value
+        _forget(given.origins, loc)
+        given.origins[loc] = origin
+
+
+def _forget(origins: dict[Loc, Origin], loc: Loc) -> None:
+    for inner in [known for known in origins if known[: len(loc)] == loc]:
+        del origins[inner]
