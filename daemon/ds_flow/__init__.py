@@ -1,1 +1,1 @@
-"""ds-flow: watches a directory, batches what arrives, runs it through Metaflow, records the outcome."""
+"""Watch a directory, batch what arrives, run it through Metaflow, record the outcome."""

@@ -1,11 +1,12 @@
 """Files, batches, runs and jobs: their shapes, their states, and the moves that are legal."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 STAGES = ("process", "combine", "analyze")
 
@@ -102,7 +103,9 @@ ENDED_RUNS = frozenset(set(RunState) - set(LIVE_RUNS))
 RUN_MOVES: dict[RunState, frozenset[RunState]] = {
     RunState.STARTING: frozenset({RunState.RUNNING}) | ENDED_RUNS,
     RunState.RUNNING: ENDED_RUNS,
-    **dict.fromkeys(ENDED_RUNS, frozenset()),
+    # An end is final, but for a commit that says otherwise: the commit link is the truth.
+    **dict.fromkeys(ENDED_RUNS - {RunState.SUCCEEDED}, frozenset({RunState.SUCCEEDED})),
+    RunState.SUCCEEDED: frozenset(),
 }
 
 COUNTED_RUNS = frozenset({RunState.FAILED, RunState.TIMED_OUT})
@@ -154,8 +157,7 @@ class Clock(Protocol):
 # --------------------------------------------------------------------------- the inbox
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What two looks at an unchanged file agree on. In the ledger: five integers in one text."""
 
     device: int
@@ -165,18 +167,15 @@ class Stat:
     ctime_ns: int  # a rewrite that restores the mtime still moves it
 
     def __str__(self) -> str:
-        return (
-            f"{self.device} {self.inode} {self.size_bytes} {self.mtime_ns} {self.ctime_ns}"
-        )
+        return " ".join(map(str, self))
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read what `str` wrote."""
-        return cls(*map(int, text.split()))
+        return cls._make(map(int, text.split()))
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """One look at one file. `path` is escaped and relative to the project root."""
 
     path: str
@@ -237,10 +236,7 @@ def unescape(path: str) -> str:
 
 def is_hostile(text: str) -> bool:
     """Say whether a name holds control characters or undecodable bytes."""
-    return any(
-        ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F or 0xD800 <= ord(char) <= 0xDFFF
-        for char in text
-    )
+    return any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
 
 
 # --------------------------------------------------------------------------- the plan of a batch

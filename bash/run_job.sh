@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# run_job.sh ROUND INDEX...: run jobs of a round, one after the other, each at most once.
+#
+# ROUND/INDEX.args holds a job's command, NUL-separated; ROUND/INDEX.stdin, if there, is its input.
+# A job is claimed first (INDEX.claim: host, id and time; an existing claim means that it ran or runs
+# elsewhere), its output goes to INDEX.log, and its exit code to INDEX.exit by one rename, so that
+# whoever asks later, from any host, after any crash, reads a whole verdict or none.
+set -u
+round=$1
+shift
+
+run_job() {
+    local index=$1 args code stdin=/dev/null
+    (set -o noclobber && printf '%s %s %s\n' "$(uname -n)" "${LSB_JOBID:-$$}" "$(date +%s)" \
+        >"$round/$index.claim") 2>/dev/null || return 0
+    mapfile -d '' -t args <"$round/$index.args"
+    [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
+    "${args[@]}" <"$stdin" >"$round/$index.log" 2>&1
+    code=$?
+    printf '%s %s\n' "$code" "$(date +%s)" >"$round/$index.exit.part" &&
+        mv -- "$round/$index.exit.part" "$round/$index.exit"
+    return "$code"
+}
+
+status=0
+for index; do
+    run_job "$index" || status=$?
+done
+exit "$status"

@@ -1,0 +1,173 @@
+"""The front of the line: look, settle, admit, form batches."""
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ds_flow import recovery
+from ds_flow.batching import Limits, due, seconds_until_due
+from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.inbox import Inbox, StillArriving
+from ds_flow.ledger import Ledger
+from ds_flow.model import Arrival, Cause, Clock, Settled, Sighting, Stat, Trigger
+from ds_flow.settings import Settings
+from ds_flow.settle import settle
+
+log = logging.getLogger(__name__)
+
+ADMITTED_AT_ONCE = 1000  # files in one transaction
+SCAN_SHARE = 0.1  # of the time, at most
+
+
+@dataclass(slots=True)
+class Admission:
+    """From the inbox to queued batches. What is still arriving is in memory only."""
+
+    settings: Settings
+    ledger: Ledger
+    inbox: Inbox
+    clock: Clock
+    pulse: Callable[[], None]
+
+    known: dict[str, Stat] = field(default_factory=dict)
+    arriving: dict[str, Arrival] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    inbox_error: str = ""
+    hinted: bool = True
+    _rest_until_s: float = 0.0
+    _rescan_at_s: float = 0.0
+    _look_again_at_s: float = 0.0
+    _newest_s: float = 0.0
+    _oldest_s: float | None = None
+
+    def patience_s(self, now_s: float) -> float:
+        """How long nothing is to be done here unless a hint comes."""
+        waits = [self._rescan_at_s - now_s]
+        if self.hinted:
+            waits.append(self._rest_until_s - now_s)
+        if self.arriving:
+            waits.append(self._look_again_at_s - now_s)
+        if self._oldest_s is not None and not self.inbox_error:
+            waits.append(seconds_until_due(**self._ages(now_s), limits=self._limits()))
+        return min(waits)
+
+    # ------------------------------------------------------------------ admit
+
+    def admit(self) -> int:
+        """Enter every new file that has finished arriving."""
+        now_s = self.clock.monotonic_s()
+        if (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s:
+            new = self._look(now_s)
+        elif self.arriving and now_s >= self._look_again_at_s:
+            new = self.inbox.look_at(self.arriving)
+        else:
+            return 0
+        if any(seen.path not in self.arriving for seen in new):
+            self._newest_s = now_s
+        quiet_s = self.settings.watch.quiet_seconds
+        self.arriving, settled = settle(self.arriving, new, now_s, quiet_s)
+        self._look_again_at_s = now_s + quiet_s
+        starts = range(0, len(settled), ADMITTED_AT_ONCE)
+        return sum(self._enter(settled[start : start + ADMITTED_AT_ONCE]) for start in starts)
+
+    def _look(self, now_s: float) -> list[Sighting]:
+        """Look through the whole inbox; what is new or changed."""
+        self.hinted = False
+        watch = self.settings.watch
+        try:
+            found = self.inbox.look()
+        except DispatchError as error:
+            self._rescan_at_s = now_s + min(watch.poll_seconds, watch.rescan_seconds)
+            if str(error) != self.inbox_error:
+                log.error("inbox.lost", extra={"why": str(error)})
+            self.inbox_error = str(error)
+            return [arrival.sighting for arrival in self.arriving.values()]
+        self.inbox_error = ""
+        recovery.admit_commits(self.ledger, self.settings.output_dir, self.clock.now(), tidied=True)
+        for path in self.ledger.read.unseen():
+            self.known.pop(path, None)
+        self._note_ignored(found.ignored)
+        new = [seen for seen in found.sightings if self.known.get(seen.path) != seen.stat]
+        ended_s = self.clock.monotonic_s()
+        self._rest_until_s = ended_s + (ended_s - now_s) * (1 / SCAN_SHARE - 1)
+        every_s = watch.poll_seconds if self.inbox.is_polling else watch.rescan_seconds
+        self._rescan_at_s = ended_s + every_s
+        return new
+
+    def _note_ignored(self, ignored: dict[str, str]) -> None:
+        for path, why in ignored.items():
+            if self.ignored.get(path) != why:
+                log.warning("file.ignored", extra={"path": path, "why": why})
+        self.ignored = ignored
+
+    def _enter(self, settled: list[Arrival]) -> int:
+        """Fingerprint and admit; what turns out to be arriving still goes back."""
+        now_s = self.clock.monotonic_s()
+        self.pulse()
+        entered: list[Settled] = []
+        for arrival in settled:
+            judged = self._judge(arrival, now_s)
+            if isinstance(judged, Settled):
+                entered.append(judged)
+            else:
+                since_s = arrival.unchanged_since_s
+                held = Arrival(arrival.sighting, since_s, judged.reason)
+                self.arriving[arrival.sighting.path] = held
+        if not entered:
+            return 0
+        states = self.ledger.admit(entered, self.clock.now())
+        for item, (path, state) in zip(entered, states, strict=True):
+            self.known[path] = item.sighting.stat
+            level = logging.WARNING if item.cause else logging.INFO
+            log.log(level, f"file.{state}", extra={"path": path, **_why(item.reason)})
+        self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
+        return len(entered)
+
+    def _judge(self, arrival: Arrival, now_s: float) -> Settled | StillArriving:
+        try:
+            return self.inbox.fingerprint(arrival, now_s, self.pulse)
+        except Exception as error:
+            if isinstance(error, DsFlowError):
+                raise
+            log.exception("file.bug", extra={"path": arrival.sighting.path})
+            reason = f"internal error: {error!r}"
+            return Settled(sighting=arrival.sighting, cause=Cause.UNREADABLE, reason=reason)
+
+    # ------------------------------------------------------------------ form
+
+    def form(self) -> int:
+        """Claim waiting files for the batches that are due."""
+        waiting = self.ledger.read.waiting()
+        if not waiting or self.inbox_error:
+            self._oldest_s = self._oldest_s if waiting else None
+            return 0
+        now_s = self.clock.monotonic_s()
+        if self._oldest_s is None:  # waiting since before this daemon, or released
+            self._oldest_s = now_s
+        groups = due(waiting, **self._ages(now_s), limits=self._limits())
+        for group in groups:
+            batch = secrets.token_hex(5)
+            ids = [file.id for file in group]
+            self.ledger.form(batch, ids, Trigger.ARRIVAL, self.clock.now())
+            log.info("batch.queued", extra={"batch": batch, "files": len(ids)})
+        if groups:
+            self._oldest_s = None
+        return len(groups)
+
+    def _ages(self, now_s: float) -> dict[str, float]:
+        oldest_s = now_s if self._oldest_s is None else self._oldest_s
+        return {"newest_age_s": now_s - self._newest_s, "oldest_age_s": now_s - oldest_s}
+
+    def _limits(self) -> Limits:
+        batch = self.settings.batch
+        return Limits(
+            quiet_s=batch.quiet_seconds,
+            max_wait_s=batch.max_wait_seconds,
+            max_files=batch.max_files,
+            max_bytes=batch.max_mb * 2**20,
+        )
+
+
+def _why(reason: str) -> dict[str, str]:
+    return {"why": reason} if reason else {}

@@ -1,0 +1,62 @@
+"""Which waiting files make a batch now."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a batch is due and how large it may be; `batch.*` of the settings."""
+
+    quiet_s: float
+    max_wait_s: float
+    max_files: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A settled file version that no batch has claimed."""
+
+    id: int
+    size_bytes: int
+
+
+def due(
+    waiting: Sequence[Waiting],
+    *,
+    newest_age_s: float,
+    oldest_age_s: float,
+    limits: Limits,
+) -> list[list[Waiting]]:
+    """Group waiting files, oldest first, into the batches that are due.
+
+    All of them are due once none has come for `quiet_s` or the oldest has waited `max_wait_s`;
+    before that only groups that are full, by files or by bytes.
+    """
+    groups = list(_groups(waiting, limits))
+    if newest_age_s >= limits.quiet_s or oldest_age_s >= limits.max_wait_s:
+        return groups
+    return [group for group in groups if _is_full(group, limits)]
+
+
+def _groups(waiting: Sequence[Waiting], limits: Limits) -> Iterator[list[Waiting]]:
+    group: list[Waiting] = []
+    for file in waiting:
+        group.append(file)
+        if _is_full(group, limits):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _is_full(group: Sequence[Waiting], limits: Limits) -> bool:
+    return (
+        len(group) >= limits.max_files or sum(file.size_bytes for file in group) >= limits.max_bytes
+    )
+
+
+def seconds_until_due(*, newest_age_s: float, oldest_age_s: float, limits: Limits) -> float:
+    """Say how long a batch that is not full has yet to wait if nothing more comes."""
+    return max(0.0, min(limits.quiet_s - newest_age_s, limits.max_wait_s - oldest_age_s))

@@ -1,0 +1,162 @@
+"""A round on disk: one submission of a stage's open jobs, and what became of each."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from ds_flow.errors import DispatchError
+from ds_flow.model import FailureClass
+
+LOG_BYTES = 2**16  # of a job's log that is kept, its end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One command that a stage hands to a backend."""
+
+    key: str  # what it does, unique in its stage: a later attempt finds its outcome again by it
+    command: tuple[str, ...]
+    stdin: Path | None = None
+    cpus: int = 1
+    memory_mb: int = 2048
+    limit_minutes: int = 720
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        stdin = Path(row["stdin"]) if row["stdin"] else None
+        return cls(**{**row, "command": tuple(row["command"]), "stdin": stdin})
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {**asdict(self), "stdin": str(self.stdin) if self.stdin else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one job in one round. It succeeded if `failure` is None."""
+
+    key: str
+    index: int
+    round: str
+    failure: FailureClass | None
+    reason: str
+    exit_code: int | None
+    host: str
+    native_id: str
+    started_at: str
+    ended_at: str
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        failure = FailureClass(row["failure"]) if row["failure"] else None
+        return cls(**{**row, "failure": failure})
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One submission: `<batch>/jobs/<stage>/<number>/`. It is open until its verdict is there."""
+
+    folder: Path
+    name: str  # dsf-<batch>-<stage>-<number>: what a backend's queue shows
+    opened_by: str  # the attempt
+    jobs: tuple[JobSpec, ...]  # job i has the index i + 1
+
+    @property
+    def indices(self) -> range:
+        """The jobs' indices, from 1 as schedulers count."""
+        return range(1, len(self.jobs) + 1)
+
+    def exit_of(self, index: int) -> tuple[int, str] | None:
+        """A job's exit code and when it ended, once the job has left them."""
+        words = _words(self.folder / f"{index}.exit")
+        return (int(words[0]), _time(words[1])) if words else None
+
+    def claim_of(self, index: int) -> tuple[str, str, str] | None:
+        """The host, native id and start time of a job that has begun."""
+        words = _words(self.folder / f"{index}.claim")
+        return (words[0], words[1], _time(words[2])) if words else None
+
+    def log_of(self, index: int) -> str:
+        """The end of what a job printed, at most 64 KiB."""
+        try:
+            with (self.folder / f"{index}.log").open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - LOG_BYTES))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def verdict(self) -> list[Outcome] | None:
+        """What became of every job; None while the round is open."""
+        try:
+            rows = json.loads((self.folder / "verdict.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        return [Outcome.from_json(row) for row in rows]
+
+    def close(self, outcomes: Sequence[Outcome]) -> None:
+        """Record the verdict, whole, by one rename."""
+        _put(self.folder / "verdict.json", [asdict(outcome) for outcome in outcomes])
+
+
+def rounds_in(stage_dir: Path) -> Iterator[Round]:
+    """A stage's rounds, oldest first."""
+    if not stage_dir.is_dir():
+        return
+    for folder in sorted(stage_dir.iterdir(), key=lambda path: (len(path.name), path.name)):
+        if folder.name.isdecimal():
+            row = json.loads((folder / "round.json").read_bytes())
+            jobs = tuple(JobSpec.from_json(job) for job in row["jobs"])
+            yield Round(folder, row["name"], row["opened_by"], jobs)
+
+
+def open_round(
+    stage_dir: Path,
+    batch: str,
+    opened_by: str,
+    jobs: Sequence[JobSpec],
+    commands: Sequence[Sequence[str]],
+) -> Round:
+    """Write the next round, whole, under its number. `commands` are what really runs, by index."""
+    number = 1 + max((int(old.folder.name) for old in rounds_in(stage_dir)), default=0)
+    name = f"dsf-{batch}-{stage_dir.name}-{number}"
+    part = stage_dir / f".{number}.{secrets.token_hex(4)}"
+    part.mkdir(parents=True)
+    for index, (job, command) in enumerate(zip(jobs, commands, strict=True), 1):
+        (part / f"{index}.args").write_bytes(b"".join(os.fsencode(arg) + b"\0" for arg in command))
+        if job.stdin is not None:
+            (part / f"{index}.stdin").symlink_to(job.stdin)
+    _put(
+        part / "round.json",
+        {"name": name, "opened_by": opened_by, "jobs": [job.to_json() for job in jobs]},
+    )
+    folder = stage_dir / str(number)
+    try:
+        part.rename(folder)
+    except OSError as error:
+        raise DispatchError(f"{folder}: another process opened this round: {error}") from error
+    return Round(folder, name, opened_by, tuple(jobs))
+
+
+def _put(path: Path, content: object) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    part.replace(path)
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return []
+
+
+def _time(seconds: str) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()

@@ -1,0 +1,105 @@
+"""The line: `tick()` moves everything that can move one step along it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ds_flow import recovery
+from ds_flow.admission import Admission
+from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.following import POLL_SECONDS, Following
+from ds_flow.inbox import Inbox
+from ds_flow.ledger import Ledger
+from ds_flow.model import Clock
+from ds_flow.runs import Runs
+from ds_flow.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BUGS_LIMIT = 5  # in a row
+
+
+class Engine:
+    """All the daemon's work, on one thread. It reads no clock and waits for nothing itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        inbox: Inbox,
+        runs: Runs,
+        clock: Clock,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`pulse` is called within long work; a DispatchError that it raises ends that work."""
+        self.settings = settings
+        self.ledger = ledger
+        self.clock = clock
+        self.admission = Admission(settings, ledger, inbox, clock, pulse)
+        self.following = Following(settings, ledger, runs, clock)
+        self.is_draining = False  # take no new work, follow what runs
+        self._bugs = 0
+
+    def open(self) -> None:
+        """Take up where the ledger and the disk stand. Before the first tick, under the lock."""
+        now = self.clock.now()
+        output_dir = self.settings.output_dir
+        recovery.admit_commits(self.ledger, output_dir, now)
+        if count := recovery.rebuild(self.ledger, output_dir, now):
+            log.warning("ledger.rebuilt", extra={"runs": count})
+        recovery.undo_uncommitted(self.ledger, output_dir)
+        self.admission.known = self.ledger.read.known()
+
+    def change_settings(self, settings: Settings) -> None:
+        """Work by other settings from now on; the inbox, the ledger and live runs stay."""
+        self.settings = self.admission.settings = self.following.settings = settings
+
+    def hint(self) -> None:
+        """There is a reason to look: an event, a signal, a person's wish."""
+        self.admission.hinted = True
+
+    def tick(self) -> int:
+        """Move everything that can move one step along; how many moved."""
+        stages = [self.following.follow]
+        if not self.is_draining:
+            stages = [self.admission.admit, self.admission.form, self.following.start, *stages]
+        return sum(self._guarded(stage) for stage in stages)
+
+    def _guarded(self, stage: Callable[[], int]) -> int:
+        """Run one stage. What time may heal is logged and tried again; bugs stop it after five."""
+        try:
+            moved = stage()
+        except DispatchError as error:
+            log.warning("stage.waits", extra={"stage": stage.__name__, "why": str(error)})
+            return 0
+        except DsFlowError:
+            raise
+        except Exception:
+            self._bugs += 1
+            log.exception("stage.bug", extra={"stage": stage.__name__, "in_a_row": self._bugs})
+            if self._bugs >= BUGS_LIMIT:
+                raise
+            return 0
+        self._bugs = 0 if moved else self._bugs
+        return moved
+
+    def patience_s(self) -> float:
+        """How long nothing will happen unless something wakes the daemon."""
+        waits = [] if self.is_draining else [self.admission.patience_s(self.clock.monotonic_s())]
+        live = len(self.following.progress)
+        if live:
+            waits.append(POLL_SECONDS)
+        if live < self.settings.run.max_parallel and (due_at := self.ledger.read.next_due()):
+            waits.append((due_at - self.clock.now()).total_seconds())
+        return max(0.01, min(waits, default=POLL_SECONDS))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing arrives, waits, or runs: all work that there is has been worked off."""
+        return not (
+            self.admission.hinted
+            or self.admission.arriving
+            or self.ledger.read.waiting()
+            or self.ledger.read.live_runs()
+            or self.ledger.read.next_due()
+        )

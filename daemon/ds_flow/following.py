@@ -1,0 +1,188 @@
+"""The end of the line: start runs, follow them, record what became of them."""
+
+import logging
+import random
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from ds_flow import recovery, workdir
+from ds_flow.ledger import Ledger
+from ds_flow.ledger.reading import BatchRow, RunRow
+from ds_flow.model import Clock, Plan, RunState
+from ds_flow.publish import recover
+from ds_flow.retrying import Dead, Ended, Policy, RetryAt, after
+from ds_flow.runs import Life, Runs
+from ds_flow.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+INTERRUPT_SECONDS = 5.0  # between SIGINT and SIGKILL
+
+
+@dataclass(slots=True)
+class Progress:
+    """When a live run was last seen to get on, and since when it is being ended; monotonic."""
+
+    seen: int
+    since_s: float
+    ending_since_s: float | None = None
+
+
+@dataclass(slots=True)
+class Following:
+    """From queued batches to recorded outcomes."""
+
+    settings: Settings
+    ledger: Ledger
+    runs: Runs
+    clock: Clock
+    progress: dict[str, Progress] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------ start
+
+    def start(self) -> int:
+        """Start a run of each batch that is due, while there is room."""
+        room = self.settings.run.max_parallel - len(self.ledger.read.live_runs())
+        if room <= 0:
+            return 0
+        batches = self.ledger.read.due(self.clock.now())[:room]
+        for batch in batches:
+            self._start_run(batch)
+        return len(batches)
+
+    def _start_run(self, batch: BatchRow) -> None:
+        work = workdir.create(self.settings.output_dir, self._plan(batch))
+        taken = workdir.last_attempt(work)
+        attempt = self.ledger.start_run(batch.id, self.clock.now(), taken + 1)
+        log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
+        self.runs.start(self.settings, batch.id, attempt, batch.trigger)
+
+    def _plan(self, batch: BatchRow) -> Plan:
+        return Plan(
+            batch=batch.id,
+            trigger=batch.trigger,
+            formed_at=batch.formed_at,
+            files=tuple(self.ledger.read.planned(batch.id)),
+            options=self.settings.options(),
+        )
+
+    # ------------------------------------------------------------------ follow
+
+    def follow(self) -> int:
+        """Learn what became of each live run."""
+        live = self.ledger.read.live_runs()
+        for gone in self.progress.keys() - {f"{run.batch}/{run.attempt}" for run in live}:
+            del self.progress[gone]
+        return sum(self._follow_run(run) for run in live)
+
+    def _follow_run(self, run: RunRow) -> int:
+        work = self._work(run)
+        moved = self._learn_run_id(run, work)
+        life = self.runs.life(run.batch, run.attempt)
+        if life == Life.DEAD:
+            self._record_end(run, work)
+            return 1
+        if life == Life.ORPHANED:
+            self.runs.kill(run.batch, run.attempt)
+        else:
+            self._press(run, work)
+        return moved
+
+    def _work(self, run: RunRow) -> Path:
+        return workdir.work_root(self.settings.output_dir) / run.batch
+
+    def _learn_run_id(self, run: RunRow, work: Path) -> int:
+        folder = workdir.attempt_dir(work, run.attempt)
+        run_id = None if run.run_id else workdir.read_word(folder / "run_id")
+        if run_id is None:
+            return 0
+        self.ledger.name_run(run.batch, run.attempt, run_id, self.clock.now())
+        log.info("run.running", extra={"run_id": run_id, "batch": run.batch})
+        return 1
+
+    def _press(self, run: RunRow, work: Path) -> None:
+        """End a live run that is to end: for a wish, or because it no longer gets on."""
+        now_s = self.clock.monotonic_s()
+        seen = workdir.progress(work, run.attempt)
+        progress = self.progress.setdefault(f"{run.batch}/{run.attempt}", Progress(seen, now_s))
+        if progress.seen != seen:
+            progress.seen, progress.since_s = seen, now_s
+        limit_minutes = self.settings.run.limit_minutes
+        if run.ending is None and now_s - progress.since_s > limit_minutes * 60:
+            why = f"no progress for {limit_minutes:g} minutes"
+            self.ledger.ask_end(run.batch, RunState.TIMED_OUT, why, self.clock.now())
+        elif run.ending is not None and progress.ending_since_s is None:
+            progress.ending_since_s = now_s
+            self.runs.interrupt(run.batch, run.attempt)
+        elif progress.ending_since_s is not None:
+            if now_s - progress.ending_since_s > INTERRUPT_SECONDS:
+                self.runs.kill(run.batch, run.attempt)
+
+    def _record_end(self, run: RunRow, work: Path) -> None:
+        """Record a dead run by what it left: its commit, else its exit code, else it is lost."""
+        now = self.clock.now()
+        manifest = recover(work, self.settings.output_dir)
+        if manifest is not None:
+            if self.ledger.record(manifest, now):
+                log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
+            if manifest.attempt == run.attempt:
+                recovery.tidy(self.ledger, work)
+                return
+        state, error = _verdict(run, work)
+        results = workdir.count_results(work)
+        then = self._what_follows(run, state, results, now)
+        self.ledger.end_run(
+            run.batch, run.attempt, state, error=error, results=results, then=then, now=now
+        )
+        _log_end(run, state, error, then)
+        recovery.tidy(self.ledger, work)
+
+    def _what_follows(
+        self, run: RunRow, state: RunState, results: int, now: datetime
+    ) -> RetryAt | Dead | None:
+        if state == RunState.CANCELLED:
+            return None
+        policy = Policy(
+            attempts=self.settings.run.attempts,
+            first_delay_seconds=self.settings.run.retry_first_seconds,
+        )
+        history = [*self.ledger.read.ended(run.batch), Ended(state, results)]
+        return after(history, policy, now, random.random())  # noqa: S311 - spreads delays
+
+    def stop_runs(self, why: str) -> None:
+        """Ask every live run to end, to be started again by the next daemon."""
+        for run in self.ledger.read.live_runs():
+            self.ledger.ask_end(run.batch, RunState.STOPPED, why, self.clock.now())
+
+
+def _verdict(run: RunRow, work: Path) -> tuple[RunState, str]:
+    """How a run ended that is dead and committed nothing, and why."""
+    folder = workdir.attempt_dir(work, run.attempt)
+    said = workdir.read_word(folder / "error") or ""
+    if run.ending is not None:
+        return run.ending, run.error
+    word = workdir.read_word(folder / "exit_code")
+    if word is None:
+        return RunState.LOST, "its processes ended without an exit code"
+    if int(word) in KILLED_EXIT_CODES:
+        return RunState.LOST, f"killed by signal {int(word) - 128}"
+    if int(word) == 0:
+        return RunState.FAILED, said or "it ended with exit code 0 and published nothing"
+    return RunState.FAILED, said or f"exit code {word}; see the end of its log"
+
+
+KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, SIGTERM
+
+
+def _log_end(run: RunRow, state: RunState, error: str, then: RetryAt | Dead | None) -> None:
+    ids = {"run_id": run.run_id, "batch": run.batch, "attempt": run.attempt}
+    log.warning(f"run.{state}", extra={**ids, "why": error})
+    match then:
+        case RetryAt(at):
+            log.warning("batch.retrying", extra={"batch": run.batch, "due_at": at.isoformat()})
+        case Dead(why):
+            log.error("batch.dead", extra={"batch": run.batch, "why": why})
+        case None:
+            log.warning("batch.cancelled", extra={"batch": run.batch})

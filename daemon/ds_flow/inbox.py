@@ -1,0 +1,249 @@
+"""The only eyes on the input directory: watching, looking, fingerprinting."""
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from ds_flow import scan
+from ds_flow.errors import DispatchError
+from ds_flow.model import Arrival, Cause, Settled, Sighting, is_hostile, unescape
+from ds_flow.mounts import fs_type, is_network
+from ds_flow.scan import Look, Pattern, stat_of
+from ds_flow.wake import Wake
+
+log = logging.getLogger(__name__)
+
+UNLEASED_QUIET_SECONDS = 10.0
+"""How long a file must be unchanged where the kernel cannot say who has it open for writing."""
+
+PIECE_BYTES = 64 * 2**20  # hashing reports progress and sees a stop this often
+
+# Opening and reading are not changes: our own fingerprinting would wake us for ever.
+CHANGES: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileClosedEvent,  # close after writing
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+
+
+class _Hint(FileSystemEventHandler):
+    """Any change in the inbox is a reason to look; what changed is found by looking."""
+
+    def __init__(self, wake: Wake) -> None:
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002
+        self._wake.set()
+
+
+@dataclass(frozen=True, slots=True)
+class StillArriving:
+    """Why a file that two looks found unchanged has not settled all the same."""
+
+    reason: str
+
+
+class Inbox:
+    """One input pattern, watched."""
+
+    def __init__(self, pattern: Pattern, wake: Wake, observer: str = "auto") -> None:
+        """`observer` is auto, inotify or poll, as in the settings."""
+        self.pattern = pattern
+        self._wake = wake
+        self._mode = observer
+        self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None  # device and inode of the base
+
+    @property
+    def is_polling(self) -> bool:
+        """Whether no events come, so that only looking finds a file."""
+        return self._observer is None
+
+    # ------------------------------------------------------------------ watching
+
+    def watch(self) -> None:
+        """Begin watching, or begin anew if the folder is not the one that was watched."""
+        try:
+            status = self.pattern.base.stat()
+        except OSError:
+            return  # the look that follows says so
+        base = (status.st_dev, status.st_ino)
+        if base == self._watched:
+            return
+        if self._watched is not None and base[0] != self._watched[0]:
+            log.error("inbox.moved", extra={"inbox": self.pattern.base, "why": "other device"})
+        self.close()
+        self._watched = base
+        if self._wants_events():
+            self._start_observer()
+
+    def _wants_events(self) -> bool:
+        kind = fs_type(self.pattern.base)
+        if self._mode == "poll":
+            return False
+        if self._mode == "auto" and is_network(kind):
+            log.info("inbox.polled", extra={"inbox": self.pattern.base, "why": f"on {kind}"})
+            return False
+        return True
+
+    def _start_observer(self) -> None:
+        observer = Observer()
+        try:
+            observer.schedule(
+                _Hint(self._wake),
+                str(self.pattern.base),
+                recursive=self.pattern.is_recursive,
+                event_filter=CHANGES,
+            )
+            observer.start()
+        except OSError as error:  # ENOSPC, EMFILE: the user's inotify limits are used up
+            why = f"no inotify watch: {error.strerror}; see fs.inotify limits"
+            log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
+            return
+        self._observer = observer
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+            self._observer = None
+        self._watched = None
+
+    # ------------------------------------------------------------------ looking
+
+    def look(self) -> Look:
+        """Find every file that matches now. Raises DispatchError if the folder is missing.
+
+        A changed device (a file system mounted or lost) raises, too, once: what is seen through
+        it next is believed.
+        """
+        before = self._watched
+        self.watch()
+        found = scan.look(self.pattern)
+        if before is not None and found.device != before[0]:
+            raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
+        return found
+
+    def look_at(self, paths: Iterable[str]) -> list[Sighting]:
+        """Look at single files again; what is no longer a file is left out."""
+        found = []
+        base = os.path.realpath(self.pattern.base)
+        for path in paths:
+            try:
+                seen = scan.sight(self._raw(path), base)
+            except OSError:
+                continue
+            if not isinstance(seen, str):
+                found.append(Sighting(path, seen))
+        return found
+
+    def _raw(self, path: str) -> str:
+        return os.path.join(self.pattern.root, unescape(path))
+
+    # ------------------------------------------------------------------ fingerprinting
+
+    def fingerprint(
+        self, arrival: Arrival, now_s: float, pulse: Callable[[], None]
+    ) -> Settled | StillArriving:
+        """Judge a settled file by name and type, and hash it; or say why it still is arriving.
+
+        `pulse` is called every 64 MB; what it raises ends the hashing.
+        """
+        seen = arrival.sighting
+        raw = self._raw(seen.path)
+        if is_hostile(raw):
+            why = "control characters or undecodable bytes in the name: rename the file"
+            return Settled(sighting=seen, cause=Cause.NAME, reason=why)
+        try:
+            descriptor = self._open(raw)
+        except FileNotFoundError:
+            return StillArriving("gone")
+        except OSError as error:
+            return _unreadable(seen, error)
+        try:
+            return self._read(descriptor, arrival, now_s, pulse)
+        except OSError as error:
+            return _unreadable(seen, error)
+        finally:
+            os.close(descriptor)
+
+    def _open(self, raw: str) -> int:
+        """Open for reading, never blocking, never through a link that was swapped in."""
+        target = os.path.realpath(raw)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(target, flags)
+        if os.readlink(f"/proc/self/fd/{descriptor}") != target:
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", raw)
+        return descriptor
+
+    def _read(
+        self, descriptor: int, arrival: Arrival, now_s: float, pulse: Callable[[], None]
+    ) -> Settled | StillArriving:
+        seen = arrival.sighting
+        if stat_of(os.fstat(descriptor)) != seen.stat:
+            return StillArriving("changed since it was looked at")
+        age_s = now_s - arrival.unchanged_since_s
+        match is_open_for_writing(descriptor):
+            case True:
+                return StillArriving("open for writing")
+            case None if age_s < UNLEASED_QUIET_SECONDS:
+                return StillArriving(f"no lease to be had: quiet for {UNLEASED_QUIET_SECONDS:g} s")
+        digest = hash_of(descriptor, pulse)
+        if stat_of(os.fstat(descriptor)) != seen.stat:
+            return StillArriving("changed while it was fingerprinted")
+        return Settled(sighting=seen, sha256=digest)
+
+
+def _unreadable(seen: Sighting, error: OSError) -> Settled:
+    why = f"cannot be read: {error.strerror}"
+    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why)
+
+
+def is_open_for_writing(descriptor: int) -> bool | None:
+    """Whether a process on this host has the file open for writing; None if nobody can say.
+
+    A read lease is refused with EAGAIN while it is (fcntl(2)). It needs the file's owner or
+    CAP_LEASE, and a local file system. It is given back at once; SIGIO, which a writer's open
+    sends meanwhile, must be ignored by the process.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def hash_of(descriptor: int, pulse: Callable[[], None]) -> str:
+    """Hex SHA-256 of a file from its start."""
+    digest = hashlib.sha256()
+    buffer = bytearray(2**20)
+    view, read, beat = memoryview(buffer), 0, PIECE_BYTES
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            read += count
+            if read >= beat:
+                pulse()
+                beat += PIECE_BYTES
+    return digest.hexdigest()

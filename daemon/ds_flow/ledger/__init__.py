@@ -1,0 +1,313 @@
+"""The ledger: every move of every file, batch and run. One public method is one transaction."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from ds_flow.errors import LedgerError, RequestError
+from ds_flow.ledger.reading import Reading
+from ds_flow.ledger.recording import Recording
+from ds_flow.ledger.store import Row, Store, text
+from ds_flow.model import (
+    BATCH_MOVES,
+    LIVE_BATCHES,
+    RUN_MOVES,
+    UNREAD,
+    BatchState,
+    Cause,
+    FileState,
+    Manifest,
+    RunState,
+    Settled,
+    Trigger,
+)
+from ds_flow.retrying import Dead, RetryAt
+
+
+class Ledger:
+    """The writers' side; `read` is the readers'."""
+
+    def __init__(self, path: Path) -> None:
+        self._store = Store(path)
+        self._moves = Recording(self._store)
+        self.read = Reading(self._store)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._store.close()
+
+    # ------------------------------------------------------------------ files
+
+    def admit(self, settled: Iterable[Settled], now: datetime) -> list[tuple[str, FileState]]:
+        """Enter what has finished arriving; each path with the state of its latest version."""
+        with self._store.transaction():
+            return [(item.sighting.path, self._admit_one(item, now)) for item in settled]
+
+    def _admit_one(self, new: Settled, now: datetime) -> FileState:
+        path, stat = new.sighting
+        versions = self._store.rows(
+            "SELECT id, version, sha256, state, cause FROM file WHERE path = ?"
+            " ORDER BY version DESC LIMIT 2",
+            (path,),
+        )
+        for file, _, sha256, state, cause in versions:
+            if sha256 is None and new.sha256 is not None:
+                continue  # never read: the one before it says whether this content is known
+            if sha256 != new.sha256:
+                break
+            self._store.change(
+                "UPDATE file SET stat = ? WHERE path = ? AND version = ?",
+                (str(stat), path, versions[0][1]),
+            )
+            if file != versions[0][0]:
+                self._supersede(versions[0], f"version {versions[1][1]} has its content", now)
+            if new.cause is None and cause in UNREAD and state != FileState.WAITING:
+                self._moves.move_file(file, FileState.WAITING, now, reason="seen again, unread")
+                return FileState.WAITING
+            return FileState(state)
+        return self._enter_version(new, versions[0] if versions else None, now)
+
+    def _enter_version(self, new: Settled, latest: Row | None, now: datetime) -> FileState:
+        if latest is not None and self._is_unread(latest):
+            self._supersede(latest, "a newer version came before it was read", now)
+        state = FileState.WAITING if new.cause is None else FileState.QUARANTINED
+        version = latest[1] + 1 if latest else 1
+        file = self._moves.enter_file(
+            path=new.sighting.path,
+            version=version,
+            sha256=new.sha256,
+            size_bytes=new.sighting.stat.size_bytes,
+            stat=str(new.sighting.stat),
+            state=state,
+            cause=new.cause,
+            reason=new.reason,
+            now=now,
+        )
+        self._moves.note(
+            now, f"file.{state}", file_id=file, detail=new.reason or f"version {version}"
+        )
+        return state
+
+    def _supersede(self, version: Row, why: str, now: datetime) -> None:
+        self._moves.move_file(version[0], FileState.SUPERSEDED, now, Cause.REPLACED, why)
+
+    @staticmethod
+    def _is_unread(latest: Row) -> bool:
+        _, _, _, state, cause = latest
+        return state == FileState.WAITING or (
+            state == FileState.QUARANTINED and cause in UNREAD | {Cause.NAME}
+        )
+
+    def release(self, file: int, now: datetime) -> FileState:
+        """Let a quarantined version wait again; its state then.
+
+        One that was never read whole is looked at again first, and stays set aside until then.
+        Raises RequestError if it is not quarantined.
+        """
+        with self._store.transaction():
+            return self._release(file, now)
+
+    def _release(self, file: int, now: datetime) -> FileState:
+        path, version, state, cause, latest = self._store.rows(
+            "SELECT path, version, state, cause,"
+            " (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
+            " FROM file WHERE id = ?",
+            (file,),
+        )[0]
+        if state != FileState.QUARANTINED:
+            raise RequestError(f"{path} version {version} is {state}, not quarantined")
+        if cause == Cause.NAME:
+            raise RequestError(f"{path}: rename it; such a name is never processed")
+        if version != latest:
+            self._moves.move_file(
+                file, FileState.SUPERSEDED, now, Cause.REPLACED, f"version {latest} came"
+            )
+            return FileState.SUPERSEDED
+        if cause in UNREAD:
+            self._moves.look_again(file)
+            self._moves.note(now, "file.released", file_id=file, detail="to be looked at again")
+            return FileState.QUARANTINED
+        self._moves.move_file(file, FileState.WAITING, now, reason="released")
+        return FileState.WAITING
+
+    # ------------------------------------------------------------------ batches
+
+    def form(
+        self, batch: str, file_ids: Sequence[int], trigger: Trigger, now: datetime, detail: str = ""
+    ) -> None:
+        """Claim files for a new batch. Raises LedgerError, and claims none, if one is not free.
+
+        Waiting files become batched; a processed one stays so, and only its claim is new.
+        """
+        with self._store.transaction():
+            self._form(batch, file_ids, trigger, now, detail)
+
+    def _form(
+        self, batch: str, file_ids: Sequence[int], trigger: Trigger, now: datetime, detail: str
+    ) -> None:
+        self._store.insert(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at) VALUES (?, ?, ?, ?, ?)",
+            (batch, BatchState.QUEUED, trigger, text(now), text(now)),
+        )
+        self._store.change_many(
+            "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)",
+            ((batch, file) for file in file_ids),
+        )
+        self._moves.note(
+            now, "batch.queued", batch_id=batch, detail=detail or f"{len(file_ids)} files"
+        )
+        for file in file_ids:
+            state = self._moves.file_state(file)
+            if state == FileState.QUARANTINED:
+                self._moves.move_file(file, FileState.WAITING, now, reason=f"{trigger}")
+                state = FileState.WAITING
+            if state == FileState.WAITING:
+                self._moves.move_file(file, FileState.BATCHED, now, batch=batch)
+            elif state != FileState.PROCESSED:
+                raise LedgerError(f"file {file} is {state}: no batch can take it")
+
+    def retry(self, batch: str, new_batch: str, now: datetime) -> str:
+        """Start a batch's next attempt at once; the id of the batch that will run.
+
+        A dead batch stays dead: what it left quarantined becomes `new_batch`.
+        """
+        with self._store.transaction():
+            state = self._moves.batch_state(batch)
+            if state == BatchState.RETRYING:
+                self._store.change("UPDATE batch SET due_at = ? WHERE id = ?", (text(now), batch))
+                self._moves.note(
+                    now, "batch.retrying", batch_id=batch, detail="at once, by request"
+                )
+                return batch
+            if state != BatchState.DEAD:
+                raise RequestError(
+                    f"batch {batch} is {state}; only a retrying or dead one can be retried"
+                )
+            left = self._store.rows(
+                "SELECT file.id FROM batch_file JOIN file ON file.id = file_id"
+                " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'"
+                " AND NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path"
+                "                 AND newer.version > file.version) ORDER BY file.id",
+                (batch,),
+            )
+            if not left:
+                raise RequestError(f"batch {batch}: none of its files is left to retry")
+            self._form(new_batch, [row[0] for row in left], Trigger.RETRY, now, f"retries {batch}")
+            return new_batch
+
+    def cancel(self, batch: str, now: datetime) -> BatchState:
+        """Cancel a batch, or ask for its run's end if it is running; its state then."""
+        with self._store.transaction():
+            state = self._moves.batch_state(batch)
+            if state not in LIVE_BATCHES:
+                raise RequestError(f"batch {batch} is {state} already")
+            if state == BatchState.RUNNING:
+                self._ask_end(batch, RunState.CANCELLED, "cancelled by request", now)
+                return state
+            self._end_batch(batch, BatchState.CANCELLED, "cancelled by request", now)
+            return BatchState.CANCELLED
+
+    def _end_batch(self, batch: str, new: BatchState, why: str, now: datetime) -> None:
+        """End a batch without a result: its files are quarantined with the cause."""
+        old = self._moves.batch_state(batch)
+        if new not in BATCH_MOVES[old]:
+            raise LedgerError(f"batch {batch}: {old} -> {new} is not a legal move")
+        self._store.change_one(
+            "UPDATE batch SET state = ?, ended_at = ?, reason = ? WHERE id = ? AND state = ?",
+            (new, text(now), why, batch, old),
+            f"batch {batch}",
+        )
+        self._moves.note(now, f"batch.{new}", batch_id=batch, detail=why)
+        cause = Cause.DEAD if new == BatchState.DEAD else Cause.CANCELLED
+        for (file,) in self._moves.unended_files(batch):
+            self._moves.move_file(
+                file, FileState.QUARANTINED, now, cause, f"batch {batch}: {why}", batch=batch
+            )
+
+    # ------------------------------------------------------------------ runs
+
+    def start_run(self, batch: str, now: datetime, at_least: int = 1) -> int:
+        """Enter the next attempt at a batch, before its process exists; its number.
+
+        `at_least` passes over numbers that a person's `resume` has taken in the work directory.
+        """
+        with self._store.transaction():
+            old = self._moves.batch_state(batch)
+            if BatchState.RUNNING not in BATCH_MOVES[old]:
+                raise LedgerError(f"batch {batch}: {old} -> running is not a legal move")
+            self._store.change_one(
+                "UPDATE batch SET state = 'running' WHERE id = ? AND state = ?",
+                (batch, old),
+                f"batch {batch}",
+            )
+            attempt = max(self._moves.next_attempt(batch), at_least)
+            run = self._moves.enter_run(batch, attempt, RunState.STARTING, now)
+            self._moves.note(
+                now, "run.starting", batch_id=batch, run=run, detail=f"attempt {attempt}"
+            )
+            return attempt
+
+    def name_run(self, batch: str, attempt: int, run_id: str, now: datetime) -> None:
+        """Record a started run's Run ID."""
+        with self._store.transaction():
+            run = self._moves.run_of(batch, attempt)
+            self._store.change_one(
+                "UPDATE run SET state = 'running', run_id = ? WHERE id = ? AND state = 'starting'",
+                (run_id, run),
+                f"run {batch}/{attempt}",
+            )
+            self._moves.note(now, "run.running", batch_id=batch, run=run, detail=f"Run ID {run_id}")
+
+    def ask_end(self, batch: str, state: RunState, why: str, now: datetime) -> None:
+        """Record why a live run is about to be ended, so that its verdict outlives the asker."""
+        with self._store.transaction():
+            self._ask_end(batch, state, why, now)
+
+    def _ask_end(self, batch: str, state: RunState, why: str, now: datetime) -> None:
+        changed = self._store.change(
+            "UPDATE run SET ending = ?, error = ?"
+            " WHERE batch_id = ? AND ended_at IS NULL AND (ending IS NULL OR ? = 'cancelled')",
+            (state, why, batch, state),
+        )
+        if changed:
+            self._moves.note(now, "run.ending", batch_id=batch, detail=why)
+
+    def end_run(
+        self,
+        batch: str,
+        attempt: int,
+        state: RunState,
+        *,
+        error: str,
+        results: int,
+        then: RetryAt | Dead | None,
+        now: datetime,
+    ) -> None:
+        """Record a run that published nothing, and what follows; `then` is None for a cancelled one."""
+        with self._store.transaction():
+            self._moves.end_run(batch, attempt, state, error=error, results=results, now=now)
+            if self._moves.batch_state(batch) != BatchState.RUNNING:
+                return  # a person's `resume` published it meanwhile
+            match then:
+                case None:
+                    self._end_batch(batch, BatchState.CANCELLED, error, now)
+                case Dead(why):
+                    self._end_batch(batch, BatchState.DEAD, f"{why}; last: {error}", now)
+                case RetryAt(at):
+                    self._retry_at(batch, at, now)
+
+    def _retry_at(self, batch: str, at: datetime, now: datetime) -> None:
+        self._store.change_one(
+            "UPDATE batch SET state = 'retrying', due_at = ? WHERE id = ? AND state = 'running'",
+            (text(at), batch),
+            f"batch {batch}",
+        )
+        self._moves.note(now, "batch.retrying", batch_id=batch, detail=f"due {text(at)}")
+
+    def record(self, manifest: Manifest, now: datetime) -> bool:
+        """Enter what a run published; whether that was news. The commit wins over any other state."""
+        with self._store.transaction():
+            return self._moves.record(manifest, now)
+
+
+__all__ = ["Ledger"]

@@ -1,0 +1,161 @@
+"""The SQLite file: opening, creating, migrating, and one transaction at a time."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.mounts import fs_type, is_network
+
+SCHEMA_VERSION = 1
+MIGRATIONS: dict[int, str] = {}
+"""For each older `user_version`, the script that leads to the next one."""
+
+BUSY_SECONDS = 30
+BATCH_ROWS = 500  # bound variables of one statement
+
+REMEDY = (
+    "stop ds-flow, move the file (with its -wal and -shm) away and start again: "
+    "the ledger is rebuilt from out/manifest_*.json"
+)
+
+Row = tuple[Any, ...]
+
+
+class Store:
+    """One connection to the ledger. WAL, so that readers never wait; FULL, so that a commit lasts."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger, making or migrating it as needed. Raises LedgerError, DispatchError."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = fs_type(path.parent)
+        if is_network(kind):
+            raise LedgerError(
+                f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)"
+            )
+        with _translated(path):
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._db.executescript(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+            )
+            migrate(self._db, path, SCHEMA_VERSION, MIGRATIONS)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, and alone: other writers wait for up to 30 s."""
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """All rows of one query."""
+        with _translated(self.path):
+            return self._db.execute(sql, args).fetchall()
+
+    def each(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
+        """One row after the other, for queries whose answer may be large."""
+        with _translated(self.path):
+            yield from self._db.execute(sql, args)
+
+    def row(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        """Fetch the first row of one query, or None."""
+        with _translated(self.path):
+            found: Row | None = self._db.execute(sql, args).fetchone()
+            return found
+
+    def change(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run one statement; how many rows it changed."""
+        return self._db.execute(sql, args).rowcount
+
+    def change_one(self, sql: str, args: Sequence[Any], what: str) -> None:
+        """Run a compare-and-set. Raises LedgerError if it did not change exactly one row."""
+        if self.change(sql, args) != 1:
+            raise LedgerError(f"{what}: it is no longer in the state that it was read in")
+
+    def insert(self, sql: str, args: Sequence[Any]) -> int:
+        """Insert one row; its id."""
+        return self._db.execute(sql, args).lastrowid or 0
+
+    def change_many(self, sql: str, args: Iterable[Sequence[Any]]) -> int:
+        """Run one statement with many arguments; how many rows it changed in all."""
+        return self._db.executemany(sql, args).rowcount
+
+
+def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[int, str]) -> None:
+    """Bring a ledger to `version`: make a new one, or run each migration after keeping a copy."""
+    found = _version(db)
+    if found == version:
+        return
+    if found > version:
+        raise LedgerError(
+            f"{path}: written by a newer ds-flow (schema {found}, this one knows {version}); "
+            "install that version again"
+        )
+    if found:
+        copy = path.with_name(f"{path.name}.schema-{found}")
+        copy.unlink(missing_ok=True)
+        db.execute("VACUUM INTO ?", (str(copy),))
+    scripts = {0: files("ds_flow.ledger").joinpath("schema.sql").read_text(), **migrations}
+    steps = [scripts[step] for step in range(found, version)] if found else [scripts[0]]
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(db) == found:  # another process may have been first
+            for statement in (one for step in steps for one in statements(step)):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {version:d}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> Iterator[str]:
+    """Split a script, since `executescript` would commit the transaction around it."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+def _version(db: sqlite3.Connection) -> int:
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return found
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Sort SQLite's errors by who must act: a full disk or a lock passes, the rest does not."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(PASSING):
+            raise DispatchError(f"ledger {path}: {error}") from error
+        raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
+
+
+PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+
+
+def text(at: datetime) -> str:
+    """Write a time as the ledger keeps it."""
+    return at.isoformat(timespec="milliseconds")

@@ -1,0 +1,135 @@
+"""How a batch becomes published: intent, links, the commit link; and recovery by intent."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.model import Manifest
+from ds_flow.workdir import (
+    attempt_dir,
+    link_new,
+    part_name,
+    read_json,
+    read_manifest,
+    sync_dir,
+    sync_file,
+    work_root,
+    write_json,
+)
+
+SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
+
+
+class AlreadyCommittedError(DispatchError):
+    """Another run published this batch; this one must publish nothing."""
+
+    def __init__(self, batch: str, run_id: str) -> None:
+        super().__init__(f"batch {batch} is already published, by run {run_id}")
+        self.run_id = run_id
+
+
+@contextmanager
+def publish_lock(output_dir: Path) -> Iterator[None]:
+    """Hold the one lock under which outputs are made or taken back.
+
+    The kernel gives it back when its holder dies, so an intent found under it is nobody's work.
+    """
+    path = work_root(output_dir) / "publish.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def publish(work: Path, manifest: Manifest, sources: Mapping[str, Path], output_dir: Path) -> None:
+    """Publish a batch's outputs under their final names, and commit.
+
+    `sources` maps each output's name to the file that has its bytes. Done again by the same run,
+    it changes nothing. Raises AlreadyCommittedError if another run has committed the batch.
+    """
+    with publish_lock(output_dir):
+        committed = _recover(work, output_dir)
+        if committed is not None:
+            if committed.run_id != manifest.run_id:
+                raise AlreadyCommittedError(committed.batch, committed.run_id)
+            return
+        attempt = attempt_dir(work, manifest.attempt)
+        _write_intent(attempt, manifest.run_id, list(sources))
+        with ThreadPoolExecutor(SYNC_THREADS) as pool:
+            list(pool.map(sync_file, sources.values()))
+        for name, source in sources.items():
+            _link_output(source, output_dir / name)
+        sync_dir(output_dir)
+        write_json(attempt / "manifest.json", manifest.to_json())
+        link_new(attempt / "manifest.json", work / "committed.json")  # this is the commit
+        sync_dir(work)
+        _recover(work, output_dir)
+
+
+def _write_intent(attempt: Path, run_id: str, names: list[str]) -> None:
+    write_json(attempt / "intent.json", {"run_id": run_id, "names": names})
+    for folder in (attempt.parent, attempt.parent.parent, attempt.parent.parent.parent):
+        sync_dir(folder)
+
+
+def _link_output(source: Path, target: Path) -> None:
+    try:
+        link_new(source, target)
+    except FileExistsError as error:
+        raise DispatchError(
+            f"{target} exists already and is not this run's: move it away, then retry"
+        ) from error
+
+
+def recover(work: Path, output_dir: Path) -> Manifest | None:
+    """Finish a committed batch's publication, or take back what an uncommitted one had begun."""
+    with publish_lock(output_dir):
+        return _recover(work, output_dir)
+
+
+def _recover(work: Path, output_dir: Path) -> Manifest | None:
+    try:
+        manifest = read_manifest(work / "committed.json")
+    except FileNotFoundError:
+        for intent in sorted(work.glob("attempts/*/intent.json")):
+            _take_back(intent, output_dir)
+        return None
+    target = output_dir / manifest_name(manifest.run_id)
+    if not target.exists():
+        link_new(work / "committed.json", target)
+        sync_dir(output_dir)
+    return manifest
+
+
+def _take_back(intent: Path, output_dir: Path) -> None:
+    """Remove exactly the names that one uncommitted attempt meant to make."""
+    row = read_json(intent)
+    run_id, names = str(row["run_id"]), [str(name) for name in row["names"]]
+    if (output_dir / manifest_name(run_id)).exists():
+        raise LedgerError(f"{intent}: run {run_id} has a manifest but no commit; not touched")
+    for name in names:
+        if "/" in name or name in {"", ".", ".."}:
+            raise LedgerError(f"{intent}: {name!r} is not an output's name; not touched")
+        (output_dir / name).unlink(missing_ok=True)
+        (output_dir / part_name(name)).unlink(missing_ok=True)
+    sync_dir(output_dir)
+    intent.unlink()
+
+
+def manifest_name(run_id: str) -> str:
+    """The published manifest's file name."""
+    return f"manifest_{run_id}.json"
+
+
+def published(output_dir: Path) -> Iterator[Path]:
+    """Every published manifest, oldest Run ID first."""
+    return iter(
+        sorted(output_dir.glob("manifest_*.json"), key=lambda path: (len(path.name), path.name))
+    )

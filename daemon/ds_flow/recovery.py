@@ -1,0 +1,69 @@
+"""What lies on disk and the ledger does not know yet: commits, half-made publications, manifests."""
+
+import logging
+from datetime import datetime
+from pathlib import Path
+
+from ds_flow import workdir
+from ds_flow.errors import DsFlowError
+from ds_flow.ledger import Ledger
+from ds_flow.model import BatchState
+from ds_flow.publish import manifest_name, published, recover
+
+log = logging.getLogger(__name__)
+
+DONE_WITH = frozenset({BatchState.SUCCEEDED, BatchState.CANCELLED})
+
+
+def admit_commits(ledger: Ledger, output_dir: Path, now: datetime, *, tidied: bool = False) -> int:
+    """Record every committed batch that the ledger does not know; how many were news.
+
+    A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
+    is left to the daemon that follows it. `tidied` removes the work directories, too: only for
+    the holder of the single-instance lock.
+    """
+    count = 0
+    for work in workdir.work_dirs(output_dir):
+        if not (work / "committed.json").exists() or ledger.read.has_live_run(work.name):
+            continue
+        manifest = recover(work, output_dir)
+        if manifest is not None and ledger.record(manifest, now):
+            log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
+            count += 1
+        if tidied:
+            tidy(ledger, work)
+    return count
+
+
+def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
+    """Record every published manifest that the ledger does not know, oldest first; how many.
+
+    A manifest that cannot be read is named and passed over.
+    """
+    known = {manifest_name(run_id) for run_id in ledger.read.run_ids()}
+    count = 0
+    for path in published(output_dir):
+        if path.name in known:
+            continue
+        try:
+            count += ledger.record(workdir.read_manifest(path), now)
+        except DsFlowError as error:
+            log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
+    return count
+
+
+def undo_uncommitted(ledger: Ledger, output_dir: Path) -> None:
+    """Take back what dead attempts had begun to publish, and remove what nothing needs any more.
+
+    Only for the holder of the single-instance lock: nobody else starts runs meanwhile.
+    """
+    for work in workdir.work_dirs(output_dir):
+        recover(work, output_dir)
+        tidy(ledger, work)
+
+
+def tidy(ledger: Ledger, work: Path) -> None:
+    """Remove the work directory of a batch that is recorded as succeeded or cancelled."""
+    batch = ledger.read.batch(work.name)
+    if batch is not None and batch.state in DONE_WITH and not ledger.read.has_live_run(batch.id):
+        workdir.remove(work)

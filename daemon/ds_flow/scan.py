@@ -1,0 +1,156 @@
+"""What matches the input pattern now: the walk over the input directory."""
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from ds_flow.errors import DispatchError
+from ds_flow.model import Sighting, Stat, escape
+
+# Names that writers use for what is not finished: never matched, whatever the pattern says.
+TEMPORARY = re.compile(
+    r"\..*|.*~|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
+)
+
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """An input pattern, taken apart: where to walk, and what matches below."""
+
+    root: Path  # the project root: the ledger's paths are relative to it
+    base: Path  # the deepest folder that the pattern names without a wildcard
+    parts: tuple[str, ...]  # one glob a path component below base; "**" is any number of folders
+
+    @classmethod
+    def parse(cls, pattern: str, root: Path) -> Self:
+        """Take an absolute glob (`*`, `?`, `[..]`, and `**` for any folders) apart."""
+        parts = Path(pattern).parts
+        wild = (i for i, part in enumerate(parts[:-1]) if re.search(r"[*?[]", part))
+        literal = next(wild, len(parts) - 1)
+        return cls(root, Path(*parts[:literal]), parts[literal:])
+
+    @property
+    def is_recursive(self) -> bool:
+        """Whether files may lie below subfolders of base."""
+        return len(self.parts) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one walk found."""
+
+    device: int  # of the base
+    sightings: list[Sighting] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)  # path -> why it is no input
+
+
+def look(pattern: Pattern) -> Look:
+    """Find every regular file that matches the pattern. Raises DispatchError if base is missing."""
+    try:
+        found = Look(pattern.base.stat().st_dev)
+        walk = _Walk(found, os.path.realpath(pattern.base))
+        walk.folder(str(pattern.base), _prefix(pattern), pattern.parts)
+    except OSError as error:
+        raise DispatchError(f"inbox {pattern.base}: {error.strerror}") from error
+    return found
+
+
+def sight(raw: str, base: str) -> Stat | str:
+    """Stat one path that matches by name, or say why it is no input. Raises OSError.
+
+    A symbolic link counts as the file it leads to if that lies below `base`, a real path.
+    """
+    status = os.lstat(raw)
+    if stat.S_ISLNK(status.st_mode):
+        target = os.path.realpath(raw)
+        if not target.startswith(f"{base}/"):
+            return f"a symbolic link that leaves the inbox (to {escape(target)})"
+        if not os.path.exists(target):
+            return "a symbolic link that leads nowhere"
+        status = os.stat(target)
+    if not stat.S_ISREG(status.st_mode):
+        return f"{KINDS.get(stat.S_IFMT(status.st_mode), 'not a regular file')}, not a file"
+    return stat_of(status)
+
+
+def stat_of(status: os.stat_result) -> Stat:
+    """Keep of a stat what two looks compare."""
+    return Stat(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def _prefix(pattern: Pattern) -> str:
+    """What comes before a name below base in the ledger's paths, raw."""
+    if pattern.base.is_relative_to(pattern.root):
+        relative = pattern.base.relative_to(pattern.root)
+        return "" if relative == Path() else f"{relative}/"
+    return f"{pattern.base}/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    found: Look
+    base: str  # real path
+
+    def folder(self, folder: str, prefix: str, parts: tuple[str, ...]) -> None:
+        """Look through one folder, then through those below it that the pattern reaches."""
+        here = parts[1:] if parts[0] == "**" else parts
+        is_match = _matcher(here[0])
+        below: list[tuple[str, tuple[str, ...]]] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if TEMPORARY.fullmatch(entry.name):
+                    continue
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if len(here) == 1 and is_match(entry.name):
+                    self._file(entry, prefix)
+                elif is_folder and len(here) > 1 and is_match(entry.name):
+                    below.append((entry.name, here[1:]))
+                if is_folder and parts[0] == "**":
+                    below.append((entry.name, parts))
+        for name, rest in dict.fromkeys(below):
+            self._below(f"{folder}/{name}", f"{prefix}{name}/", rest)
+
+    def _below(self, folder: str, prefix: str, parts: tuple[str, ...]) -> None:
+        try:
+            self.folder(folder, prefix, parts)
+        except FileNotFoundError:
+            pass  # removed since it was listed
+        except OSError as error:
+            self.found.ignored[escape(prefix)] = f"a folder that cannot be read: {error.strerror}"
+
+    def _file(self, entry: os.DirEntry[str], prefix: str) -> None:
+        path = escape(prefix + entry.name)
+        try:
+            if entry.is_file(follow_symlinks=False):
+                seen: Stat | str = stat_of(entry.stat(follow_symlinks=False))
+            else:
+                seen = sight(entry.path, self.base)
+        except FileNotFoundError:
+            return  # gone since it was listed
+        except OSError as error:
+            seen = f"cannot be looked at: {error.strerror}"
+        if isinstance(seen, str):
+            self.found.ignored[path] = seen
+        else:
+            self.found.sightings.append(Sighting(path, seen))
+
+
+@cache
+def _matcher(glob: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(glob)).match

@@ -1,0 +1,410 @@
+"""What the flow's steps do, as functions that a test can call without Metaflow."""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ds_flow import workdir
+from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
+from ds_flow.dispatch.rounds import rounds_in
+from ds_flow.errors import DispatchError, DsFlowError, RequestError
+from ds_flow.logs import mask
+from ds_flow.model import (
+    FailureClass,
+    Input,
+    Manifest,
+    Output,
+    Plan,
+    Rejected,
+    cut_shards,
+    output_stems,
+)
+from ds_flow.publish import publish
+from ds_flow.workdir import CHECKOUT, Result, Results
+
+FLOWS = Path(__file__).resolve().parent
+APPENDED = 3  # processed_at, source_file, tag: an output's last columns
+ISOLATED = frozenset({FailureClass.CRASH, FailureClass.KILLED})
+ANALYSIS_CHARACTERS = 2**16
+
+Range = tuple[int, int]
+"""First and last position of a shard's files in the plan, both included."""
+
+
+@contextmanager
+def told(work: Path) -> Iterator[None]:
+    """Leave a failure's reason where the daemon finds it: in the attempt's `error` file."""
+    try:
+        yield
+    except Exception as error:
+        attempt = workdir.marked_attempt(work)
+        if attempt is not None:
+            text = (
+                str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
+            )
+            workdir.write_word(workdir.attempt_dir(work, attempt) / "error", mask(text, secrets()))
+        raise
+
+
+def secrets() -> list[str]:
+    """The values of the variables that `DS_FLOW_MASK` names: never to be printed."""
+    names = os.environ.get("DS_FLOW_MASK", "").split(",")
+    return [os.environ[name] for name in names if os.environ.get(name)]
+
+
+# --------------------------------------------------------------------------- start
+
+
+def work_dir(output_dir: str, batch: str) -> Path:
+    """Find a planned batch. Raises RequestError if none was named or planned."""
+    work = workdir.work_root(Path(output_dir)) / batch
+    if not batch or not (work / "batch.json").is_file():
+        raise RequestError(f"no batch {batch!r} is planned in {work.parent}")
+    return work
+
+
+def begin(work: Path, run_id: str) -> list[list[Range]]:
+    """Name the attempt by its Run ID; the groups of shards that its tasks dispatch, never none."""
+    plan = workdir.read_plan(work)
+    attempt = workdir.marked_attempt(work)
+    if attempt is not None:
+        workdir.name_attempt(work, attempt, run_id, Path(plan.options.log_dir))
+    shards = list(_ranges(plan))
+    cores = len(os.sched_getaffinity(0))
+    return [shards[start::cores] for start in range(min(cores, len(shards)))]
+
+
+def _ranges(plan: Plan) -> Iterator[Range]:
+    first = 0
+    for shard in cut_shards(plan.files, plan.options):
+        yield first, first + len(shard) - 1
+        first += len(shard)
+
+
+# --------------------------------------------------------------------------- process
+
+
+def process(work: Path, group: str, shards: Sequence[Range]) -> None:
+    """Give every file of these shards a verdict. Raises DispatchError if that cannot be done.
+
+    A shard whose process died is done again without the file that it died on, and that file alone;
+    a file that kills its process alone is set aside.
+    """
+    plan = workdir.read_plan(work)
+    results = workdir.results_for(work, plan.options)
+    left = list(shards)
+    while left:
+        jobs = [_process_job(work, plan, results, shard) for shard in left]
+        outcomes = _run(work, plan, "process", f"process-{group}", jobs)
+        left = [
+            part
+            for shard, outcome in zip(left, outcomes, strict=True)
+            if outcome.failure
+            for part in _isolate(work, plan, results, shard, outcome, f"process-{group}")
+        ]
+
+
+def _process_job(work: Path, plan: Plan, results: Results, shard: Range) -> JobSpec:
+    files = f"{shard[0]}-{shard[1]}"
+    script = str(FLOWS / "process.py")
+    return _job(
+        plan,
+        "process",
+        f"{results.folder.name}/{files}",
+        (sys.executable, script, str(work), str(results.folder), files),
+    )
+
+
+def _isolate(
+    work: Path, plan: Plan, results: Results, shard: Range, outcome: Outcome, part: str
+) -> list[Range]:
+    if outcome.failure not in ISOLATED:
+        raise _failed(work, part, outcome)
+    first, last = shard
+    stems = output_stems(file.path for file in plan.files)
+    left = [n for n in range(first, last + 1) if results.get(stems[plan.files[n].path]) is None]
+    if not left:
+        return []
+    suspect = left[0]
+    if first < last:
+        return [(suspect, suspect), *([(suspect + 1, last)] if suspect < last else [])]
+    file = plan.files[suspect]
+    reason = f"its process, alone with it, {outcome.reason}"
+    results.set_aside(
+        stems[file.path],
+        Rejected(
+            path=file.path, version=file.version, sha256=file.sha256, cause="raised", reason=reason
+        ),
+    )
+    return []
+
+
+# --------------------------------------------------------------------------- combine
+
+
+def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
+    """What became of the batch's files, in the plan's order. Raises DispatchError if one is open."""
+    plan = workdir.read_plan(work)
+    results = workdir.results_for(work, plan.options)
+    good: list[Result] = []
+    bad: list[Rejected] = []
+    for path, stem in output_stems(file.path for file in plan.files).items():
+        match results.get(stem):
+            case Result() as result if plan.options.columns == "strict" and good:
+                (good if result.columns == good[0].columns else bad).append(  # type: ignore[attr-defined]
+                    result if result.columns == good[0].columns else _other_columns(result, good[0])
+                )
+            case Result() as result:
+                good.append(result)
+            case Rejected() as rejected:
+                bad.append(rejected)
+            case None:
+                raise DispatchError(f"{path}: the process stage left no verdict")
+    return good, bad
+
+
+def _other_columns(result: Result, first: Result) -> Rejected:
+    odd = set(result.columns) ^ set(first.columns)
+    what = f"columns {', '.join(sorted(odd))}" if odd else "the order of its columns"
+    return Rejected(
+        path=result.path,
+        version=result.version,
+        sha256=result.sha256,
+        cause="rejected",
+        reason=f"csv.columns is strict, and {what} differ from {first.path}'s",
+    )
+
+
+def combine(work: Path) -> Path | None:
+    """Join the processed files into one; its path, or None if there is no good file.
+
+    Raises DispatchError if the transform failed on every file: then it, not they, is at fault.
+    """
+    plan = workdir.read_plan(work)
+    good, bad = verdicts(work)
+    if not good:
+        raised = [item for item in bad if item.cause == "raised"]
+        if raised:
+            raise DispatchError(f"every file failed; {raised[0].path}: {raised[0].reason}")
+        return None
+    columns = union([result.columns for result in good])
+    sources = _aligned(work, plan, good, columns)
+    key = hashlib.sha256("\0".join([*columns, *map(str, sources)]).encode()).hexdigest()[:16]
+    target = work / "combined" / f"{key}.csv"
+    target.parent.mkdir(exist_ok=True)
+    names = _put_list(target.with_suffix(".list"), sources)
+    command = ("bash", str(CHECKOUT / "bash" / "combine.sh"), str(target))
+    _run_one(work, plan, "combine", _job(plan, "combine", key, command, stdin=names))
+    return target
+
+
+def union(headers: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """All data columns in the order of their first appearance, then the three appended ones."""
+    data = dict.fromkeys(name for header in headers for name in header[:-APPENDED])
+    return (*data, *headers[0][-APPENDED:])
+
+
+def _aligned(
+    work: Path, plan: Plan, good: Sequence[Result], columns: tuple[str, ...]
+) -> list[Path]:
+    """The files to combine, all with these columns: rewritten ones where theirs differ."""
+    folder = workdir.results_for(work, plan.options).folder
+    sources = [folder / result.output for result in good]
+    odd = [
+        source for source, result in zip(sources, good, strict=True) if result.columns != columns
+    ]
+    if not odd:
+        return sources
+    key = hashlib.sha256("\0".join([*columns, *map(str, odd)]).encode()).hexdigest()[:16]
+    target = work / "aligned" / key
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "columns.json").write_text(json.dumps(columns), encoding="utf-8")
+    names = _put_list(target / "sources.list", odd)
+    command = (sys.executable, str(FLOWS / "align.py"), str(target))
+    _run_one(work, plan, "combine", _job(plan, "combine", key, command, stdin=names), "align")
+    return [target / source.name if source in set(odd) else source for source in sources]
+
+
+def _put_list(path: Path, names: Sequence[Path]) -> Path:
+    path.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in names))
+    return path
+
+
+# --------------------------------------------------------------------------- analyze
+
+
+def analyze(work: Path, combined: Path | None) -> dict[str, Any] | None:
+    """Run the analysis on the combined file; its command and what it printed."""
+    plan = workdir.read_plan(work)
+    command = plan.options.stages["analyze"].command
+    if combined is None or not command:
+        return None
+    job = _job(plan, "analyze", combined.stem, (*command, str(combined)))
+    outcome = _run_one(work, plan, "analyze", job)
+    printed = mask(log_of(work / "jobs" / "analyze", outcome), secrets())
+    return {"command": list(command), "stdout": printed[-ANALYSIS_CHARACTERS:]}
+
+
+# --------------------------------------------------------------------------- jobs
+
+
+def _job(
+    plan: Plan, stage: str, key: str, command: tuple[str, ...], stdin: Path | None = None
+) -> JobSpec:
+    options = plan.options.stages[stage]
+    return JobSpec(
+        key=key,
+        command=command,
+        stdin=stdin,
+        cpus=options.cpus,
+        memory_mb=options.memory_mb,
+        limit_minutes=options.limit_minutes,
+    )
+
+
+def _run(work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec]) -> list[Outcome]:
+    """Run jobs and repeat what they printed, so that the run's log has it."""
+    outcomes = run_stage(
+        work / "jobs" / part,
+        executor=plan.options.stages[stage].executor,
+        batch=plan.batch,
+        attempt=os.environ.get(workdir.ATTEMPT_MARK, ""),
+        jobs=jobs,
+    )
+    for outcome in outcomes:
+        printed = log_of(work / "jobs" / part, outcome).rstrip()
+        if printed:
+            print(f"[{outcome.round}[{outcome.index}]]\n{mask(printed, secrets())}", flush=True)  # noqa: T201
+    return outcomes
+
+
+def _run_one(work: Path, plan: Plan, stage: str, job: JobSpec, part: str = "") -> Outcome:
+    (outcome,) = _run(work, plan, stage, part or stage, [job])
+    if outcome.failure:
+        raise _failed(work, part or stage, outcome)
+    return outcome
+
+
+def _failed(work: Path, part: str, outcome: Outcome) -> DispatchError:
+    printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
+    last = f": {printed[-1]}" if printed else ""
+    return DispatchError(f"job {outcome.round}[{outcome.index}]: {outcome.reason}{last}")
+
+
+# --------------------------------------------------------------------------- end
+
+
+def finish(
+    work: Path,
+    *,
+    flow: str,
+    run_id: str,
+    started_at: str,
+    combined: Path | None,
+    analysis: Mapping[str, Any] | None,
+) -> Manifest:
+    """Publish and commit; the manifest."""
+    plan = workdir.read_plan(work)
+    good, bad = verdicts(work)
+    stems = output_stems(file.path for file in plan.files)
+    folder = workdir.results_for(work, plan.options).folder
+    sources = {f"processed_{stems[item.path]}_{run_id}.csv": folder / item.output for item in good}
+    outputs = [_output(name, item) for name, item in zip(sources, good, strict=True)]
+    if combined is not None:
+        name = f"final_combined_{run_id}.csv"
+        sources[name] = combined
+        outputs.append(_combined_output(name, combined, sum(item.rows for item in good)))
+    attempt = workdir.own_attempt(work)
+    manifest = Manifest(
+        schema=1,
+        project=plan.options.project_name,
+        run_id=run_id,
+        pathspec=f"{flow}/{run_id}",
+        flow=flow,
+        batch=plan.batch,
+        trigger=plan.trigger,
+        attempt=attempt,
+        attempts=tuple(_attempts(work)),
+        tag=plan.options.tag,
+        host=socket.gethostname(),
+        user=os.environ.get("METAFLOW_USER", ""),
+        started_at=started_at,
+        published_at=now(),
+        code_fingerprint=workdir.code_fingerprint(plan.options),
+        git_commit=workdir.git_commit(),
+        settings_fingerprint=workdir.settings_fingerprint(plan.options),
+        inputs=tuple(_input(item) for item in good),
+        outputs=tuple(outputs),
+        rejected=tuple(bad),
+        jobs=tuple(_jobs(work, plan)),
+        analysis=analysis,
+    )
+    publish(work, manifest, sources, Path(plan.options.output_dir))
+    return manifest
+
+
+def now() -> str:
+    """Give the present time as manifests have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _input(item: Result) -> Input:
+    return Input(
+        path=item.path,
+        version=item.version,
+        sha256=item.sha256,
+        bytes=item.bytes,
+        rows=item.rows,
+        columns=len(item.columns) - APPENDED,
+    )
+
+
+def _output(name: str, item: Result) -> Output:
+    return Output(
+        name=name,
+        source=item.path,
+        sha256=item.output_sha256,
+        bytes=item.output_bytes,
+        rows=item.rows,
+    )
+
+
+def _combined_output(name: str, path: Path, rows: int) -> Output:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Output(name=name, source="", sha256=sha256, bytes=path.stat().st_size, rows=rows)
+
+
+def _attempts(work: Path) -> Iterator[dict[str, Any]]:
+    for folder in sorted((work / "attempts").iterdir(), key=lambda path: int(path.name)):
+        yield {
+            "attempt": int(folder.name),
+            "run_id": workdir.read_word(folder / "run_id"),
+            "exit_code": workdir.read_word(folder / "exit_code"),
+            "error": workdir.read_word(folder / "error"),
+        }
+
+
+def _jobs(work: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+    for part in sorted((work / "jobs").iterdir()):
+        stage = "combine" if part.name == "align" else part.name.partition("-")[0]
+        backend = plan.options.stages[stage].executor
+        for batch_round in rounds_in(part):
+            for outcome in batch_round.verdict() or ():
+                job = batch_round.jobs[outcome.index - 1]
+                yield {
+                    "stage": stage,
+                    "backend": backend,
+                    **asdict(outcome),
+                    "cpus": job.cpus,
+                    "memory_mb": job.memory_mb,
+                    "limit_minutes": job.limit_minutes,
+                }

@@ -1,0 +1,87 @@
+"""StudentDataFlow: one batch of student files, processed, combined, analysed and published.
+
+python flows/student_flow.py run                 the whole input pattern, as one batch
+python flows/student_flow.py run --batch ID      a batch that is planned in out/.work/ID
+python flows/student_flow.py logs RUN_ID/start   from any directory
+"""
+
+import os
+import sys
+from pathlib import Path
+
+FLOW = Path(__file__).resolve()
+CONFIG = Path(os.environ.get("DS_FLOW_CONFIG") or FLOW.parents[1] / "config" / "settings.yaml")
+CORES = len(os.sched_getaffinity(0))
+
+# Metaflow reads its environment when it is imported. One datastore for every directory and user,
+# a user also for root ("Unknown user" otherwise), and limits that fit the groups of `start`.
+os.environ["DS_FLOW_CONFIG"] = str(CONFIG.resolve())
+os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"] = str(CONFIG.resolve().parents[1])
+os.environ["METAFLOW_DEFAULT_DATASTORE"] = "local"
+os.environ["METAFLOW_DEFAULT_METADATA"] = "local"
+os.environ["METAFLOW_RUN_MAX_WORKERS"] = str(CORES)
+os.environ["METAFLOW_RUN_MAX_NUM_SPLITS"] = str(max(CORES, 100))
+os.environ.setdefault("METAFLOW_USER", "ds-flow")
+
+if __name__ == "__main__":
+    import byhand
+
+    byhand.begin(sys.argv)
+
+import stages  # noqa: E402
+from metaflow import FlowSpec, Parameter, current, step  # noqa: E402
+
+
+class StudentDataFlow(FlowSpec):
+    """One attempt at one batch. Every step may run again: what is done already stays done."""
+
+    batch = Parameter("batch", help="id of a planned batch; by hand, one is formed", default="")
+    output_dir = Parameter("output-dir", help="folder that holds .work", default="")
+
+    @step
+    def start(self):
+        """Plan: shards of files, in as many groups as there are usable cores."""
+        self.started_at = stages.now()
+        self.work = stages.work_dir(self.output_dir, self.batch)
+        with stages.told(self.work):
+            self.groups = stages.begin(self.work, current.run_id)
+        self.next(self.process, foreach="groups")
+
+    @step
+    def process(self):
+        """Read, transform and write each file of this group's shards, or say what is wrong with it."""
+        with stages.told(self.work):
+            stages.process(self.work, f"{self.index + 1}of{len(self.groups)}", self.input)
+        self.next(self.combine)
+
+    @step
+    def combine(self, inputs):
+        """Join the processed files into one."""
+        self.merge_artifacts(inputs, include=["work", "started_at"])
+        with stages.told(self.work):
+            self.combined = stages.combine(self.work)
+        self.next(self.analyze)
+
+    @step
+    def analyze(self):
+        """Run the configured program on the combined file."""
+        with stages.told(self.work):
+            self.analysis = stages.analyze(self.work, self.combined)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Publish under the Run ID and commit; a batch that another run published stays its own."""
+        with stages.told(self.work):
+            stages.finish(
+                self.work,
+                flow=current.flow_name,
+                run_id=current.run_id,
+                started_at=self.started_at,
+                combined=self.combined,
+                analysis=self.analysis,
+            )
+
+
+if __name__ == "__main__":
+    StudentDataFlow()
