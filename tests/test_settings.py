@@ -94,6 +94,12 @@ def test_absolute_paths_stay_as_they_are(project: Load) -> None:
     assert (made.pattern, str(made.output_dir), str(made.log_dir)) == ("/in/*.csv", "/o", "/l")
 
 
+def test_a_detour_is_taken_out_of_a_path(project: Load, file: Path) -> None:
+    made = project(FIVE.replace("data/", "./x/../data/").replace("out", "y/../out"))
+    assert made.pattern == f"{file.parent.parent}/data/student_*.csv"
+    assert made.output_dir == file.parent.parent / "out"
+
+
 def test_the_file_is_the_one_asked_for_then_the_variable_then_the_checkouts() -> None:
     environ = {"DS_FLOW_CONFIG": "b.yaml"}
     assert find("a.yaml", environ) == Path("a.yaml")
@@ -429,6 +435,13 @@ def test_a_fault_of_the_environment_names_its_variable(faults: Faults) -> None:
     (fault,) = faults(DS_FLOW_RUN__ATTEMPTS="many")
     assert fault.startswith("environment: DS_FLOW_RUN__ATTEMPTS: ")
     assert "many" in fault
+
+
+def test_a_fault_within_a_list_names_the_variable_that_replaced_the_files(faults: Faults) -> None:
+    variable = "DS_FLOW_COMPUTE__STAGES__ANALYZE__COMMAND"
+    text = "compute: {stages: {analyze: {command: [wc, -l]}}}"
+    (fault,) = faults(FIVE + text, **{variable: "[wc, 1]"})
+    assert fault.startswith(f"environment: {variable}: ")
 
 
 def test_a_fault_of_dotenv_names_its_variable(faults: Faults) -> None:
