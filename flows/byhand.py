@@ -28,7 +28,7 @@ def begin(argv: Sequence[str]) -> None:
         chosen = settings.load(settings.find(None, os.environ), os.environ)
         plan = form(chosen)
     except DsFlowError as error:
-        print(f"student_flow.py: {error}", file=sys.stderr)  # noqa: T201
+        print(f"student_flow.py: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     work = workdir.create(chosen.output_dir, plan)
     number = workdir.new_attempt(work)
@@ -38,7 +38,9 @@ def begin(argv: Sequence[str]) -> None:
         _copy_to(log, descriptor)
     environment = {**chosen.dotenv, **os.environ, ATTEMPT_MARK: f"{plan.batch}/{number}"}
     batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
-    os.execve(sys.executable, [sys.executable, *argv, *batch], environment)
+    os.execve(  # noqa: S606 - this very process, marked
+        sys.executable, [sys.executable, *argv, *batch], environment
+    )
 
 
 def form(chosen: settings.Settings) -> Plan:

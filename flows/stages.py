@@ -79,7 +79,13 @@ def begin(work: Path, run_id: str) -> list[list[Range]]:
         workdir.name_attempt(work, attempt, run_id, Path(plan.options.log_dir))
     shards = list(_ranges(plan))
     cores = len(os.sched_getaffinity(0))
-    return [shards[start::cores] for start in range(min(cores, len(shards)))]
+    groups = [shards[start::cores] for start in range(min(cores, len(shards)))]
+    size_mb = sum(file.size_bytes for file in plan.files) / 2**20
+    print(
+        f"batch {plan.batch} ({plan.trigger}): {len(plan.files)} files, {size_mb:.1f} MB,"
+        f" in {len(shards)} shards of {len(groups)} groups"
+    )
+    return groups
 
 
 def _ranges(plan: Plan) -> Iterator[Range]:
@@ -151,23 +157,21 @@ def _isolate(
 
 
 def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
-    """What became of the batch's files, in the plan's order. Raises DispatchError if one is open."""
+    """Give each file's verdict, in the plan's order. Raises DispatchError if one has none."""
     plan = workdir.read_plan(work)
     results = workdir.results_for(work, plan.options)
     good: list[Result] = []
     bad: list[Rejected] = []
     for path, stem in output_stems(file.path for file in plan.files).items():
-        match results.get(stem):
-            case Result() as result if plan.options.columns == "strict" and good:
-                (good if result.columns == good[0].columns else bad).append(  # type: ignore[attr-defined]
-                    result if result.columns == good[0].columns else _other_columns(result, good[0])
-                )
-            case Result() as result:
-                good.append(result)
-            case Rejected() as rejected:
-                bad.append(rejected)
-            case None:
-                raise DispatchError(f"{path}: the process stage left no verdict")
+        verdict = results.get(stem)
+        if verdict is None:
+            raise DispatchError(f"{path}: the process stage left no verdict")
+        if isinstance(verdict, Rejected):
+            bad.append(verdict)
+        elif plan.options.columns == "strict" and good and verdict.columns != good[0].columns:
+            bad.append(_other_columns(verdict, good[0]))
+        else:
+            good.append(verdict)
     return good, bad
 
 
@@ -282,7 +286,7 @@ def _run(work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec])
     for outcome in outcomes:
         printed = log_of(work / "jobs" / part, outcome).rstrip()
         if printed:
-            print(f"[{outcome.round}[{outcome.index}]]\n{mask(printed, secrets())}", flush=True)  # noqa: T201
+            print(f"[{outcome.round}[{outcome.index}]]\n{mask(printed, secrets())}", flush=True)
     return outcomes
 
 

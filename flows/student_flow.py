@@ -8,6 +8,7 @@ python flows/student_flow.py logs RUN_ID/start   from any directory
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 FLOW = Path(__file__).resolve()
 CONFIG = Path(os.environ.get("DS_FLOW_CONFIG") or FLOW.parents[1] / "config" / "settings.yaml")
@@ -28,8 +29,9 @@ if __name__ == "__main__":
 
     byhand.begin(sys.argv)
 
-import stages  # noqa: E402
 from metaflow import FlowSpec, Parameter, current, step  # noqa: E402
+
+import stages  # noqa: E402
 
 
 class StudentDataFlow(FlowSpec):
@@ -39,7 +41,7 @@ class StudentDataFlow(FlowSpec):
     output_dir = Parameter("output-dir", help="folder that holds .work", default="")
 
     @step
-    def start(self):
+    def start(self) -> None:
         """Plan: shards of files, in as many groups as there are usable cores."""
         self.started_at = stages.now()
         self.work = stages.work_dir(self.output_dir, self.batch)
@@ -48,14 +50,14 @@ class StudentDataFlow(FlowSpec):
         self.next(self.process, foreach="groups")
 
     @step
-    def process(self):
-        """Read, transform and write each file of this group's shards, or say what is wrong with it."""
+    def process(self) -> None:
+        """Give each file of this group's shards an output, or a reason why it has none."""
         with stages.told(self.work):
             stages.process(self.work, f"{self.index + 1}of{len(self.groups)}", self.input)
         self.next(self.combine)
 
     @step
-    def combine(self, inputs):
+    def combine(self, inputs: Any) -> None:
         """Join the processed files into one."""
         self.merge_artifacts(inputs, include=["work", "started_at"])
         with stages.told(self.work):
@@ -63,14 +65,14 @@ class StudentDataFlow(FlowSpec):
         self.next(self.analyze)
 
     @step
-    def analyze(self):
+    def analyze(self) -> None:
         """Run the configured program on the combined file."""
         with stages.told(self.work):
             self.analysis = stages.analyze(self.work, self.combined)
         self.next(self.end)
 
     @step
-    def end(self):
+    def end(self) -> None:
         """Publish under the Run ID and commit; a batch that another run published stays its own."""
         with stages.told(self.work):
             stages.finish(

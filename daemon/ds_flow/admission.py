@@ -120,7 +120,7 @@ class Admission:
         for item, (path, state) in zip(entered, states, strict=True):
             self.known[path] = item.sighting.stat
             level = logging.WARNING if item.cause else logging.INFO
-            log.log(level, f"file.{state}", extra={"path": path, **_why(item.reason)})
+            log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
         self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
         return len(entered)
 

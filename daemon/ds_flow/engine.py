@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ds_flow import recovery
 from ds_flow.admission import Admission

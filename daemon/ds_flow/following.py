@@ -116,9 +116,8 @@ class Following:
         elif run.ending is not None and progress.ending_since_s is None:
             progress.ending_since_s = now_s
             self.runs.interrupt(run.batch, run.attempt)
-        elif progress.ending_since_s is not None:
-            if now_s - progress.ending_since_s > INTERRUPT_SECONDS:
-                self.runs.kill(run.batch, run.attempt)
+        elif _is_over(progress, now_s):
+            self.runs.kill(run.batch, run.attempt)
 
     def _record_end(self, run: RunRow, work: Path) -> None:
         """Record a dead run by what it left: its commit, else its exit code, else it is lost."""
@@ -157,6 +156,12 @@ class Following:
             self.ledger.ask_end(run.batch, RunState.STOPPED, why, self.clock.now())
 
 
+def _is_over(progress: Progress, now_s: float) -> bool:
+    """Whether an interrupted run has had its time to end."""
+    since_s = progress.ending_since_s
+    return since_s is not None and now_s - since_s > INTERRUPT_SECONDS
+
+
 def _verdict(run: RunRow, work: Path) -> tuple[RunState, str]:
     """How a run ended that is dead and committed nothing, and why."""
     folder = workdir.attempt_dir(work, run.attempt)
@@ -178,7 +183,7 @@ KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, 
 
 def _log_end(run: RunRow, state: RunState, error: str, then: RetryAt | Dead | None) -> None:
     ids = {"run_id": run.run_id, "batch": run.batch, "attempt": run.attempt}
-    log.warning(f"run.{state}", extra={**ids, "why": error})
+    log.warning("run.%s", state, extra={**ids, "why": error})
     match then:
         case RetryAt(at):
             log.warning("batch.retrying", extra={"batch": run.batch, "due_at": at.isoformat()})

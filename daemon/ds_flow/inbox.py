@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -18,7 +19,6 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
 
 from ds_flow import scan
 from ds_flow.errors import DispatchError
@@ -26,6 +26,9 @@ from ds_flow.model import Arrival, Cause, Settled, Sighting, is_hostile, unescap
 from ds_flow.mounts import fs_type, is_network
 from ds_flow.scan import Look, Pattern, stat_of
 from ds_flow.wake import Wake
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What lies on disk and the ledger does not know yet: commits, half-made publications, manifests."""
+"""What lies on disk and the ledger does not know: commits, half-made outputs, manifests."""
 
 import logging
 from datetime import datetime

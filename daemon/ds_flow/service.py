@@ -54,8 +54,7 @@ def single_instance(chosen: Settings) -> Iterator[None]:
     """Be the only daemon here. Raises RequestError that names the pid of the other one."""
     held: list[int] = []
     try:
-        for path in lock_files(chosen):
-            held.append(_lock(path))
+        held.extend(_lock(path) for path in lock_files(chosen))
         yield
     finally:
         for descriptor in held:
@@ -234,7 +233,7 @@ def set_up_logs(chosen: Settings, *, to_file: bool) -> None:
 
 @contextmanager
 def service(chosen: Settings) -> Iterator[Service]:
-    """A daemon, ready for its first tick: the lock held, the ledger open and true, signals taken."""
+    """A daemon, ready for its first tick: lock held, ledger true, signals taken."""
     set_up_logs(chosen, to_file=True)
     with single_instance(chosen):
         wake = Wake()

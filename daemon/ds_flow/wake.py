@@ -2,6 +2,7 @@
 
 import os
 import select
+from contextlib import suppress
 
 
 class Wake:
@@ -16,10 +17,8 @@ class Wake:
 
     def set(self) -> None:
         """Wake the waiter, now or at its next wait."""
-        try:
+        with suppress(BlockingIOError):  # it is full of reasons already
             os.write(self._writer, b"!")
-        except BlockingIOError:
-            pass  # it is full of reasons already
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until set, at most `timeout_s` seconds, and clear; whether it was set."""

@@ -1,4 +1,4 @@
-"""A batch's files on disk while it is worked on: `out/.work/<batch>/` with its plan, attempts and results."""
+"""A batch's files on disk while it is worked on, in `out/.work/<batch>/`."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ def work_root(output_dir: Path) -> Path:
 
 
 def create(output_dir: Path, plan: Plan) -> Path:
-    """Write a batch's plan, durably; the batch's directory. Again is right: the first plan stands."""
+    """Write a batch's plan, durably; its directory. The first plan stands, if there is one."""
     work = work_root(output_dir) / plan.batch
     (work / "attempts").mkdir(parents=True, exist_ok=True)
     if not (work / "batch.json").exists():

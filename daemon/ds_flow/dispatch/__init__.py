@@ -36,7 +36,7 @@ class Backend(Protocol):
         """Sort a job's end by what treats it."""
 
 
-BACKENDS: dict[str, Backend] = {"local": local}  # type: ignore[dict-item]
+BACKENDS: dict[str, Backend] = {"local": local}
 
 
 def run_stage(

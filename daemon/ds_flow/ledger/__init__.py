@@ -11,7 +11,6 @@ from ds_flow.ledger.store import Row, Store, text
 from ds_flow.model import (
     BATCH_MOVES,
     LIVE_BATCHES,
-    RUN_MOVES,
     UNREAD,
     BatchState,
     Cause,
@@ -283,7 +282,7 @@ class Ledger:
         then: RetryAt | Dead | None,
         now: datetime,
     ) -> None:
-        """Record a run that published nothing, and what follows; `then` is None for a cancelled one."""
+        """Record a run that published nothing, and what follows: None for a cancelled one."""
         with self._store.transaction():
             self._moves.end_run(batch, attempt, state, error=error, results=results, now=now)
             if self._moves.batch_state(batch) != BatchState.RUNNING:
@@ -305,7 +304,7 @@ class Ledger:
         self._moves.note(now, "batch.retrying", batch_id=batch, detail=f"due {text(at)}")
 
     def record(self, manifest: Manifest, now: datetime) -> bool:
-        """Enter what a run published; whether that was news. The commit wins over any other state."""
+        """Enter what a run published; whether that was news. It wins over any other state."""
         with self._store.transaction():
             return self._moves.record(manifest, now)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ds_flow.batching import Waiting
-from ds_flow.ledger.store import BATCH_ROWS, Store, text
+from ds_flow.ledger.store import BATCH_ROWS, Row, Store, text
 from ds_flow.model import BatchState, FileState, PlannedFile, RunState, Stat, Trigger
 from ds_flow.retrying import Ended
 
@@ -134,14 +134,14 @@ class Reading:
 
     def run_ids(self) -> set[str]:
         """The Run IDs of everything published."""
-        return {
-            row[0] for row in self._store.each("SELECT run_id FROM run WHERE state = 'succeeded'")
-        }
+        rows = self._store.each("SELECT run_id FROM run WHERE state = 'succeeded'")
+        return {row[0] for row in rows}
 
     def ended(self, batch: str) -> list[Ended]:
         """How a batch's runs ended so far, oldest first."""
         rows = self._store.rows(
-            "SELECT state, results FROM run WHERE batch_id = ? AND ended_at IS NOT NULL ORDER BY id",
+            "SELECT state, results FROM run WHERE batch_id = ? AND ended_at IS NOT NULL"
+            " ORDER BY id",
             (batch,),
         )
         return [Ended(RunState(state), results) for state, results in rows]
@@ -161,7 +161,7 @@ class Reading:
     # ------------------------------------------------------------------ for people
 
     def counts(self, thing: str) -> dict[str, int]:
-        """How many files, batches or runs are in each state that occurs, each counted on its own."""
+        """How many files, batches or runs are in each state, each state counted on its own."""
         states = {"file": FileState, "batch": BatchState, "run": RunState}[thing]
         counted = {
             state.value: self._count(f"SELECT count(*) FROM {thing} WHERE state = ?", (state,))
@@ -283,17 +283,16 @@ class Reading:
         return [_run(row) for row in self._store.rows(f"{_RUN} {rest}", args)]
 
 
-def _file(row: Sequence[object]) -> FileRow:
-    names = FileRow.__slots__
-    values = dict(zip(names, row, strict=True))
-    return FileRow(**{**values, "state": FileState(values["state"])})  # type: ignore[arg-type]
+def _file(row: Row) -> FileRow:
+    values = dict(zip(FileRow.__slots__, row, strict=True))
+    return FileRow(**{**values, "state": FileState(values["state"])})
 
 
-def _run(row: Sequence[object]) -> RunRow:
+def _run(row: Row) -> RunRow:
     values = dict(zip(RunRow.__slots__, row, strict=True))
     ending = values["ending"]
     return RunRow(
-        **{  # type: ignore[arg-type]
+        **{
             **values,
             "state": RunState(values["state"]),
             "ending": RunState(ending) if ending else None,

@@ -1,4 +1,4 @@
-"""The moves that the ledger's transactions are made of. Every one is called inside a transaction."""
+"""The moves that the ledger's transactions are made of, each called inside one."""
 
 from datetime import datetime
 
@@ -37,7 +37,8 @@ class Recording:
     ) -> None:
         """Append one event."""
         self._store.insert(
-            "INSERT INTO event (at, kind, file_id, batch_id, run, detail) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO event (at, kind, file_id, batch_id, run, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (text(now), kind, file_id, batch_id, run, detail),
         )
 
@@ -58,7 +59,8 @@ class Recording:
     ) -> int:
         """Insert a version; its id."""
         return self._store.insert(
-            "INSERT INTO file (path, version, sha256, size_bytes, stat, seen_at, state, cause, reason)"
+            "INSERT INTO file"
+            " (path, version, sha256, size_bytes, stat, seen_at, state, cause, reason)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (path, version, sha256, size_bytes, stat, text(now), state, cause, reason),
         )
@@ -76,7 +78,7 @@ class Recording:
         reason: str = "",
         batch: str | None = None,
     ) -> None:
-        """Move a version along one legal edge. Raises LedgerError, and changes nothing, otherwise."""
+        """Move a version along one legal edge, or raise LedgerError and change nothing."""
         old = self.file_state(file)
         if new not in FILE_MOVES[old]:
             raise LedgerError(f"file {file}: {old} -> {new} is not a legal move")
@@ -164,7 +166,8 @@ class Recording:
         run = self._succeed_run(manifest, now)
         files = {item.path: self._publish_file(item, manifest, now) for item in manifest.inputs}
         self._store.change_many(
-            "INSERT INTO output (run, name, file_id, sha256, size_bytes, rows) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO output (run, name, file_id, sha256, size_bytes, rows)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (
                 (run, out.name, files.get(out.source), out.sha256, out.bytes, out.rows)
                 for out in manifest.outputs
@@ -262,7 +265,8 @@ class Recording:
             why = f"run {manifest.run_id} does not account for it"
             self.move_file(file, FileState.QUARANTINED, now, Cause.REJECTED, why, batch=batch)
         self._store.change_one(
-            "UPDATE batch SET state = 'succeeded', ended_at = ?, reason = '' WHERE id = ? AND state = ?",
+            "UPDATE batch SET state = 'succeeded', ended_at = ?, reason = ''"
+            " WHERE id = ? AND state = ?",
             (text(now), batch, old),
             f"batch {batch}",
         )

@@ -27,7 +27,7 @@ Row = tuple[Any, ...]
 
 
 class Store:
-    """One connection to the ledger. WAL, so that readers never wait; FULL, so that a commit lasts."""
+    """One connection: WAL, so that readers never wait; FULL, so that a commit lasts."""
 
     def __init__(self, path: Path) -> None:
         """Open the ledger, making or migrating it as needed. Raises LedgerError, DispatchError."""
