@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Combine CSV files that have the same header into one: the header once, then all rows in order.
+set -euo pipefail
+export LC_ALL=C # bytes, whatever the encoding
+
+usage() {
+    cat <<'TEXT'
+usage: combine.sh OUTPUT [INPUT...]
+
+Writes the rows of all inputs, in order, under their common header to OUTPUT: at once and whole,
+or not at all. Without INPUT, reads their names from standard input, each ended by a NUL byte.
+Without any, writes nothing. An input that is missing, empty or has another header is named on
+standard error; nothing is written then, and the exit code is 1.
+TEXT
+}
+
+fail() {
+    printf 'combine.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+case ${1-} in
+    -h | --help) usage && exit 0 ;;
+    '') usage >&2 && exit 2 ;;
+    /*) output=$1 ;;
+    *) output=./$1 ;; # so that no command takes it for an option
+esac
+shift
+
+partial=''
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch" ${partial:+"$partial"}' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if (($# > 0)); then printf '%s\0' "$@"; else cat; fi |
+    sed -z 's|^[^/]|./&|' >"$scratch/inputs"
+mapfile -d '' inputs <"$scratch/inputs"
+if ((${#inputs[@]} == 0)); then
+    printf 'combine.sh: no input, so nothing is written\n' >&2
+    exit 0
+fi
+
+[[ ! -d $output ]] || fail "$output: is a directory"
+for input in "${inputs[@]}"; do
+    if [[ ! -s $input || ! -f $input || ! -r $input ]]; then
+        [[ -e $input ]] || fail "$input: no such file"
+        [[ -f $input && -r $input ]] || fail "$input: not a file that can be read"
+        fail "$input: is empty"
+    fi
+    [[ ! $input -ef $output ]] || fail "$input: is the output, too"
+done
+
+# Inputs that lack their last newline get a copy that has it.
+parts=("${inputs[@]}")
+last_bytes=$(xargs -0 tail -q -c 1 -- <"$scratch/inputs" | tr -c '\n' 'x' | tr '\n' '.')
+if [[ $last_bytes == *x* ]]; then
+    for index in "${!inputs[@]}"; do
+        [[ ${last_bytes:index:1} == x ]] || continue
+        parts[index]=$scratch/$index
+        { cat -- "${inputs[index]}" && printf '\n'; } >"${parts[index]}"
+    done
+fi
+printf '%s\0' "${parts[@]}" >"$scratch/parts"
+
+# The header is the first record: it ends with the first line after which no quote is open.
+header_bytes=$(awk '
+    { bytes += length($0) + 1; quotes += gsub(/"/, "") }
+    quotes % 2 == 0 { print bytes; exit }
+' <"${parts[0]}")
+[[ $header_bytes ]] || fail "${inputs[0]}: has no whole header"
+head -c "$header_bytes" -- "${parts[0]}" >"$scratch/header"
+
+# One stream of all headers against the first one repeated: no process an input.
+if ! cmp -s \
+    <(xargs -0 head -q -c "$header_bytes" -- <"$scratch/parts" 2>/dev/null) \
+    <(yes -- "$(<"$scratch/header")" | head -c "$((header_bytes * ${#parts[@]}))"); then
+    IFS= read -r -N "$header_bytes" header <"$scratch/header"
+    for index in "${!parts[@]}"; do
+        IFS= read -r -N "$header_bytes" start <"${parts[index]}" || true # shorter ones end early
+        [[ $start == "$header" ]] || fail "${inputs[index]}: its header is not that of ${inputs[0]}"
+    done
+    fail 'an input changed while it was read'
+fi
+
+partial=$(mktemp -- "${output%/*}/.${output##*/}.XXXXXX")
+chmod -- "$(printf '%o' "$((0666 & ~$(umask)))")" "$partial" # mktemp keeps others out
+{
+    cat -- "$scratch/header"
+    xargs -0 tail -q -c "+$((header_bytes + 1))" -- <"$scratch/parts"
+} >"$partial"
+mv -fT -- "$partial" "$output"

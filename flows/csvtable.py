@@ -1,0 +1,236 @@
+"""Tables of text in and out of CSV files, losslessly and in bounded memory.
+
+Read, every cell is the text it was: "007", "NA" and "" stay. Written, a file is RFC 4180: comma,
+UTF-8, LF, a cell quoted only where it must be.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from csvrecords import Block, Records, TableError, header_problem
+from ds_flow.errors import InputError
+
+BLOCK_BYTES = 8 * 2**20
+PIECE_BYTES = 32 * 2**20
+"""A larger file comes in pieces of whole rows, each of about this size."""
+
+TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
+STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
+Cells: TypeAlias = pa.Array | pa.ChunkedArray  # of text
+MUST_QUOTE = r'[",\r\n]'
+
+
+class UnreadableError(InputError):
+    """The system refused to read on."""
+
+
+class Source:
+    """One pass over an open file: its blocks, and the SHA-256 of exactly these bytes.
+
+    Raises:
+        UnreadableError: while reading.
+    """
+
+    def __init__(self, stream: BinaryIO, block_bytes: int = BLOCK_BYTES) -> None:
+        self._stream = stream
+        self._block_bytes = block_bytes
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self._read():
+            self._hash.update(block)
+            self.bytes += len(block)
+            yield block
+
+    def drain(self) -> None:
+        """Read what is left, so that the hash is the whole file's."""
+        for _ in self:
+            pass
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def _read(self) -> bytes:
+        try:
+            return self._stream.read(self._block_bytes)
+        except OSError as error:
+            raise UnreadableError(error.strerror) from error
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def read_tables(
+    source: Source, *, delimiter: str = ",", encoding: str = "utf-8", piece_bytes: int = PIECE_BYTES
+) -> Iterator[pa.Table]:
+    """Give the file's rows as tables of text without nulls, at least one, in order.
+
+    A file of at most `piece_bytes` of UTF-8 text comes as one table.
+
+    Raises:
+        TableError: the file is not a table.
+        UnreadableError: the system refused to read on.
+    """
+    records = Records(source, delimiter=delimiter, encoding=encoding)
+    tables: list[pa.Table] = []
+    size = 0
+    for block in records:
+        if size and size + len(block.text) > piece_bytes:
+            yield pa.concat_tables(tables)
+            tables, size = [], 0
+        tables.append(parse(block, records.header, records.delimiter))
+        size += len(block.text)
+    yield pa.concat_tables(tables)
+
+
+def parse(block: Block, header: Sequence[str], delimiter: str) -> pa.Table:
+    """Let Arrow cut the block's cells, and see that it found the same rows."""
+    names = list(header)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    if not block.rows:
+        return schema.empty_table()
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(block.text),
+            csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block.text) + 1),
+            csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            csv.ConvertOptions(column_types=schema, strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise TableError(f"it cannot be read unambiguously: {error}") from error
+    if table.num_rows != block.rows:
+        found = f"{block.rows} or {table.num_rows} rows"
+        raise TableError(f"it cannot be read unambiguously: {found}")
+    return table
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Give a table of text as a DataFrame: dtype `str`, a RangeIndex."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): STR}.get)
+    return frame
+
+
+def to_text(frame: pd.DataFrame) -> pa.Table:
+    """Turn each value into its `str`, a missing one into "".
+
+    Raises:
+        TableError: the column names cannot head a table.
+    """
+    names = [str(name) for name in frame.columns]
+    if problem := header_problem(names):
+        raise TableError(problem)
+    return pa.table([column_text(column) for _, column in frame.items()], names)
+
+
+def column_text(column: "pd.Series[Any]") -> Cells:
+    if isinstance(column.dtype, pd.StringDtype):
+        return pc.fill_null(pa.array(column).cast(TEXT), "")
+    values = zip(column, column.isna(), strict=True)
+    return pa.array(["" if missing else str(value) for value, missing in values], TEXT)
+
+
+# --------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a file that was written holds; the header is no row."""
+
+    columns: tuple[str, ...]
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class TableWriter:
+    """The CSV text of a table, hashed and counted as it is written.
+
+    `constants` are further columns, after the table's, with one value for the whole file.
+    """
+
+    def __init__(
+        self, stream: BinaryIO, columns: Sequence[str], constants: Mapping[str, str]
+    ) -> None:
+        self._stream = stream
+        self._columns = (*columns, *constants)
+        self._constants = tuple(constants.values())
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+        self._rows = 0
+        self._put([pa.array([name], TEXT) for name in columns], tuple(constants))
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of text that has this file's columns in this order."""
+        self._put([column.cast(TEXT) for column in table.columns], self._constants)
+        self._rows += table.num_rows
+
+    @property
+    def written(self) -> Written:
+        return Written(
+            columns=self._columns, rows=self._rows, bytes=self._bytes, sha256=self._hash.hexdigest()
+        )
+
+    def _put(self, columns: Sequence[Cells], constants: Sequence[str]) -> None:
+        for text in csv_text(columns, constants):
+            self._hash.update(text)
+            self._bytes += len(text)
+            self._stream.write(text)
+
+
+def csv_text(columns: Sequence[Cells], constants: Sequence[str]) -> Iterator[memoryview]:
+    """Give the records of columns of text without nulls, each followed by the constants.
+
+    Joined, the records of an Arrow array lie end to end in its buffer: that is the CSV text.
+    """
+    tail = ",".join(quoted(pa.array([value], TEXT))[0].as_py() for value in constants)
+    *others, last = map(quoted, columns)
+    last = joined(last, f"{tail}\n", by="," if constants else "")
+    records = joined(*others, last, by=",")
+    for chunk in records.chunks if isinstance(records, pa.ChunkedArray) else [records]:
+        _, offsets, text = chunk.buffers()
+        bounds = np.frombuffer(offsets, np.int64)
+        if text is not None:
+            start, end = bounds[chunk.offset], bounds[chunk.offset + len(chunk)]
+            yield memoryview(text)[start:end]
+
+
+def quoted(cells: Cells) -> Cells:
+    """Quote the cells that hold a comma, a quote or a line end."""
+    special = pc.match_substring_regex(cells, MUST_QUOTE)
+    if not pc.any(special).as_py():
+        return cells
+    doubled = pc.replace_substring(cells, '"', '""')
+    return pc.if_else(special, joined('"', doubled, '"', by=""), cells)
+
+
+def joined(*parts: Cells | str, by: str) -> Cells:
+    """Join cells row by row; a str stands in every row."""
+    typed = (pa.scalar(part, TEXT) if isinstance(part, str) else part for part in (*parts, by))
+    return pc.binary_join_element_wise(*typed)
+
+
+def align(source: Path, target: Path, columns: Sequence[str]) -> Written:
+    """Write one of our own output files anew with these columns; what it lacks is empty.
+
+    Raises:
+        TableError: the source is not a table.
+        FileExistsError: the target is there already.
+    """
+    with source.open("rb", buffering=0) as old, target.open("xb") as new:
+        writer = TableWriter(new, columns, {})
+        for table in read_tables(Source(old)):
+            empty = pa.repeat(pa.scalar("", TEXT), table.num_rows)
+            cells = [table[name] if name in table.column_names else empty for name in columns]
+            writer.write(pa.table(cells, list(columns)))
+    return writer.written
