@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -404,13 +405,15 @@ def output_stems(paths: Iterable[str]) -> dict[str, str]:
     character border, "-" and 8 hex digits of the path's SHA-256.
     """
     own = {path: _stem(unescape(path)) for path in paths}
-    often: dict[str, int] = {}
-    for stem in own.values():
-        often[stem] = often.get(stem, 0) + 1
+    often = Counter(own.values())
+    short = {
+        path: _short_stem(stem, path)
+        for path, stem in own.items()
+        if often[stem] > 1 or len(stem.encode()) > STEM_BYTES
+    }
+    taken = set(short.values())  # a file may be named like a shortened one
     return {
-        path: stem
-        if often[stem] == 1 and len(stem.encode()) <= STEM_BYTES
-        else _short_stem(stem, path)
+        path: short.get(path) or (_short_stem(stem, path) if stem in taken else stem)
         for path, stem in own.items()
     }
 

@@ -1,0 +1,19 @@
+"""A clock that a test moves."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class MovedClock:
+    """Both clocks of `model.Clock`; they move together, and only when told to."""
+
+    elapsed_s: float = 1000.0
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.elapsed_s)
+
+    def monotonic_s(self) -> float:
+        return self.elapsed_s
