@@ -58,9 +58,9 @@ class Ledger:
                 "UPDATE file SET stat = ? WHERE path = ? AND version = ?",
                 (str(stat), path, versions[0][1]),
             )
-            if file != versions[0][0]:
+            if file != versions[0][0] and versions[0][3] != FileState.SUPERSEDED:
                 self._supersede(versions[0], f"version {versions[1][1]} has its content", now)
-            if new.cause is None and cause in UNREAD and state != FileState.WAITING:
+            if new.cause is None and cause in UNREAD | {Cause.REPLACED}:
                 self._moves.move_file(file, FileState.WAITING, now, reason="seen again, unread")
                 return FileState.WAITING
             return FileState(state)
