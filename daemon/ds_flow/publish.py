@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,12 +60,13 @@ def publish(work: Path, manifest: Manifest, sources: Mapping[str, Path], output_
             if committed.run_id != manifest.run_id:
                 raise AlreadyCommittedError(committed.batch, committed.run_id)
             return
+        _refuse_taken(output_dir, sources)
         attempt = attempt_dir(work, manifest.attempt)
         _write_intent(attempt, manifest.run_id, list(sources))
         with ThreadPoolExecutor(SYNC_THREADS) as pool:
             list(pool.map(sync_file, sources.values()))
         for name, source in sources.items():
-            _link_output(source, output_dir / name)
+            link_new(source, output_dir / name)
         sync_dir(output_dir)
         write_json(attempt / "manifest.json", manifest.to_json())
         link_new(attempt / "manifest.json", work / "committed.json")  # this is the commit
@@ -73,19 +74,20 @@ def publish(work: Path, manifest: Manifest, sources: Mapping[str, Path], output_
         _recover(work, output_dir)
 
 
+def _refuse_taken(output_dir: Path, names: Iterable[str]) -> None:
+    """Spare other people's files: recovery would remove whatever has a name in an intent."""
+    for name in names:
+        if os.path.lexists(output_dir / name):
+            raise DispatchError(
+                f"{output_dir / name} exists already and is not this run's: "
+                "move it away, then retry"
+            )
+
+
 def _write_intent(attempt: Path, run_id: str, names: list[str]) -> None:
     write_json(attempt / "intent.json", {"run_id": run_id, "names": names})
     for folder in (attempt.parent, attempt.parent.parent, attempt.parent.parent.parent):
         sync_dir(folder)
-
-
-def _link_output(source: Path, target: Path) -> None:
-    try:
-        link_new(source, target)
-    except FileExistsError as error:
-        raise DispatchError(
-            f"{target} exists already and is not this run's: move it away, then retry"
-        ) from error
 
 
 def recover(work: Path, output_dir: Path) -> Manifest | None:

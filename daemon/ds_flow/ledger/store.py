@@ -1,5 +1,7 @@
 """The SQLite file: opening, creating, migrating, and one transaction at a time."""
 
+import fcntl
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +40,7 @@ class Store:
             raise LedgerError(
                 f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)"
             )
-        with _translated(path):
+        with _one_opener(path.parent), _translated(path):
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             self._db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
@@ -94,6 +96,17 @@ class Store:
     def change_many(self, sql: str, args: Iterable[Sequence[Any]]) -> int:
         """Run one statement with many arguments; how many rows it changed in all."""
         return self._db.executemany(sql, args).rowcount
+
+
+@contextmanager
+def _one_opener(folder: Path) -> Iterator[None]:
+    """Open one after the other: SQLite fails instead of waiting where two turn a new file to WAL."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[int, str]) -> None:

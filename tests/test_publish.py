@@ -1,0 +1,328 @@
+"""Publishing: all of a batch's outputs, once, whatever happens in between."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from samples import BATCH, manifest, read
+
+from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.model import Manifest
+from ds_flow.publish import AlreadyCommittedError, publish, published, recover
+from ds_flow.workdir import link_new, part_name, remove, work_dirs
+
+CRASHED = 77
+
+
+@pytest.fixture(params=["links", "copies"])
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """An output folder; once as usual, once with .work where no link leads out of."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    if request.param == "links":
+        yield folder
+        return
+    other = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    if other.stat().st_dev == folder.stat().st_dev:
+        pytest.skip("no second file system here")
+    (folder / ".work").symlink_to(other)
+    yield folder
+    shutil.rmtree(other)
+
+
+def make_work(out: Path) -> Path:
+    """A batch with three finished results, about to be published."""
+    work = out / ".work" / BATCH
+    (work / "attempts" / "1").mkdir(parents=True)
+    (work / "attempts" / "2").mkdir()
+    (work / "batch.json").write_text("{}")
+    for name in ("0", "1", "combined"):
+        (work / f"{name}.csv").write_text(f"{name}\n")
+    return work
+
+
+def finished(run_id: str = "17", attempt: int = 1) -> Manifest:
+    return manifest(run_id, attempt=attempt, inputs=[read("a", "1"), read("b", "2")])
+
+
+def sources(work: Path, run_id: str = "17") -> dict[str, Path]:
+    return {
+        f"processed_0_{run_id}.csv": work / "0.csv",
+        f"processed_1_{run_id}.csv": work / "1.csv",
+        f"final_combined_{run_id}.csv": work / "combined.csv",
+    }
+
+
+def visible(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir()} - {".work"}
+
+
+def whole(run_id: str = "17") -> set[str]:
+    return {*sources(Path(), run_id), f"manifest_{run_id}.json"}
+
+
+def publish_as(out: Path, run_id: str = "17", attempt: int = 1) -> None:
+    work = out / ".work" / BATCH
+    publish(work, finished(run_id, attempt), sources(work, run_id), out)
+
+
+def test_everything_is_published_under_its_final_name(out: Path) -> None:
+    work = make_work(out)
+
+    publish_as(out)
+
+    assert visible(out) == whole()
+    assert (out / "final_combined_17.csv").read_text() == "combined\n"
+    assert (work / "committed.json").read_bytes() == (out / "manifest_17.json").read_bytes()
+    assert Manifest.from_json(json.loads((out / "manifest_17.json").read_text())) == finished()
+    assert list(published(out)) == [out / "manifest_17.json"]
+
+
+def test_a_second_run_cannot_commit_the_same_batch(out: Path) -> None:
+    make_work(out)
+    publish_as(out)
+
+    with pytest.raises(AlreadyCommittedError, match="by run 17") as refused:
+        publish_as(out, "18", attempt=2)
+
+    assert refused.value.run_id == "17"
+    assert visible(out) == whole()
+
+
+def test_the_commit_itself_is_a_link_that_fails_the_second_time(out: Path) -> None:
+    work = make_work(out)
+    publish_as(out)
+    (work / "other.json").write_text("{}")
+
+    with pytest.raises(FileExistsError):
+        link_new(work / "other.json", work / "committed.json")
+
+
+def test_the_same_run_publishing_again_changes_nothing(out: Path) -> None:
+    make_work(out)
+    publish_as(out)
+    before = {path.name: path.stat() for path in out.iterdir() if path.is_file()}
+
+    publish_as(out)
+
+    after = {path.name: path.stat() for path in out.iterdir() if path.is_file()}
+    assert {n: s.st_ino for n, s in after.items()} == {n: s.st_ino for n, s in before.items()}
+    assert {n: s.st_mtime_ns for n, s in after.items()} == {
+        n: s.st_mtime_ns for n, s in before.items()
+    }
+
+
+@pytest.mark.parametrize("taken", sorted(sources(Path())))
+def test_a_foreign_file_under_an_outputs_name_is_never_lost(out: Path, taken: str) -> None:
+    work = make_work(out)
+    (out / taken).write_text("mine")
+
+    for _ in range(2):
+        with pytest.raises(DispatchError, match="move it away"):
+            publish_as(out)
+        assert recover(work, out) is None
+
+    assert visible(out) == {taken}
+    assert (out / taken).read_text() == "mine"
+    (out / taken).unlink()
+    publish_as(out)
+    assert visible(out) == whole()
+
+
+def test_a_dangling_link_under_an_outputs_name_is_a_foreign_file_too(out: Path) -> None:
+    make_work(out)
+    (out / "processed_0_17.csv").symlink_to("nowhere")
+
+    with pytest.raises(DispatchError, match="move it away"):
+        publish_as(out)
+
+    assert (out / "processed_0_17.csv").is_symlink()
+
+
+# --------------------------------------------------------------------------- recovery
+
+
+def test_what_an_uncommitted_run_had_begun_is_taken_back_by_name(out: Path) -> None:
+    work = make_work(out)
+    names = ["processed_0_17.csv", "processed_1_17.csv"]
+    (work / "attempts/1/intent.json").write_text(json.dumps({"run_id": "17", "names": names}))
+    (out / "processed_0_17.csv").write_text("half")
+    (out / part_name("processed_1_17.csv")).write_text("half")
+    (out / "processed_2_17.csv").write_text("not in the intent")
+
+    assert recover(work, out) is None
+
+    assert visible(out) == {"processed_2_17.csv"}
+    assert not (work / "attempts/1/intent.json").exists()
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "", ".", "..", "a/b"])
+def test_an_intent_reaches_nothing_outside_the_output_folder(out: Path, name: str) -> None:
+    work = make_work(out)
+    intent = {"run_id": "17", "names": [name]}
+    (work / "attempts/1/intent.json").write_text(json.dumps(intent))
+
+    with pytest.raises(LedgerError, match="not an output's name"):
+        recover(work, out)
+
+
+def test_an_intent_whose_run_has_a_manifest_takes_nothing_back(out: Path) -> None:
+    work = make_work(out)
+    publish_as(out)
+    (work / "committed.json").unlink()
+
+    with pytest.raises(LedgerError, match="not touched"):
+        recover(work, out)
+
+    assert visible(out) == whole()
+
+
+def test_a_work_directory_on_its_way_out_takes_nothing_back(out: Path) -> None:
+    work = make_work(out)
+    publish_as(out)
+    trash = work.with_name(".trash-0123456789-00000000")
+    work.rename(trash)
+    (trash / "committed.json").unlink()
+
+    assert list(work_dirs(out)) == []
+    assert not trash.exists()
+    assert visible(out) == whole()
+
+
+def test_removing_a_work_directory_leaves_what_is_published(out: Path) -> None:
+    work = make_work(out)
+    publish_as(out)
+
+    remove(work)
+
+    assert not work.exists()
+    assert visible(out) == whole()
+    assert (out / "processed_1_17.csv").read_text() == "1\n"
+
+
+# --------------------------------------------------------------------------- crashes
+
+# What Python tells an audit hook (docs.python.org/3/library/audit_events.html) of changes to files;
+# a file or folder is opened for each fsync, too.
+CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "fcntl.flock"}
+
+
+def publish_until(step: int, out: Path, run_id: str, attempt: int) -> bool:
+    """Publish in a process that dies before its step-th change; whether it lived to the end."""
+    child = os.fork()
+    if child == 0:
+        _die_before_change(step)
+        try:
+            publish_as(out, run_id, attempt)
+        except BaseException:  # noqa: BLE001 - a forked test must not go on
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in {0, CRASHED}
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+def _die_before_change(step: int) -> None:
+    steps = count()
+
+    def watch(event: str, _args: tuple[object, ...]) -> None:
+        if event in CHANGES and next(steps) == step:
+            os._exit(CRASHED)
+
+    sys.addaudithook(watch)
+
+
+def test_a_crash_at_any_step_leaves_all_or_after_recovery_nothing(out: Path) -> None:
+    committed_at = None
+    for step in count():
+        shutil.rmtree(out / ".work" / BATCH, ignore_errors=True)
+        for name in visible(out):
+            (out / name).unlink()
+        work = make_work(out)
+        (out / "foreign.csv").write_text("mine")
+
+        lived = publish_until(step, out, "17", 1)
+        is_committed = (work / "committed.json").exists()
+        found = recover(work, out)
+
+        assert (found is not None) == is_committed
+        assert visible(out) - {"foreign.csv"} == (whole() if is_committed else set())
+        assert is_committed or not list(work.glob("attempts/*/intent.json"))
+        assert [(work / f"{name}.csv").read_text() for name in "01"] == ["0\n", "1\n"]
+        if is_committed and committed_at is None:
+            committed_at = step
+        assert (committed_at is not None) == is_committed
+        if lived:
+            break
+
+    assert committed_at
+    assert step > committed_at > 10
+
+
+def test_the_attempt_after_a_crash_publishes_alone(out: Path) -> None:
+    make_work(out)
+    assert not publish_until(14, out, "17", 1)  # some of its outputs are there
+
+    publish_as(out, "18", attempt=2)
+
+    assert visible(out) == whole("18")
+
+
+def test_two_runs_that_publish_together_commit_once(out: Path) -> None:
+    make_work(out)
+    code = (
+        "import sys; from pathlib import Path; from test_publish import publish_as;"
+        "publish_as(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
+    )
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(out), run_id, attempt],
+            cwd=Path(__file__).parent,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for run_id, attempt in (("17", "1"), ("18", "2"))
+    ]
+
+    errors = {racer.communicate(timeout=60)[1]: racer.returncode for racer in racers}
+
+    assert sorted(errors.values()) == [0, 1]
+    assert "AlreadyCommittedError" in "".join(errors)
+    assert visible(out) in (whole("17"), whole("18"))
+
+
+# --------------------------------------------------------------------------- links
+
+
+def test_a_name_taken_by_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+
+    with pytest.raises(FileExistsError):
+        link_new(tmp_path / "a", tmp_path / "b")
+
+    assert (tmp_path / "b").read_text() == "b"
+
+
+def test_a_name_that_the_file_has_already_is_right(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+
+    link_new(tmp_path / "a", tmp_path / "b")
+    link_new(tmp_path / "a", tmp_path / "b")
+
+    assert (tmp_path / "a").stat().st_nlink == 2
+
+
+def test_an_error_that_is_not_about_links_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOENT)):
+        link_new(tmp_path / "a", tmp_path / "missing" / "a")
