@@ -351,6 +351,11 @@ class Rejected:
     reason: str
     line: int | None = None
 
+    @property
+    def sentence(self) -> str:
+        """The reason, with the line if it has one."""
+        return self.reason if self.line is None else f"line {self.line}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:

@@ -252,7 +252,7 @@ class Recording:
         if self.file_state(file) not in {FileState.BATCHED, FileState.WAITING}:
             return  # set aside or processed already
         state = FileState.SUPERSEDED if cause == Cause.CHANGED else FileState.QUARANTINED
-        self.move_file(file, state, now, cause, item.reason, batch=manifest.batch)
+        self.move_file(file, state, now, cause, item.sentence, batch=manifest.batch)
         if cause in UNREAD:
             self.look_again(file)
 
