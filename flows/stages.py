@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ds_flow import workdir
+from ds_flow import CHECKOUT, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.dispatch.rounds import rounds_in
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
@@ -28,7 +28,7 @@ from ds_flow.model import (
     output_stems,
 )
 from ds_flow.publish import publish
-from ds_flow.workdir import CHECKOUT, Result, Results
+from ds_flow.workdir import Result, Results
 
 FLOWS = Path(__file__).resolve().parent
 APPENDED = 3  # processed_at, source_file, tag: an output's last columns
@@ -165,7 +165,8 @@ def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
     for path, stem in output_stems(file.path for file in plan.files).items():
         verdict = results.get(stem)
         if verdict is None:
-            raise DispatchError(f"{path}: the process stage left no verdict")
+            why = "flows/, bash/ or the transform changed during this run, or its output is gone"
+            raise DispatchError(f"{path}: no result of the process stage ({why})")
         if isinstance(verdict, Rejected):
             bad.append(verdict)
         elif plan.options.columns == "strict" and good and verdict.columns != good[0].columns:

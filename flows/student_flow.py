@@ -16,8 +16,8 @@ CORES = len(os.sched_getaffinity(0))
 
 # Metaflow reads its environment when it is imported. One datastore for every directory and user,
 # a user also for root ("Unknown user" otherwise), and limits that fit the groups of `start`.
-os.environ["DS_FLOW_CONFIG"] = str(CONFIG.resolve())
-os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"] = str(CONFIG.resolve().parents[1])
+os.environ["DS_FLOW_CONFIG"] = str(CONFIG.absolute())
+os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"] = str(CONFIG.absolute().parents[1].resolve())
 os.environ["METAFLOW_DEFAULT_DATASTORE"] = "local"
 os.environ["METAFLOW_DEFAULT_METADATA"] = "local"
 os.environ["METAFLOW_RUN_MAX_WORKERS"] = str(CORES)

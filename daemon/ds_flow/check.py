@@ -13,8 +13,8 @@ from typing import Literal
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-from ds_flow import mounts
-from ds_flow.settings import CHECKOUT, Settings
+from ds_flow import CHECKOUT, mounts
+from ds_flow.settings import Settings
 
 LOW_SPACE_BYTES = 10**9
 IMPORT_LIMIT_SECONDS = 60

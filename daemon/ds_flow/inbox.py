@@ -108,8 +108,8 @@ class Inbox:
         return True
 
     def _start_observer(self) -> None:
-        observer = Observer()
-        try:
+        try:  # the constructor takes an inotify instance, the rest its watches
+            observer = Observer()
             observer.schedule(
                 _Hint(self._wake),
                 str(self.pattern.base),

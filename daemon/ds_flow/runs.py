@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ds_flow import CHECKOUT
 from ds_flow.errors import DispatchError
 from ds_flow.settings import Settings
-from ds_flow.workdir import ATTEMPT_MARK, CHECKOUT, attempt_dir, attempt_log, work_root
+from ds_flow.workdir import ATTEMPT_MARK, attempt_dir, attempt_log, work_root
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,7 @@ from typing import Self
 
 from ds_flow.errors import DispatchError
 from ds_flow.model import Sighting, Stat, escape
-
-# Names that writers use for what is not finished: never matched, whatever the pattern says.
-TEMPORARY = re.compile(
-    r"\..*|.*~|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
-)
+from ds_flow.settings.patterns import TEMPORARY, split
 
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -38,10 +34,8 @@ class Pattern:
     @classmethod
     def parse(cls, pattern: str, root: Path) -> Self:
         """Take an absolute glob (`*`, `?`, `[..]`, and `**` for any folders) apart."""
-        parts = Path(pattern).parts
-        wild = (i for i, part in enumerate(parts[:-1]) if re.search(r"[*?[]", part))
-        literal = next(wild, len(parts) - 1)
-        return cls(root, Path(*parts[:literal]), parts[literal:])
+        base, parts = split(pattern)
+        return cls(root, Path(base), tuple(parts))
 
     @property
     def is_recursive(self) -> bool:

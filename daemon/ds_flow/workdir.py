@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ds_flow import CHECKOUT
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.model import Manifest, Options, Plan, Rejected, unescape
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where flows/ and bash/ are."""
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
 """Each process of an attempt carries `<batch>/<n>` in this environment variable."""

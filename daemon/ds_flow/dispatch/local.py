@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
+from ds_flow import CHECKOUT
 from ds_flow.dispatch.rounds import JobSpec, Round
 from ds_flow.model import FailureClass, JobState
 
-RUN_JOB = Path(__file__).resolve().parents[3] / "bash" / "run_job.sh"
+RUN_JOB = CHECKOUT / "bash" / "run_job.sh"
 
 FIRST_POLL_SECONDS = 0.02
 LONGEST_POLL_SECONDS = 1.0

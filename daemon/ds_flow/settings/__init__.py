@@ -10,16 +10,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
 from ds_flow.settings import rules
 from ds_flow.settings.keys import Keys
 from ds_flow.settings.resolved import TAG_VARIABLE, Settings, effective
 from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
 
-__all__ = ["CHECKOUT", "Settings", "effective", "find", "load", "schema"]
-
-CHECKOUT = Path(__file__).resolve().parents[3]
-"""The folder that holds flows/, bash/ and the reference settings."""
+__all__ = ["Settings", "effective", "find", "load", "schema"]
 
 
 def find(config: str | None, environ: Mapping[str, str]) -> Path:
