@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ds_flow import recovery
 from ds_flow.admission import Admission
@@ -16,6 +17,17 @@ from ds_flow.settings import Settings
 log = logging.getLogger(__name__)
 
 BUGS_LIMIT = 5  # in a row
+LONGEST_WAIT_SECONDS = 30.0
+WAITING_POLL_SECONDS = 0.25  # while a stage waits, the others go on this often
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A stage that something outside stops for now: a full disk, a lock, a lost folder."""
+
+    why: str
+    until_s: float
+    seconds: float
 
 
 class Engine:
@@ -38,6 +50,7 @@ class Engine:
         self.following = Following(settings, ledger, runs, clock)
         self.is_draining = False  # take no new work, follow what runs
         self._bugs = 0
+        self._waits: dict[str, Wait] = {}
 
     def open(self) -> None:
         """Take up where the ledger and the disk stand. Before the first tick, under the lock."""
@@ -65,21 +78,29 @@ class Engine:
         return sum(self._guarded(stage) for stage in stages)
 
     def _guarded(self, stage: Callable[[], int]) -> int:
-        """Run one stage. What time may heal is logged and tried again; bugs stop it after five."""
+        """Run one stage. What time may heal is tried again, ever later; bugs stop it after five."""
+        name, now_s = stage.__name__, self.clock.monotonic_s()
+        wait = self._waits.get(name)
+        if wait is not None and now_s < wait.until_s:
+            return 0
         try:
             moved = stage()
         except DispatchError as error:
-            log.warning("stage.waits", extra={"stage": stage.__name__, "why": str(error)})
+            self._waits[name] = _longer(wait, str(error), now_s)
+            if wait is None or wait.why != str(error):
+                log.warning("stage.waits", extra={"stage": name, "why": str(error)})
             return 0
         except DsFlowError:
             raise
         except Exception:
             self._bugs += 1
-            log.exception("stage.bug", extra={"stage": stage.__name__, "in_a_row": self._bugs})
+            log.exception("stage.bug", extra={"stage": name, "in_a_row": self._bugs})
             if self._bugs >= BUGS_LIMIT:
                 raise
             return 0
         self._bugs = 0 if moved else self._bugs
+        if self._waits.pop(name, None):
+            log.info("stage.goes_on", extra={"stage": name})
         return moved
 
     def patience_s(self) -> float:
@@ -90,7 +111,8 @@ class Engine:
             waits.append(POLL_SECONDS)
         if live < self.settings.run.max_parallel and (due_at := self.ledger.read.next_due()):
             waits.append((due_at - self.clock.now()).total_seconds())
-        return max(0.01, min(waits, default=POLL_SECONDS))
+        least = WAITING_POLL_SECONDS if self._waits else 0.01
+        return max(least, min(waits, default=POLL_SECONDS))
 
     @property
     def is_idle(self) -> bool:
@@ -102,3 +124,9 @@ class Engine:
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
         )
+
+
+def _longer(before: Wait | None, why: str, now_s: float) -> Wait:
+    """Wait a second, or twice as long as the last time."""
+    seconds = min(before.seconds * 2, LONGEST_WAIT_SECONDS) if before else 1.0
+    return Wait(why, now_s + seconds, seconds)

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow import recovery, workdir
+from ds_flow.errors import DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
 from ds_flow.model import Clock, Plan, RunState
@@ -53,9 +54,14 @@ class Following:
         return len(batches)
 
     def _start_run(self, batch: BatchRow) -> None:
-        work = workdir.create(self.settings.output_dir, self._plan(batch))
-        taken = workdir.last_attempt(work)
-        attempt = self.ledger.start_run(batch.id, self.clock.now(), taken + 1)
+        try:
+            work = workdir.create(self.settings.output_dir, self._plan(batch))
+        except OSError as error:
+            raise DispatchError(f"batch {batch.id} cannot be planned: {error}") from error
+        # A person's `resume` may have taken numbers that the ledger does not know.
+        attempt = max(self.ledger.read.next_attempt(batch.id), workdir.last_attempt(work) + 1)
+        self.runs.prepare(self.settings, batch.id, attempt)
+        self.ledger.start_run(batch.id, self.clock.now(), attempt)
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
 

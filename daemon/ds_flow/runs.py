@@ -50,14 +50,22 @@ class Runs:
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
+    def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
+        """Make an attempt's folder and log. Raises DispatchError if they cannot be written."""
+        path = attempt_log(settings.log_dir, batch, attempt)
+        try:
+            attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+        except OSError as error:
+            raise DispatchError(f"run {batch}/{attempt} cannot be prepared: {error}") from error
+
     def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
-        """Start an attempt in a process group of its own. Raises DispatchError if that fails."""
+        """Start a prepared attempt in a process group of its own. Raises DispatchError."""
         mark = f"{batch}/{attempt}"
         folder = attempt_dir(work_root(settings.output_dir) / batch, attempt)
         path = attempt_log(settings.log_dir, batch, attempt)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as output:
                 self._children[mark] = subprocess.Popen(
                     _command(settings, folder, batch, trigger),

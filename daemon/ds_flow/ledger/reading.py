@@ -137,6 +137,10 @@ class Reading:
         rows = self._store.each("SELECT run_id FROM run WHERE state = 'succeeded'")
         return {row[0] for row in rows}
 
+    def next_attempt(self, batch: str) -> int:
+        """The number after a batch's last attempt."""
+        return 1 + self._count("SELECT max(attempt) FROM run WHERE batch_id = ?", (batch,))
+
     def ended(self, batch: str) -> list[Ended]:
         """How a batch's runs ended so far, oldest first."""
         rows = self._store.rows(
@@ -175,7 +179,7 @@ class Reading:
 
     def _count(self, sql: str, args: Sequence[object] = ()) -> int:
         row = self._store.row(sql, args)
-        return int(row[0]) if row else 0
+        return int(row[0] or 0) if row else 0
 
     def files(self, where: str = "", args: Sequence[object] = ()) -> Iterator[FileRow]:
         """Versions by path and number; `where` is one of this module's conditions."""
