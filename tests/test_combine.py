@@ -1,9 +1,10 @@
+import contextlib
 import csv
 import io
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csvtable import TEXT, TableWriter
-from ds_flow.workdir import CHECKOUT
+from ds_flow import CHECKOUT
 
 SCRIPT = CHECKOUT / "bash" / "combine.sh"
 CELL = st.one_of(
@@ -204,7 +205,8 @@ def test_a_failure_keeps_the_output_that_exists(tmp_path: Path) -> None:
 def test_the_output_cannot_be_a_folder_or_lie_in_none(tmp_path: Path) -> None:
     names = put(tmp_path, a="a\n1\n")
     (tmp_path / "folder").mkdir()
-    assert combine(tmp_path, "folder", *names).returncode == 1
+    done = combine(tmp_path, "folder", *names)
+    assert (done.returncode, done.stderr) == (1, "combine.sh: ./folder: is a directory\n")
     assert combine(tmp_path, "nowhere/out.csv", *names).returncode == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "folder"]
 
@@ -239,12 +241,21 @@ def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Sign
         bufsize=0,
     ) as running:
         assert running.stdin is not None
-        while not list(scratch.glob("*/inputs")):
+        # Before both have begun, bash may lose a signal to the process that it is just forking.
+        while not {"cat", "sed"} <= set(commands_below(running.pid)):
             assert running.poll() is None
         os.killpg(running.pid, number)
         assert running.wait() == 128 + number
     assert list(scratch.iterdir()) == []
     assert list(tmp_path.iterdir()) == [scratch]
+
+
+def commands_below(pid: int) -> Iterator[str]:
+    """Name what the descendants of a process run; those that end meanwhile are left out."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        yield Path(f"/proc/{pid}/comm").read_text().strip()
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from commands_below(int(child))
 
 
 def test_help_is_given(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def test_cells_beyond_the_limits_of_the_csv_module_are_read() -> None:
         ("a,b\n1,2\n1,2,3\n", ","),
         ("a;b;c\n1;2\n", ";"),
         ("a,b;c;d\n1;2;3\n4\n", ";"),
+        ("a;b;c,d\n1;2;3,4\n", ","),
+        ("a,b,c;d\n1;2\n", ";"),
     ],
 )
 def test_the_delimiter_is_the_one_that_the_first_records_agree_on(
@@ -209,7 +211,7 @@ def test_the_delimiter_is_the_one_that_the_first_records_agree_on(
 
 
 def test_a_sample_that_ends_inside_a_record_does_not_mislead() -> None:
-    rows = [["a", "b"], *([str(number), "x" * 3000] for number in range(60))]
+    rows = [["a", "b"], *(["x" * 3000, str(number)] for number in range(60))]
     assert read(dumped(rows, ";").encode()) == rows
 
 

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import process
+from ds_flow import CHECKOUT
 from ds_flow.model import Options, Plan, PlannedFile, Rejected, output_stems
-from ds_flow.workdir import CHECKOUT, Result, Results, create
+from ds_flow.workdir import Result, Results, create
 
 SCRIPT = CHECKOUT / "flows" / "process.py"
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -238,6 +239,13 @@ def test_what_is_no_table_is_rejected_for_good_and_the_rest_goes_on(
     place = "" if line is None else f"line {line}: "
     assert said.err == f"data/student_bad.csv: {place}{reason}\n"
     assert said.out == "1 processed, 1 set aside, 0 had a verdict\n"
+
+
+def test_nothing_is_left_of_a_large_file_that_is_no_table_at_its_end(project: Project) -> None:
+    project.put("student_a.csv", b"a\n" + 40 * (b"x" * 2**20 + b"\n") + b"1,2\n")
+    assert project.run() == 0
+    assert project.aside("student_a.csv").line == 42
+    assert project.tables() == []
 
 
 # --------------------------------------------------------------------------- unread
