@@ -1,5 +1,7 @@
 """What many tests stand on: a clock that is moved, and a ledger in a file of its own."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,3 +21,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = Ledger(tmp_path / "ledger.db")
     yield opened
     opened.close()
+
+
+def require(program: str) -> str:
+    """Find a program that a test cannot do without: where it is missing, the test is skipped.
+
+    Where DS_FLOW_REQUIRE is set, as in CI, every program has to be there, and the test fails.
+    """
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if found is None and os.environ.get("DS_FLOW_REQUIRE"):
+        pytest.fail(f"there is no {program}, and DS_FLOW_REQUIRE is set")
+    if found is None:
+        pytest.skip(f"there is no {program}")
+    return found
