@@ -12,14 +12,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from crash import lives_through
 from samples import BATCH, manifest, read
 
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.model import Manifest
 from ds_flow.publish import AlreadyCommittedError, publish, published, recover
 from ds_flow.workdir import link_new, part_name, remove, work_dirs
-
-CRASHED = 77
 
 
 @pytest.fixture(params=["links", "copies"])
@@ -210,34 +209,10 @@ def test_removing_a_work_directory_leaves_what_is_published(out: Path) -> None:
 
 # --------------------------------------------------------------------------- crashes
 
-# What Python tells an audit hook (docs.python.org/3/library/audit_events.html) of changes to files;
-# a file or folder is opened for each fsync, too.
-CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "fcntl.flock"}
-
 
 def publish_until(step: int, out: Path, run_id: str, attempt: int) -> bool:
     """Publish in a process that dies before its step-th change; whether it lived to the end."""
-    child = os.fork()
-    if child == 0:
-        _die_before_change(step)
-        try:
-            publish_as(out, run_id, attempt)
-        except BaseException:  # noqa: BLE001 - a forked test must not go on
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) in {0, CRASHED}
-    return os.waitstatus_to_exitcode(status) == 0
-
-
-def _die_before_change(step: int) -> None:
-    steps = count()
-
-    def watch(event: str, _args: tuple[object, ...]) -> None:
-        if event in CHANGES and next(steps) == step:
-            os._exit(CRASHED)
-
-    sys.addaudithook(watch)
+    return lives_through(lambda: publish_as(out, run_id, attempt), step)
 
 
 def test_a_crash_at_any_step_leaves_all_or_after_recovery_nothing(out: Path) -> None:

@@ -38,7 +38,7 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime, *, tidied: bo
 def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     """Record every published manifest that the ledger does not know, oldest first; how many.
 
-    A manifest that cannot be read is named and passed over.
+    A manifest that cannot be read is named and passed over; a live run's is left to the daemon.
     """
     known = {manifest_name(run_id) for run_id in ledger.read.run_ids()}
     count = 0
@@ -46,7 +46,9 @@ def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
         if path.name in known:
             continue
         try:
-            count += ledger.record(workdir.read_manifest(path), now)
+            manifest = workdir.read_manifest(path)
+            if not ledger.read.has_live_run(manifest.batch):
+                count += ledger.record(manifest, now)
         except DsFlowError as error:
             log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
     return count

@@ -12,7 +12,9 @@ from typing import Self
 
 from ds_flow.errors import DispatchError
 from ds_flow.model import Sighting, Stat, escape
-from ds_flow.settings.patterns import TEMPORARY, split
+from ds_flow.settings.patterns import TEMPORARY, matches, split
+
+TWICE = ("**", "**")  # no more than once
 
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -34,8 +36,16 @@ class Pattern:
     @classmethod
     def parse(cls, pattern: str, root: Path) -> Self:
         """Take an absolute glob (`*`, `?`, `[..]`, and `**` for any folders) apart."""
-        base, parts = split(pattern)
+        base, globs = split(pattern)
+        before = ["", *globs]
+        parts = (glob for last, glob in zip(before, globs, strict=False) if (last, glob) != TWICE)
         return cls(root, Path(base), tuple(parts))
+
+    def name_of(self, raw: str) -> str | None:
+        """Name a raw absolute path as the ledger does, or None if it does not match."""
+        if not matches(str(Path(self.base, *self.parts)), raw):
+            return None
+        return escape(raw.removeprefix(f"{self.root}/"))
 
     @property
     def is_recursive(self) -> bool:
@@ -60,6 +70,8 @@ def look(pattern: Pattern) -> Look:
         walk.folder(str(pattern.base), _prefix(pattern), pattern.parts)
     except OSError as error:
         raise DispatchError(f"inbox {pattern.base}: {error.strerror}") from error
+    if pattern.parts.count("**") > 1:  # a file may be reached in two ways
+        found.sightings[:] = {seen.path: seen for seen in found.sightings}.values()
     return found
 
 

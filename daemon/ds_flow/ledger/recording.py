@@ -215,7 +215,7 @@ class Recording:
         if file is None:
             file = self.enter_file(
                 path=item.path,
-                version=self._next_version(item.path),
+                version=self._next_version(item.path, item.version),
                 sha256=item.sha256,
                 size_bytes=item.bytes,
                 stat="",
@@ -234,15 +234,15 @@ class Recording:
         return file
 
     def _set_aside(self, item: Rejected, manifest: Manifest, now: datetime) -> None:
-        known = None if item.version else item.sha256  # a version that changed has other bytes
-        file = self._find(item.path, item.version, known)
         cause = Cause(item.cause) if item.cause in set(Cause) else Cause.REJECTED
+        known = None if item.version and cause in UNREAD else item.sha256  # it has other bytes now
+        file = self._find(item.path, item.version, known)
         if file is None:
             if item.sha256 is None or cause in UNREAD:
                 return  # by hand, and not read: the inbox will see it
             file = self.enter_file(
                 path=item.path,
-                version=self._next_version(item.path),
+                version=self._next_version(item.path, item.version),
                 sha256=item.sha256,
                 size_bytes=0,
                 stat="",
@@ -273,20 +273,26 @@ class Recording:
         self.note(now, "batch.succeeded", batch_id=batch, detail=f"run {manifest.run_id}")
 
     def _find(self, path: str, version: int | None, sha256: str | None) -> int | None:
-        """The version that a manifest means: by number if the content agrees, else by content."""
+        """The version that a manifest means: by number if the content agrees, else by content.
+
+        In a rebuilt ledger the number may be missing. Content that is published already then is
+        another version's: a file may have had it twice.
+        """
         row = self._store.row(
             "SELECT id FROM file WHERE path = ? AND (version = ? OR ? IS NULL)"
             " AND (sha256 = ? OR ? IS NULL) ORDER BY version DESC LIMIT 1",
             (path, version, version, sha256, sha256),
         ) or self._store.row(
-            "SELECT id FROM file WHERE path = ? AND sha256 = ? ORDER BY version DESC LIMIT 1",
+            "SELECT id FROM file WHERE path = ? AND sha256 = ? AND state <> 'processed'"
+            " ORDER BY version DESC LIMIT 1",
             (path, sha256),
         )
         return int(row[0]) if row else None
 
-    def _next_version(self, path: str) -> int:
+    def _next_version(self, path: str, said: int | None) -> int:
+        """The number of a version that only a manifest knows: its own, if that still is free."""
         row = self._store.row("SELECT max(version) FROM file WHERE path = ?", (path,))
-        return int(row[0] or 0) + 1 if row else 1
+        return max(int(row[0] or 0) + 1 if row else 1, said or 1)
 
     def _one(self, sql: str, key: object, what: str) -> str:
         row = self._store.row(sql, (key,))

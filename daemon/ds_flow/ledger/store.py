@@ -72,7 +72,9 @@ class Store:
     def each(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
         """One row after the other, for queries whose answer may be large."""
         with _translated(self.path):
-            yield from self._db.execute(sql, args)
+            cursor = self._db.execute(sql, args)
+            while row := cursor.fetchone():  # `yield from` would close it, maybe after the ledger
+                yield row
 
     def row(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
         """Fetch the first row of one query, or None."""
@@ -100,7 +102,7 @@ class Store:
 
 @contextmanager
 def _one_opener(folder: Path) -> Iterator[None]:
-    """Open one after the other: SQLite fails instead of waiting where two turn a new file to WAL."""
+    """Open one after the other: SQLite does not wait where two turn a new file to WAL."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
