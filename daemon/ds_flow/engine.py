@@ -116,11 +116,14 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing arrives, waits, or runs: all work that there is has been worked off."""
+        """Whether nothing arrives, waits, or runs: all work that can be done has been worked off.
+
+        While the inbox is lost, what waits forms no batch.
+        """
         return not (
             self.admission.hinted
             or self.admission.arriving
-            or self.ledger.read.waiting()
+            or (self.ledger.read.waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
         )

@@ -129,20 +129,24 @@ class Service:
         notify("READY=1", "STATUS=serving")
         log.info("daemon.ready", extra={"pid": os.getpid(), "inbox": self.settings.pattern})
         while not self.stops:
-            self._step()
+            if not self._step():
+                self._wait(self.engine.patience_s())
         self._drain()
 
     def once(self) -> None:
         """Work off everything that is there, waiting out back-off, then return."""
-        while not (self.stops or self.engine.is_idle):
-            self._step()
+        while not self.stops:
+            moved = self._step()
+            if self.engine.is_idle:
+                break
+            if not moved:
+                self._wait(self.engine.patience_s())
         self._drain()
 
-    def _step(self) -> None:
+    def _step(self) -> int:
         if self.reload_asked:
             self._reload()
-        if not self.engine.tick() and not self.stops:
-            self._wait(self.engine.patience_s())
+        return self.engine.tick() or self.stops
 
     def _wait(self, timeout_s: float) -> None:
         notify("WATCHDOG=1")

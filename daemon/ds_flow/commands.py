@@ -1,0 +1,252 @@
+"""The commands: one function each, from parsed arguments to an exit code."""
+
+import argparse
+import itertools
+import os
+import signal
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.resources import files as packaged
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ds_flow import console
+from ds_flow.errors import DsFlowError, RequestError, SettingsError
+from ds_flow.model import BatchState, FileState, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ds_flow.ledger import Ledger
+    from ds_flow.ledger.reading import FileRow, Reading
+    from ds_flow.settings import Settings
+
+# What only some commands need is imported by them: start-up time is every command's.
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+
+
+class UsageError(DsFlowError):
+    """Arguments that do not go together."""
+
+    exit_code = 2
+
+
+# --------------------------------------------------------------------------- what commands share
+
+
+def _settings(args: argparse.Namespace) -> "Settings":
+    from ds_flow import logs, settings
+
+    # Absolute, since runs read it again from another directory.
+    file = Path.cwd() / settings.find(getattr(args, "config", None), os.environ)
+    chosen = settings.load(file, os.environ)
+    logs.set_up(level="WARNING", json_lines=False, secrets=chosen.secrets)
+    return chosen
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@contextmanager
+def _reading(args: argparse.Namespace) -> "Iterator[tuple[Settings, Ledger]]":
+    from ds_flow.report import opened
+
+    chosen = _settings(args)
+    with opened(chosen, _now()) as ledger:
+        yield chosen, ledger
+
+
+# --------------------------------------------------------------------------- working
+
+
+def serve(args: argparse.Namespace) -> int:
+    from ds_flow.service import service
+
+    with service(_settings(args)) as made:
+        made.serve()
+    return INTERRUPTED if made.stop_signal == signal.SIGINT else DONE
+
+
+def once(args: argparse.Namespace) -> int:
+    from ds_flow.requests import work_off
+
+    return work_off(_settings(args))
+
+
+def retry(args: argparse.Namespace) -> int:
+    from ds_flow import requests
+
+    return requests.retry(_settings(args), args.batches, _now(), no_wait=args.no_wait)
+
+
+def cancel(args: argparse.Namespace) -> int:
+    from ds_flow import requests
+
+    return requests.cancel(_settings(args), args.batches, _now(), no_wait=args.no_wait)
+
+
+def release(args: argparse.Namespace) -> int:
+    from ds_flow import requests
+
+    if bool(args.files) == args.all:
+        raise UsageError("release: name files, or give --all")
+    typed = None if args.all else args.files
+    return requests.release(_settings(args), typed, str(Path.cwd()), _now(), no_wait=args.no_wait)
+
+
+def rerun(args: argparse.Namespace) -> int:
+    from ds_flow import requests
+    from ds_flow.requests import Wanted
+
+    wanted = Wanted(runs=args.runs, files=args.file, is_all=args.all, is_failed=args.failed)
+    if sum(map(bool, (args.runs, args.file, args.all, args.failed))) != 1:
+        raise UsageError("rerun: name Run IDs, or give one of --file, --all, --failed")
+    return requests.rerun(_settings(args), wanted, str(Path.cwd()), _now(), no_wait=args.no_wait)
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def status(args: argparse.Namespace) -> int:
+    from ds_flow import report
+    from ds_flow.pages import put_status
+    from ds_flow.service import running_pid
+
+    with _reading(args) as (chosen, ledger):
+        answer = report.status(chosen, ledger, running_pid(chosen), _now())
+        dead = [batch.id for batch in ledger.read.batches_in(BatchState.DEAD)]
+    if args.json:
+        console.put_document(answer)
+    else:
+        put_status(answer, dead)
+    return DONE
+
+
+def files(args: argparse.Namespace) -> int:
+    from ds_flow.pages import put_files
+    from ds_flow.report import file
+    from ds_flow.typed import find_place
+
+    with _reading(args) as (chosen, ledger):
+        places = [find_place(chosen, ledger, one, str(Path.cwd())) for one in args.paths]
+        paths = list(dict.fromkeys(one.path for one in places))
+        rows = _file_rows(ledger.read, paths, args.state)
+        documents = (file(row) for row in rows)
+        if args.json:
+            console.put_long_document("files", documents)
+        else:
+            put_files(documents)
+        unknown = [path for path in paths if not ledger.read.versions(path)]
+    for path in unknown:
+        console.say(f"{path} is not known; `ds-flow explain` says more")
+    return FAILED if unknown else DONE
+
+
+def _file_rows(read: "Reading", paths: list[str], state: str | None) -> "Iterable[FileRow]":
+    if paths:
+        rows = itertools.chain.from_iterable(map(read.versions, paths))
+        return (row for row in rows if state in {None, row.state})
+    return read.files_in(FileState(state)) if state else read.files()
+
+
+def runs(args: argparse.Namespace) -> int:
+    from ds_flow import report
+    from ds_flow.pages import put_runs
+
+    with _reading(args) as (chosen, ledger):
+        state = RunState(args.state) if args.state else None
+        documents = report.runs(chosen, ledger, state, args.limit)
+        if args.json:
+            console.put_long_document("runs", documents)
+        else:
+            put_runs(documents)
+    return DONE
+
+
+def show(args: argparse.Namespace) -> int:
+    from ds_flow import report
+    from ds_flow.pages import put_run
+    from ds_flow.typed import find_run
+
+    with _reading(args) as (chosen, ledger):
+        answer = report.show(chosen, ledger, find_run(ledger, args.run_name))
+    (console.put_document if args.json else put_run)(answer)
+    return DONE
+
+
+def explain(args: argparse.Namespace) -> int:
+    from ds_flow.explain import Asked
+    from ds_flow.explain import explain as explained
+    from ds_flow.pages import put_explanation
+    from ds_flow.service import running_pid
+    from ds_flow.typed import find_place
+
+    with _reading(args) as (chosen, ledger):
+        found = find_place(chosen, ledger, args.file, str(Path.cwd()))
+        has_daemon = running_pid(chosen) is not None
+        answer = explained(Asked(chosen, ledger, found, has_daemon, _now()))
+    (console.put_document if args.json else put_explanation)(answer)
+    return DONE
+
+
+def logs(args: argparse.Namespace) -> int:
+    from ds_flow.tail import find_log, put_log
+
+    with _reading(args) as (chosen, ledger):
+        put_log(find_log(chosen, ledger, args.run_name), follow=args.follow)
+    return DONE
+
+
+def manifest(args: argparse.Namespace) -> int:
+    from ds_flow import pages
+    from ds_flow.report import manifests, missing_manifests
+
+    if args.json and args.csv:
+        raise UsageError("manifest: --json or --csv, not both")
+    faults: list[str] = []
+    with _reading(args) as (chosen, ledger):
+        faults += (f"run {run}: its manifest is gone" for run in missing_manifests(chosen, ledger))
+        documents = manifests(chosen, args.run_id, faults.append)
+        if args.json:
+            console.put_long_document("manifests", documents)
+        elif args.csv:
+            pages.put_manifests_csv(documents)
+        else:
+            pages.put_manifests(documents)
+        if args.run_id and ledger.read.run(args.run_id) is None:
+            raise RequestError(f"no run {args.run_id!r}; `ds-flow runs` lists them")
+    for fault in faults:
+        console.say(fault)
+    return FAILED if faults else DONE
+
+
+def check(args: argparse.Namespace) -> int:
+    if args.schema:
+        return _put_schema(args.schema)
+    from ds_flow.check import surroundings
+    from ds_flow.settings import effective
+
+    chosen = _settings(args)
+    findings = surroundings(chosen, os.environ)
+    rows = [(one.level, one.subject, one.text) for one in findings]
+    if args.json:
+        names = ("level", "subject", "text")
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        console.put_document({"settings": str(chosen.file), "findings": found})
+    else:
+        console.put_table(("level", "subject", "finding"), rows)
+        console.put(f"\n# {chosen.file}, with every default and where each setting is from")
+        console.put(effective(chosen).rstrip())
+    return SettingsError.exit_code if "fault" in {row[0] for row in rows} else DONE
+
+
+def _put_schema(name: str) -> int:
+    if name == "manifest":
+        console.put(packaged("ds_flow").joinpath("manifest.schema.json").read_text().rstrip())
+    else:
+        from ds_flow.settings import schema
+
+        console.put_document(schema())
+    return DONE

@@ -1,0 +1,87 @@
+"""What people and programs see: data on standard output, messages on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Cell = str | int | None
+
+
+def say(text: str) -> None:
+    """Tell the person something that is no data."""
+    lines = "\n".join(map(printable, text.split("\n")))
+    print(f"ds-flow: {lines}", file=sys.stderr)  # noqa: T201 - this is where messages are printed
+
+
+def put(text: str = "") -> None:
+    """Print one line of data for people."""
+    print(text)  # noqa: T201 - this is where data is printed
+
+
+def put_document(document: Any) -> None:
+    """Print one JSON document, in ASCII, so that no locale can break it."""
+    put(json.dumps(document, indent=1))
+
+
+def put_long_document(key: str, items: Iterable[Any]) -> None:
+    """Print `{KEY: [ITEM, ...]}`, one item a line, without holding them all."""
+    before = f"{{{json.dumps(key)}: ["
+    for item in items:
+        put(before + json.dumps(item))
+        before = ","
+    put("]}" if before == "," else f"{before}]}}")
+
+
+def counted(count: int, thing: str) -> str:
+    """Write a number with its thing, in the plural where it must be."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
+def printable(text: str) -> str:
+    r"""Write what a terminal would obey, or show misleadingly, as an escape: `\x1b`, `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def put_table(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
+    """Print a table: folded to the width of a terminal, else as whole, aligned columns."""
+    if sys.stdout.isatty():
+        _put_rich(headings, rows)
+        return
+    texts = [headings, *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for line in texts:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        put("  ".join(cells).rstrip())
+
+
+def _put_rich(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        # Text, since a cell must never be read as markup.
+        table.add_row(*(Text(_text(cell), style=STYLES.get(str(cell), "")) for cell in row))
+    Console().print(table)
+
+
+STYLES = {
+    **dict.fromkeys(("processed", "succeeded", "ok"), "green"),
+    **dict.fromkeys(("quarantined", "dead", "failed", "timed_out", "fault"), "red"),
+    **dict.fromkeys(("retrying", "lost", "stopped", "cancelled", "warning"), "yellow"),
+}
+"""How a terminal shows a word; NO_COLOR turns it off (rich knows it)."""
+
+
+def _text(cell: Cell) -> str:
+    """Leave no cell empty, so that columns can be counted."""
+    return printable(str(cell)) if cell not in {None, ""} else "-"

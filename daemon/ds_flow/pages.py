@@ -1,0 +1,145 @@
+"""The answers that are documents for programs, as pages for people."""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ds_flow.console import printable, put, put_table
+
+Document = Mapping[str, Any]
+
+
+def put_status(status: Document, dead: Iterable[str]) -> None:
+    """Say what there is, whether it adds up, and what to do next; `dead` are batches."""
+    daemon = status["daemon"]
+    put(
+        f"daemon     {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}"
+    )
+    put(f"files      {status['discovered']}{_counts(status['files'])}")
+    if status["arriving"]:
+        put(f"arriving   {status['arriving']}")
+    if status["ignored"]:
+        put(f"ignored    {status['ignored']}")
+    put(f"batches    {sum(status['batches'].values())}{_counts(status['batches'])}")
+    put(f"runs       {sum(status['runs'].values())}{_counts(status['runs'])}")
+    put(f"accounted  {'yes' if status['accounted'] else 'no: ' + printable(status['reason'])}")
+    for path in status["unaccounted"]:
+        put(f"           {path}")
+    for advice in _advice(status, dead):
+        put(f"next       {advice}")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    named = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f": {named}" if named else ""
+
+
+def _advice(status: Document, dead: Iterable[str]) -> Iterator[str]:
+    files, batches = status["files"], status["batches"]
+    live = files["waiting"] + status["arriving"] + len(status["unaccounted"])
+    live += sum(batches.get(state, 0) for state in ("queued", "running", "retrying"))
+    if live and not status["daemon"]["running"]:
+        yield "start the daemon, or run `ds-flow once`"
+    if files["quarantined"]:
+        yield "`ds-flow files --state quarantined` says why files were set aside"
+        yield from (f"`ds-flow retry {batch}` tries a dead batch again" for batch in dead)
+
+
+def put_files(files: Iterable[Document]) -> None:
+    """One line a version."""
+    names = ("path", "version", "state", "size_bytes", "run_id", "seen_at", "reason")
+    put_table(names, ([file[name] for name in names] for file in files))
+
+
+def put_runs(runs: Iterable[Document]) -> None:
+    """One line a run."""
+    names = ("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at")
+    headings = (*names, "inputs", "outputs", "error")
+    rows = (
+        [*(run[name] for name in names), len(run["inputs"]), len(run["outputs"]), run["error"]]
+        for run in runs
+    )
+    put_table(headings, rows)
+
+
+def put_run(run: Document) -> None:
+    """One run at length."""
+    _put_fields(run, RUN_FIELDS)
+    manifest = run["manifest"]
+    if manifest is None:
+        _put_lines("inputs", run["inputs"])
+        _put_lines("outputs", run["outputs"])
+        return
+    _put_fields(manifest, MANIFEST_FIELDS)
+    for part, columns in MANIFEST_PARTS.items():
+        if manifest[part]:
+            put(f"\n{part}")
+            put_table(columns, ([row.get(name) for name in columns] for row in manifest[part]))
+    if manifest["analysis"]:
+        _put_lines("analysis", manifest["analysis"]["stdout"].splitlines())
+
+
+RUN_FIELDS = ("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at", "error")
+MANIFEST_FIELDS = ("tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint")
+MANIFEST_PARTS = {
+    "inputs": ("path", "version", "rows", "columns", "bytes"),
+    "outputs": ("name", "rows", "bytes", "sha256"),
+    "rejected": ("path", "version", "cause", "line", "reason"),
+    "jobs": ("stage", "backend", "round", "index", "host", "native_id", "exit_code"),
+}
+
+
+def _put_fields(document: Document, names: Iterable[str]) -> None:
+    for name in names:
+        if document[name] not in {None, ""}:
+            put(f"{name:<22}{printable(str(document[name]))}")
+
+
+def _put_lines(heading: str, lines: Iterable[str]) -> None:
+    put(f"\n{heading}")
+    for line in lines:
+        put(f"  {printable(line)}")
+
+
+def put_explanation(explanation: Document) -> None:
+    """Where a file is and why, and what happened to it."""
+    put(f"{printable(explanation['path'])}: {printable(explanation['verdict'])}")
+    if explanation["next"]:
+        put(f"next: {printable(explanation['next'])}")
+    if explanation["events"]:
+        put()
+        put_table(("at", "kind", "detail"), (event.values() for event in explanation["events"]))
+
+
+def put_manifests(manifests: Iterable[Document]) -> None:
+    """One line a published run."""
+    headings = ("run_id", "published_at", "trigger", "inputs", "rows", "outputs", "rejected")
+    put_table(
+        headings,
+        (
+            [
+                *(one[name] for name in headings[:3]),
+                len(one["inputs"]),
+                sum(item["rows"] for item in one["inputs"]),
+                len(one["outputs"]),
+                len(one["rejected"]),
+            ]
+            for one in manifests
+        ),
+    )
+
+
+def put_manifests_csv(manifests: Iterable[Document]) -> None:
+    """One line an output, the same columns for ever; the combined file has no source."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(CSV_COLUMNS)
+    for one in manifests:
+        versions = {item["path"]: item["version"] for item in one["inputs"]}
+        for out in one["outputs"]:
+            named = [out["name"], out["source"], versions.get(out["source"])]
+            sizes = [out["rows"], out["bytes"], out["sha256"]]
+            table.writerow([one["run_id"], one["published_at"], *named, *sizes])
+
+
+CSV_COLUMNS = ("run_id", "published_at", "output", "source", "version", "rows", "bytes", "sha256")

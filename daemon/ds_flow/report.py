@@ -1,0 +1,188 @@
+"""Answers about files, runs and outputs, as the JSON documents that the command line promises."""
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ds_flow import recovery, scan
+from ds_flow.console import counted
+from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.ledger import Ledger
+from ds_flow.ledger.reading import FileRow, RunRow
+from ds_flow.model import RunState, Sighting
+from ds_flow.publish import manifest_name, published
+from ds_flow.settings import Settings
+from ds_flow.workdir import read_json, read_manifest
+
+Document = dict[str, Any]
+"""One JSON object. Keys may be added, never changed."""
+
+COUNTED_AGAIN = 3  # a daemon at work may move a file between two counts
+NAMED_PATHS = 20  # of those unaccounted for
+
+
+@contextmanager
+def opened(chosen: Settings, now: datetime) -> Iterator[Ledger]:
+    """Open the ledger, made true by what lies on disk; an empty one where nothing was ever made."""
+    with ExitStack() as stack:
+        path = chosen.ledger
+        is_new = not path.exists()
+        if is_new and not chosen.output_dir.is_dir():
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory()), "ledger.db")
+        ledger = Ledger(path)
+        stack.callback(ledger.close)
+        recovery.admit_commits(ledger, chosen.output_dir, now)
+        if is_new:
+            recovery.rebuild(ledger, chosen.output_dir, now)
+        yield ledger
+
+
+# --------------------------------------------------------------------------- status
+
+
+@dataclass(slots=True)
+class Accounts:
+    """What a look at the inbox adds to what the ledger knows."""
+
+    arriving: int = 0
+    ignored: int = 0
+    unaccounted: list[str] = field(default_factory=list)
+    reason: str = ""  # why the books cannot be right; "" if they are
+
+
+def status(chosen: Settings, ledger: Ledger, pid: int | None, now: datetime) -> Document:
+    """Everything counted, and whether it adds up. `pid` is the running daemon's."""
+    files, discovered = _counted(ledger)
+    accounts = _look(chosen, ledger, is_watched=pid is not None, now=now)
+    if sum(files.values()) != discovered:
+        accounts.reason = f"{sum(files.values())} files are in a state, of {discovered}"
+    due_at = ledger.read.next_due()
+    return {
+        "daemon": {"running": pid is not None, "pid": pid},
+        "files": files,
+        "batches": ledger.read.counts("batch"),
+        "runs": ledger.read.counts("run"),
+        "discovered": discovered,
+        "accounted": not accounts.reason,
+        "reason": accounts.reason,
+        "arriving": accounts.arriving,
+        "ignored": accounts.ignored,
+        "unaccounted": accounts.unaccounted[:NAMED_PATHS],
+        "next_due_at": due_at.isoformat() if due_at else None,
+    }
+
+
+def _counted(ledger: Ledger) -> tuple[dict[str, int], int]:
+    for _ in range(COUNTED_AGAIN):
+        files, discovered = ledger.read.counts("file"), ledger.read.total()
+        if sum(files.values()) == discovered:
+            break
+    return files, discovered
+
+
+def _look(chosen: Settings, ledger: Ledger, *, is_watched: bool, now: datetime) -> Accounts:
+    try:
+        found = scan.look(scan.Pattern.parse(chosen.pattern, chosen.root))
+    except DispatchError as error:
+        return Accounts(reason=str(error))
+    accounts = Accounts(ignored=len(found.ignored))
+    for seen in _unknown(ledger, found.sightings):
+        if is_watched or age_s(seen.stat.ctime_ns, now) < quiet_s(chosen):
+            accounts.arriving += 1
+        else:
+            accounts.unaccounted.append(seen.path)
+    if accounts.unaccounted:
+        number = counted(len(accounts.unaccounted), "file")
+        accounts.reason = f"{number} in the inbox that the ledger does not know"
+    return accounts
+
+
+def _unknown(ledger: Ledger, sightings: list[Sighting]) -> Iterator[Sighting]:
+    """Keep what is new or changed. An empty stat: known, and yet to be looked at again."""
+    known = ledger.read.seen([seen.path for seen in sightings])
+    return (seen for seen in sightings if known.get(seen.path) not in {"", str(seen.stat)})
+
+
+def quiet_s(chosen: Settings) -> float:
+    """How long after its last change a file may still be expected to be arriving."""
+    return max(chosen.watch.quiet_seconds, chosen.batch.quiet_seconds)
+
+
+def age_s(changed_ns: int, now: datetime) -> float:
+    """Seconds since a file changed, by the wall clock: for people only."""
+    return max(0.0, now.timestamp() - changed_ns / 1e9)
+
+
+# --------------------------------------------------------------------------- files and runs
+
+
+def file(row: FileRow) -> Document:
+    """One version of one file."""
+    document = asdict(row)
+    del document["id"]
+    return document
+
+
+def runs(
+    chosen: Settings, ledger: Ledger, state: RunState | None, limit: int | None
+) -> Iterator[Document]:
+    """Answer for the newest runs, oldest first."""
+    wanted = (row for row in ledger.read.runs() if state in {None, row.state})
+    newest: Iterable[RunRow] = wanted if limit is None else deque(wanted, limit)
+    return (run(chosen, ledger, row) for row in newest)
+
+
+def run(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
+    """One run; its paths are relative to the root if below it."""
+    names = ledger.read.outputs(row.run_id) if row.run_id else []
+    return {
+        "run_id": row.run_id,
+        "batch": row.batch,
+        "attempt": row.attempt,
+        "state": row.state,
+        "trigger": row.trigger,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "inputs": ledger.read.batch_paths(row.batch),
+        "outputs": [_relative(chosen, chosen.output_dir / name) for name in names],
+        "error": row.error,
+    }
+
+
+def show(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
+    """One run with its manifest, or None in its place while there is none."""
+    path = chosen.output_dir / manifest_name(row.run_id or "")
+    manifest = read_json(path) if row.state == RunState.SUCCEEDED and path.exists() else None
+    return {**run(chosen, ledger, row), "manifest": manifest}
+
+
+def _relative(chosen: Settings, path: Path) -> str:
+    below = os.path.relpath(path, chosen.root)
+    return str(path) if below.split("/")[0] == ".." else below
+
+
+# --------------------------------------------------------------------------- manifests
+
+
+def manifests(
+    chosen: Settings, run_id: str | None, complain: Callable[[str], None]
+) -> Iterator[Document]:
+    """Every published manifest, whole, oldest first. What is no manifest is complained of."""
+    for path in published(chosen.output_dir):
+        if run_id is None or path.name == manifest_name(run_id):
+            try:
+                yield read_manifest(path).to_json()
+            except (DsFlowError, OSError) as error:
+                complain(str(error))
+
+
+def missing_manifests(chosen: Settings, ledger: Ledger) -> list[str]:
+    """Name the published runs whose manifest is gone."""
+    there = {path.name for path in published(chosen.output_dir)}
+    return sorted(run for run in ledger.read.run_ids() if manifest_name(run) not in there)

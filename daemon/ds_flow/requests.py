@@ -1,0 +1,292 @@
+"""What a person asks for: recorded in the ledger, then left to the daemon or worked off here."""
+
+import math
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Self, TypeVar
+
+from ds_flow.batching import Limits, Waiting, due
+from ds_flow.console import counted, printable, put, say
+from ds_flow.errors import RequestError
+from ds_flow.ledger import Ledger
+from ds_flow.ledger.reading import FileRow, Reading
+from ds_flow.model import BatchState, Cause, FileState, Trigger
+from ds_flow.progress import shown
+from ds_flow.report import opened
+from ds_flow.service import Service, running_pid, service, wake_daemon
+from ds_flow.settings import Settings
+from ds_flow.typed import find_batch, find_place, place
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+NAMED_OUTPUTS = 20  # of one run, in the summary
+POLL_SECONDS = 0.1
+
+READ_WHOLE = frozenset({Cause.DEAD, Cause.REJECTED, Cause.CANCELLED})
+"""Causes after which a version can be read again as it is."""
+
+Item = TypeVar("Item")
+
+
+# --------------------------------------------------------------------------- working here
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What there was before some work, to tell what came of it."""
+
+    published: set[str]
+    quarantined: set[int]
+    dead: set[str]
+
+    @classmethod
+    def of(cls, read: Reading) -> Self:
+        """Count what is there now."""
+        return cls(
+            read.run_ids(),
+            {row.id for row in read.files_in(FileState.QUARANTINED)},
+            {batch.id for batch in read.batches_in(BatchState.DEAD)},
+        )
+
+
+def work_off(chosen: Settings, judged_anew: Collection[int] = ()) -> int:
+    """Work off everything that is there, and say what came of it; the exit code.
+
+    `judged_anew`: quarantined files that count as new ones if they are so at the end, too.
+    Raises RequestError if a daemon is running.
+    """
+    with service(chosen) as made:
+        read = made.engine.ledger.read
+        before = Tally.of(read)
+        before.quarantined.difference_update(judged_anew)
+        with shown(chosen):
+            made.once()
+        code = _summarize(chosen, read, before)
+        if made.stops:
+            return INTERRUPTED
+        if lost := made.engine.admission.inbox_error:
+            say(lost)
+            return FAILED
+        return code
+
+
+def _summarize(chosen: Settings, read: Reading, before: Tally) -> int:
+    news = read.run_ids() - before.published
+    published = [run for run in read.runs() if run.run_id in news]
+    for run in published:
+        names = read.outputs(run.run_id or "")
+        files = counted(len(read.batch_paths(run.batch)), "file")
+        put(f"run {run.run_id}: {files}, {counted(len(names), 'output')}")
+        for name in names[:NAMED_OUTPUTS]:
+            put(f"  {printable(os.path.relpath(chosen.output_dir / name, chosen.root))}")
+        if len(names) > NAMED_OUTPUTS:
+            put(f"  and {len(names) - NAMED_OUTPUTS} more: ds-flow show {run.run_id}")
+    bad = [row for row in read.files_in(FileState.QUARANTINED) if row.id not in before.quarantined]
+    for row in bad:
+        put(f"quarantined: {row.path}: {printable(row.reason)}")
+    dead = [one for one in read.batches_in(BatchState.DEAD) if one.id not in before.dead]
+    for batch in dead:
+        put(f"dead: batch {batch.id}: {printable(batch.reason)}")
+    if not (published or bad or dead):
+        put("nothing new")
+    return FAILED if bad or dead else DONE
+
+
+def _carry_out(chosen: Settings, *, no_wait: bool, judged_anew: Collection[int] = ()) -> int:
+    """See to it that a recorded wish is done: by the daemon, else here; the exit code."""
+    if _wake(chosen):
+        return DONE
+    if no_wait:
+        say("no daemon is running: this is done by the next `ds-flow once` or `ds-flow serve`")
+        return DONE
+    return work_off(chosen, judged_anew)
+
+
+def _wake(chosen: Settings) -> bool:
+    try:
+        return wake_daemon(chosen)
+    except PermissionError:
+        say(f"the daemon (pid {running_pid(chosen)}) is another user's: it learns of this in time")
+        return True
+
+
+def _each(items: Iterable[Item], record: Callable[[Item], str]) -> tuple[int, int]:
+    """Record one wish after the other, printing what became of it; how many, and how many not."""
+    recorded = refused = 0
+    for item in items:
+        try:
+            put(printable(record(item)))
+            recorded += 1
+        except RequestError as error:
+            say(str(error))
+            refused += 1
+    return recorded, refused
+
+
+# --------------------------------------------------------------------------- retry, cancel
+
+
+def retry(chosen: Settings, names: Iterable[str], now: datetime, *, no_wait: bool) -> int:
+    """Start the next attempt of batches at once, of a dead one as a new batch; the exit code."""
+    with opened(chosen, now) as ledger:
+        recorded, refused = _each(names, partial(_retry, ledger, now))
+    code = _carry_out(chosen, no_wait=no_wait) if recorded else DONE
+    return code or min(refused, FAILED)
+
+
+def _retry(ledger: Ledger, now: datetime, name: str) -> str:
+    batch = find_batch(ledger, name)
+    again = ledger.retry(batch, secrets.token_hex(5), now)
+    return f"batch {batch}: tried again at once" + (f", as batch {again}" * (again != batch))
+
+
+def cancel(chosen: Settings, names: Iterable[str], now: datetime, *, no_wait: bool) -> int:
+    """Cancel batches, and end their runs; the exit code."""
+    running: list[str] = []
+    with opened(chosen, now) as ledger:
+        recorded, refused = _each(names, partial(_cancel, ledger, running, now))
+    code = min(refused, FAILED)
+    if not recorded or _wake(chosen) or not running:
+        return code
+    if no_wait:
+        return _carry_out(chosen, no_wait=True) or code
+    with service(chosen) as made:
+        return _follow_ends(made, running) or code
+
+
+def _cancel(ledger: Ledger, running: list[str], now: datetime, name: str) -> str:
+    batch = find_batch(ledger, name)
+    if ledger.cancel(batch, now) == BatchState.CANCELLED:
+        return f"batch {batch}: cancelled"
+    running.append(batch)
+    return f"batch {batch}: its run is being ended"
+
+
+def _follow_ends(made: Service, batches: Collection[str]) -> int:
+    """Follow the runs of these batches to their ends, and start nothing; the exit code."""
+    made.engine.is_draining = True
+    read = made.engine.ledger.read
+    while any(map(read.has_live_run, batches)):
+        if made.stops:
+            return INTERRUPTED
+        if not made.engine.tick():
+            made.wake.wait(POLL_SECONDS)
+    for batch in map(read.batch, batches):
+        if batch is not None:
+            put(f"batch {batch.id}: {batch.state}")
+    return DONE
+
+
+# --------------------------------------------------------------------------- release
+
+
+def release(
+    chosen: Settings, typed: Iterable[str] | None, cwd: str, now: datetime, *, no_wait: bool
+) -> int:
+    """Let quarantined files wait again, all of them if `typed` is None; the exit code."""
+    with opened(chosen, now) as ledger:
+        if typed is None:
+            rows = list(ledger.read.files_in(FileState.QUARANTINED))
+            paths = [row.path for row in rows if row.cause != Cause.NAME]
+            if len(paths) < len(rows):
+                say(f"{counted(len(rows) - len(paths), 'file')} must be renamed first")
+        else:
+            paths = [find_place(chosen, ledger, one, cwd).path for one in typed]
+        released: list[int] = []
+        record = partial(_release, ledger, released, now)
+        recorded, refused = _each(dict.fromkeys(paths), record)
+    if not recorded and not refused:
+        put("nothing is quarantined that could be released")
+    code = _carry_out(chosen, no_wait=no_wait, judged_anew=released) if recorded else DONE
+    return code or min(refused, FAILED)
+
+
+def _release(ledger: Ledger, released: list[int], now: datetime, path: str) -> str:
+    versions = ledger.read.versions(path)
+    if not versions:
+        raise RequestError(f"{path} is not known; `ds-flow explain` says more")
+    set_aside = [row for row in versions if row.state == FileState.QUARANTINED]
+    row = set_aside[-1] if set_aside else versions[-1]
+    state = ledger.release(row.id, now)
+    released.append(row.id)
+    become = "to be looked at again" if state == FileState.QUARANTINED else state
+    return f"{row.path} version {row.version}: {become}"
+
+
+# --------------------------------------------------------------------------- rerun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which files a rerun is to take: those of runs, single ones, all published, all failed."""
+
+    runs: Collection[str] = ()
+    files: Collection[str] = ()
+    is_all: bool = False
+    is_failed: bool = False
+
+
+def rerun(chosen: Settings, wanted: Wanted, cwd: str, now: datetime, *, no_wait: bool) -> int:
+    """Run the newest versions of files once more, in new batches; the exit code.
+
+    What is gone or claimed is named and left out. Raises RequestError if nothing is left.
+    """
+    with opened(chosen, now) as ledger:
+        rows = {row.id: row for row in _rows(chosen, ledger, wanted, cwd)}
+        free = [row for row in rows.values() if _is_free(chosen, row)]
+        if not free:
+            raise RequestError("nothing to rerun: no such file is published, there and unclaimed")
+        for group in _groups(chosen, free):
+            batch = secrets.token_hex(5)
+            ledger.form(batch, [file.id for file in group], Trigger.RERUN, now)
+            put(f"batch {batch}: {counted(len(group), 'file')}")
+    return _carry_out(chosen, no_wait=no_wait)
+
+
+def _rows(chosen: Settings, ledger: Ledger, wanted: Wanted, cwd: str) -> Iterator[FileRow]:
+    latest = ledger.read.latest() if wanted.is_all or wanted.is_failed else []
+    if wanted.is_all:
+        yield from (row for row in latest if row.state == FileState.PROCESSED)
+    if wanted.is_failed:
+        yield from (row for row in latest if row.cause in {Cause.DEAD, Cause.REJECTED})
+    named = [find_place(chosen, ledger, one, cwd).path for one in wanted.files]
+    for name in wanted.runs:
+        named += ledger.read.batch_paths(find_batch(ledger, name))
+    known = {row.path: row for row in ledger.read.latest(list(dict.fromkeys(named)))}
+    for path in dict.fromkeys(named):
+        if path in known:
+            yield known[path]
+        else:
+            say(f"left out: {path} is not known")
+
+
+def _is_free(chosen: Settings, row: FileRow) -> bool:
+    why = _left_out(chosen, row)
+    if why:
+        say(f"left out: {row.path} {why}")
+    return not why
+
+
+def _left_out(chosen: Settings, row: FileRow) -> str:
+    if row.batch:
+        return f"is in batch {row.batch}"
+    if row.state in {FileState.WAITING, FileState.SUPERSEDED}:
+        return f"is {row.state}"
+    if row.state == FileState.QUARANTINED and row.cause not in READ_WHOLE:
+        return f"is quarantined: {row.reason}"
+    return "" if os.path.lexists(place(chosen, row.path).raw) else "is no longer there"
+
+
+def _groups(chosen: Settings, rows: Iterable[FileRow]) -> list[list[Waiting]]:
+    """Cut a rerun into batches as large as any other."""
+    limits = Limits(
+        quiet_s=0,
+        max_wait_s=0,
+        max_files=chosen.batch.max_files,
+        max_bytes=chosen.batch.max_mb * 2**20,
+    )
+    files = [Waiting(row.id, row.size_bytes) for row in rows]
+    return due(files, newest_age_s=math.inf, oldest_age_s=math.inf, limits=limits)
