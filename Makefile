@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2
 DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
-.PHONY: help setup demo test check lock format clean
+.PHONY: help setup demo test check bench lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ check: setup ## run every check; the tests come last
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@.ci/verify-unit systemd/ds-flow.service
 	@$(PYTEST)
+
+bench: setup ## measure speed and memory on this machine
+	@$(BIN)/python tests/bench.py
 
 lock: ## pin the newest versions that fit, in pyproject.toml
 	@$(UV) run --no-project --quiet python .ci/lock.py

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ds_flow import recovery
@@ -58,18 +58,32 @@ class Admission:
         """Enter every new file that has finished arriving."""
         now_s = self.clock.monotonic_s()
         if (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s:
-            new = self._look(now_s)
-        elif self.arriving and now_s >= self._look_again_at_s:
-            new = self.inbox.look_at(self.arriving)
-        else:
-            return 0
+            return self._settle(self.arriving, self._look(now_s), now_s)
+        if self.arriving and now_s >= self._look_again_at_s:
+            return self._settle(self.arriving, self._look_at(self.arriving), now_s)
+        if named := self.inbox.named():
+            some = {path: self.arriving[path] for path in named & self.arriving.keys()}
+            return self._settle(some, self._look_at(named), now_s)
+        return 0
+
+    def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> int:
+        """Enter what has settled of those that were looked at."""
         if any(seen.path not in self.arriving for seen in new):
             self._newest_s = now_s
         quiet_s = self.settings.watch.quiet_seconds
-        self.arriving, settled = settle(self.arriving, new, now_s, quiet_s)
-        self._look_again_at_s = now_s + quiet_s
+        still, settled = settle(looked_at, new, now_s, quiet_s)
+        others = self.arriving.keys() - looked_at.keys()
+        self.arriving = {path: self.arriving[path] for path in others} | still
         starts = range(0, len(settled), ADMITTED_AT_ONCE)
-        return sum(self._enter(settled[start : start + ADMITTED_AT_ONCE]) for start in starts)
+        entered = sum(self._enter(settled[start : start + ADMITTED_AT_ONCE]) for start in starts)
+        ripe = (arrival.unchanged_since_s + quiet_s for arrival in self.arriving.values())
+        self._look_again_at_s = min((at for at in ripe if at > now_s), default=now_s + quiet_s)
+        return entered
+
+    def _look_at(self, paths: Iterable[str]) -> list[Sighting]:
+        return [
+            seen for seen in self.inbox.look_at(paths) if self.known.get(seen.path) != seen.stat
+        ]
 
     def _look(self, now_s: float) -> list[Sighting]:
         """Look through the whole inbox; what is new or changed."""

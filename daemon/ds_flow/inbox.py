@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 UNLEASED_QUIET_SECONDS = 10.0
 """How long a file must be unchanged where the kernel cannot say who has it open for writing."""
 
+NAMED_AT_ONCE = 4096  # names that events gave; the oldest are forgotten, since a scan follows
+
 PIECE_BYTES = 64 * 2**20  # hashing reports progress and sees a stop this often
 
 # Opening and reading are not changes: our own fingerprinting would wake us for ever.
@@ -48,12 +51,17 @@ CHANGES: list[type[FileSystemEvent]] = [
 
 
 class _Hint(FileSystemEventHandler):
-    """Any change in the inbox is a reason to look; what changed is found by looking."""
+    """Any change in the inbox is a reason to look; what changed is found by looking.
 
-    def __init__(self, wake: Wake) -> None:
+    The name only says where to look first: many are lost when the queue overflows.
+    """
+
+    def __init__(self, wake: Wake, named: deque[str]) -> None:
         self._wake = wake
+        self._named = named
 
-    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        self._named.append(os.fsdecode(event.dest_path or event.src_path))
         self._wake.set()
 
 
@@ -71,6 +79,7 @@ class Inbox:
         """`observer` is auto, inotify or poll, as in the settings."""
         self.pattern = pattern
         self._wake = wake
+        self._named: deque[str] = deque(maxlen=NAMED_AT_ONCE)
         self._mode = observer
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None  # device and inode of the base
@@ -111,7 +120,7 @@ class Inbox:
         try:  # the constructor takes an inotify instance, the rest its watches
             observer = Observer()
             observer.schedule(
-                _Hint(self._wake),
+                _Hint(self._wake, self._named),
                 str(self.pattern.base),
                 recursive=self.pattern.is_recursive,
                 event_filter=CHANGES,
@@ -145,6 +154,11 @@ class Inbox:
         if before is not None and found.device != before[0]:
             raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
         return found
+
+    def named(self) -> set[str]:
+        """Give the matching paths that events have named since the last call."""
+        raw = {self._named.popleft() for _ in range(len(self._named))}
+        return {path for path in map(self.pattern.name_of, raw) if path is not None}
 
     def look_at(self, paths: Iterable[str]) -> list[Sighting]:
         """Look at single files again; what is no longer a file is left out."""

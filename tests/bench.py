@@ -1,0 +1,166 @@
+"""Figures for the README: `make bench`. The ratios matter, the seconds are this machine's."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DS_FLOW = Path(sys.executable).with_name("ds-flow")
+KNOWN_FILES = 100_000
+
+
+def main() -> None:
+    """Measure everything, one line a figure."""
+    small = once_over(lambda inbox: tables(inbox, files=1000, rows=100))
+    show("1,000 files of 100 rows, one run", small)
+    large = once_over(lambda inbox: tables(inbox, files=10, rows=200_000))
+    show("10 files of 200,000 rows, one run", large)
+    single = once_over(lambda inbox: tables(inbox, files=1, rows=100))
+    show("1 file of 100 rows, one run", single)
+    print(f"a small file costs 1/{single[0] / (small[0] / 1000):.0f} of a run of its own")
+    empty_s, full_s, scan_s = latencies()
+    print(f"from drop to batch: {empty_s:.2f} s in an empty inbox, {full_s:.2f} s beside")
+    print(f"{KNOWN_FILES:,} known files, whose scan takes {scan_s:.2f} s")
+
+
+def show(what: str, figures: tuple[float, int]) -> None:
+    """Print one line."""
+    print(f"{what}: {figures[0]:.1f} s, peak memory of all processes {figures[1]} MB")
+
+
+@contextmanager
+def project() -> Iterator[Path]:
+    """A project in a temporary folder, with the shipped settings."""
+    root = Path(tempfile.mkdtemp(prefix="ds-flow-bench-"))
+    try:
+        (root / "data").mkdir()
+        shutil.copytree(CHECKOUT / "config", root / "config")
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+def ds_flow(root: Path, command: str) -> list[str]:
+    """The command line of a project."""
+    return [str(DS_FLOW), "--config", str(root / "config" / "settings.yaml"), command]
+
+
+def tables(inbox: Path, *, files: int, rows: int) -> None:
+    """Fill the inbox."""
+    row = "F,18,U,GT3,A,4,teacher,at home,0.25,yes"
+    for number in range(files):
+        with (inbox / f"student_{number:06}.csv").open("w") as file:
+            file.write("token," + ",".join(f"c{column}" for column in range(10)) + "\n")
+            file.writelines(f"t{number}-{line},{row}\n" for line in range(rows))
+
+
+def once_over(fill: Callable[[Path], None]) -> tuple[float, int]:
+    """Work one inbox off: seconds, and the peak proportional set size of the process tree in MB."""
+    with project() as root:
+        fill(root / "data")
+        start_s, peak_kb = time.monotonic(), 0
+        command = ds_flow(root, "once")
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ran:
+            while ran.poll() is None:
+                peak_kb = max(peak_kb, sum(map(pss_kb, tree(ran.pid))))
+                time.sleep(0.05)  # noqa: TID251 - it samples
+        if ran.returncode:
+            sys.exit(f"ds-flow once exited {ran.returncode}")
+        return time.monotonic() - start_s, peak_kb // 1024
+
+
+def tree(root: int) -> Iterator[int]:
+    """A process and all that descend from it."""
+    yield root
+    for task in Path(f"/proc/{root}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from tree(int(child))
+
+
+def pss_kb(pid: int) -> int:
+    """A process's share of memory; 0 if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def latencies() -> tuple[float, float, float]:
+    """Seconds from drop to batch in an empty inbox and beside many known files; one scan's."""
+    from ds_flow import scan
+    from ds_flow.settings import load
+
+    with project() as root:
+        settings = load(root / "config" / "settings.yaml", {})
+        os.environ.pop("DS_FLOW_CONFIG", None)
+        with serving(root):
+            empty_s = drop(root, "student_first.csv")
+        known(root, KNOWN_FILES)
+        pattern = scan.Pattern.parse(settings.pattern, settings.root)
+        start_s = time.monotonic()
+        scan.look(pattern)
+        scan_s = time.monotonic() - start_s
+        with serving(root):
+            full_s = drop(root, "student_second.csv")
+        return empty_s, full_s, scan_s
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[None]:
+    """A daemon that has looked once and idles."""
+    command = ds_flow(root, "serve")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
+        time.sleep(12)  # noqa: TID251 - its first scan and the rest after it
+        yield
+        daemon.terminate()
+
+
+def drop(root: Path, name: str) -> float:
+    """Drop one file; seconds until the log says that a batch was formed."""
+    log = root / "log" / "ds-flow.log"
+    before = log.read_text().count("batch.queued")
+    start_s = time.monotonic()
+    (root / "data" / name).write_text("id\n1\n")
+    while log.read_text().count("batch.queued") == before:
+        time.sleep(0.005)  # noqa: TID251 - it samples
+    return time.monotonic() - start_s
+
+
+def known(root: Path, count: int) -> None:
+    """Put files in the inbox and the ledger, as if each had been seen and set aside before."""
+    from datetime import UTC, datetime
+
+    from ds_flow import scan
+    from ds_flow.ledger import Ledger
+    from ds_flow.model import Cause, Settled
+    from ds_flow.settings import load
+
+    settings = load(root / "config" / "settings.yaml", {})
+    for number in range(count):
+        (root / "data" / f"student_{number:06}.csv").write_text(f"id\n{number}\n")
+    seen = scan.look(scan.Pattern.parse(settings.pattern, settings.root)).sightings
+    ledger = Ledger(settings.ledger)
+    for start in range(0, count, 1000):
+        ledger.admit(
+            [
+                Settled(sighting=item, sha256=f"{n:064x}", cause=Cause.REJECTED, reason="bench")
+                for n, item in enumerate(seen[start : start + 1000], start)
+            ],
+            datetime.now(UTC),
+        )
+    ledger.close()
+
+
+if __name__ == "__main__":
+    main()
