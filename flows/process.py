@@ -170,9 +170,10 @@ class Shard:
             outcome = self._convert(source, planned, target)
             # A half-written file must not become a lasting reject: the hash comes first.
             source.drain()
-            if stat_of(stream) != before:
-                raise ChangedError("it changed while it was read")
-            if planned.sha256 not in {None, source.sha256}:
+            if planned.sha256 is None:
+                if stat_of(stream) != before:
+                    raise ChangedError("it changed while it was read")
+            elif planned.sha256 != source.sha256:
                 raise ChangedError("its content is no longer what it was when the batch formed")
         if not isinstance(outcome, Written):
             target.unlink(missing_ok=True)

@@ -347,7 +347,7 @@ class Rejected:
     path: str
     version: int | None
     sha256: str | None
-    cause: str  # rejected, changed, gone, unreadable
+    cause: str  # rejected, raised (by the transform), changed, gone, unreadable
     reason: str
     line: int | None = None
 
