@@ -2,17 +2,15 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rights import no_rights, public_folder
 
 from ds_flow.errors import DispatchError
 from ds_flow.model import unescape
 from ds_flow.scan import Look, Pattern, look, sight
-
-NOBODY = 65534
 
 Find = Callable[[str], Look]
 
@@ -37,19 +35,6 @@ def put(root: Path, *names: str) -> None:
 
 def found(seen: Look) -> list[str]:
     return sorted(sighting.path for sighting in seen.sightings)
-
-
-@contextmanager
-def without_rights(*paths: Path) -> Iterator[None]:
-    """Nobody may read these; and who runs the tests is nobody, since root may read all."""
-    modes = {path: path.stat().st_mode for path in paths}
-    for path in paths:
-        path.chmod(0)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
 
 
 # --------------------------------------------------------------------------- patterns
@@ -151,15 +136,11 @@ def test_what_is_no_file_is_ignored_with_a_reason(root: Path, find: Find) -> Non
     }
 
 
-def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_found(
-    root: Path, find: Find
-) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root reads every folder")
-    put(root, "data/a.csv", "data/closed/b.csv")
-
-    with without_rights(root / "data/closed"):
-        seen = find("data/**/*.csv")
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_found() -> None:
+    with public_folder() as root:
+        put(root, "data/a.csv", "data/closed/b.csv")
+        with no_rights(root / "data/closed"):
+            seen = look(Pattern.parse(f"{root}/data/**/*.csv", root))
 
     assert found(seen) == ["data/a.csv"]
     assert seen.ignored == {"data/closed/": "a folder that cannot be read: Permission denied"}

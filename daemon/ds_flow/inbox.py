@@ -96,9 +96,10 @@ class Inbox:
         try:
             status = self.pattern.base.stat()
         except OSError:
+            self.close()
             return  # the look that follows says so
         base = (status.st_dev, status.st_ino)
-        if base == self._watched:
+        if base == self._watched and not self._is_deaf():
             return
         if self._watched is not None and base[0] != self._watched[0]:
             log.error("inbox.moved", extra={"inbox": self.pattern.base, "why": "other device"})
@@ -106,6 +107,12 @@ class Inbox:
         self._watched = base
         if self._wants_events():
             self._start_observer()
+
+    def _is_deaf(self) -> bool:
+        """Whether the watched folder was removed: a new one may have got its inode number."""
+        return self._observer is not None and not all(
+            emitter.is_alive() for emitter in self._observer.emitters
+        )
 
     def _wants_events(self) -> bool:
         kind = fs_type(self.pattern.base)
