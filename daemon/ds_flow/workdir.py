@@ -185,7 +185,7 @@ def progress(work: Path, number: int) -> int:
 
 def count_results(work: Path) -> int:
     """How many files of a batch have a verdict."""
-    return sum(1 for _ in work.glob("results/*/*.json"))
+    return sum(1 for end in (".json", ASIDE) for _ in work.glob(f"results/*/*{end}"))
 
 
 # --------------------------------------------------------------------------- results
@@ -215,6 +215,9 @@ LASTING = frozenset({"rejected"})
 """Causes that no later attempt can change; the others are judged again."""
 
 
+ASIDE = ".json.aside"  # no stem with ".json" after it ends so
+
+
 class Results:
     """The verdicts on a batch's files under one code fingerprint, one JSON file a stem.
 
@@ -228,7 +231,7 @@ class Results:
 
     def get(self, stem: str) -> Result | Rejected | None:
         """The verdict on one file, or None while there is none that still stands."""
-        for name in (f"{stem}.json", f"{stem}.aside.json"):
+        for name in (f"{stem}.json", f"{stem}{ASIDE}"):
             try:
                 row = read_json(self.folder / name)
             except FileNotFoundError:
@@ -257,14 +260,14 @@ class Results:
             (self.folder / f"{stem}.json").unlink(missing_ok=True)
         if not self._link(stem, asdict(result)):
             (self.folder / result.output).unlink(missing_ok=True)
-        (self.folder / f"{stem}.aside.json").unlink(missing_ok=True)
+        (self.folder / f"{stem}{ASIDE}").unlink(missing_ok=True)
 
     def set_aside(self, stem: str, rejected: Rejected) -> None:
         """Record why a file has no output."""
         if rejected.cause in LASTING:
             self._link(stem, asdict(rejected))
         else:
-            write_json(self.folder / f"{stem}.aside.json", asdict(rejected))
+            write_json(self.folder / f"{stem}{ASIDE}", asdict(rejected))
 
     def _link(self, stem: str, row: Mapping[str, Any]) -> bool:
         part = self.folder / f".{stem[:180]}.{secrets.token_hex(4)}.part"

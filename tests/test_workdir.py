@@ -1,0 +1,236 @@
+"""A batch's files on disk: plans, attempts, and verdicts that the first one puts."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from samples import BATCH, planned, rejected, sha256
+
+from ds_flow import workdir
+from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.model import Cause, Options, Plan, StageOptions
+from ds_flow.workdir import ATTEMPT_MARK, Result, Results
+
+OPTIONS = Options(
+    project_name="sample",
+    root="/project",
+    output_dir="/project/out",
+    log_dir="/project/log",
+    stages={"analyze": StageOptions()},
+)
+PLAN = Plan(
+    batch=BATCH, trigger="arrival", formed_at="now", files=(planned("a.csv"),), options=OPTIONS
+)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return workdir.create(tmp_path, PLAN)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results" / "code")
+
+
+def result(results: Results, stem: str, content: str = "1\n") -> Result:
+    """A finished output that no verdict names yet."""
+    output = results.temporary(stem)
+    output.write_text(content)
+    return Result(
+        path=f"data/{stem}.csv",
+        version=1,
+        sha256=sha256(stem),
+        bytes=1,
+        rows=1,
+        columns=("id",),
+        output=output.name,
+        output_sha256=sha256(content),
+        output_bytes=len(content),
+    )
+
+
+# --------------------------------------------------------------------------- the plan
+
+
+def test_a_plan_is_written_once_and_stands(work: Path, tmp_path: Path) -> None:
+    assert workdir.create(tmp_path, replace(PLAN, trigger="rerun")) == work
+
+    assert workdir.read_plan(work) == PLAN
+    assert list(workdir.work_dirs(tmp_path)) == [work]
+
+
+def test_a_missing_plan_is_a_matter_of_time_and_a_broken_one_is_not(work: Path) -> None:
+    with pytest.raises(DispatchError, match="no such batch"):
+        workdir.read_plan(work / "missing")
+    for broken in ("{", "{}", "[]"):
+        (work / "batch.json").write_text(broken)
+        with pytest.raises(LedgerError, match=r"batch\.json"):
+            workdir.read_plan(work)
+
+
+def test_a_folder_without_a_plan_is_no_work_directory(tmp_path: Path) -> None:
+    (tmp_path / ".work" / "half-made").mkdir(parents=True)
+
+    assert list(workdir.work_dirs(tmp_path)) == []
+    assert list(workdir.work_dirs(tmp_path / "missing")) == []
+
+
+# --------------------------------------------------------------------------- durable files
+
+
+def test_a_json_file_is_replaced_whole_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    workdir.write_json(path, {"a": 1})
+    workdir.write_json(path, {"é": [2]})
+
+    assert workdir.read_json(path) == {"é": [2]}
+    assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208 - hidden ones, too
+
+
+def test_what_cannot_be_written_as_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    workdir.write_json(path, {"a": 1})
+
+    with pytest.raises(TypeError):
+        workdir.write_json(path, {"a": object()})
+
+    assert workdir.read_json(path) == {"a": 1}
+
+
+def test_a_word_is_none_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "exit_code"
+    assert workdir.read_word(path) is None
+    path.touch()
+    assert workdir.read_word(path) is None
+    workdir.write_word(path, "0")
+    assert workdir.read_word(path) == "0"
+
+
+# --------------------------------------------------------------------------- attempts
+
+
+def test_attempts_are_numbered_from_one(work: Path) -> None:
+    assert workdir.last_attempt(work) == 0
+    assert [workdir.new_attempt(work) for _ in range(11)] == list(range(1, 12))
+    assert workdir.last_attempt(work) == 11
+
+
+def test_a_marked_process_knows_its_attempt_and_an_unmarked_one_makes_its_own(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/3")
+    assert workdir.own_attempt(work) == 3
+    monkeypatch.setenv(ATTEMPT_MARK, "other/3")
+    assert workdir.own_attempt(work) == 1
+    monkeypatch.delenv(ATTEMPT_MARK)
+    assert workdir.own_attempt(work) == 2
+
+
+def test_a_named_attempt_s_log_carries_the_run_id(work: Path, tmp_path: Path) -> None:
+    number = workdir.new_attempt(work)
+    workdir.attempt_log(tmp_path, BATCH, number).write_text("printed")
+
+    workdir.name_attempt(work, number, "17", tmp_path)
+    workdir.name_attempt(work, number, "17", tmp_path)
+
+    assert (tmp_path / "run_17.log").read_text() == "printed"
+    assert workdir.read_word(work / "attempts/1/run_id") == "17"
+
+
+def test_progress_moves_with_results_and_jobs(work: Path) -> None:
+    number = workdir.new_attempt(work)
+    moment = workdir.progress(work, number)
+    for folder in ("results/code", "jobs/process/1"):
+        (work / folder).mkdir(parents=True)
+        os.utime(work / folder, ns=(moment + 10, moment + 10))
+        assert workdir.progress(work, number) == moment + 10
+        moment += 10
+
+
+# --------------------------------------------------------------------------- verdicts
+
+
+def test_a_result_is_found_again(results: Results) -> None:
+    made = result(results, "a")
+    assert results.get("a") is None
+
+    results.put("a", made)
+
+    assert results.get("a") == made
+
+
+def test_the_first_verdict_wins_and_the_other_output_is_dropped(results: Results) -> None:
+    first, second = result(results, "a", "1\n"), result(results, "a", "2\n")
+    results.put("a", first)
+
+    results.put("a", second)
+
+    assert results.get("a") == first
+    assert not (results.folder / second.output).exists()
+
+
+def test_a_result_whose_output_is_gone_or_cut_off_is_made_again(results: Results) -> None:
+    made = result(results, "a")
+    results.put("a", made)
+    (results.folder / made.output).write_text("")
+    assert results.get("a") is None
+
+    again = result(results, "a")
+    results.put("a", again)
+
+    assert results.get("a") == again
+
+
+def test_an_output_shorter_than_written_is_never_a_result(results: Results) -> None:
+    made = replace(result(results, "a"), output_bytes=99)
+
+    with pytest.raises(DispatchError, match="not as long"):
+        results.put("a", made)
+
+    assert results.get("a") is None
+
+
+def test_a_rejection_lasts_and_other_reasons_are_judged_again(results: Results) -> None:
+    gone, bad = rejected("a", Cause.GONE), rejected("b", Cause.REJECTED)
+    results.set_aside("a", gone)
+    results.set_aside("b", bad)
+    assert (results.get("a"), results.get("b")) == (gone, bad)
+
+    made = result(results, "a")
+    results.put("a", made)
+    results.put("b", result(results, "b"))
+
+    assert results.get("a") == made
+    assert results.get("b") == bad
+
+
+@pytest.mark.parametrize("stem", ["a.aside", ".a", "aside.a", "a.json", "a.json.aside"])
+def test_a_verdict_on_one_file_is_none_on_a_file_of_a_like_name(
+    results: Results, stem: str
+) -> None:
+    results.put(stem, result(results, stem))
+    assert results.get("a") is None
+
+    results.set_aside("a", rejected("a", Cause.GONE))
+    found = results.get(stem)
+    assert isinstance(found, Result)
+    assert found.path == f"data/{stem}.csv"
+
+
+def test_verdicts_of_all_kinds_are_counted(work: Path) -> None:
+    results = workdir.results_for(work, OPTIONS)
+    results.put("a", result(results, "a"))
+    results.set_aside("b", rejected("b", Cause.GONE))
+    results.set_aside("c", rejected("c", Cause.REJECTED))
+
+    assert workdir.count_results(work) == 3
+
+
+def test_other_settings_use_no_result_made_under_these(work: Path) -> None:
+    here = workdir.results_for(work, OPTIONS).folder
+
+    assert workdir.results_for(work, OPTIONS).folder == here
+    for other in (replace(OPTIONS, tag="x"), replace(OPTIONS, transform="mine:transform")):
+        assert workdir.results_for(work, other).folder != here
