@@ -147,7 +147,7 @@ def open_round(
 
 def _put(path: Path, content: object) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    part.write_text(json.dumps(content), encoding="ascii")  # undecodable bytes, too
     part.replace(path)
 
 
