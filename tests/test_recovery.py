@@ -1,0 +1,199 @@
+"""What a start finds on disk and the ledger does not know yet."""
+
+import json
+from pathlib import Path
+
+import pytest
+from clock import NOON
+from samples import BATCH, OTHER_BATCH, manifest, read, rejected, settled
+
+from ds_flow import recovery, workdir
+from ds_flow.ledger import Ledger
+from ds_flow.model import BatchState, Cause, FileState, Manifest, RunState, Trigger
+from ds_flow.publish import publish
+from ds_flow.retrying import Dead, RetryAt
+
+PATH = "data/a.csv"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def published(out: Path, made: Manifest) -> Path:
+    """A work directory whose run has committed."""
+    work = out / ".work" / made.batch
+    (work / "attempts" / str(made.attempt)).mkdir(parents=True)
+    (work / "batch.json").write_text("{}")
+    sources = {}
+    for output in made.outputs:
+        sources[output.name] = work / f"{output.name}.result"
+        sources[output.name].write_text("1\n")
+    publish(work, made, sources, out)
+    return work
+
+
+def waiting(ledger: Ledger) -> int:
+    ledger.admit([settled(PATH, "1")], NOON)
+    return ledger.read.versions(PATH)[-1].id
+
+
+def state(ledger: Ledger, path: str = PATH) -> FileState:
+    return ledger.read.versions(path)[-1].state
+
+
+# --------------------------------------------------------------------------- commits
+
+
+def test_a_commit_by_hand_is_recorded_by_whoever_opens_the_ledger_next(
+    ledger: Ledger, out: Path
+) -> None:
+    waiting(ledger)
+    work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
+
+    assert recovery.admit_commits(ledger, out, NOON) == 1
+    assert recovery.admit_commits(ledger, out, NOON) == 0
+
+    assert state(ledger) == FileState.PROCESSED
+    assert work.exists()
+
+
+def test_a_commit_without_its_manifest_gets_it(ledger: Ledger, out: Path) -> None:
+    published(out, manifest("17", inputs=[read(PATH, "1")]))
+    (out / "manifest_17.json").unlink()
+
+    recovery.admit_commits(ledger, out, NOON)
+
+    assert workdir.read_manifest(out / "manifest_17.json").run_id == "17"
+
+
+def test_the_commit_of_a_live_run_is_left_to_its_daemon(ledger: Ledger, out: Path) -> None:
+    file = waiting(ledger)
+    ledger.form(BATCH, [file], Trigger.ARRIVAL, NOON)
+    ledger.start_run(BATCH, NOON)
+    work = published(out, manifest("17", inputs=[read(PATH, "1")]))
+
+    assert recovery.admit_commits(ledger, out, NOON, tidied=True) == 0
+    assert recovery.rebuild(ledger, out, NOON) == 0
+    recovery.undo_uncommitted(ledger, out)
+
+    assert ledger.read.has_live_run(BATCH)
+    assert work.exists()
+
+
+def test_the_holder_of_the_lock_removes_what_is_recorded(ledger: Ledger, out: Path) -> None:
+    work = published(out, manifest("17", inputs=[read(PATH, "1")]))
+
+    assert recovery.admit_commits(ledger, out, NOON, tidied=True) == 1
+
+    assert not work.exists()
+    assert (out / "processed_0_17.csv").read_text() == "1\n"
+
+
+# --------------------------------------------------------------------------- a lost ledger
+
+
+def test_a_lost_ledger_is_rebuilt_and_nothing_is_done_twice(ledger: Ledger, out: Path) -> None:
+    bad = rejected("data/b.csv", Cause.REJECTED, "bad")
+    published(out, manifest("17", inputs=[read(PATH, "1")], rejects=[bad]))
+    workdir.remove(out / ".work" / BATCH)
+
+    assert recovery.rebuild(ledger, out, NOON) == 1
+    assert recovery.rebuild(ledger, out, NOON) == 0
+
+    ledger.admit([settled(PATH, "1"), settled("data/b.csv", "bad")], NOON)
+    assert state(ledger) == FileState.PROCESSED
+    assert state(ledger, "data/b.csv") == FileState.QUARANTINED
+    assert ledger.read.waiting() == []
+
+
+def test_a_rebuilt_ledger_knows_content_that_came_back(ledger: Ledger, out: Path) -> None:
+    for version, content in enumerate("ABA", 1):
+        made = manifest(
+            f"{version}", batch=f"{version:010d}", inputs=[read(PATH, content, version)]
+        )
+        published(out, made)
+        workdir.remove(out / ".work" / made.batch)
+
+    recovery.rebuild(ledger, out, NOON)
+    ledger.admit([settled(PATH, "A")], NOON)
+
+    assert [row.version for row in ledger.read.versions(PATH)] == [1, 2, 3]
+    assert ledger.read.waiting() == []
+
+
+def test_a_rebuilt_version_keeps_its_number(ledger: Ledger, out: Path) -> None:
+    published(out, manifest("17", inputs=[read(PATH, "C", 7)]))
+
+    recovery.rebuild(ledger, out, NOON)
+    ledger.admit([settled(PATH, "D", at=2)], NOON)
+
+    assert [row.version for row in ledger.read.versions(PATH)] == [7, 8]
+
+
+def test_manifests_are_read_oldest_run_first(ledger: Ledger, out: Path) -> None:
+    for run_id in ("9", "10", "11"):
+        made = manifest(run_id, batch=run_id.zfill(10), inputs=[read(PATH, run_id, int(run_id))])
+        published(out, made)
+
+    recovery.rebuild(ledger, out, NOON)
+
+    assert [run.run_id for run in ledger.read.runs()] == ["9", "10", "11"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', "null"])
+def test_a_manifest_that_cannot_be_read_is_passed_over(
+    ledger: Ledger, out: Path, text: str
+) -> None:
+    (out / "manifest_1.json").write_text(text)
+    published(out, manifest("17", inputs=[read(PATH, "1")]))
+
+    assert recovery.rebuild(ledger, out, NOON) == 1
+
+
+# --------------------------------------------------------------------------- what died half-way
+
+
+def test_what_a_dead_attempt_had_begun_is_taken_back(ledger: Ledger, out: Path) -> None:
+    file = waiting(ledger)
+    ledger.form(BATCH, [file], Trigger.ARRIVAL, NOON)
+    ledger.start_run(BATCH, NOON)
+    work = out / ".work" / BATCH
+    (work / "attempts/1").mkdir(parents=True)
+    (work / "batch.json").write_text("{}")
+    intent = {"run_id": "17", "names": ["processed_a_17.csv"]}
+    (work / "attempts/1/intent.json").write_text(json.dumps(intent))
+    (out / "processed_a_17.csv").write_text("1\n")
+
+    recovery.undo_uncommitted(ledger, out)
+
+    assert not (out / "processed_a_17.csv").exists()
+    assert work.exists()
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_kept"),
+    [(BatchState.CANCELLED, False), (BatchState.DEAD, True), (BatchState.RETRYING, True)],
+)
+def test_the_work_of_a_batch_is_kept_while_anybody_may_need_it(
+    ledger: Ledger, out: Path, ended: BatchState, *, is_kept: bool
+) -> None:
+    file = waiting(ledger)
+    ledger.form(OTHER_BATCH, [file], Trigger.ARRIVAL, NOON)
+    work = out / ".work" / OTHER_BATCH
+    (work / "attempts").mkdir(parents=True)
+    (work / "batch.json").write_text("{}")
+    if ended == BatchState.CANCELLED:
+        ledger.cancel(OTHER_BATCH, NOON)
+    else:
+        ledger.start_run(OTHER_BATCH, NOON)
+        then = Dead("") if ended == BatchState.DEAD else RetryAt(NOON)
+        failed = RunState.FAILED
+        ledger.end_run(OTHER_BATCH, 1, failed, error="", results=0, then=then, now=NOON)
+
+    recovery.undo_uncommitted(ledger, out)
+
+    assert work.exists() == is_kept
