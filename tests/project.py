@@ -100,7 +100,10 @@ class Gate:
 
     @property
     def is_reached(self) -> bool:
-        return self.path.with_name(f"{self.path.name}.reached").exists() or self._is_waited_for()
+        return self._mark().exists() or self._is_waited_for()
+
+    def _mark(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.reached")
 
     def _is_waited_for(self) -> bool:
         """Whether somebody's flock(2) waits for ours: proc_locks(5) shows that by an arrow."""
@@ -110,6 +113,10 @@ class Gate:
 
     def wait(self) -> None:
         until(f"somebody came to the gate {self.path.name}", lambda: self.is_reached)
+
+    def forget(self) -> None:
+        """Forget who has come here so far."""
+        self._mark().unlink(missing_ok=True)
 
     def open(self) -> None:
         if self._held >= 0:
@@ -203,8 +210,12 @@ class Project:
 
     def stop(self) -> int:
         """End the daemon as systemd does; its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.stopped()
+
+    def stopped(self) -> int:
+        """Wait for the daemon's end; its exit code."""
         assert self._daemon is not None
-        self._daemon.send_signal(signal.SIGTERM)
         code = self._daemon.wait(DEADLINE_SECONDS)
         self._daemon = None
         return code
