@@ -177,7 +177,7 @@ def test_only_a_commit_moves_an_ended_batch(old: BatchState, new: BatchState) ->
 @pytest.mark.parametrize(("old", "new"), sorted(product(ENDED_RUNS, RunState)))
 def test_only_a_commit_moves_an_ended_run(old: RunState, new: RunState) -> None:
     assert new not in RUN_MOVES[old] or new == RunState.SUCCEEDED
-    assert set(LIVE_RUNS) | ENDED_RUNS == set(RunState)
+    assert {*LIVE_RUNS, *ENDED_RUNS} == set(RunState)
 
 
 # --------------------------------------------------------------------------- as JSON

@@ -99,13 +99,13 @@ class RunState(StrEnum):
 
 
 LIVE_RUNS = (RunState.STARTING, RunState.RUNNING)
-ENDED_RUNS = frozenset(set(RunState) - set(LIVE_RUNS))
+ENDED_RUNS = tuple(state for state in RunState if state not in LIVE_RUNS)
 
 RUN_MOVES: dict[RunState, frozenset[RunState]] = {
-    RunState.STARTING: frozenset({RunState.RUNNING}) | ENDED_RUNS,
-    RunState.RUNNING: ENDED_RUNS,
+    RunState.STARTING: frozenset({RunState.RUNNING, *ENDED_RUNS}),
+    RunState.RUNNING: frozenset(ENDED_RUNS),
     # An end is final, but for a commit that says otherwise: the commit link is the truth.
-    **dict.fromkeys(ENDED_RUNS - {RunState.SUCCEEDED}, frozenset({RunState.SUCCEEDED})),
+    **dict.fromkeys(ENDED_RUNS, frozenset({RunState.SUCCEEDED})),
     RunState.SUCCEEDED: frozenset(),
 }
 
