@@ -1,0 +1,144 @@
+"""`python flows/student_flow.py` as a person types it, with and without the daemon."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from project import DEADLINE_SECONDS, Project, ids, table
+
+from ds_flow import CHECKOUT
+from ds_flow.model import FileState, RunState, Trigger
+
+NAMELESS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER", "LOGNAME")
+
+
+def flow(
+    project: Project, *words: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the flow as a user without a name, which Metaflow alone would refuse."""
+    kept = {name: text for name, text in project.environ().items() if name not in NAMELESS}
+    return subprocess.run(
+        [sys.executable, str(CHECKOUT / "flows" / "student_flow.py"), "--no-pylint", *words],
+        env=kept,
+        cwd=cwd or project.root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Two files whose analysis fails until the file `mended` is there."""
+    root = tmp_path_factory.mktemp("byhand")
+    analysis = ["bash", "-c", 'test -e "$0" && wc -l "$1"', str(root / "mended")]
+    made = Project(root, compute={"stages": {"analyze": {"command": analysis}}})
+    yield made
+    made.end_everything()
+
+
+@pytest.fixture(scope="module")
+def failed(project: Project) -> subprocess.CompletedProcess[str]:
+    """A run whose analysis failed."""
+    for name in ("a", "b"):
+        project.drop(f"student_{name}.csv", table(name))
+    return flow(project, "run")
+
+
+@pytest.fixture(scope="module")
+def resumed(
+    project: Project, failed: subprocess.CompletedProcess[str]
+) -> subprocess.CompletedProcess[str]:
+    """The same run, resumed once the analysis works."""
+    assert failed.returncode == 1
+    (project.root / "mended").touch()
+    return flow(project, "resume", "--origin-run-id", run_ids(project)[0])
+
+
+@pytest.fixture(scope="module")
+def finished(
+    project: Project, resumed: subprocess.CompletedProcess[str]
+) -> subprocess.CompletedProcess[str]:
+    """A further run over everything, with Metaflow's own retries, after the resumed one."""
+    assert resumed.returncode == 0, resumed.stderr
+    return flow(project, "run", "--with", "retry")
+
+
+def run_ids(project: Project) -> list[str]:
+    """The Run ID of each run by hand, oldest first, by the names of their logs."""
+    return sorted(path.stem.removeprefix("run_") for path in project.log.glob("run_*.log"))
+
+
+# --------------------------------------------------------------------------- tests
+
+
+def test_where_nothing_matches_it_says_so(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    done = flow(project, "run")
+    assert done.returncode == 1
+    assert "no file matches" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.out / ".work").exists()
+
+
+def test_a_failed_run_publishes_nothing_and_its_resumption_everything_once(
+    project: Project,
+    failed: subprocess.CompletedProcess[str],
+    resumed: subprocess.CompletedProcess[str],
+) -> None:
+    assert (failed.returncode, resumed.returncode) == (1, 0), resumed.stderr
+    first = project.manifests()[0]
+    assert first.run_id not in run_ids(project)[:1]
+    assert {item.path for item in first.inputs} == {"data/student_a.csv", "data/student_b.csv"}
+    assert first.trigger == Trigger.MANUAL
+    assert project.strays() == set()
+
+
+@pytest.mark.usefixtures("resumed")
+def test_a_resumption_of_what_is_published_says_by_which_run(project: Project) -> None:
+    published = project.manifests()[0].run_id
+    before = project.names()
+    done = flow(project, "resume", "end", "--origin-run-id", published)
+    assert done.returncode == 1
+    assert f"already published, by run {published}" in done.stdout + done.stderr
+    assert project.names() == before
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_logs_of_a_run_are_found_from_any_directory(project: Project, tmp_path: Path) -> None:
+    done = flow(project, "logs", f"{project.manifests()[-1].run_id}/start", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 files" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metaflow_s_own_retries_do_no_harm(
+    project: Project, finished: subprocess.CompletedProcess[str]
+) -> None:
+    assert finished.returncode == 0, finished.stderr
+    last = project.manifests()[-1]
+    assert len(last.inputs) == 2
+    assert (project.out / f"final_combined_{last.run_id}.csv").exists()
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_ledger_takes_up_runs_by_hand_and_the_daemon_does_nothing_again(
+    project: Project,
+) -> None:
+    before = project.names()
+    assert project.ds_flow("status").returncode == 0  # opens the ledger, as anything does
+    assert [(run.state, run.trigger) for run in project.runs()] == [
+        (RunState.SUCCEEDED, Trigger.MANUAL)
+    ] * 2
+    assert {run.run_id for run in project.runs()} == {one.run_id for one in project.manifests()}
+
+    assert project.once().returncode == 0
+    assert project.names() == before
+    assert len(project.runs()) == 2
+    for name in ("a", "b"):
+        assert project.states(f"student_{name}.csv") == [FileState.PROCESSED]
+    assert (project.status()["accounted"], project.leftovers()) == (True, [])
+    assert project.published_ids() == sorted([*ids("a"), *ids("b")] * 2)  # asked for twice
