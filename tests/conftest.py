@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,13 @@ def require(program: str) -> str:
     if found is None:
         pytest.skip(f"there is no {program}")
     return found
+
+
+@pytest.fixture
+def db(ledger: Ledger, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """The same file, seen and changed past the ledger."""
+    path = tmp_path / "ledger.db"
+    assert ledger.read.total() == 0
+    with closing(sqlite3.connect(path, isolation_level=None)) as opened:
+        opened.execute("PRAGMA foreign_keys = ON")
+        yield opened
