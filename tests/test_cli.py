@@ -22,6 +22,7 @@ from ds_flow.cli import COMMANDS, main
 from ds_flow.model import BatchState, Cause, FileState, RunState
 from ds_flow.retrying import Dead, RetryAt
 from ds_flow.service import single_instance
+from ds_flow.tail import find_log
 
 BATCH, OTHER = "0123456789", "abcdef0123"
 DS_FLOW = [sys.executable, "-c", "import sys; from ds_flow.cli import main; sys.exit(main())"]
@@ -196,7 +197,7 @@ def test_manifests_come_whole_as_a_table_and_as_csv(project: Project, ds_flow_he
     assert [one["run_id"] for one in found] == ["17", "18"]
     assert found[0] == manifest
     table = ds_flow_here("manifest", "--run", "17")[1].splitlines()
-    assert table[1].split() == ["17", NOON.isoformat(), "arrival", "1", "3", "2", "1"]
+    assert table[1].split() == ["17", "2026-01-01T12:00:00Z", "arrival", "1", "3", "2", "1"]
     rows = list(csv.DictReader(io.StringIO(ds_flow_here("manifest", "--csv", "--run", "17")[1])))
     assert [(row["output"], row["source"], row["version"]) for row in rows] == [
         ("processed_student_,b_17.csv", "data/student_,b.csv", "1"),
@@ -248,7 +249,7 @@ def test_a_table_in_a_pipe_is_never_folded(project: Project, ds_flow_here: Cli) 
     project.admit(name, "student_[red]\x1b[31m.csv")
     heading, *lines = ds_flow_here("files")[1].splitlines()
     assert heading.split()[:4] == ["path", "version", "state", "size_bytes"]
-    assert {len(line.split()) for line in lines} == {7}
+    assert {len(line.split()) for line in lines} == {6}
     assert [line.split()[0] for line in lines] == [
         "data/student_[red]\\x1b[31m.csv",
         f"data/{name}",
@@ -261,6 +262,13 @@ def test_a_terminal_gets_colours_unless_told_otherwise(project: Project, no_colo
     shown = in_terminal(project, "files", NO_COLOR=no_color)
     assert b"student_[red].csv" in shown
     assert (b"\x1b[32m" in shown) is not no_color.startswith("1")
+
+
+def test_a_narrow_terminal_gets_every_character(project: Project) -> None:
+    project.published(BATCH, "1795379747138327", "student_a.csv")
+    shown = in_terminal(project, "runs", COLUMNS="60").replace(b"\r\n", b"")
+    assert b"1795379747138327" in shown
+    assert b"2026-01-01T12:00:00Z" in shown
 
 
 def in_terminal(project: Project, *argv: str, **environ: str) -> bytes:
@@ -452,18 +460,21 @@ def test_a_running_batch_is_asked_to_end(
 
 
 def test_a_running_batch_is_cancelled_without_a_daemon(project: Project) -> None:
+    project.config.write_text(f"{project.config.read_text()}run: {{max_parallel: 2}}\n")
     batch = project.form(BATCH, project.admit("student_a.csv"))
     attempt = project.start(batch)
     folder = project.root / "out" / ".work" / batch / "attempts" / str(attempt)
     folder.mkdir(parents=True)
     (folder.parents[1] / "jobs").mkdir()
     environ = {**os.environ, "DS_FLOW_ATTEMPT": f"{batch}/{attempt}"}
+    project.form(OTHER, project.admit("student_b.csv"))
     with subprocess.Popen(["sleep", "60"], env=environ, process_group=0) as run:
         done = subprocess.run(command(project, "cancel", batch), check=False, capture_output=True)
     assert (done.returncode, run.returncode) == (0, -signal.SIGINT)
     assert f"batch {batch}: cancelled".encode() in done.stdout
     (row,) = project.ledger.read.runs_of(batch)
     assert row.state == RunState.CANCELLED
+    assert project.ledger.read.runs_of(OTHER) == []
 
 
 def test_a_wish_may_wait_for_the_next_daemon(project: Project, ds_flow_here: Cli) -> None:
@@ -518,6 +529,7 @@ def test_a_rerun_of_the_failed_takes_rejected_and_dead_files(
     kill(project, project.form(BATCH, project.admit("student_dead.csv")))
     project.admit("student_bad.csv", cause=Cause.REJECTED, reason="ragged")
     project.admit("student_gone.csv", cause=Cause.GONE, reason="gone")
+    project.admit("student_cancelled.csv", cause=Cause.CANCELLED, reason="cancelled")
     assert ds_flow_here("rerun", "--failed", "--no-wait")[0] == 0
     assert rerun_paths(project) == ["data/student_dead.csv", "data/student_bad.csv"]
 
@@ -560,6 +572,36 @@ def test_a_log_comes_byte_for_byte_by_any_name_of_its_run(
         done = subprocess.run(command(project, "logs", *argv), check=True)
         assert done.returncode == 0
         assert capfdbinary.readouterr().out == b"one\xff\x1b[31m\n"
+
+
+def test_an_earlier_attempt_keeps_its_log(project: Project, ds_flow_here: Cli) -> None:
+    batch = project.form(BATCH, project.admit("student_a.csv"))
+    for number in (1, 2):
+        attempt = project.start(batch)
+        (project.root / "log" / f"attempt_{batch}_{number}.log").write_text(f"try {number}\n")
+        retry = RetryAt(NOON)
+        project.ledger.end_run(
+            batch, attempt, RunState.FAILED, error="", results=0, then=retry, now=NOON
+        )
+    found = [json.loads(ds_flow_here("show", "--json", f"{batch}/{n}")[1]) for n in (1, 2)]
+    assert [run["attempt"] for run in found] == [1, 2]
+    assert json.loads(ds_flow_here("show", "--json", batch)[1]) == found[1]
+    assert ds_flow_here("show", f"{batch}/3")[0] == 1
+
+
+def test_the_log_of_a_run_by_hand_is_over_when_its_processes_are(project: Project) -> None:
+    folder = project.root / "out" / ".work" / BATCH / "attempts" / "1"
+    folder.mkdir(parents=True)
+    (folder / "run_id").write_text("99\n")
+    path = project.root / "log" / "run_99.log"
+    path.touch()
+    environ = {**os.environ, "DS_FLOW_ATTEMPT": f"{BATCH}/1"}
+    with subprocess.Popen(["sleep", "60"], env=environ) as run:
+        log = find_log(project.settings, project.ledger, "99")
+        assert log.path() == path
+        assert not log.is_over()
+        run.terminate()
+    assert log.is_over()
 
 
 def test_following_a_log_outlives_its_renaming_and_ends_with_the_run(project: Project) -> None:

@@ -1,6 +1,7 @@
 """What people and programs see: data on standard output, messages on standard error."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -48,31 +49,45 @@ def printable(text: str) -> str:
 
 
 def put_table(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
-    """Print a table: folded to the width of a terminal, else as whole, aligned columns."""
-    if sys.stdout.isatty():
-        _put_rich(headings, rows)
-        return
-    texts = [headings, *([_text(cell) for cell in row] for row in rows)]
+    """Print a table: laid out for a terminal with room enough, else as whole, aligned columns."""
+    texts = [[*headings], *([_text(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    if sys.stdout.isatty() and _fits(headings, widths):
+        _put_rich(texts)
+        return
     for line in texts:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         put("  ".join(cells).rstrip())
 
 
-def _put_rich(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
+def _fits(headings: Sequence[str], widths: Sequence[int]) -> bool:
+    """Say whether a terminal has room for the table with its long columns folded."""
+    needed = (
+        GAP + (min(width, FOLDED_WIDTH) if heading in LONG else width)
+        for heading, width in zip(headings, widths, strict=True)
+    )
+    return sum(needed) <= shutil.get_terminal_size().columns
+
+
+def _put_rich(texts: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in texts[0]:
+        table.add_column(heading, overflow="fold", no_wrap=heading not in LONG)
+    for row in texts[1:]:
         # Text, since a cell must never be read as markup.
-        table.add_row(*(Text(_text(cell), style=STYLES.get(str(cell), "")) for cell in row))
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     Console().print(table)
 
+
+GAP = 3  # between two columns
+FOLDED_WIDTH = 20
+LONG = frozenset({"path", "name", "reason", "error", "detail", "finding"})
+"""The columns that are folded where a terminal is too narrow for all."""
 
 STYLES = {
     **dict.fromkeys(("processed", "succeeded", "ok"), "green"),

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ds_flow.console import printable, put, put_table
+from ds_flow.console import Cell, printable, put, put_table
 
 Document = Mapping[str, Any]
 
@@ -48,19 +48,25 @@ def _advice(status: Document, dead: Iterable[str]) -> Iterator[str]:
 
 def put_files(files: Iterable[Document]) -> None:
     """One line a version."""
-    names = ("path", "version", "state", "size_bytes", "run_id", "seen_at", "reason")
+    names = ("path", "version", "state", "size_bytes", "run_id", "reason")
     put_table(names, ([file[name] for name in names] for file in files))
 
 
 def put_runs(runs: Iterable[Document]) -> None:
     """One line a run."""
-    names = ("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at")
-    headings = (*names, "inputs", "outputs", "error")
-    rows = (
-        [*(run[name] for name in names), len(run["inputs"]), len(run["outputs"]), run["error"]]
-        for run in runs
-    )
-    put_table(headings, rows)
+    headings = ("run_id", "batch", "state", "trigger", "started_at", "inputs", "outputs", "error")
+    put_table(headings, map(_run_row, runs))
+
+
+def _run_row(run: Document) -> list[Cell]:
+    batch = f"{run['batch']}/{run['attempt']}"
+    first = [run["run_id"], batch, run["state"], run["trigger"], _moment(run["started_at"])]
+    return [*first, len(run["inputs"]), len(run["outputs"]), run["error"]]
+
+
+def _moment(at: str) -> str:
+    """Shorten a time in UTC to whole seconds, in one word."""
+    return f"{at[:19]}Z"
 
 
 def put_run(run: Document) -> None:
@@ -109,7 +115,8 @@ def put_explanation(explanation: Document) -> None:
         put(f"next: {printable(explanation['next'])}")
     if explanation["events"]:
         put()
-        put_table(("at", "kind", "detail"), (event.values() for event in explanation["events"]))
+        rows = ([_moment(one["at"]), one["kind"], one["detail"]] for one in explanation["events"])
+        put_table(("at", "kind", "detail"), rows)
 
 
 def put_manifests(manifests: Iterable[Document]) -> None:
@@ -119,7 +126,9 @@ def put_manifests(manifests: Iterable[Document]) -> None:
         headings,
         (
             [
-                *(one[name] for name in headings[:3]),
+                one["run_id"],
+                _moment(one["published_at"]),
+                one["trigger"],
                 len(one["inputs"]),
                 sum(item["rows"] for item in one["inputs"]),
                 len(one["outputs"]),

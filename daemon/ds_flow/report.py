@@ -5,7 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,12 @@ def age_s(changed_ns: int, now: datetime) -> float:
 # --------------------------------------------------------------------------- files and runs
 
 
+FILE_KEYS = tuple(key.name for key in fields(FileRow) if key.name != "id")
+
+
 def file(row: FileRow) -> Document:
     """One version of one file."""
-    document = asdict(row)
-    del document["id"]
-    return document
+    return {name: getattr(row, name) for name in FILE_KEYS}
 
 
 def runs(
