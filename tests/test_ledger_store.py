@@ -184,11 +184,11 @@ for path in sys.argv[2:]:
     ledger.admit([settled(sys.argv[1], "1")], NOON)
     ledger.close()
 """
-OPENERS = 4
+OPENERS, ROUNDS = 4, 30
 
 
 def test_processes_that_open_a_new_ledger_together_all_work(tmp_path: Path) -> None:
-    ledgers = [tmp_path / f"{number}.db" for number in range(10)]
+    ledgers = [tmp_path / f"{number}.db" for number in range(ROUNDS)]
     openers = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN_AND_ADMIT, str(number), *map(str, ledgers)],
@@ -211,4 +211,4 @@ def test_processes_that_open_a_new_ledger_together_all_work(tmp_path: Path) -> N
                 opener.stdin.flush()
 
     assert [opener.communicate(timeout=60)[1] for opener in openers] == [""] * OPENERS
-    assert [answer(path, "SELECT count(*) FROM file") for path in ledgers] == [OPENERS] * 10
+    assert [answer(path, "SELECT count(*) FROM file") for path in ledgers] == [OPENERS] * ROUNDS

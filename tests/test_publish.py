@@ -1,6 +1,7 @@
 """Publishing: all of a batch's outputs, once, whatever happens in between."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from samples import BATCH, manifest, read
 
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.model import Manifest
-from ds_flow.publish import AlreadyCommittedError, publish, published, recover
+from ds_flow.publish import AlreadyCommittedError, publish, publish_lock, published, recover
 from ds_flow.workdir import link_new, part_name, remove, work_dirs
 
 
@@ -274,6 +275,12 @@ def test_two_runs_that_publish_together_commit_once(out: Path) -> None:
     assert visible(out) in (whole("17"), whole("18"))
 
 
+def test_the_lock_of_publishing_has_one_holder(out: Path) -> None:
+    lock = out / ".work" / "publish.lock"
+    with publish_lock(out), lock.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 # --------------------------------------------------------------------------- links
 
 
@@ -285,6 +292,17 @@ def test_a_name_taken_by_another_file_is_refused(tmp_path: Path) -> None:
         link_new(tmp_path / "a", tmp_path / "b")
 
     assert (tmp_path / "b").read_text() == "b"
+
+
+def test_a_copy_takes_no_name_either(out: Path) -> None:
+    work = make_work(out)
+    (out / "taken").write_text("mine")
+
+    with pytest.raises(FileExistsError):
+        link_new(work / "0.csv", out / "taken")
+
+    assert visible(out) == {"taken"}
+    assert (out / "taken").read_text() == "mine"
 
 
 def test_a_name_that_the_file_has_already_is_right(tmp_path: Path) -> None:
