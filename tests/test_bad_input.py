@@ -134,6 +134,10 @@ def test_what_is_no_file_is_ignored_with_a_reason(mixed: Project, name: str) -> 
 # --------------------------------------------------------------------------- while it is read
 
 
+# So large that a transform gets its first rows while the last ones are not read yet.
+HUGE = "id,gate\nhuge-0,huge\n" + f"huge-1,{'x' * 2**20}\n" * 40
+
+
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Files that are copied over while a transform holds them, and some that change before that."""
@@ -141,7 +145,9 @@ def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made.drop("student_plain.csv", table("plain"))
     made.drop("student_same.csv", table("same", gate="same"))
     made.drop("student_other.csv", table("before", gate="other"))
+    made.drop("student_huge.csv", HUGE)
     copied = {
+        made.gate("huge"): ("student_huge.csv", table("small", gate="huge")),
         made.gate("same"): ("student_same.csv", table("same", gate="same")),
         made.gate("other"): ("student_other.csv", table("after", gate="other")),
     }
@@ -194,6 +200,12 @@ def test_of_a_file_copied_over_once_it_was_read_both_contents_are_published(
     assert reading.states("student_other.csv") == [FileState.PROCESSED, FileState.PROCESSED]
 
 
+def test_of_a_file_copied_over_half_read_only_the_new_content_is_published(
+    reading: Project,
+) -> None:
+    assert reading.states("student_huge.csv") == [FileState.SUPERSEDED, FileState.PROCESSED]
+
+
 def test_of_a_file_replaced_while_it_waited_only_the_new_content_is_published(
     reading: Project,
 ) -> None:
@@ -208,7 +220,7 @@ def test_a_file_gone_before_it_was_read_is_processed_once_it_is_seen_again(
 
 
 def test_whatever_changed_while_it_was_read_every_row_is_published_once(reading: Project) -> None:
-    names = ("plain", "same", "before", "after", "newer", "gone")
+    names = ("plain", "small", "same", "before", "after", "newer", "gone")
     assert reading.published_ids() == sorted(row for name in names for row in ids(name))
     assert (reading.strays(), reading.leftovers()) == (set(), [])
 
