@@ -14,7 +14,9 @@ from pathlib import Path
 
 from ds_flow import scan, settings, workdir
 from ds_flow.errors import DsFlowError, RequestError
-from ds_flow.model import Plan, PlannedFile, Trigger, is_hostile, unescape
+from ds_flow.model import Trigger
+from ds_flow.names import is_hostile, unescape
+from ds_flow.plan import Plan, PlannedFile
 from ds_flow.workdir import ATTEMPT_MARK
 
 

@@ -22,8 +22,12 @@ import pyarrow as pa
 from csvrecords import TableError
 from csvtable import Source, TableWriter, UnreadableError, Written, read_tables, to_frame, to_text
 from ds_flow.errors import DsFlowError, InputError, SettingsError
-from ds_flow.model import Plan, PlannedFile, Rejected, Stat, output_stems, unescape
-from ds_flow.workdir import LASTING, Result, Results, input_path, read_plan
+from ds_flow.manifest import Rejected
+from ds_flow.model import Stat
+from ds_flow.names import output_stems, unescape
+from ds_flow.plan import Plan, PlannedFile
+from ds_flow.results import LASTING, Result, Results
+from ds_flow.workdir import input_path, read_plan
 
 APPENDED = ("processed_at", "source_file", "tag")
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

@@ -3,32 +3,21 @@
 import hashlib
 import json
 import os
-import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ds_flow import CHECKOUT, workdir
+from ds_flow import CHECKOUT, durable, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
-from ds_flow.dispatch.rounds import rounds_in
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
 from ds_flow.logs import mask
-from ds_flow.model import (
-    FailureClass,
-    Input,
-    Manifest,
-    Output,
-    Plan,
-    Rejected,
-    cut_shards,
-    output_stems,
-)
-from ds_flow.publish import publish
-from ds_flow.workdir import Result, Results
+from ds_flow.manifest import Rejected
+from ds_flow.model import FailureClass
+from ds_flow.names import output_stems
+from ds_flow.plan import Plan, cut_shards
+from ds_flow.results import Result, Results
 
 FLOWS = Path(__file__).resolve().parent
 APPENDED = 3  # processed_at, source_file, tag: an output's last columns
@@ -50,7 +39,7 @@ def told(work: Path) -> Iterator[None]:
             text = (
                 str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
             )
-            workdir.write_word(workdir.attempt_dir(work, attempt) / "error", mask(text, secrets()))
+            durable.write_word(workdir.attempt_dir(work, attempt) / "error", mask(text, secrets()))
         raise
 
 
@@ -302,114 +291,3 @@ def _failed(work: Path, part: str, outcome: Outcome) -> DispatchError:
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
     last = f": {printed[-1]}" if printed else ""
     return DispatchError(f"job {outcome.round}[{outcome.index}]: {outcome.reason}{last}")
-
-
-# --------------------------------------------------------------------------- end
-
-
-def finish(
-    work: Path,
-    *,
-    flow: str,
-    run_id: str,
-    started_at: str,
-    combined: Path | None,
-    analysis: Mapping[str, Any] | None,
-) -> Manifest:
-    """Publish and commit; the manifest."""
-    plan = workdir.read_plan(work)
-    good, bad = verdicts(work)
-    stems = output_stems(file.path for file in plan.files)
-    folder = workdir.results_for(work, plan.options).folder
-    sources = {f"processed_{stems[item.path]}_{run_id}.csv": folder / item.output for item in good}
-    outputs = [_output(name, item) for name, item in zip(sources, good, strict=True)]
-    if combined is not None:
-        name = f"final_combined_{run_id}.csv"
-        sources[name] = combined
-        outputs.append(_combined_output(name, combined, sum(item.rows for item in good)))
-    attempt = workdir.own_attempt(work)
-    manifest = Manifest(
-        schema=1,
-        project=plan.options.project_name,
-        run_id=run_id,
-        pathspec=f"{flow}/{run_id}",
-        flow=flow,
-        batch=plan.batch,
-        trigger=plan.trigger,
-        attempt=attempt,
-        attempts=tuple(_attempts(work)),
-        tag=plan.options.tag,
-        host=socket.gethostname(),
-        user=os.environ.get("METAFLOW_USER", ""),
-        started_at=started_at,
-        published_at=now(),
-        code_fingerprint=workdir.code_fingerprint(plan.options),
-        git_commit=workdir.git_commit(),
-        settings_fingerprint=workdir.settings_fingerprint(plan.options),
-        inputs=tuple(_input(item) for item in good),
-        outputs=tuple(outputs),
-        rejected=tuple(bad),
-        jobs=tuple(_jobs(work, plan)),
-        analysis=analysis,
-    )
-    publish(work, manifest, sources, Path(plan.options.output_dir))
-    return manifest
-
-
-def now() -> str:
-    """Give the present time as manifests have it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _input(item: Result) -> Input:
-    return Input(
-        path=item.path,
-        version=item.version,
-        sha256=item.sha256,
-        bytes=item.bytes,
-        rows=item.rows,
-        columns=len(item.columns) - APPENDED,
-    )
-
-
-def _output(name: str, item: Result) -> Output:
-    return Output(
-        name=name,
-        source=item.path,
-        sha256=item.output_sha256,
-        bytes=item.output_bytes,
-        rows=item.rows,
-    )
-
-
-def _combined_output(name: str, path: Path, rows: int) -> Output:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Output(name=name, source="", sha256=sha256, bytes=path.stat().st_size, rows=rows)
-
-
-def _attempts(work: Path) -> Iterator[dict[str, Any]]:
-    for folder in sorted((work / "attempts").iterdir(), key=lambda path: int(path.name)):
-        yield {
-            "attempt": int(folder.name),
-            "run_id": workdir.read_word(folder / "run_id"),
-            "exit_code": workdir.read_word(folder / "exit_code"),
-            "error": workdir.read_word(folder / "error"),
-        }
-
-
-def _jobs(work: Path, plan: Plan) -> Iterator[dict[str, Any]]:
-    for part in sorted((work / "jobs").iterdir()):
-        stage = "combine" if part.name == "align" else part.name.partition("-")[0]
-        backend = plan.options.stages[stage].executor
-        for batch_round in rounds_in(part):
-            for outcome in batch_round.verdict() or ():
-                job = batch_round.jobs[outcome.index - 1]
-                yield {
-                    "stage": stage,
-                    "backend": backend,
-                    **asdict(outcome),
-                    "cpus": job.cpus,
-                    "memory_mb": job.memory_mb,
-                    "limit_minutes": job.limit_minutes,
-                }

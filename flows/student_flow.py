@@ -31,6 +31,7 @@ if __name__ == "__main__":
 
 from metaflow import FlowSpec, Parameter, current, step  # noqa: E402
 
+import finishing  # noqa: E402
 import stages  # noqa: E402
 
 
@@ -43,7 +44,7 @@ class StudentDataFlow(FlowSpec):
     @step
     def start(self) -> None:
         """Plan: shards of files, in as many groups as there are usable cores."""
-        self.started_at = stages.now()
+        self.started_at = finishing.now()
         self.work = stages.work_dir(self.output_dir, self.batch)
         with stages.told(self.work):
             self.groups = stages.begin(self.work, current.run_id)
@@ -75,14 +76,14 @@ class StudentDataFlow(FlowSpec):
     def end(self) -> None:
         """Publish under the Run ID and commit; a batch that another run published stays its own."""
         with stages.told(self.work):
-            stages.finish(
-                self.work,
+            run = finishing.Run(
                 flow=current.flow_name,
                 run_id=current.run_id,
                 started_at=self.started_at,
                 combined=self.combined,
                 analysis=self.analysis,
             )
+            finishing.finish(self.work, run)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,9 @@ from typing import Any
 
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
-from ds_flow.model import (
-    Cause,
-    Input,
-    Manifest,
-    Output,
-    Rejected,
-    Settled,
-    Sighting,
-    Trigger,
-    escape,
-)
+from ds_flow.manifest import Input, Manifest, Output, Rejected
+from ds_flow.model import Cause, Settled, Sighting, Trigger
+from ds_flow.names import escape
 from ds_flow.scan import stat_of
 from ds_flow.settings import Settings, load
 

@@ -7,12 +7,7 @@ from samples import BATCH, settled
 
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
-from ds_flow.model import (
-    Cause,
-    FileState,
-    RunState,
-    Trigger,
-)
+from ds_flow.model import Cause, FileState, RunState, Trigger
 from ds_flow.retrying import Dead, RetryAt
 
 PATH = "data/a.csv"

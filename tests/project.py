@@ -19,7 +19,8 @@ import yaml
 
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import Reading, RunRow
-from ds_flow.model import FileState, Manifest, RunState
+from ds_flow.manifest import Manifest
+from ds_flow.model import FileState, RunState
 from ds_flow.publish import published
 from ds_flow.workdir import ATTEMPT_MARK, read_manifest
 

@@ -6,17 +6,9 @@ from dataclasses import replace
 
 from clock import NOON
 
-from ds_flow.model import (
-    Cause,
-    Input,
-    Manifest,
-    Output,
-    PlannedFile,
-    Rejected,
-    Settled,
-    Sighting,
-    Stat,
-)
+from ds_flow.manifest import Input, Manifest, Output, Rejected
+from ds_flow.model import Cause, Settled, Sighting, Stat
+from ds_flow.plan import PlannedFile
 
 BATCH, OTHER_BATCH = "0123456789", "abcdef0123"
 

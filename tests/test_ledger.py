@@ -26,12 +26,7 @@ from samples import BATCH, OTHER_BATCH, manifest, read, rejected, settled, sha25
 
 from ds_flow.errors import LedgerError
 from ds_flow.ledger import Ledger
-from ds_flow.model import (
-    BatchState,
-    Cause,
-    RunState,
-    Trigger,
-)
+from ds_flow.model import BatchState, Cause, RunState, Trigger
 from ds_flow.retrying import RetryAt
 
 # --------------------------------------------------------------------------- admit

@@ -12,15 +12,7 @@ from samples import BATCH, manifest
 
 from ds_flow.errors import LedgerError, RequestError
 from ds_flow.ledger import Ledger
-from ds_flow.model import (
-    BATCH_MOVES,
-    FILE_MOVES,
-    RUN_MOVES,
-    BatchState,
-    Cause,
-    FileState,
-    RunState,
-)
+from ds_flow.model import BATCH_MOVES, FILE_MOVES, RUN_MOVES, BatchState, Cause, FileState, RunState
 from ds_flow.retrying import RetryAt
 
 State = TypeVar("State")

@@ -19,11 +19,7 @@ from samples import BATCH, OTHER_BATCH, manifest, read, rejected, sha256
 
 from ds_flow.errors import LedgerError, RequestError
 from ds_flow.ledger import Ledger
-from ds_flow.model import (
-    BatchState,
-    Cause,
-    RunState,
-)
+from ds_flow.model import BatchState, Cause, RunState
 from ds_flow.retrying import RetryAt
 
 # --------------------------------------------------------------------------- wishes

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from samples import manifest, planned, read, rejected
 
+from ds_flow.manifest import Manifest
 from ds_flow.model import (
     BATCH_MOVES,
     ENDED_RUNS,
@@ -17,18 +18,11 @@ from ds_flow.model import (
     BatchState,
     Cause,
     FileState,
-    Manifest,
-    Options,
-    Plan,
     RunState,
-    StageOptions,
     Stat,
-    cut_shards,
-    escape,
-    is_hostile,
-    output_stems,
-    unescape,
 )
+from ds_flow.names import escape, is_hostile, output_stems, unescape
+from ds_flow.plan import Options, Plan, StageOptions, cut_shards
 
 # What `os.fsdecode` can give: any bytes but "/" and NUL.
 raw_names = st.binary(min_size=1, max_size=12).map(

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 import process
 from ds_flow import CHECKOUT
-from ds_flow.model import Options, Plan, PlannedFile, Rejected, output_stems
-from ds_flow.workdir import Result, Results, create
+from ds_flow.manifest import Rejected
+from ds_flow.names import output_stems
+from ds_flow.plan import Options, Plan, PlannedFile
+from ds_flow.results import Result, Results
+from ds_flow.workdir import create
 
 SCRIPT = CHECKOUT / "flows" / "process.py"
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))

@@ -16,10 +16,11 @@ import pytest
 from crash import lives_through
 from samples import BATCH, manifest, read
 
+from ds_flow.durable import link_new, part_name
 from ds_flow.errors import DispatchError, LedgerError
-from ds_flow.model import Manifest
+from ds_flow.manifest import Manifest
 from ds_flow.publish import AlreadyCommittedError, publish, publish_lock, published, recover
-from ds_flow.workdir import link_new, part_name, remove, work_dirs
+from ds_flow.workdir import remove, work_dirs
 
 
 @pytest.fixture(params=["links", "copies"])

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from clock import NOON
-from samples import BATCH, OTHER_BATCH, manifest, read, rejected, settled
+from samples import BATCH, OTHER_BATCH, manifest, read, rejected, settled, sha256
 
 from ds_flow import recovery, workdir
 from ds_flow.ledger import Ledger
-from ds_flow.model import BatchState, Cause, FileState, Manifest, RunState, Trigger
+from ds_flow.manifest import Manifest
+from ds_flow.model import BatchState, Cause, FileState, RunState, Trigger
+from ds_flow.plan import Options, Plan, PlannedFile
 from ds_flow.publish import publish
 from ds_flow.retrying import Dead, RetryAt
 
@@ -197,3 +199,44 @@ def test_the_work_of_a_batch_is_kept_while_anybody_may_need_it(
     recovery.undo_uncommitted(ledger, out)
 
     assert work.exists() == is_kept
+
+
+# --------------------------------------------------------------------------- uncommitted batches
+
+
+def planned_work(out: Path, trigger: Trigger) -> Path:
+    """A work directory of one planned file and one attempt, not committed."""
+    file = PlannedFile(path=PATH, version=3, sha256=sha256("1"), size_bytes=1)
+    options = Options(project_name="test", root="/", output_dir=str(out), log_dir=str(out))
+    made = Plan(batch=BATCH, trigger=trigger, formed_at="", files=(file,), options=options)
+    work = workdir.create(out, made)
+    workdir.new_attempt(work)
+    return work
+
+
+def test_a_batch_that_only_its_work_directory_knows_is_taken_up_with_its_last_attempt(
+    ledger: Ledger, out: Path
+) -> None:
+    planned_work(out, Trigger.ARRIVAL)
+
+    assert recovery.adopt(ledger, out, NOON) == 1
+    assert recovery.adopt(ledger, out, NOON) == 0
+
+    (run,) = ledger.read.live_runs()
+    assert (run.batch, run.attempt, run.state) == (BATCH, 1, RunState.STARTING)
+    (version,) = ledger.read.versions(PATH)
+    assert (version.version, version.state, version.batch) == (3, FileState.BATCHED, BATCH)
+    assert ledger.admit([settled(PATH, "1")], NOON) == [(PATH, FileState.BATCHED)]
+
+
+def test_a_batch_by_hand_is_left_to_its_person(ledger: Ledger, out: Path) -> None:
+    planned_work(out, Trigger.MANUAL)
+
+    assert recovery.adopt(ledger, out, NOON) == 0
+    assert ledger.read.batch(BATCH) is None
+
+
+def test_a_broken_plan_is_named_and_passed_over(ledger: Ledger, out: Path) -> None:
+    (planned_work(out, Trigger.ARRIVAL) / "batch.json").write_text("{")
+
+    assert recovery.adopt(ledger, out, NOON) == 0

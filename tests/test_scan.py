@@ -9,7 +9,7 @@ import pytest
 from rights import no_rights, public_folder
 
 from ds_flow.errors import DispatchError
-from ds_flow.model import unescape
+from ds_flow.names import unescape
 from ds_flow.scan import Look, Pattern, look, sight
 
 Find = Callable[[str], Look]

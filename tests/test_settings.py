@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
-from ds_flow.settings import CHECKOUT, Settings, effective, find, load, schema
+from ds_flow.settings import Settings, effective, find, load, schema
 from ds_flow.settings.keys import Compute, Keys, Stage
 from ds_flow.settings.patterns import example, matches
 

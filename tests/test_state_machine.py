@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from samples import manifest, read, rejected, sha256
 
-from ds_flow import workdir
+from ds_flow import durable, workdir
 from ds_flow.engine import Engine
 from ds_flow.errors import RequestError
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
-from ds_flow.model import BatchState, Cause, FileState, Manifest, PlannedFile
+from ds_flow.manifest import Manifest
+from ds_flow.model import BatchState, Cause, FileState
+from ds_flow.plan import PlannedFile
 from ds_flow.publish import publish, published
 from ds_flow.runs import Life, Runs
 from ds_flow.scan import Pattern
@@ -83,14 +85,14 @@ class PretendedRuns(Runs):
     def end(self, mark: str, exit_code: str | None) -> None:
         folder = self.alive.pop(mark)
         if exit_code is not None:
-            workdir.write_word(folder / "exit_code", exit_code)
+            durable.write_word(folder / "exit_code", exit_code)
 
     def publish(self, mark: str, dies_at: int | None = None) -> None:
         """Do a run's work on the files that are there now."""
         folder = self.alive[mark]
         work = folder.parent.parent
-        run_id = workdir.read_word(folder / "run_id") or str(next(self.run_ids))
-        workdir.write_word(folder / "run_id", run_id)
+        run_id = durable.read_word(folder / "run_id") or str(next(self.run_ids))
+        durable.write_word(folder / "run_id", run_id)
         made, sources = self._work(work, run_id, int(folder.name))
         if dies_at is None:
             publish(work, made, sources, self.root / "out")

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from samples import BATCH, planned, rejected, sha256
 
-from ds_flow import workdir
+from ds_flow import durable, workdir
 from ds_flow.errors import DispatchError, LedgerError
-from ds_flow.model import Cause, Options, Plan, StageOptions
-from ds_flow.workdir import ATTEMPT_MARK, Result, Results
+from ds_flow.model import Cause
+from ds_flow.plan import Options, Plan, StageOptions
+from ds_flow.results import Result, Results
+from ds_flow.workdir import ATTEMPT_MARK
 
 OPTIONS = Options(
     project_name="sample",
@@ -82,30 +84,30 @@ def test_a_folder_without_a_plan_is_no_work_directory(tmp_path: Path) -> None:
 
 def test_a_json_file_is_replaced_whole_and_leaves_no_part(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    workdir.write_json(path, {"a": 1})
-    workdir.write_json(path, {"é": [2]})
+    durable.write_json(path, {"a": 1})
+    durable.write_json(path, {"é": [2]})
 
-    assert workdir.read_json(path) == {"é": [2]}
+    assert durable.read_json(path) == {"é": [2]}
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208 - hidden ones, too
 
 
 def test_what_cannot_be_written_as_json_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    workdir.write_json(path, {"a": 1})
+    durable.write_json(path, {"a": 1})
 
     with pytest.raises(TypeError):
-        workdir.write_json(path, {"a": object()})
+        durable.write_json(path, {"a": object()})
 
-    assert workdir.read_json(path) == {"a": 1}
+    assert durable.read_json(path) == {"a": 1}
 
 
 def test_a_word_is_none_until_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "exit_code"
-    assert workdir.read_word(path) is None
+    assert durable.read_word(path) is None
     path.touch()
-    assert workdir.read_word(path) is None
-    workdir.write_word(path, "0")
-    assert workdir.read_word(path) == "0"
+    assert durable.read_word(path) is None
+    durable.write_word(path, "0")
+    assert durable.read_word(path) == "0"
 
 
 # --------------------------------------------------------------------------- attempts
@@ -136,7 +138,7 @@ def test_a_named_attempt_s_log_carries_the_run_id(work: Path, tmp_path: Path) ->
     workdir.name_attempt(work, number, "17", tmp_path)
 
     assert (tmp_path / "run_17.log").read_text() == "printed"
-    assert workdir.read_word(work / "attempts/1/run_id") == "17"
+    assert durable.read_word(work / "attempts/1/run_id") == "17"
 
 
 def test_progress_moves_with_results_and_jobs(work: Path) -> None:

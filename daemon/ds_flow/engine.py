@@ -59,6 +59,7 @@ class Engine:
         recovery.admit_commits(self.ledger, output_dir, now)
         if count := recovery.rebuild(self.ledger, output_dir, now):
             log.warning("ledger.rebuilt", extra={"runs": count})
+        recovery.adopt(self.ledger, output_dir, now)
         recovery.undo_uncommitted(self.ledger, output_dir)
         self.admission.known = self.ledger.read.known()
 

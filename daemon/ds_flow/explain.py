@@ -12,7 +12,8 @@ from ds_flow import scan
 from ds_flow.inbox import is_open_for_writing
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
-from ds_flow.model import BatchState, Cause, FileState, Stat, escape
+from ds_flow.model import BatchState, Cause, FileState, Stat
+from ds_flow.names import escape
 from ds_flow.settings import Settings, patterns
 from ds_flow.typed import Place
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow import recovery, workdir
+from ds_flow import durable, recovery, workdir
 from ds_flow.errors import DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
-from ds_flow.model import Clock, Plan, RunState
+from ds_flow.model import Clock, RunState
+from ds_flow.plan import Plan
 from ds_flow.publish import recover
 from ds_flow.retrying import Dead, Ended, Policy, RetryAt, after
 from ds_flow.runs import Life, Runs
@@ -101,7 +102,7 @@ class Following:
 
     def _learn_run_id(self, run: RunRow, work: Path) -> int:
         folder = workdir.attempt_dir(work, run.attempt)
-        run_id = None if run.run_id else workdir.read_word(folder / "run_id")
+        run_id = None if run.run_id else durable.read_word(folder / "run_id")
         if run_id is None:
             return 0
         self.ledger.name_run(run.batch, run.attempt, run_id, self.clock.now())
@@ -171,10 +172,10 @@ def _is_over(progress: Progress, now_s: float) -> bool:
 def _verdict(run: RunRow, work: Path) -> tuple[RunState, str]:
     """How a run ended that is dead and committed nothing, and why."""
     folder = workdir.attempt_dir(work, run.attempt)
-    said = workdir.read_word(folder / "error") or ""
+    said = durable.read_word(folder / "error") or ""
     if run.ending is not None:
         return run.ending, run.error
-    word = workdir.read_word(folder / "exit_code")
+    word = durable.read_word(folder / "exit_code")
     if word is None:
         return RunState.LOST, "its processes ended without an exit code"
     if int(word) in KILLED_EXIT_CODES:

@@ -23,8 +23,9 @@ from watchdog.observers import Observer
 
 from ds_flow import scan
 from ds_flow.errors import DispatchError
-from ds_flow.model import Arrival, Cause, Settled, Sighting, is_hostile, unescape
+from ds_flow.model import Arrival, Cause, Settled, Sighting
 from ds_flow.mounts import fs_type, is_network
+from ds_flow.names import is_hostile, unescape
 from ds_flow.scan import Look, Pattern, stat_of
 from ds_flow.wake import Wake
 

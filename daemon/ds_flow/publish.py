@@ -7,19 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from ds_flow.durable import link_new, part_name, read_json, sync_dir, sync_file, write_json
 from ds_flow.errors import DispatchError, LedgerError
-from ds_flow.model import Manifest
-from ds_flow.workdir import (
-    attempt_dir,
-    link_new,
-    part_name,
-    read_json,
-    read_manifest,
-    sync_dir,
-    sync_file,
-    work_root,
-    write_json,
-)
+from ds_flow.manifest import Manifest
+from ds_flow.workdir import attempt_dir, read_manifest, work_root
 
 SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
 

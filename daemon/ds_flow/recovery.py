@@ -7,7 +7,7 @@ from pathlib import Path
 from ds_flow import workdir
 from ds_flow.errors import DsFlowError
 from ds_flow.ledger import Ledger
-from ds_flow.model import BatchState
+from ds_flow.model import BatchState, Trigger
 from ds_flow.publish import manifest_name, published, recover
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,27 @@ def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
                 count += ledger.record(manifest, now)
         except DsFlowError as error:
             log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
+    return count
+
+
+def adopt(ledger: Ledger, output_dir: Path, now: datetime) -> int:
+    """Take up the uncommitted batches that a lost ledger knew; how many.
+
+    Their runs may be alive. A run by hand is its person's, not ours.
+    """
+    count = 0
+    for work in workdir.work_dirs(output_dir):
+        if ledger.read.batch(work.name) is not None or (work / "committed.json").exists():
+            continue
+        try:
+            plan = workdir.read_plan(work)
+        except DsFlowError as error:
+            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+            continue
+        if plan.trigger != Trigger.MANUAL:
+            ledger.adopt(plan, max(1, workdir.last_attempt(work)), now)
+            log.warning("batch.running", extra={"batch": work.name, "why": "the ledger was lost"})
+            count += 1
     return count
 
 

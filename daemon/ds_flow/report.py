@@ -12,13 +12,14 @@ from typing import Any
 
 from ds_flow import recovery, scan
 from ds_flow.console import counted
+from ds_flow.durable import read_json
 from ds_flow.errors import DispatchError, DsFlowError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, RunRow
 from ds_flow.model import RunState, Sighting
 from ds_flow.publish import manifest_name, published
 from ds_flow.settings import Settings
-from ds_flow.workdir import read_json, read_manifest
+from ds_flow.workdir import read_manifest
 
 Document = dict[str, Any]
 """One JSON object. Keys may be added, never changed."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from ds_flow.errors import DispatchError
-from ds_flow.model import Sighting, Stat, escape
+from ds_flow.model import Sighting, Stat
+from ds_flow.names import escape
 from ds_flow.settings.patterns import TEMPORARY, matches, split
 
 TWICE = ("**", "**")  # no more than once

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import select
 import signal
 import socket
 import time
@@ -24,6 +25,8 @@ from ds_flow.wake import Wake
 from ds_flow.workdir import work_root
 
 log = logging.getLogger(__name__)
+
+ASKING_SECONDS = 0.5
 
 WAKE_SIGNAL = signal.SIGUSR1  # what the CLI sends after recording a wish
 
@@ -65,7 +68,7 @@ def _lock(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(descriptor)
     except BlockingIOError:
         pid = os.read(descriptor, 20).decode().strip()
         os.close(descriptor)
@@ -73,6 +76,20 @@ def _lock(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _take(descriptor: int) -> None:
+    """Take a lock at once, or within a second: one that only asks for the pid holds it briefly."""
+    end_s = time.monotonic() + ASKING_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                raise
+            select.select([], [], [], 0.05)
+        else:
+            return
 
 
 def running_pid(chosen: Settings) -> int | None:

@@ -10,13 +10,14 @@ from threading import Event
 from typing import BinaryIO
 
 from ds_flow.console import printable
+from ds_flow.durable import read_word
 from ds_flow.errors import RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import RunRow
 from ds_flow.runs import processes
 from ds_flow.settings import Settings
 from ds_flow.typed import find_run, run_log
-from ds_flow.workdir import read_word, work_root
+from ds_flow.workdir import work_root
 
 PIECE_BYTES = 2**16
 POLL_SECONDS = 0.2

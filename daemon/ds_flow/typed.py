@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ds_flow.durable import read_word
 from ds_flow.errors import RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import RunRow
-from ds_flow.model import escape, unescape
+from ds_flow.names import escape, unescape
 from ds_flow.settings import Settings
-from ds_flow.workdir import attempt_dir, attempt_log, read_word, work_root
+from ds_flow.workdir import attempt_dir, attempt_log, work_root
 
 
 @dataclass(frozen=True, slots=True)

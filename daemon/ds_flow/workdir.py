@@ -6,60 +6,21 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 from ds_flow import CHECKOUT
+from ds_flow.durable import read_json, sync_dir, write_json, write_word
 from ds_flow.errors import DispatchError, LedgerError
-from ds_flow.model import Manifest, Options, Plan, Rejected, unescape
+from ds_flow.manifest import Manifest
+from ds_flow.names import unescape
+from ds_flow.plan import Options, Plan
+from ds_flow.results import ASIDE, Results
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
 """Each process of an attempt carries `<batch>/<n>` in this environment variable."""
 
 TRASH = ".trash-"  # a work directory on its way out; nothing reads it any more
-
-
-# --------------------------------------------------------------------------- durable files
-
-
-def sync_dir(folder: Path) -> None:
-    """Make the names in a directory survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Make a file's bytes survive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Put a whole JSON file in place, durably: readers see the old one or the new one."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with part.open("x", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_dir(path.parent)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours. Raises LedgerError if it is not JSON, FileNotFoundError if gone."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise LedgerError(f"{path}: not JSON: {error}") from error
 
 
 # --------------------------------------------------------------------------- the plan
@@ -157,21 +118,6 @@ def new_attempt(work: Path) -> int:
     return number
 
 
-def read_word(path: Path) -> str | None:
-    """Read a one-word file (run_id, exit_code); None while it is missing or still empty."""
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
-
-
-def write_word(path: Path, word: str) -> None:
-    """Put a one-word file in place by one rename."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(f"{word}\n", encoding="utf-8")
-    part.replace(path)
-
-
 def last_attempt(work: Path) -> int:
     """The highest number that an attempt has taken; 0 if none has."""
     return max((int(path.name) for path in (work / "attempts").iterdir()), default=0)
@@ -186,134 +132,6 @@ def progress(work: Path, number: int) -> int:
 def count_results(work: Path) -> int:
     """How many files of a batch have a verdict."""
     return sum(1 for end in (".json", ASIDE) for _ in work.glob(f"results/*/*{end}"))
-
-
-# --------------------------------------------------------------------------- results
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """One input, processed: where its output lies until it is published."""
-
-    path: str
-    version: int | None
-    sha256: str  # of the input bytes that were parsed
-    bytes: int
-    rows: int
-    columns: tuple[str, ...]  # of the output: the data's, then processed_at, source_file, tag
-    output: str  # file name inside the results folder
-    output_sha256: str
-    output_bytes: int
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read what `asdict` wrote."""
-        return cls(**{**row, "columns": tuple(row["columns"])})
-
-
-LASTING = frozenset({"rejected"})
-"""Causes that no later attempt can change; the others are judged again."""
-
-
-ASIDE = ".json.aside"  # no stem with ".json" after it ends so
-
-
-class Results:
-    """The verdicts on a batch's files under one code fingerprint, one JSON file a stem.
-
-    A verdict is put by link(2): of two processes that judge the same file, the first wins and the
-    other's output is dropped.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, stem: str) -> Result | Rejected | None:
-        """The verdict on one file, or None while there is none that still stands."""
-        for name in (f"{stem}.json", f"{stem}{ASIDE}"):
-            try:
-                row = read_json(self.folder / name)
-            except FileNotFoundError:
-                continue
-            if "cause" in row:
-                return Rejected(**row)
-            result = Result.from_json(row)
-            return result if self._is_whole(result) else None
-        return None
-
-    def _is_whole(self, result: Result) -> bool:
-        try:
-            return (self.folder / result.output).stat().st_size == result.output_bytes
-        except FileNotFoundError:
-            return False
-
-    def temporary(self, stem: str) -> Path:
-        """Name a fresh file for an output; it counts only once `put` has named it."""
-        return self.folder / f"{stem}.{secrets.token_hex(4)}.csv"
-
-    def put(self, stem: str, result: Result) -> None:
-        """Record an output; where another process was first, drop this one."""
-        if not self._is_whole(result):
-            raise DispatchError(f"{self.folder / result.output}: not as long as it was written")
-        if self.get(stem) is None:  # nothing there, or the record of an output that is gone
-            (self.folder / f"{stem}.json").unlink(missing_ok=True)
-        if not self._link(stem, asdict(result)):
-            (self.folder / result.output).unlink(missing_ok=True)
-        (self.folder / f"{stem}{ASIDE}").unlink(missing_ok=True)
-
-    def set_aside(self, stem: str, rejected: Rejected) -> None:
-        """Record why a file has no output."""
-        if rejected.cause in LASTING:
-            self._link(stem, asdict(rejected))
-        else:
-            write_json(self.folder / f"{stem}{ASIDE}", asdict(rejected))
-
-    def _link(self, stem: str, row: Mapping[str, Any]) -> bool:
-        part = self.folder / f".{stem[:180]}.{secrets.token_hex(4)}.part"
-        part.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
-        try:
-            link_new(part, self.folder / f"{stem}.json")
-        except FileExistsError:
-            return False
-        finally:
-            part.unlink(missing_ok=True)
-        return True
-
-
-def link_new(source: Path, target: Path) -> None:
-    """Give a file a second name. Raises FileExistsError if the name is taken by another file.
-
-    Where the file system cannot link (FAT, some FUSE and SMB mounts), a durable copy is put there.
-    """
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        if not target.samefile(source):
-            raise
-    except OSError as error:
-        if error.errno not in CANNOT_LINK:
-            raise
-        _copy_new(source, target)
-
-
-CANNOT_LINK = frozenset({1, 18, 31, 38, 95})  # EPERM, EXDEV, EMLINK, ENOSYS, EOPNOTSUPP
-
-
-def part_name(name: str) -> str:
-    """Name the unfinished copy of a file; recovery knows it, too."""
-    return f".{name[:200]}.part"
-
-
-def _copy_new(source: Path, target: Path) -> None:
-    part = target.with_name(part_name(target.name))
-    shutil.copyfile(source, part)
-    sync_file(part)
-    # Not atomic against other writers of this name: callers hold the publish lock or own the name.
-    if target.exists():
-        part.unlink()
-        raise FileExistsError(target)
-    part.rename(target)
 
 
 # --------------------------------------------------------------------------- code

@@ -8,6 +8,7 @@ from ds_flow.errors import LedgerError, RequestError
 from ds_flow.ledger.reading import Reading
 from ds_flow.ledger.recording import Recording
 from ds_flow.ledger.store import Row, Store, text
+from ds_flow.manifest import Manifest
 from ds_flow.model import (
     BATCH_MOVES,
     LIVE_BATCHES,
@@ -15,11 +16,11 @@ from ds_flow.model import (
     BatchState,
     Cause,
     FileState,
-    Manifest,
     RunState,
     Settled,
     Trigger,
 )
+from ds_flow.plan import Plan
 from ds_flow.retrying import Dead, RetryAt
 
 
@@ -222,6 +223,14 @@ class Ledger:
             self._moves.move_file(
                 file, FileState.QUARANTINED, now, cause, f"batch {batch}: {why}", batch=batch
             )
+
+    def adopt(self, plan: Plan, attempt: int, now: datetime) -> None:
+        """Enter a batch that a lost ledger knew, from its plan, with its last attempt as live.
+
+        What became of that attempt is learnt as of any other.
+        """
+        with self._store.transaction():
+            self._moves.adopt(plan, attempt, now)
 
     # ------------------------------------------------------------------ runs
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from ds_flow.batching import Waiting
 from ds_flow.ledger.store import BATCH_ROWS, Row, Store, text
-from ds_flow.model import BatchState, FileState, PlannedFile, RunState, Stat, Trigger
+from ds_flow.model import BatchState, FileState, RunState, Stat, Trigger
+from ds_flow.plan import PlannedFile
 from ds_flow.retrying import Ended
 
 

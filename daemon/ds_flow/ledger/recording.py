@@ -4,6 +4,7 @@ from datetime import datetime
 
 from ds_flow.errors import LedgerError
 from ds_flow.ledger.store import Row, Store, text
+from ds_flow.manifest import Input, Manifest, Rejected
 from ds_flow.model import (
     BATCH_MOVES,
     FILE_MOVES,
@@ -12,11 +13,9 @@ from ds_flow.model import (
     BatchState,
     Cause,
     FileState,
-    Input,
-    Manifest,
-    Rejected,
     RunState,
 )
+from ds_flow.plan import Plan, PlannedFile
 
 
 class Recording:
@@ -154,6 +153,25 @@ class Recording:
         self.note(now, f"run.{state}", batch_id=batch, run=run, detail=error)
         return run
 
+    def adopt(self, plan: Plan, attempt: int, now: datetime) -> None:
+        """Enter a batch and its live run from its plan."""
+        self._store.insert(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at)"
+            " VALUES (?, 'running', ?, ?, ?)",
+            (plan.batch, plan.trigger, plan.formed_at, plan.formed_at),
+        )
+        self.note(now, "batch.running", batch_id=plan.batch, detail="known from its work directory")
+        for item in plan.files:
+            file = self._find_or_enter(item, f"batch {plan.batch}", now)
+            self._store.insert(
+                "INSERT OR IGNORE INTO batch_file (batch_id, file_id) VALUES (?, ?)",
+                (plan.batch, file),
+            )
+            if self.file_state(file) == FileState.WAITING:
+                self.move_file(file, FileState.BATCHED, now, batch=plan.batch)
+        run = self.enter_run(plan.batch, attempt, RunState.STARTING, now)
+        self.note(now, "run.starting", batch_id=plan.batch, run=run, detail=f"attempt {attempt}")
+
     # ------------------------------------------------------------------ a commit
 
     def record(self, manifest: Manifest, now: datetime) -> bool:
@@ -211,18 +229,10 @@ class Recording:
         return run
 
     def _publish_file(self, item: Input, manifest: Manifest, now: datetime) -> int:
-        file = self._find(item.path, item.version, item.sha256)
-        if file is None:
-            file = self.enter_file(
-                path=item.path,
-                version=self._next_version(item.path, item.version),
-                sha256=item.sha256,
-                size_bytes=item.bytes,
-                stat="",
-                state=FileState.WAITING,
-                now=now,
-            )
-            self.note(now, "file.waiting", file_id=file, detail=f"known from run {manifest.run_id}")
+        known = PlannedFile(
+            path=item.path, version=item.version, sha256=item.sha256, size_bytes=item.bytes
+        )
+        file = self._find_or_enter(known, f"run {manifest.run_id}", now)
         if self.file_state(file) != FileState.PROCESSED:
             self.move_file(
                 file,
@@ -240,15 +250,10 @@ class Recording:
         if file is None:
             if item.sha256 is None or cause in UNREAD:
                 return  # by hand, and not read: the inbox will see it
-            file = self.enter_file(
-                path=item.path,
-                version=self._next_version(item.path, item.version),
-                sha256=item.sha256,
-                size_bytes=0,
-                stat="",
-                state=FileState.WAITING,
-                now=now,
+            seen = PlannedFile(
+                path=item.path, version=item.version, sha256=item.sha256, size_bytes=0
             )
+            file = self._find_or_enter(seen, f"run {manifest.run_id}", now)
         if self.file_state(file) not in {FileState.BATCHED, FileState.WAITING}:
             return  # set aside or processed already
         state = FileState.SUPERSEDED if cause == Cause.CHANGED else FileState.QUARANTINED
@@ -288,6 +293,23 @@ class Recording:
             (path, sha256),
         )
         return int(row[0]) if row else None
+
+    def _find_or_enter(self, item: PlannedFile, known_from: str, now: datetime) -> int:
+        """Give a version's id; one that only the disk knows is entered, to be looked at again."""
+        file = self._find(item.path, item.version, item.sha256)
+        if file is not None:
+            return file
+        file = self.enter_file(
+            path=item.path,
+            version=self._next_version(item.path, item.version),
+            sha256=item.sha256,
+            size_bytes=item.size_bytes,
+            stat="",
+            state=FileState.WAITING,
+            now=now,
+        )
+        self.note(now, "file.waiting", file_id=file, detail=f"known from {known_from}")
+        return file
 
     def _next_version(self, path: str, said: int | None) -> int:
         """The number of a version that only a manifest knows: its own, if that still is free."""

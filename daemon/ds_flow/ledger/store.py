@@ -164,6 +164,9 @@ def _translated(path: Path) -> Iterator[None]:
         if getattr(error, "sqlite_errorname", "").startswith(PASSING):
             raise DispatchError(f"ledger {path}: {error}") from error
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
+    except sqlite3.IntegrityError as error:
+        why = "another process was first; look at `ds-flow status`, then try again"
+        raise LedgerError(f"ledger {path}: {error}: {why}") from error
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from ds_flow.model import is_hostile
+from ds_flow.names import is_hostile
 from ds_flow.settings.patterns import TEMPORARY, split
 
 Executor = Literal["local", "lsf", "docker"]

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ds_flow.model import STAGES, Options, StageOptions
+from ds_flow.model import STAGES
+from ds_flow.plan import Options, StageOptions
 from ds_flow.settings import patterns
 from ds_flow.settings.keys import (
     Analyze,

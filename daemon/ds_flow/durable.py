@@ -1,0 +1,97 @@
+"""Files that survive a power loss, and names that nobody else's file can lose."""
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ds_flow.errors import LedgerError
+
+CANNOT_LINK = frozenset({1, 18, 31, 38, 95})  # EPERM, EXDEV, EMLINK, ENOSYS, EOPNOTSUPP
+
+
+def sync_dir(folder: Path) -> None:
+    """Make the names in a directory survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Put a whole JSON file in place, durably: readers see the old one or the new one."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with part.open("x", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_dir(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours. Raises LedgerError if it is not JSON, FileNotFoundError if gone."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise LedgerError(f"{path}: not JSON: {error}") from error
+
+
+def read_word(path: Path) -> str | None:
+    """Read a one-word file (run_id, exit_code); None while it is missing or still empty."""
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def write_word(path: Path, word: str) -> None:
+    """Put a one-word file in place by one rename."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(f"{word}\n", encoding="utf-8")
+    part.replace(path)
+
+
+def link_new(source: Path, target: Path) -> None:
+    """Give a file a second name. Raises FileExistsError if the name is taken by another file.
+
+    Where the file system cannot link (FAT, some FUSE and SMB mounts), a durable copy is put there.
+    """
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        if not target.samefile(source):
+            raise
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+        _copy_new(source, target)
+
+
+def part_name(name: str) -> str:
+    """Name the unfinished copy of a file; recovery knows it, too."""
+    return f".{name[:200]}.part"
+
+
+def _copy_new(source: Path, target: Path) -> None:
+    part = target.with_name(part_name(target.name))
+    shutil.copyfile(source, part)
+    sync_file(part)
+    # Not atomic against other writers of this name: callers hold the publish lock or own the name.
+    if target.exists():
+        part.unlink()
+        raise FileExistsError(target)
+    part.rename(target)

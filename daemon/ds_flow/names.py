@@ -1,0 +1,79 @@
+"""Paths as text, and the names of outputs made from them."""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+STEM_BYTES = 200  # a longer stem is shortened, so that every output name stays under 255 bytes
+
+
+SHORT_STEM_BYTES = 180
+
+
+def escape(raw: str) -> str:
+    r"""Turn a raw path into the text that the ledger, logs and people see.
+
+    A backslash is doubled; control characters and undecodable bytes (surrogate escapes) become
+    `\xNN`. No two raw paths share a text, and `unescape` gives the raw path back.
+    """
+    if raw.isprintable() and "\\" not in raw:
+        return raw
+    return "".join(
+        "\\\\"
+        if char == "\\"
+        else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+        if is_hostile(char)
+        else char
+        for char in raw
+    )
+
+
+def unescape(path: str) -> str:
+    """Give back the raw path that `escape` was given."""
+    if "\\" not in path:
+        return path
+    raw, rest = bytearray(), path.encode()
+    while rest:
+        if rest.startswith(b"\\x"):
+            raw.append(int(rest[2:4], 16))
+            rest = rest[4:]
+        else:
+            raw += rest[:1] if not rest.startswith(b"\\\\") else b"\\"
+            rest = rest[1:] if not rest.startswith(b"\\\\") else rest[2:]
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def is_hostile(text: str) -> bool:
+    """Say whether a name holds control characters or undecodable bytes."""
+    return any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
+
+
+def output_stems(paths: Iterable[str]) -> dict[str, str]:
+    """Give each escaped path of a batch the stem of its output name, unique in the batch.
+
+    The input's own stem; where that is not unique, or over 200 bytes, its first 180 bytes at a
+    character border, "-" and 8 hex digits of the path's SHA-256.
+    """
+    own = {path: _stem(unescape(path)) for path in paths}
+    often = Counter(own.values())
+    short = {
+        path: _short_stem(stem, path)
+        for path, stem in own.items()
+        if often[stem] > 1 or len(stem.encode()) > STEM_BYTES
+    }
+    taken = set(short.values())  # a file may be named like a shortened one
+    return {
+        path: short.get(path) or (_short_stem(stem, path) if stem in taken else stem)
+        for path, stem in own.items()
+    }
+
+
+def _stem(raw: str) -> str:
+    name = raw.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
+
+
+def _short_stem(stem: str, path: str) -> str:
+    start = stem.encode()[:SHORT_STEM_BYTES].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(unescape(path).encode()).hexdigest()[:8]}"

@@ -1,0 +1,97 @@
+"""The plan of a batch: its files and the settings that decide its outputs, frozen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+FILE_COST_BYTES = 2**18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageOptions:
+    """Where and with what one stage's jobs run."""
+
+    executor: str = "local"
+    cpus: int = 1
+    memory_mb: int = 2048
+    limit_minutes: int = 720
+    queue: str = ""
+    image: str = ""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The part of the settings that decides a batch's outputs, frozen for all its attempts."""
+
+    project_name: str
+    root: str
+    output_dir: str  # absolute
+    log_dir: str  # absolute
+    tag: str = ""
+    delimiter: str = "auto"
+    encoding: str = "utf-8"
+    columns: str = "union"
+    transform: str = "transforms:transform"
+    shard_mb: int = 64
+    max_shards: int = 64
+    stages: Mapping[str, StageOptions] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote; raises TypeError or KeyError on any other shape."""
+        stages = {
+            name: StageOptions(**{**stage, "command": tuple(stage["command"])})
+            for name, stage in row["stages"].items()
+        }
+        return cls(**{**row, "stages": stages})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedFile:
+    """One file of a batch. A run by hand knows neither version nor hash beforehand."""
+
+    path: str
+    version: int | None
+    sha256: str | None
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`batch.json`: what a batch is made of; written once, read by every attempt."""
+
+    batch: str
+    trigger: str
+    formed_at: str
+    files: tuple[PlannedFile, ...]
+    options: Options
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; raises TypeError or KeyError on any other shape."""
+        files = tuple(PlannedFile(**planned) for planned in row["files"])
+        return cls(**{**row, "files": files, "options": Options.from_json(row["options"])})
+
+
+def cut_shards(files: Sequence[PlannedFile], options: Options) -> list[list[PlannedFile]]:
+    """Cut a batch's files into shards of about `shard_mb`, in order, at most `max_shards`.
+
+    A file costs its bytes and a quarter of a MiB, since opening and writing a small file costs
+    about as much as reading that.
+    """
+    costs = [item.size_bytes + FILE_COST_BYTES for item in files]
+    size = max(options.shard_mb * 2**20, -(-sum(costs) // options.max_shards))
+    shards: list[list[PlannedFile]] = []
+    room = 0
+    for item, cost in zip(files, costs, strict=True):
+        if not shards or (cost > room and len(shards) < options.max_shards):
+            shards.append([])
+            room = size
+        shards[-1].append(item)
+        room -= cost
+    return shards

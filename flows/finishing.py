@@ -1,0 +1,137 @@
+"""The last step: the manifest of a run, and its publication."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ds_flow import durable, workdir
+from ds_flow.dispatch.rounds import rounds_in
+from ds_flow.manifest import Input, Manifest, Output
+from ds_flow.names import output_stems
+from ds_flow.plan import Plan
+from ds_flow.publish import publish
+from ds_flow.results import Result
+from stages import APPENDED, verdicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What Metaflow and the steps before know of this run."""
+
+    flow: str
+    run_id: str
+    started_at: str
+    combined: Path | None
+    analysis: Mapping[str, Any] | None
+
+
+def finish(work: Path, run: Run) -> Manifest:
+    """Publish and commit; the manifest."""
+    plan = workdir.read_plan(work)
+    good, _ = verdicts(work)
+    stems = output_stems(file.path for file in plan.files)
+    folder = workdir.results_for(work, plan.options).folder
+    sources = {
+        f"processed_{stems[item.path]}_{run.run_id}.csv": folder / item.output for item in good
+    }
+    outputs = [_output(name, item) for name, item in zip(sources, good, strict=True)]
+    if run.combined is not None:
+        name = f"final_combined_{run.run_id}.csv"
+        sources[name] = run.combined
+        outputs.append(_combined_output(name, run.combined, sum(item.rows for item in good)))
+    manifest = _manifest(work, plan, run, outputs)
+    publish(work, manifest, sources, Path(plan.options.output_dir))
+    return manifest
+
+
+def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Manifest:
+    good, bad = verdicts(work)
+    attempt = workdir.own_attempt(work)
+    return Manifest(
+        schema=1,
+        project=plan.options.project_name,
+        run_id=run.run_id,
+        pathspec=f"{run.flow}/{run.run_id}",
+        flow=run.flow,
+        batch=plan.batch,
+        trigger=plan.trigger,
+        attempt=attempt,
+        attempts=tuple(_attempts(work)),
+        tag=plan.options.tag,
+        host=socket.gethostname(),
+        user=os.environ.get("METAFLOW_USER", ""),
+        started_at=run.started_at,
+        published_at=now(),
+        code_fingerprint=workdir.code_fingerprint(plan.options),
+        git_commit=workdir.git_commit(),
+        settings_fingerprint=workdir.settings_fingerprint(plan.options),
+        inputs=tuple(_input(item) for item in good),
+        outputs=tuple(outputs),
+        rejected=tuple(bad),
+        jobs=tuple(_jobs(work, plan)),
+        analysis=run.analysis,
+    )
+
+
+def now() -> str:
+    """Give the present time as manifests have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _input(item: Result) -> Input:
+    return Input(
+        path=item.path,
+        version=item.version,
+        sha256=item.sha256,
+        bytes=item.bytes,
+        rows=item.rows,
+        columns=len(item.columns) - APPENDED,
+    )
+
+
+def _output(name: str, item: Result) -> Output:
+    return Output(
+        name=name,
+        source=item.path,
+        sha256=item.output_sha256,
+        bytes=item.output_bytes,
+        rows=item.rows,
+    )
+
+
+def _combined_output(name: str, path: Path, rows: int) -> Output:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Output(name=name, source="", sha256=sha256, bytes=path.stat().st_size, rows=rows)
+
+
+def _attempts(work: Path) -> Iterator[dict[str, Any]]:
+    for folder in sorted((work / "attempts").iterdir(), key=lambda path: int(path.name)):
+        yield {
+            "attempt": int(folder.name),
+            "run_id": durable.read_word(folder / "run_id"),
+            "exit_code": durable.read_word(folder / "exit_code"),
+            "error": durable.read_word(folder / "error"),
+        }
+
+
+def _jobs(work: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+    for part in sorted((work / "jobs").iterdir()):
+        stage = "combine" if part.name == "align" else part.name.partition("-")[0]
+        backend = plan.options.stages[stage].executor
+        for batch_round in rounds_in(part):
+            for outcome in batch_round.verdict() or ():
+                job = batch_round.jobs[outcome.index - 1]
+                yield {
+                    "stage": stage,
+                    "backend": backend,
+                    **asdict(outcome),
+                    "cpus": job.cpus,
+                    "memory_mb": job.memory_mb,
+                    "limit_minutes": job.limit_minutes,
+                }
