@@ -60,8 +60,6 @@ def wait_at(name):
             fcntl.flock(gate, fcntl.LOCK_SH)
 '''
 
-GATED_ANALYSIS = 'test -e "$0" && touch "$0.reached" && flock --shared "$0" true; wc -l "$1"'
-
 
 def until(
     what: str, is_true: Callable[[], object], seconds: float = DEADLINE_SECONDS, every: float = 0.03

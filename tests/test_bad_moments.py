@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from project import GATED_ANALYSIS, Gate, Project, ids, table, until
+from project import Gate, Project, ids, table, until
 
 from ds_flow.model import FileState, RunState
 
 NAMES = ("a", "b", "c")
+GATED_ANALYSIS = 'test -e "$0" && touch "$0.reached" && flock --shared "$0" true; wc -l "$1"'
 
 
 @pytest.fixture
