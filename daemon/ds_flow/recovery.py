@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow import workdir
-from ds_flow.errors import DsFlowError
+from ds_flow.errors import DsFlowError, LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.model import BatchState, Trigger
 from ds_flow.publish import manifest_name, published, recover
@@ -81,8 +81,12 @@ def undo_uncommitted(ledger: Ledger, output_dir: Path) -> None:
     Only for the holder of the single-instance lock: nobody else starts runs meanwhile.
     """
     for work in workdir.work_dirs(output_dir):
-        recover(work, output_dir)
-        tidy(ledger, work)
+        try:
+            recover(work, output_dir)
+        except LedgerError as error:  # someone changed what is in there; the others go on
+            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+        else:
+            tidy(ledger, work)
 
 
 def tidy(ledger: Ledger, work: Path) -> None:
