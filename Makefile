@@ -35,7 +35,7 @@ check: setup ## run every check; the tests come last
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@find .ci bash tests/bin -type f \
+	@find .ci bash tests -type f \
 	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@.ci/verify-unit systemd/ds-flow.service
