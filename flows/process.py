@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 import pandas as pd
 import pyarrow as pa
 
+import process_exit
 from csvrecords import TableError
 from csvtable import Source, TableWriter, UnreadableError, Written, read_tables, to_frame, to_text
 from ds_flow.errors import DsFlowError, InputError, SettingsError
@@ -66,8 +67,9 @@ def load(spec: str, root: Path) -> Transform:
     Raises:
         SettingsError: there is no such function.
     """
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
+    for folder in (str(root / "flows"), str(root)):
+        if folder not in sys.path:
+            sys.path.append(folder)
     module, _, name = spec.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -277,17 +279,18 @@ def main(argv: list[str]) -> int:
         first, last = map(int, positions.split("-"))
     except ValueError:
         print("usage: process.py WORK RESULTS FIRST-LAST", file=sys.stderr)
-        return 2
+        return process_exit.USAGE
     try:
         plan = read_plan(Path(work))
         transform = load(plan.options.transform, Path(plan.options.root))
         print(run(Shard(plan, Results(Path(results)), transform), first, last))
     except DsFlowError as error:
         print(f"process: {error}", file=sys.stderr)
-        return error.exit_code
+        is_settings = isinstance(error, SettingsError)
+        return process_exit.SETTINGS if is_settings else process_exit.OWN_DISK
     except OSError as error:  # our own side: the disk is full, the work directory is gone
         print(f"process: {said(error)}", file=sys.stderr)
-        return 1
+        return process_exit.OWN_DISK
     return 0
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import process_exit
 from ds_flow import CHECKOUT, durable, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
@@ -17,11 +18,11 @@ from ds_flow.manifest import Rejected
 from ds_flow.model import FailureClass
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan, cut_shards
-from ds_flow.results import Result, Results
+from ds_flow.results import LASTING, Result
 
 FLOWS = Path(__file__).resolve().parent
 APPENDED = 3  # processed_at, source_file, tag: an output's last columns
-ISOLATED = frozenset({FailureClass.CRASH, FailureClass.KILLED})
+NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY})
 ANALYSIS_CHARACTERS = 2**16
 
 Range = tuple[int, int]
@@ -90,56 +91,81 @@ def _ranges(plan: Plan) -> Iterator[Range]:
 def process(work: Path, group: str, shards: Sequence[Range]) -> None:
     """Give every file of these shards a verdict. Raises DispatchError if that cannot be done.
 
-    A shard whose process died is done again without the file that it died on, and that file alone;
-    a file that kills its process alone is set aside.
+    A shard whose process ended before its time is done again without the file that it ended on,
+    and that file alone; a file that ends its process alone is set aside.
     """
-    plan = workdir.read_plan(work)
-    results = workdir.results_for(work, plan.options)
-    left = list(shards)
+    stage = _Process(work, f"process-{group}")
+    left = [(first, last, "") for first, last in shards]
     while left:
-        jobs = [_process_job(work, plan, results, shard) for shard in left]
-        outcomes = _run(work, plan, "process", f"process-{group}", jobs)
+        jobs = [stage.job(part) for part in left]
+        outcomes = _run(work, stage.plan, "process", stage.name, jobs)
         left = [
-            part
-            for shard, outcome in zip(left, outcomes, strict=True)
-            if outcome.failure
-            for part in _isolate(work, plan, results, shard, outcome, f"process-{group}")
+            again
+            for part, outcome in zip(left, outcomes, strict=True)
+            for again in stage.left(part, outcome)
         ]
 
 
-def _process_job(work: Path, plan: Plan, results: Results, shard: Range) -> JobSpec:
-    files = f"{shard[0]}-{shard[1]}"
-    script = str(FLOWS / "process.py")
-    return _job(
-        plan,
-        "process",
-        f"{results.folder.name}/{files}",
-        (sys.executable, script, str(work), str(results.folder), files),
-    )
+Part = tuple[int, int, str]
+"""A shard's first and last position, and a suffix that tells it from an earlier attempt's."""
 
 
-def _isolate(
-    work: Path, plan: Plan, results: Results, shard: Range, outcome: Outcome, part: str
-) -> list[Range]:
-    if outcome.failure not in ISOLATED:
-        raise _failed(work, part, outcome)
-    first, last = shard
-    stems = output_stems(file.path for file in plan.files)
-    left = [n for n in range(first, last + 1) if results.get(stems[plan.files[n].path]) is None]
-    if not left:
+class _Process:
+    """One group's share of the process stage."""
+
+    def __init__(self, work: Path, name: str) -> None:
+        self.work = work
+        self.name = name
+        self.plan = workdir.read_plan(work)
+        self.attempt = os.environ.get(workdir.ATTEMPT_MARK, "")
+        self._results = workdir.results_for(work, self.plan.options)
+        self._stems = output_stems(file.path for file in self.plan.files)
+
+    def job(self, part: Part) -> JobSpec:
+        first, last, suffix = part
+        folder, files = self._results.folder, f"{first}-{last}"
+        script = str(FLOWS / "process.py")
+        command = (sys.executable, script, str(self.work), str(folder), files)
+        return _job(self.plan, "process", f"{folder.name}/{files}{suffix}", command)
+
+    def left(self, part: Part, outcome: Outcome) -> list[Part]:
+        """What is yet to be done of a part whose job has ended."""
+        if outcome.failure in NOT_ISOLATED or outcome.exit_code in process_exit.OWN:
+            raise _failed(self.work, self.name, outcome)
+        first, last, _ = part
+        verdicts = {n: self._results.get(self._stem(n)) for n in range(first, last + 1)}
+        if unjudged := [n for n, verdict in verdicts.items() if verdict is None]:
+            return self._isolate(unjudged[0], part, outcome)
+        is_old = outcome.opened_by != self.attempt
+        if is_old and any(_may_change(verdict) for verdict in verdicts.values()):
+            return [(first, last, f"@{self.attempt}")]
         return []
-    suspect = left[0]
-    if first < last:
-        return [(suspect, suspect), *([(suspect + 1, last)] if suspect < last else [])]
-    file = plan.files[suspect]
-    reason = f"its process, alone with it, {outcome.reason}"
-    results.set_aside(
-        stems[file.path],
-        Rejected(
-            path=file.path, version=file.version, sha256=file.sha256, cause="raised", reason=reason
-        ),
-    )
-    return []
+
+    def _stem(self, position: int) -> str:
+        return self._stems[self.plan.files[position].path]
+
+    def _isolate(self, suspect: int, part: Part, outcome: Outcome) -> list[Part]:
+        """Set the file that a process ended on apart; alone, it is set aside."""
+        first, last, suffix = part
+        if first < last:
+            rest = [(suspect + 1, last, suffix)] if suspect < last else []
+            return [(suspect, suspect, suffix), *rest]
+        file = self.plan.files[suspect]
+        why = outcome.reason or "ended before its verdict"
+        rejected = Rejected(
+            path=file.path,
+            version=file.version,
+            sha256=file.sha256,
+            cause="raised",
+            reason=f"its process, alone with it: {why}",
+        )
+        self._results.set_aside(self._stem(suspect), rejected)
+        return []
+
+
+def _may_change(verdict: Result | Rejected | None) -> bool:
+    """Whether another attempt may judge otherwise."""
+    return isinstance(verdict, Rejected) and verdict.cause not in LASTING
 
 
 # --------------------------------------------------------------------------- combine
@@ -289,5 +315,6 @@ def _run_one(work: Path, plan: Plan, stage: str, job: JobSpec, part: str = "") -
 
 def _failed(work: Path, part: str, outcome: Outcome) -> DispatchError:
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
-    last = f": {printed[-1]}" if printed else ""
+    is_cause = printed and outcome.failure == FailureClass.USER_CODE
+    last = f": {printed[-1]}" if is_cause else ""
     return DispatchError(f"job {outcome.round}[{outcome.index}]: {outcome.reason}{last}")

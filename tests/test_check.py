@@ -53,7 +53,7 @@ def test_a_sound_project_has_no_fault(project: Project) -> None:
     assert {
         *("output_dir", "log_dir", "ledger folder", "Metaflow's folder", "inbox", "read leases"),
         *("ledger", "inotify", "free space", "flow", "Metaflow", "transform", "Metaflow user"),
-        *("bash", "local"),
+        *("bash", "analyze", "local"),
     } == {one.subject for one in found}
 
 
@@ -209,3 +209,10 @@ def test_a_flow_file_that_is_missing_or_no_python_is_a_fault(tmp_path: Path) -> 
     (tmp_path / "flow.py").write_text("def (")
     assert check._compiles(tmp_path / "flow.py").level == "fault"
     assert check._compiles(tmp_path / "none.py").level == "fault"
+
+
+def test_an_analysis_that_is_no_program_is_a_fault(project: Project) -> None:
+    made = project("compute: {stages: {analyze: {command: [no-such-program]}}}")
+    assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in surroundings(
+        made, os.environ
+    )

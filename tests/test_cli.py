@@ -18,10 +18,10 @@ from cli_project import NOON, Project
 from jsonschema import Draft202012Validator
 
 import ds_flow
-from ds_flow.cli import COMMANDS, main
+from ds_flow.cli import COMMANDS, Command, main
+from ds_flow.instance import single_instance
 from ds_flow.model import BatchState, Cause, FileState, RunState
 from ds_flow.retrying import Dead, RetryAt
-from ds_flow.service import single_instance
 from ds_flow.tail import find_log
 
 BATCH, OTHER = "0123456789", "abcdef0123"
@@ -337,12 +337,19 @@ def test_what_does_not_exist_is_1(ds_flow_here: Cli) -> None:
     assert ds_flow_here("release", "x")[0] == 1
 
 
-def test_a_bug_is_70_with_its_traceback(project: Project, ds_flow_here: Cli) -> None:
+def test_what_the_system_refuses_is_1_with_its_words(project: Project, ds_flow_here: Cli) -> None:
     project.published(BATCH, "17", "student_a.csv")
     (project.root / "log" / "run_17.log").mkdir()
     code, _, err = ds_flow_here("logs", "17")
+    assert code == 1
+    assert err.startswith("ds-flow: [Errno 21] Is a directory: ")
+
+
+def test_a_bug_is_70_with_its_traceback(ds_flow_here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "runs", Command(lambda args: args.no_such, "a bug"))
+    code, _, err = ds_flow_here("runs")
     assert code == 70
-    assert "IsADirectoryError" in err
+    assert "AttributeError" in err
 
 
 def test_an_interrupt_is_130(project: Project) -> None:

@@ -13,7 +13,7 @@ from samples import settled
 
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.ledger import Ledger
-from ds_flow.ledger.store import SCHEMA_VERSION, migrate, statements
+from ds_flow.ledger.store import SCHEMA_VERSION, Store, migrate, statements
 
 
 @pytest.fixture
@@ -212,3 +212,17 @@ def test_processes_that_open_a_new_ledger_together_all_work(tmp_path: Path) -> N
 
     assert [opener.communicate(timeout=60)[1] for opener in openers] == [""] * OPENERS
     assert [answer(path, "SELECT count(*) FROM file") for path in ledgers] == [OPENERS] * ROUNDS
+
+
+def test_a_ledger_that_was_removed_while_in_use_is_noticed(tmp_path: Path) -> None:
+    opened = Store(tmp_path / "ledger.db")
+    opened.require_in_place()
+    (tmp_path / "ledger.db").unlink()
+
+    with pytest.raises(LedgerError, match="removed or replaced while in use"):
+        opened.require_in_place()
+
+    Store(tmp_path / "ledger.db").close()
+    with pytest.raises(LedgerError, match="removed or replaced while in use"):
+        opened.require_in_place()
+    opened.close()

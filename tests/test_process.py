@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import process
+import process_exit
 from ds_flow import CHECKOUT
 from ds_flow.manifest import Rejected
 from ds_flow.names import output_stems
@@ -500,7 +501,7 @@ def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: Project) -> N
     done = subprocess.run(
         [*limited, *project.arguments()], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == process_exit.OWN_DISK
     assert done.stderr == "process: OSError: [Errno 27] File too large\n"
     assert project.verdict("student_a.csv") is None
     assert project.tables() == []
@@ -508,5 +509,5 @@ def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: Project) -> N
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "b", "1"], ["a", "b", "x-y"]])
 def test_wrong_arguments_are_told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert process.main(arguments) == 2
+    assert process.main(arguments) == process_exit.USAGE
     assert "usage" in capsys.readouterr().err

@@ -240,3 +240,19 @@ def test_a_broken_plan_is_named_and_passed_over(ledger: Ledger, out: Path) -> No
     (planned_work(out, Trigger.ARRIVAL) / "batch.json").write_text("{")
 
     assert recovery.adopt(ledger, out, NOON) == 0
+
+
+def test_a_dead_batchs_work_directory_stays_until_no_retry_needs_it(
+    ledger: Ledger, out: Path
+) -> None:
+    file = waiting(ledger)
+    ledger.form(BATCH, [file], Trigger.ARRIVAL, NOON)
+    ledger.start_run(BATCH, NOON)
+    work = planned_work(out, Trigger.ARRIVAL)
+    ledger.end_run(BATCH, 1, RunState.FAILED, error="", results=0, then=Dead("used up"), now=NOON)
+
+    recovery.tidy(ledger, work)
+    assert work.exists()
+    ledger.retry(BATCH, OTHER_BATCH, NOON)
+    recovery.tidy(ledger, work)
+    assert not work.exists()

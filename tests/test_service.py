@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ds_flow.errors import RequestError
+from ds_flow.instance import running_pid, single_instance, wake_daemon
 from ds_flow.ledger import Ledger
-from ds_flow.service import notify, running_pid, single_instance, wake_daemon
+from ds_flow.service import notify
 from ds_flow.settings import Settings, load
 
 SETTINGS = """\
@@ -26,7 +27,7 @@ LIMIT_S = 60.0
 HOLD = """
 import sys
 from pathlib import Path
-from ds_flow.service import single_instance
+from ds_flow.instance import single_instance
 from ds_flow.settings import load
 with single_instance(load(Path(sys.argv[1]), {})):
     print("held", flush=True)

@@ -97,7 +97,10 @@ class Admission:
                 log.error("inbox.lost", extra={"why": str(error)})
             self.inbox_error = str(error)
             return [arrival.sighting for arrival in self.arriving.values()]
+        if self.inbox_error:
+            log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
         self.inbox_error = ""
+        self.ledger.read.require_in_place()
         recovery.admit_commits(self.ledger, self.settings.output_dir, self.clock.now(), tidied=True)
         for path in self.ledger.read.unseen():
             self.known.pop(path, None)

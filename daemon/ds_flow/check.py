@@ -55,6 +55,7 @@ def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding
         _free_space(settings),
         *_flow(settings, environ),
         _bash(environ),
+        *_analysis(settings, environ),
         *_backends(settings),
     ]
 
@@ -203,9 +204,18 @@ def _flow(settings: Settings, environ: Mapping[str, str]) -> Findings:
     yield _user(environ)
 
 
+def _analysis(settings: Settings, environ: Mapping[str, str]) -> Findings:
+    stage = settings.stages["analyze"]
+    if stage.command and stage.executor == "local":
+        program = stage.command[0]
+        found = shutil.which(program, path=environ.get("PATH", os.defpath))
+        text = f"{found} analyses" if found else f"no program {program!r} on PATH"
+        yield Finding("ok" if found else "fault", "analyze", text)
+
+
 def _transform(settings: Settings, environ: Mapping[str, str]) -> Finding:
     spec = settings.compute.transform
-    places = str(FLOW_FILE.parent), str(settings.root)
+    places = str(FLOW_FILE.parent), str(settings.root / "flows"), str(settings.root)
     environ = {**settings.dotenv, **environ}  # as for a run
     return _python("transform", f"{spec} is there", environ, _TRY_TRANSFORM, spec, *places)
 

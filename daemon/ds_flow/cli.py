@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ds_flow import commands, completion, console
-from ds_flow.commands import DONE, INTERRUPTED
+from ds_flow.commands import DONE, FAILED, INTERRUPTED
 from ds_flow.errors import DsFlowError
 from ds_flow.model import FileState, RunState
 
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return CLOSED
+    except OSError as error:  # a disk that is full, a folder that may not be read
+        console.say(str(error))
+        return FAILED
     except Exception:  # noqa: BLE001 - a bug: its traceback, and the code that says so
         traceback.print_exc()
         return BUG

@@ -111,8 +111,8 @@ def rerun(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     from ds_flow import report
+    from ds_flow.instance import running_pid
     from ds_flow.pages import put_status
-    from ds_flow.service import running_pid
 
     with _reading(args) as (chosen, ledger):
         answer = report.status(chosen, ledger, running_pid(chosen), _now())
@@ -179,8 +179,8 @@ def show(args: argparse.Namespace) -> int:
 def explain(args: argparse.Namespace) -> int:
     from ds_flow.explain import Asked
     from ds_flow.explain import explain as explained
+    from ds_flow.instance import running_pid
     from ds_flow.pages import put_explanation
-    from ds_flow.service import running_pid
     from ds_flow.typed import find_place
 
     with _reading(args) as (chosen, ledger):

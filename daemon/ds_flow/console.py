@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ds_flow.names import printable
+
 Cell = str | int | None
 
 
@@ -37,15 +39,6 @@ def put_long_document(key: str, items: Iterable[Any]) -> None:
 def counted(count: int, thing: str) -> str:
     """Write a number with its thing, in the plural where it must be."""
     return f"{count} {thing}{'s' * (count != 1)}"
-
-
-def printable(text: str) -> str:
-    r"""Write what a terminal would obey, or show misleadingly, as an escape: `\x1b`, `\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def put_table(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:

@@ -51,6 +51,7 @@ class Engine:
         self.is_draining = False  # take no new work, follow what runs
         self._bugs = 0
         self._waits: dict[str, Wait] = {}
+        self._told: dict[str, str] = {}  # why a stage waits, until it has moved something again
 
     def open(self) -> None:
         """Take up where the ledger and the disk stand. Before the first tick, under the lock."""
@@ -88,8 +89,9 @@ class Engine:
             moved = stage()
         except DispatchError as error:
             self._waits[name] = _longer(wait, str(error), now_s)
-            if wait is None or wait.why != str(error):
+            if self._told.get(name) != str(error):
                 log.warning("stage.waits", extra={"stage": name, "why": str(error)})
+            self._told[name] = str(error)
             return 0
         except DsFlowError:
             raise
@@ -100,7 +102,8 @@ class Engine:
                 raise
             return 0
         self._bugs = 0 if moved else self._bugs
-        if self._waits.pop(name, None):
+        self._waits.pop(name, None)
+        if moved and self._told.pop(name, ""):  # finding nothing to do proves nothing
             log.info("stage.goes_on", extra={"stage": name})
         return moved
 

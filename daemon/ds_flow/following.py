@@ -20,6 +20,10 @@ from ds_flow.settings import Settings
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+OUTPUT_FACTOR = 2  # a batch's bytes stand in its processed files, and in the combined one
+LEAST_FREE_BYTES = 2**18
+LAST_WORDS_BYTES = 4096
+
 INTERRUPT_SECONDS = 5.0  # between SIGINT and SIGKILL
 
 
@@ -61,10 +65,29 @@ class Following:
             raise DispatchError(f"batch {batch.id} cannot be planned: {error}") from error
         # A person's `resume` may have taken numbers that the ledger does not know.
         attempt = max(self.ledger.read.next_attempt(batch.id), workdir.last_attempt(work) + 1)
+        self._require_room(batch.id)
         self.runs.prepare(self.settings, batch.id, attempt)
         self.ledger.start_run(batch.id, self.clock.now(), attempt)
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
+
+    def _require_room(self, batch: str) -> None:
+        """Hold a batch back while the disk cannot take its outputs. Raises DispatchError."""
+        need = sum(file.size_bytes for file in self.ledger.read.planned(batch)) * OUTPUT_FACTOR
+        for folder, least in ((self.settings.output_dir, need), (self.settings.log_dir, 0)):
+            free = workdir.free_bytes(folder)
+            if free < least + LEAST_FREE_BYTES:
+                want_mb, free_mb = (least + LEAST_FREE_BYTES) / 2**20, free / 2**20
+                raise DispatchError(
+                    f"batch {batch} waits: {folder} has {free_mb:.1f} MB free, {want_mb:.1f} needed"
+                )
+
+    def _is_full(self, batch: str) -> bool:
+        try:
+            self._require_room(batch)
+        except DispatchError:
+            return True
+        return False
 
     def _plan(self, batch: BatchRow) -> Plan:
         return Plan(
@@ -136,7 +159,9 @@ class Following:
             if manifest.attempt == run.attempt:
                 recovery.tidy(self.ledger, work)
                 return
-        state, error = _verdict(run, work)
+        state, error = _verdict(run, work, self.settings.log_dir)
+        if state == RunState.FAILED and self._is_full(run.batch):
+            state, error = RunState.LOST, f"the disk is full: {error}"
         results = workdir.count_results(work)
         then = self._what_follows(run, state, results, now)
         self.ledger.end_run(
@@ -157,6 +182,11 @@ class Following:
         history = [*self.ledger.read.ended(run.batch), Ended(state, results)]
         return after(history, policy, now, random.random())  # noqa: S311 - spreads delays
 
+    def kill_runs(self) -> None:
+        """Kill every live run; the next daemon learns what became of them."""
+        for run in self.ledger.read.live_runs():
+            self.runs.kill(run.batch, run.attempt)
+
     def stop_runs(self, why: str) -> None:
         """Ask every live run to end, to be started again by the next daemon."""
         for run in self.ledger.read.live_runs():
@@ -169,7 +199,7 @@ def _is_over(progress: Progress, now_s: float) -> bool:
     return since_s is not None and now_s - since_s > INTERRUPT_SECONDS
 
 
-def _verdict(run: RunRow, work: Path) -> tuple[RunState, str]:
+def _verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     """How a run ended that is dead and committed nothing, and why."""
     folder = workdir.attempt_dir(work, run.attempt)
     said = durable.read_word(folder / "error") or ""
@@ -182,7 +212,19 @@ def _verdict(run: RunRow, work: Path) -> tuple[RunState, str]:
         return RunState.LOST, f"killed by signal {int(word) - 128}"
     if int(word) == 0:
         return RunState.FAILED, said or "it ended with exit code 0 and published nothing"
-    return RunState.FAILED, said or f"exit code {word}; see the end of its log"
+    return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
+
+
+def _last_words(run: RunRow, log_dir: Path) -> str:
+    """The last line of a run's log, for a failure that no step has told."""
+    log_file = log_dir / f"run_{run.run_id}.log"
+    if run.run_id is None:
+        log_file = workdir.attempt_log(log_dir, run.batch, run.attempt)
+    try:
+        lines = log_file.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
+    except OSError:
+        return "and its log cannot be read"
+    return next((line for line in reversed(lines) if line.strip()), "and its log is empty")
 
 
 KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, SIGTERM

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ds_flow.names import printable
+
 MASK = "***"
 PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -58,7 +60,7 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _value(value: object) -> str:
-    text = str(value).replace("\n", "\\n")
+    text = printable(str(value))
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
 

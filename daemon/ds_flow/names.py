@@ -77,3 +77,12 @@ def _stem(raw: str) -> str:
 def _short_stem(stem: str, path: str) -> str:
     start = stem.encode()[:SHORT_STEM_BYTES].decode(errors="ignore")
     return f"{start}-{hashlib.sha256(unescape(path).encode()).hexdigest()[:8]}"
+
+
+def printable(text: str) -> str:
+    r"""Write what a terminal would obey, or show misleadingly, as an escape: `\x1b`, `\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

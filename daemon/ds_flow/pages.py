@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ds_flow.console import Cell, printable, put, put_table
+from ds_flow.console import Cell, put, put_table
+from ds_flow.names import printable
 
 Document = Mapping[str, Any]
 

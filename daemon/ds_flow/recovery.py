@@ -7,12 +7,10 @@ from pathlib import Path
 from ds_flow import workdir
 from ds_flow.errors import DsFlowError, LedgerError
 from ds_flow.ledger import Ledger
-from ds_flow.model import BatchState, Trigger
+from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
 from ds_flow.publish import manifest_name, published, recover
 
 log = logging.getLogger(__name__)
-
-DONE_WITH = frozenset({BatchState.SUCCEEDED, BatchState.CANCELLED})
 
 
 def admit_commits(ledger: Ledger, output_dir: Path, now: datetime, *, tidied: bool = False) -> int:
@@ -90,7 +88,9 @@ def undo_uncommitted(ledger: Ledger, output_dir: Path) -> None:
 
 
 def tidy(ledger: Ledger, work: Path) -> None:
-    """Remove the work directory of a batch that is recorded as succeeded or cancelled."""
+    """Remove the work directory of a batch that is over, and that no `retry` needs."""
     batch = ledger.read.batch(work.name)
-    if batch is not None and batch.state in DONE_WITH and not ledger.read.has_live_run(batch.id):
+    if batch is None or batch.state in LIVE_BATCHES or ledger.read.has_live_run(batch.id):
+        return
+    if batch.state != BatchState.DEAD or not ledger.read.has_dead_files(batch.id):
         workdir.remove(work)

@@ -13,7 +13,8 @@ from typing import Any
 from ds_flow import recovery, scan
 from ds_flow.console import counted
 from ds_flow.durable import read_json
-from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.errors import DispatchError, DsFlowError, LedgerError
+from ds_flow.instance import running_pid
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, RunRow
 from ds_flow.model import RunState, Sighting
@@ -33,7 +34,11 @@ def opened(chosen: Settings, now: datetime) -> Iterator[Ledger]:
     """Open the ledger, made true by what lies on disk; an empty one where nothing was ever made."""
     with ExitStack() as stack:
         path = chosen.ledger
-        is_new = not path.exists()
+        is_new = not os.path.exists(path)
+        if is_new and (pid := running_pid(chosen)):
+            raise LedgerError(
+                f"ledger {path}: removed while ds-flow (pid {pid}) works with it; restart that"
+            )
         if is_new and not chosen.output_dir.is_dir():
             path = Path(stack.enter_context(tempfile.TemporaryDirectory()), "ledger.db")
         ledger = Ledger(path)

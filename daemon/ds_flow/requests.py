@@ -10,14 +10,16 @@ from functools import partial
 from typing import Self, TypeVar
 
 from ds_flow.batching import Limits, Waiting, due
-from ds_flow.console import counted, printable, put, say
+from ds_flow.console import counted, put, say
 from ds_flow.errors import RequestError
+from ds_flow.instance import running_pid, wake_daemon
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, Reading
 from ds_flow.model import BatchState, Cause, FileState, Trigger
+from ds_flow.names import printable
 from ds_flow.progress import shown
 from ds_flow.report import opened
-from ds_flow.service import Service, running_pid, service, wake_daemon
+from ds_flow.service import Service, service
 from ds_flow.settings import Settings
 from ds_flow.typed import find_batch, find_place, place
 

@@ -1,9 +1,7 @@
 """Process life: the single instance, signals, settings read again, systemd's notices."""
 
-import fcntl
 import logging
 import os
-import select
 import signal
 import socket
 import time
@@ -11,24 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ds_flow import logs, settings
 from ds_flow.engine import Engine
-from ds_flow.errors import DispatchError, RequestError, SettingsError
+from ds_flow.errors import DispatchError, SettingsError
 from ds_flow.inbox import Inbox
+from ds_flow.instance import WAKE_SIGNAL, single_instance
 from ds_flow.ledger import Ledger
 from ds_flow.runs import Runs
 from ds_flow.scan import Pattern
 from ds_flow.settings import Settings
 from ds_flow.wake import Wake
-from ds_flow.workdir import work_root
 
 log = logging.getLogger(__name__)
 
-ASKING_SECONDS = 0.5
-
-WAKE_SIGNAL = signal.SIGUSR1  # what the CLI sends after recording a wish
+ENDING_SECONDS = 15.0  # for runs that were asked to end, and for the ledger to take it in
 
 
 class SystemClock:
@@ -41,76 +36,6 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """Seconds that never jump."""
         return time.monotonic()
-
-
-# --------------------------------------------------------------------------- single instance
-
-
-def lock_files(chosen: Settings) -> tuple[Path, Path]:
-    """Whoever works on these outputs and this ledger holds both, with its pid inside."""
-    own = work_root(chosen.output_dir) / "ds-flow.lock"
-    return own, chosen.ledger.with_name(f"{chosen.ledger.name}.lock")
-
-
-@contextmanager
-def single_instance(chosen: Settings) -> Iterator[None]:
-    """Be the only daemon here. Raises RequestError that names the pid of the other one."""
-    held: list[int] = []
-    try:
-        held.extend(_lock(path) for path in lock_files(chosen))
-        yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _take(descriptor)
-    except BlockingIOError:
-        pid = os.read(descriptor, 20).decode().strip()
-        os.close(descriptor)
-        raise RequestError(f"ds-flow is running here already, as pid {pid} ({path})") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def _take(descriptor: int) -> None:
-    """Take a lock at once, or within a second: one that only asks for the pid holds it briefly."""
-    end_s = time.monotonic() + ASKING_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end_s:
-                raise
-            select.select([], [], [], 0.05)
-        else:
-            return
-
-
-def running_pid(chosen: Settings) -> int | None:
-    """The pid of the daemon that works here, or None."""
-    for path in lock_files(chosen):
-        with suppress(FileNotFoundError), path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read().strip() or 0) or None
-    return None
-
-
-def wake_daemon(chosen: Settings) -> bool:
-    """Tell the running daemon that there is a wish in the ledger; whether there is a daemon."""
-    pid = running_pid(chosen)
-    if pid is None:
-        return False
-    with suppress(ProcessLookupError):
-        os.kill(pid, WAKE_SIGNAL)
-    return True
 
 
 # --------------------------------------------------------------------------- systemd
@@ -177,13 +102,19 @@ class Service:
         if self.engine.ledger.read.live_runs():
             log.info("daemon.stopping", extra={"grace_seconds": grace_s})
         notify("STOPPING=1")
-        end_s = self.engine.clock.monotonic_s() + grace_s
-        asked = False
+        clock, following = self.engine.clock, self.engine.following
+        end_s = clock.monotonic_s() + grace_s
+        asked_s: float | None = None
         while self.engine.ledger.read.live_runs():
-            due = self.stops > 1 or self.engine.clock.monotonic_s() >= end_s
-            if due and not asked:
-                self.engine.following.stop_runs("the daemon was stopped")
-                asked = True
+            now_s = clock.monotonic_s()
+            if asked_s is None and (self.stops > 1 or now_s >= end_s):
+                asked_s = now_s
+                with suppress(DispatchError):  # a full disk: they are ended all the same
+                    following.stop_runs("the daemon was stopped")
+            if asked_s is not None and now_s - asked_s > ENDING_SECONDS:
+                following.kill_runs()
+                log.error("daemon.stopped", extra={"why": "the ends of its runs are not recorded"})
+                return
             if not self.engine.tick():
                 self._wait(0.1)
         log.info("daemon.stopped")

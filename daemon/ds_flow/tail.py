@@ -9,11 +9,11 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from ds_flow.console import printable
 from ds_flow.durable import read_word
 from ds_flow.errors import RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import RunRow
+from ds_flow.names import printable
 from ds_flow.runs import processes
 from ds_flow.settings import Settings
 from ds_flow.typed import find_run, run_log

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def new_attempt(work: Path) -> int:
     return number
 
 
+def free_bytes(folder: Path) -> int:
+    """How much a folder's file system can still take from this user; endless if nobody can say."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return sys.maxsize
+    return found.f_bavail * found.f_frsize
+
+
 def last_attempt(work: Path) -> int:
     """The highest number that an attempt has taken; 0 if none has."""
     return max((int(path.name) for path in (work / "attempts").iterdir()), default=0)
@@ -140,7 +150,8 @@ def count_results(work: Path) -> int:
 def code_fingerprint(options: Options) -> str:
     """Hex SHA-256 over the bytes of everything that decides an output, but for the input."""
     module = options.transform.partition(":")[0].replace(".", "/") + ".py"
-    own = [Path(options.root, module)] if Path(options.root) != CHECKOUT else []
+    root = Path(options.root)
+    own = [root / "flows" / module, root / module] if root != CHECKOUT else []
     found = [*sorted(CHECKOUT.glob("flows/*.py")), *sorted(CHECKOUT.glob("bash/*.sh")), *own]
     digest = hashlib.sha256()
     for path in found:

@@ -93,6 +93,7 @@ def _outcome(batch_round: Round, index: int, backend: Backend) -> Outcome:
         key=batch_round.jobs[index - 1].key,
         index=index,
         round=batch_round.name,
+        opened_by=batch_round.opened_by,
         failure=failure,
         reason=reason,
         exit_code=exit_code,

@@ -44,6 +44,7 @@ class Outcome:
     key: str
     index: int
     round: str
+    opened_by: str  # the attempt
     failure: FailureClass | None
     reason: str
     exit_code: int | None

@@ -86,6 +86,10 @@ class Reading:
 
     # ------------------------------------------------------------------ for the daemon
 
+    def require_in_place(self) -> None:
+        """Raise LedgerError if the ledger's file was removed or replaced while in use."""
+        self._store.require_in_place()
+
     def known(self) -> dict[str, Stat]:
         """Each path with how its latest version looked when last seen."""
         return {
@@ -131,6 +135,15 @@ class Reading:
     def has_live_run(self, batch: str) -> bool:
         """Whether a run of this batch has not ended."""
         row = self._store.row("SELECT 1 FROM run WHERE batch_id = ? AND ended_at IS NULL", (batch,))
+        return row is not None
+
+    def has_dead_files(self, batch: str) -> bool:
+        """Whether a version is quarantined because this batch died, and could be retried."""
+        row = self._store.row(
+            "SELECT 1 FROM batch_file JOIN file ON id = file_id"
+            " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'",
+            (batch,),
+        )
         return row is not None
 
     def run_ids(self) -> set[str]:

@@ -233,7 +233,14 @@ class Recording:
             path=item.path, version=item.version, sha256=item.sha256, size_bytes=item.bytes
         )
         file = self._find_or_enter(known, f"run {manifest.run_id}", now)
-        if self.file_state(file) != FileState.PROCESSED:
+        self._store.insert(
+            "INSERT OR IGNORE INTO batch_file (batch_id, file_id, live) VALUES (?, ?, 0)",
+            (manifest.batch, file),
+        )
+        if self.file_state(file) == FileState.PROCESSED:
+            why = f"again, by run {manifest.run_id}"
+            self.note(now, "file.published", file_id=file, batch_id=manifest.batch, detail=why)
+        else:
             self.move_file(
                 file,
                 FileState.PROCESSED,

@@ -46,6 +46,15 @@ class Store:
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             )
             migrate(self._db, path, SCHEMA_VERSION, MIGRATIONS)
+        self._identity = _identity(path)
+
+    def require_in_place(self) -> None:
+        """Raise LedgerError if the file was removed or replaced: what is written would be lost."""
+        if _identity(self.path) != self._identity:
+            raise LedgerError(
+                f"ledger {self.path}: removed or replaced while in use; start ds-flow again:"
+                " it takes up from what is there"
+            )
 
     def close(self) -> None:
         """Give the file back."""
@@ -150,6 +159,14 @@ def statements(script: str) -> Iterator[str]:
             pending = ""
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _version(db: sqlite3.Connection) -> int:
     found: int = db.execute("PRAGMA user_version").fetchone()[0]
     return found
@@ -163,6 +180,9 @@ def _translated(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorname", "").startswith(PASSING):
             raise DispatchError(f"ledger {path}: {error}") from error
+        if getattr(error, "sqlite_errorname", "").startswith(NOT_ALLOWED):
+            why = "may this user read and write it, and its folder?"
+            raise LedgerError(f"ledger {path}: {error}: {why}") from error
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
     except sqlite3.IntegrityError as error:
         why = "another process was first; look at `ds-flow status`, then try again"
@@ -171,6 +191,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
 
 
+NOT_ALLOWED = ("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")
 PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
 
 

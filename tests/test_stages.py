@@ -1,0 +1,148 @@
+"""The process stage without Metaflow: which file is to blame, and what is done again."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import stages
+from ds_flow import workdir
+from ds_flow.dispatch import JobSpec, Outcome, run_stage
+from ds_flow.errors import DispatchError
+from ds_flow.manifest import Rejected
+from ds_flow.model import FailureClass
+from ds_flow.plan import Options, Plan, PlannedFile, StageOptions
+from ds_flow.results import Result
+
+BATCH = "0123456789"
+NAMES = ("a", "b", "c")
+
+Verdicts = dict[str, Result | Rejected | None]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A planned batch of three files, whose transform is the project's `mine.py`."""
+    options = Options(
+        project_name="test",
+        root=str(tmp_path),
+        output_dir=str(tmp_path / "out"),
+        log_dir=str(tmp_path / "log"),
+        transform="mine:transform",
+        stages={name: StageOptions() for name in ("process", "combine", "analyze")},
+    )
+    files = []
+    for name in NAMES:
+        path = tmp_path / "data" / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"id\n{name}\n")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append(PlannedFile(path=f"data/{name}.csv", version=1, sha256=sha256, size_bytes=5))
+    plan = Plan(batch=BATCH, trigger="arrival", formed_at="", files=tuple(files), options=options)
+    monkeypatch.setenv(workdir.ATTEMPT_MARK, f"{BATCH}/1")
+    return workdir.create(tmp_path / "out", plan)
+
+
+def transform(work: Path, on_b: str) -> None:
+    """Let the transform do something on the second file."""
+    (work.parents[2] / "mine.py").write_text(
+        "import os\n"
+        "def transform(frame):\n"
+        "    if frame['id'][0] == 'b':\n"
+        f"        {on_b}\n"
+        "    return frame\n"
+    )
+
+
+def verdicts(work: Path) -> Verdicts:
+    results = workdir.results_for(work, workdir.read_plan(work).options)
+    return {name: results.get(name) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("on_b", "reason"),
+    [
+        ("os._exit(0)", "ended before its verdict"),
+        ("os._exit(3)", "exit code 3"),
+        ("os.abort()", "crashed by SIGABRT"),
+        ("raise MemoryError", "exit code 1"),
+    ],
+)
+def test_a_file_that_ends_its_process_is_set_aside_alone(
+    work: Path, on_b: str, reason: str
+) -> None:
+    transform(work, on_b)
+
+    stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert found["b"].reason == f"its process, alone with it: {reason}"
+
+
+def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
+    with pytest.raises(DispatchError, match="mine:transform"):
+        stages.process(work, "1of1", [(0, 2)])
+
+    assert set(verdicts(work).values()) == {None}
+
+
+def test_the_next_attempt_judges_again_what_the_transform_raised_on_and_nothing_else(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform(work, f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); raise ValueError('busy')")
+
+    stages.process(work, "1of1", [(0, 2)])
+    first = verdicts(work)
+    monkeypatch.setenv(workdir.ATTEMPT_MARK, f"{BATCH}/2")
+    stages.process(work, "1of1", [(0, 2)])
+
+    assert (tmp_path / "ran").read_text() == "xx"
+    assert {name: verdicts(work)[name] for name in "ac"} == {name: first[name] for name in "ac"}
+
+
+OUTCOME = Outcome(
+    key="k",
+    index=1,
+    round="dsf-0123456789-process-1of1-1",
+    opened_by=f"{BATCH}/1",
+    failure=None,
+    reason="",
+    exit_code=0,
+    host="",
+    native_id="",
+    started_at="",
+    ended_at="",
+)
+
+
+@pytest.fixture
+def left(work: Path) -> Callable[[Outcome], list[stages.Part]]:
+    transform(work, "pass")
+    stage = stages._Process(work, "process-1of1")
+    return lambda outcome: stage.left((0, 2, ""), outcome)
+
+
+def test_a_file_that_takes_longer_than_the_limit_is_tried_alone(
+    left: Callable[[Outcome], list[stages.Part]],
+) -> None:
+    ended = replace(OUTCOME, failure=FailureClass.LIMIT, reason="run limit reached", exit_code=124)
+
+    assert left(ended) == [(0, 0, ""), (1, 2, "")]
+
+
+def test_a_job_that_left_no_exit_code_blames_no_file(
+    work: Path, left: Callable[[Outcome], list[stages.Part]]
+) -> None:
+    job = JobSpec(key="k", command=("true",))
+    run_stage(
+        work / "jobs" / "process-1of1", executor="local", batch=BATCH, attempt="1", jobs=[job]
+    )
+    lost = replace(OUTCOME, failure=FailureClass.INFRASTRUCTURE, reason="lost", exit_code=None)
+
+    with pytest.raises(DispatchError, match="lost"):
+        left(lost)
