@@ -54,10 +54,11 @@ def secrets() -> list[str]:
 
 
 def work_dir(output_dir: str, batch: str) -> Path:
-    """Find a planned batch. Raises RequestError if none was named or planned."""
+    """Find a planned batch. Raises RequestError or DispatchError if none was named or planned."""
     work = workdir.work_root(Path(output_dir)) / batch
-    if not batch or not (work / "batch.json").is_file():
-        raise RequestError(f"no batch {batch!r} is planned in {work.parent}")
+    if not batch:
+        raise RequestError("no batch is named: --batch ID")
+    workdir.read_plan(work)
     return work
 
 

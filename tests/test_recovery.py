@@ -60,7 +60,7 @@ def test_a_commit_by_hand_is_recorded_by_whoever_opens_the_ledger_next(
     assert recovery.admit_commits(ledger, out, NOON) == 0
 
     assert state(ledger) == FileState.PROCESSED
-    assert work.exists()
+    assert not work.exists()
 
 
 def test_a_commit_without_its_manifest_gets_it(ledger: Ledger, out: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_commit_of_a_live_run_is_left_to_its_daemon(ledger: Ledger, out: Pat
     ledger.start_run(BATCH, NOON)
     work = published(out, manifest("17", inputs=[read(PATH, "1")]))
 
-    assert recovery.admit_commits(ledger, out, NOON, tidied=True) == 0
+    assert recovery.admit_commits(ledger, out, NOON) == 0
     assert recovery.rebuild(ledger, out, NOON) == 0
     recovery.undo_uncommitted(ledger, out)
 
@@ -89,7 +89,7 @@ def test_the_commit_of_a_live_run_is_left_to_its_daemon(ledger: Ledger, out: Pat
 def test_the_holder_of_the_lock_removes_what_is_recorded(ledger: Ledger, out: Path) -> None:
     work = published(out, manifest("17", inputs=[read(PATH, "1")]))
 
-    assert recovery.admit_commits(ledger, out, NOON, tidied=True) == 1
+    assert recovery.admit_commits(ledger, out, NOON) == 1
 
     assert not work.exists()
     assert (out / "processed_0_17.csv").read_text() == "1\n"

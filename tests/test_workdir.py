@@ -236,3 +236,13 @@ def test_other_settings_use_no_result_made_under_these(work: Path) -> None:
     assert workdir.results_for(work, OPTIONS).folder == here
     for other in (replace(OPTIONS, tag="x"), replace(OPTIONS, transform="mine:transform")):
         assert workdir.results_for(work, other).folder != here
+
+
+def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path: Path) -> None:
+    (tmp_path / "manifest_16.json").write_text("{")
+    (tmp_path / "manifest_17.json").write_text('{"batch": "0123456789", "run_id": "17"}')
+
+    with pytest.raises(DispatchError, match="published already, by run 17"):
+        workdir.read_plan(tmp_path / ".work" / "0123456789")
+    with pytest.raises(DispatchError, match="no such batch here"):
+        workdir.read_plan(tmp_path / ".work" / "abcdef0123")

@@ -101,7 +101,7 @@ class Admission:
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
         self.inbox_error = ""
         self.ledger.read.require_in_place()
-        recovery.admit_commits(self.ledger, self.settings.output_dir, self.clock.now(), tidied=True)
+        recovery.admit_commits(self.ledger, self.settings.output_dir, self.clock.now())
         for path in self.ledger.read.unseen():
             self.known.pop(path, None)
         self._note_ignored(found.ignored)

@@ -13,23 +13,21 @@ from ds_flow.publish import manifest_name, published, recover
 log = logging.getLogger(__name__)
 
 
-def admit_commits(ledger: Ledger, output_dir: Path, now: datetime, *, tidied: bool = False) -> int:
+def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     """Record every committed batch that the ledger does not know; how many were news.
 
     A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
-    is left to the daemon that follows it. `tidied` removes the work directories, too: only for
-    the holder of the single-instance lock.
+    is left to the daemon that follows it.
     """
     count = 0
     for work in workdir.work_dirs(output_dir):
         if not (work / "committed.json").exists() or ledger.read.has_live_run(work.name):
             continue
-        manifest = recover(work, output_dir)
+        manifest = recover(work, output_dir)  # waits for a publication that is not over yet
         if manifest is not None and ledger.record(manifest, now):
             log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
             count += 1
-        if tidied:
-            tidy(ledger, work)
+        tidy(ledger, work)
     return count
 
 

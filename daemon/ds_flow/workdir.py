@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ds_flow import CHECKOUT
@@ -20,6 +21,8 @@ from ds_flow.results import ASIDE, Results
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
 """Each process of an attempt carries `<batch>/<n>` in this environment variable."""
+
+MANIFESTS_READ = 10_000  # the newest, to say which run published a batch
 
 TRASH = ".trash-"  # a work directory on its way out; nothing reads it any more
 
@@ -47,9 +50,22 @@ def read_plan(work: Path) -> Plan:
     try:
         return Plan.from_json(read_json(work / "batch.json"))
     except FileNotFoundError as error:
-        raise DispatchError(f"{work}: no such batch here (no batch.json)") from error
+        run_id = _published_by(work)
+        why = f"published already, by run {run_id}" if run_id else "no such batch here"
+        raise DispatchError(f"batch {work.name}: {why} (no {work}/batch.json)") from error
     except (TypeError, KeyError) as error:
         raise LedgerError(f"{work}/batch.json: not a plan of this version: {error!r}") from error
+
+
+def _published_by(work: Path) -> str:
+    """The run that published a batch whose work directory is gone, or ""."""
+    manifests = sorted(work.parent.parent.glob("manifest_*.json"), reverse=True)
+    for path in manifests[:MANIFESTS_READ]:
+        with suppress(LedgerError, FileNotFoundError):
+            row = read_json(path)
+            if isinstance(row, dict) and row.get("batch") == work.name:
+                return str(row.get("run_id", ""))
+    return ""
 
 
 def input_path(plan: Plan, path: str) -> Path:
@@ -64,7 +80,8 @@ def remove(work: Path) -> None:
     recovery would then take back what is published.
     """
     trash = work.with_name(f"{TRASH}{work.name}-{secrets.token_hex(4)}")
-    work.rename(trash)
+    with suppress(FileNotFoundError):  # another process was first
+        work.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
