@@ -142,7 +142,8 @@ def free_bytes(folder: Path) -> int:
         found = os.statvfs(folder)
     except OSError:
         return sys.maxsize
-    return found.f_bavail * found.f_frsize
+    is_told = found.f_blocks > 0  # some network and FUSE file systems say nothing
+    return found.f_bavail * found.f_frsize if is_told else sys.maxsize
 
 
 def last_attempt(work: Path) -> int:
