@@ -56,7 +56,13 @@ class Admission:
 
     def admit(self) -> int:
         """Enter every new file that has finished arriving."""
-        now_s = self.clock.monotonic_s()
+        try:
+            return self._admit(self.clock.monotonic_s())
+        except Exception:
+            self.hinted = True  # what this look had found is not entered: look again
+            raise
+
+    def _admit(self, now_s: float) -> int:
         if (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s:
             return self._settle(self.arriving, self._look(now_s), now_s)
         if self.arriving and now_s >= self._look_again_at_s:

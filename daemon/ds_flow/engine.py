@@ -87,7 +87,7 @@ class Engine:
             return 0
         try:
             moved = stage()
-        except DispatchError as error:
+        except (DispatchError, OSError) as error:  # a full or read-only disk is no bug
             self._waits[name] = _longer(wait, str(error), now_s)
             if self._told.get(name) != str(error):
                 log.warning("stage.waits", extra={"stage": name, "why": str(error)})

@@ -1,0 +1,67 @@
+"""The line as a whole where something outside stops it for a while."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clock import MovedClock
+
+from ds_flow.engine import Engine
+from ds_flow.inbox import Inbox
+from ds_flow.ledger import Ledger
+from ds_flow.runs import Runs
+from ds_flow.scan import Pattern
+from ds_flow.settings import load
+from ds_flow.wake import Wake
+
+SETTINGS = """
+project_name: test
+paths: {input_pattern: data/*.csv, output_dir: out, log_dir: log}
+batch: {quiet_seconds: 1000, max_wait_seconds: 1000}
+"""
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, clock: MovedClock) -> Iterator[Engine]:
+    for folder in ("config", "data"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "config" / "settings.yaml"
+    file.write_text(SETTINGS)
+    settings = load(file, {})
+    ledger, wake = Ledger(settings.ledger), Wake()
+    inbox = Inbox(Pattern.parse(settings.pattern, tmp_path), wake, "poll")
+    made = Engine(settings, ledger, inbox, Runs(), clock)
+    made.open()
+    yield made
+    ledger.close()
+    wake.close()
+
+
+def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint(
+    engine: Engine, clock: MovedClock, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    lock = tmp_path / "out" / ".work" / "publish.lock"
+    lock.mkdir(parents=True)  # it cannot be opened as a file
+    committed = lock.with_name("0123456789")
+    committed.mkdir()
+    for name in ("batch.json", "committed.json"):
+        (committed / name).write_text("{}")
+
+    for _ in range(10):  # more often than bugs in a row would be borne
+        assert engine.tick() == 0
+        clock.elapsed_s += 40
+    assert not engine.is_idle
+
+    lock.rmdir()
+    shutil.rmtree(committed)
+    engine.tick()
+    clock.elapsed_s += 1
+    assert engine.tick() == 1
+    assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
