@@ -9,6 +9,7 @@ from samples import BATCH, planned, rejected, sha256
 
 from ds_flow import durable, workdir
 from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.manifest import Rejected
 from ds_flow.model import Cause
 from ds_flow.plan import Options, Plan, StageOptions
 from ds_flow.results import Result, Results
@@ -171,6 +172,26 @@ def test_the_first_verdict_wins_and_the_other_output_is_dropped(results: Results
 
     assert results.get("a") == first
     assert not (results.folder / second.output).exists()
+
+
+def test_of_two_verdicts_that_are_put_at_once_one_stands_and_one_output(results: Results) -> None:
+    others = [result(results, "a", "1\n")]
+
+    class Overtaken(Results):
+        """Another process puts its verdict just after a look at whether there is one."""
+
+        def get(self, stem: str) -> Result | Rejected | None:
+            found = super().get(stem)
+            results.put(stem, others.pop())
+            return found
+
+    Overtaken(results.folder).put("a", result(results, "a", "2\n"))
+    for late in others:
+        results.put("a", late)
+
+    stands = results.get("a")
+    assert isinstance(stands, Result)
+    assert [path.name for path in results.folder.glob("*.csv")] == [stands.output]
 
 
 def test_a_result_whose_output_is_gone_or_cut_off_is_made_again(results: Results) -> None:

@@ -76,8 +76,10 @@ class Results:
         """Record an output; where another process was first, drop this one."""
         if not self._is_whole(result):
             raise DispatchError(f"{self.folder / result.output}: not as long as it was written")
-        if self.get(stem) is None:  # nothing there, or the record of an output that is gone
-            (self.folder / f"{stem}.json").unlink(missing_ok=True)
+        record = self.folder / f"{stem}.json"
+        # In this order: a record that another process puts between the two looks is whole.
+        if record.exists() and self.get(stem) is None:  # its output is gone
+            record.unlink(missing_ok=True)
         if not self._link(stem, asdict(result)):
             (self.folder / result.output).unlink(missing_ok=True)
         (self.folder / f"{stem}{ASIDE}").unlink(missing_ok=True)
