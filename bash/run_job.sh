@@ -2,16 +2,18 @@
 # run_job.sh ROUND INDEX...: run jobs of a round, one after the other, each at most once.
 #
 # ROUND/INDEX.args holds a job's command, NUL-separated; ROUND/INDEX.stdin, if there, is its input.
-# A job is claimed first (INDEX.claim: host, id and time; an existing claim means that it ran or runs
-# elsewhere), its output goes to INDEX.log, and its exit code to INDEX.exit by one rename, so that
+# ROUND/env, if there, holds variables for all of them. A job is claimed first (INDEX.claim: host, id
+# and time; an existing claim means that it ran or runs elsewhere), its output goes to INDEX.log, and its exit code to INDEX.exit by one rename, so that
 # whoever asks later, from any host, after any crash, reads a whole verdict or none.
 set -u
 round=$1
 shift
+id=${LSB_JOBID:-$$}
+((${LSB_JOBINDEX:-0})) && id+="[$LSB_JOBINDEX]"
 
 run_job() {
     local index=$1 args code stdin=/dev/null
-    (set -o noclobber && printf '%s %s %s\n' "$(uname -n)" "${LSB_JOBID:-$$}" "$(date +%s)" \
+    (set -o noclobber && printf '%s %s %s\n' "$(uname -n)" "$id" "$(date +%s)" \
         >"$round/$index.claim") 2>/dev/null || return 0
     mapfile -d '' -t args <"$round/$index.args"
     [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
@@ -22,6 +24,8 @@ run_job() {
     return "$code"
 }
 
+# shellcheck source=/dev/null
+[[ -e $round/env ]] && . "$round/env"
 status=0
 for index; do
     run_job "$index" || status=$?

@@ -38,7 +38,8 @@ def begin(argv: Sequence[str]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     for descriptor in (1, 2):
         _copy_to(log, descriptor)
-    environment = {**chosen.dotenv, **os.environ, ATTEMPT_MARK: f"{plan.batch}/{number}"}
+    mark = f"{plan.batch}/{number}"
+    environment = {**chosen.run_environment(os.environ), ATTEMPT_MARK: mark}
     batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
     os.execve(  # noqa: S606 - this very process, marked
         sys.executable, [sys.executable, *argv, *batch], environment

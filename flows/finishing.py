@@ -73,7 +73,7 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
         inputs=tuple(_input(item) for item in good),
         outputs=tuple(outputs),
         rejected=tuple(bad),
-        jobs=tuple(_jobs(work, plan)),
+        jobs=tuple(_jobs(work)),
         analysis=run.analysis,
     )
 
@@ -120,11 +120,11 @@ def _attempts(work: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def _jobs(work: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+def _jobs(work: Path) -> Iterator[dict[str, Any]]:
     for part in sorted((work / "jobs").iterdir()):
         stage = "combine" if part.name == "align" else part.name.partition("-")[0]
-        backend = plan.options.stages[stage].executor
         for batch_round in rounds_in(part):
+            backend = batch_round.executor
             for outcome in batch_round.verdict() or ():
                 job = batch_round.jobs[outcome.index - 1]
                 yield {
@@ -134,4 +134,6 @@ def _jobs(work: Path, plan: Plan) -> Iterator[dict[str, Any]]:
                     "cpus": job.cpus,
                     "memory_mb": job.memory_mb,
                     "limit_minutes": job.limit_minutes,
+                    "queue": job.queue if backend == "lsf" else "",
+                    "image": job.image if backend == "docker" else "",
                 }

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ds_flow.results import LASTING, Result
 
 FLOWS = Path(__file__).resolve().parent
 APPENDED = 3  # processed_at, source_file, tag: an output's last columns
-NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY})
+NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.BY_HAND})
 ANALYSIS_CHARACTERS = 2**16
 
 Range = tuple[int, int]
@@ -69,8 +70,10 @@ def begin(work: Path, run_id: str) -> list[list[Range]]:
     if attempt is not None:
         workdir.name_attempt(work, attempt, run_id, Path(plan.options.log_dir))
     shards = list(_ranges(plan))
-    cores = len(os.sched_getaffinity(0))
-    groups = [shards[start::cores] for start in range(min(cores, len(shards)))]
+    # One task waits for any number of jobs that run elsewhere; local ones are its own children.
+    is_local = plan.options.stages["process"].executor == "local"
+    tasks = len(os.sched_getaffinity(0)) if is_local else 1
+    groups = [shards[start::tasks] for start in range(min(tasks, len(shards)))]
     size_mb = sum(file.size_bytes for file in plan.files) / 2**20
     print(
         f"batch {plan.batch} ({plan.trigger}): {len(plan.files)} files, {size_mb:.1f} MB,"
@@ -126,8 +129,9 @@ class _Process:
         first, last, suffix = part
         folder, files = self._results.folder, f"{first}-{last}"
         script = str(FLOWS / "process.py")
-        command = (sys.executable, script, str(self.work), str(folder), files)
-        return _job(self.plan, "process", f"{folder.name}/{files}{suffix}", command)
+        command = (_python(self.plan, "process"), script, str(self.work), str(folder), files)
+        job = _job(self.plan, "process", f"{folder.name}/{files}{suffix}", command)
+        return replace(job, reads=(*CODE, *_inputs(self.plan)), writes=(self.work,))
 
     def left(self, part: Part, outcome: Outcome) -> list[Part]:
         """What is yet to be done of a part whose job has ended."""
@@ -223,7 +227,8 @@ def combine(work: Path) -> Path | None:
     target.parent.mkdir(exist_ok=True)
     names = _put_list(target.with_suffix(".list"), sources)
     command = ("bash", str(CHECKOUT / "bash" / "combine.sh"), str(target))
-    _run_one(work, plan, "combine", _job(plan, "combine", key, command, stdin=names))
+    job = _job(plan, "combine", key, command, stdin=names)
+    _run_one(work, plan, "combine", replace(job, reads=CODE, writes=(work,)))
     return target
 
 
@@ -249,8 +254,9 @@ def _aligned(
     target.mkdir(parents=True, exist_ok=True)
     (target / "columns.json").write_text(json.dumps(columns), encoding="utf-8")
     names = _put_list(target / "sources.list", odd)
-    command = (sys.executable, str(FLOWS / "align.py"), str(target))
-    _run_one(work, plan, "combine", _job(plan, "combine", key, command, stdin=names), "align")
+    command = (_python(plan, "combine"), str(FLOWS / "align.py"), str(target))
+    job = _job(plan, "combine", key, command, stdin=names)
+    _run_one(work, plan, "combine", replace(job, reads=CODE, writes=(work,)), "align")
     return [target / source.name if source in set(odd) else source for source in sources]
 
 
@@ -269,12 +275,30 @@ def analyze(work: Path, combined: Path | None) -> dict[str, Any] | None:
     if combined is None or not command:
         return None
     job = _job(plan, "analyze", combined.stem, (*command, str(combined)))
+    job = replace(job, reads=(combined.parent,))
     outcome = _run_one(work, plan, "analyze", job)
     printed = mask(log_of(work / "jobs" / "analyze", outcome), secrets())
     return {"command": list(command), "stdout": printed[-ANALYSIS_CHARACTERS:]}
 
 
 # --------------------------------------------------------------------------- jobs
+
+
+CODE = (CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon")
+"""What the commands of ds-flow's own are made of."""
+
+
+def _python(plan: Plan, stage: str) -> str:
+    """Name this interpreter, or that of an image."""
+    return "python3" if plan.options.stages[stage].executor == "docker" else sys.executable
+
+
+def _inputs(plan: Plan) -> Iterator[Path]:
+    """Everything of the project that the process stage reads, and no more of it."""
+    root = Path(plan.options.root)
+    module = plan.options.transform.partition(":")[0].replace(".", "/") + ".py"
+    own = (root / "flows", root / module)
+    yield from (path for path in (Path(plan.options.inbox or root), *own) if path.exists())
 
 
 def _job(
@@ -288,6 +312,8 @@ def _job(
         cpus=options.cpus,
         memory_mb=options.memory_mb,
         limit_minutes=options.limit_minutes,
+        queue=options.queue,
+        image=options.image,
     )
 
 
@@ -296,6 +322,7 @@ def _run(work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec])
     outcomes = run_stage(
         work / "jobs" / part,
         executor=plan.options.stages[stage].executor,
+        site=plan.options.site,
         batch=plan.batch,
         attempt=os.environ.get(workdir.ATTEMPT_MARK, ""),
         jobs=jobs,

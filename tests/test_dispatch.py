@@ -1,23 +1,34 @@
 """What every backend keeps to: jobs run once, ends are sorted, a killed stage is continued."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from backends import BATCH, PLACES, Place
+from project import until
 
-from ds_flow.dispatch import BACKENDS, ROUNDS_LIMIT, JobSpec, Outcome, log_of, run_stage
-from ds_flow.dispatch.rounds import open_round, rounds_in
+from ds_flow.dispatch import ROUNDS_LIMIT, JobSpec, Outcome, Site, cancel_jobs, log_of
+from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass
 
-BATCH = "0123456789"
-
 Run = Callable[..., list[Outcome]]
+Shell = Callable[[str, str], JobSpec]
+Ran = Callable[[], str]
+
+
+@pytest.fixture(scope="module", params=sorted(PLACES))
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    with PLACES[request.param](tmp_path_factory.mktemp("place")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -25,29 +36,38 @@ def stage(tmp_path: Path) -> Path:
     return tmp_path / "jobs" / "process"
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def executor(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def run(stage: Path, executor: str) -> Run:
+def run(stage: Path, place: Place) -> Run:
     def stage_of(*jobs: JobSpec, attempt: str = f"{BATCH}/1") -> list[Outcome]:
-        return run_stage(stage, executor=executor, batch=BATCH, attempt=attempt, jobs=jobs)
+        return place.run(stage, *jobs, attempt=attempt)
 
     return stage_of
 
 
-def shell(key: str, script: str) -> JobSpec:
-    return JobSpec(key=key, command=("bash", "-c", script))
+@pytest.fixture
+def shell(place: Place, tmp_path: Path) -> Shell:
+    return lambda key, script: place.job(key, "bash", "-c", script, folder=tmp_path)
 
 
-def counting(key: str, ran: Path, then: str) -> JobSpec:
+@pytest.fixture
+def counting(shell: Shell, tmp_path: Path) -> Shell:
     """A job that leaves a line in a file each time it runs."""
-    return shell(key, f"echo {key} >> '{ran}'; {then}")
+    return lambda key, then: shell(key, f"echo {key} >> '{tmp_path}/ran'; {then}")
 
 
-def test_jobs_run_and_their_ends_are_told_in_the_order_asked_for(run: Run, stage: Path) -> None:
+@pytest.fixture
+def ran(tmp_path: Path) -> Ran:
+    return (tmp_path / "ran").read_text
+
+
+def opened(stage: Path, place: Place, *jobs: JobSpec) -> Round:
+    commands = [place.backend().command(job) for job in jobs]
+    return open_round(stage, BATCH, f"{BATCH}/1", place.executor, jobs, commands)
+
+
+def test_jobs_run_and_their_ends_are_told_in_the_order_asked_for(
+    run: Run, shell: Shell, stage: Path
+) -> None:
     good, bad = run(shell("good", "echo fine"), shell("bad", "echo broken; exit 3"))
 
     assert (good.key, good.failure, good.exit_code) == ("good", None, 0)
@@ -65,87 +85,93 @@ def test_no_jobs_need_no_round(run: Run, stage: Path) -> None:
     assert not stage.exists()
 
 
-def test_what_succeeded_is_not_done_again_by_any_attempt(run: Run, tmp_path: Path) -> None:
-    job = counting("a", tmp_path / "ran", "true")
+def test_what_succeeded_is_not_done_again_by_any_attempt(
+    run: Run, counting: Shell, ran: Ran
+) -> None:
+    job = counting("a", "true")
 
     assert run(job) == run(job) == run(job, attempt=f"{BATCH}/2")
 
-    assert (tmp_path / "ran").read_text() == "a\n"
+    assert ran() == "a\n"
 
 
 def test_a_failure_of_its_own_code_is_tried_again_only_by_the_next_attempt(
-    run: Run, tmp_path: Path
+    run: Run, counting: Shell, ran: Ran
 ) -> None:
-    job = counting("a", tmp_path / "ran", "exit 1")
+    job = counting("a", "exit 1")
 
     run(job)
     run(job)
-    assert (tmp_path / "ran").read_text() == "a\n"
+    assert ran() == "a\n"
     run(job, attempt=f"{BATCH}/2")
-    assert (tmp_path / "ran").read_text() == "a\na\n"
+    assert ran() == "a\na\n"
 
 
-def test_a_killed_job_is_tried_again_up_to_the_limit(run: Run, tmp_path: Path) -> None:
-    (outcome,) = run(counting("a", tmp_path / "ran", "kill -KILL $$"))
+def test_a_killed_job_is_tried_again_up_to_the_limit(run: Run, counting: Shell, ran: Ran) -> None:
+    (outcome,) = run(counting("a", "kill -KILL $$"))
 
     assert (outcome.failure, outcome.reason) == (FailureClass.KILLED, "killed by SIGKILL")
-    assert (tmp_path / "ran").read_text() == "a\n" * ROUNDS_LIMIT
+    assert ran() == "a\n" * ROUNDS_LIMIT
 
 
-def test_a_round_holds_only_what_has_not_succeeded(run: Run, stage: Path, tmp_path: Path) -> None:
+def test_a_round_holds_only_what_has_not_succeeded(
+    run: Run, shell: Shell, counting: Shell, stage: Path, tmp_path: Path, ran: Ran
+) -> None:
     once = f"[[ -e '{tmp_path}/second' ]] || {{ touch '{tmp_path}/second'; kill -KILL $$; }}"
 
-    outcomes = run(counting("a", tmp_path / "ran", "true"), shell("b", once))
+    outcomes = run(counting("a", "true"), shell("b", once))
 
     assert [outcome.failure for outcome in outcomes] == [None, None]
-    assert (tmp_path / "ran").read_text() == "a\n"
+    assert ran() == "a\n"
     assert [[job.key for job in r.jobs] for r in rounds_in(stage)] == [["a", "b"], ["b"]]
 
 
-def test_a_crash_is_told_apart_and_not_tried_again(run: Run, tmp_path: Path) -> None:
-    (outcome,) = run(counting("a", tmp_path / "ran", "ulimit -c 0; kill -SEGV $$"))
+def test_a_crash_is_told_apart_and_not_tried_again(run: Run, counting: Shell, ran: Ran) -> None:
+    (outcome,) = run(counting("a", "ulimit -c 0; kill -SEGV $$"))
 
     assert (outcome.failure, outcome.reason) == (FailureClass.CRASH, "crashed by SIGSEGV")
-    assert (tmp_path / "ran").read_text() == "a\n"
+    assert ran() == "a\n"
 
 
-def test_a_job_ends_at_its_limit(run: Run, tmp_path: Path) -> None:
-    # timeout(1) takes fractions, so a test need not wait a minute
-    job = replace(counting("a", tmp_path / "ran", "exec sleep 60"), limit_minutes=0.002)  # type: ignore[arg-type]
+def test_a_job_ends_at_its_limit(run: Run, place: Place, counting: Shell, ran: Ran) -> None:
+    job = counting("a", "exec sleep 60")
 
-    (outcome,) = run(job)
+    (outcome,) = run(replace(job, limit_minutes=place.shortest_limit_minutes))  # type: ignore[arg-type]
 
     assert outcome.failure == FailureClass.LIMIT
-    assert (tmp_path / "ran").read_text() == "a\n"
+    assert ran() == "a\n"
 
 
-def test_a_missing_command_is_a_failure_of_its_own(run: Run) -> None:
-    (outcome,) = run(JobSpec(key="a", command=("no-such-command",)))
+def test_a_missing_command_is_a_failure_of_its_own(run: Run, place: Place, tmp_path: Path) -> None:
+    (outcome,) = run(place.job("a", "no-such-command", folder=tmp_path))
 
     assert (outcome.failure, outcome.exit_code) == (FailureClass.USER_CODE, 127)
 
 
-@pytest.mark.parametrize("arg", ["a b", "$(exit 9)", "'\"", "-rf", "", "two\nlines", "\udcff"])
-def test_an_argument_arrives_as_it_was_given(run: Run, tmp_path: Path, arg: str) -> None:
-    script = "import os, sys; open(sys.argv[1], 'wb').write(os.fsencode(sys.argv[2]))"
-    job = JobSpec(key="a", command=(sys.executable, "-c", script, str(tmp_path / "got"), arg))
+def test_arguments_arrive_as_they_were_given(run: Run, place: Place, tmp_path: Path) -> None:
+    given = ["a b", "$(exit 9)", "'\"", "-rf", "", "two\nlines", "*", "; exit 9", "\udcff", "é"]
+    script = 'printf "%s\\0" "$@" > "$0"'
 
-    (outcome,) = run(job)
+    (outcome,) = run(
+        place.job("a", "bash", "-c", script, str(tmp_path / "got"), *given, folder=tmp_path)
+    )
 
     assert outcome.failure is None
-    assert (tmp_path / "got").read_bytes() == os.fsencode(arg)
+    assert (tmp_path / "got").read_bytes().split(b"\0")[:-1] == list(map(os.fsencode, given))
 
 
-def test_a_list_arrives_on_standard_input(run: Run, stage: Path, tmp_path: Path) -> None:
+def test_a_list_arrives_on_standard_input(
+    run: Run, place: Place, stage: Path, tmp_path: Path
+) -> None:
     (tmp_path / "list").write_bytes(b"a b\0c\nd\0")
-    job = JobSpec(key="a", command=("xargs", "-0", "printf", "[%s]"), stdin=tmp_path / "list")
+    job = place.job("a", "xargs", "-0", "printf", "[%s]", folder=tmp_path)
 
-    (outcome,) = run(job)
+    (outcome,) = run(replace(job, stdin=tmp_path / "list"))
 
     assert log_of(stage, outcome) == "[a b][c\nd]"
 
 
-def test_of_a_long_log_the_end_is_kept(run: Run, stage: Path) -> None:
+def test_of_a_long_log_the_end_is_kept(run: Run, shell: Shell, stage: Path) -> None:
     (outcome,) = run(shell("a", "head -c 200000 /dev/zero | tr '\\0' x; printf '\\377 the end'"))
 
     kept = log_of(stage, outcome)
@@ -153,61 +179,129 @@ def test_of_a_long_log_the_end_is_kept(run: Run, stage: Path) -> None:
     assert kept.endswith("\ufffd the end")
 
 
-def test_a_name_that_no_round_has_has_no_log(run: Run, stage: Path) -> None:
+def test_a_name_that_no_round_has_has_no_log(run: Run, shell: Shell, stage: Path) -> None:
     (outcome,) = run(shell("a", "true"))
 
     with pytest.raises(DispatchError, match="no round"):
         log_of(stage, replace(outcome, round="dsf-other"))
 
 
+def test_variables_of_env_reach_a_job_and_no_command_line(
+    run: Run, shell: Shell, stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "it's $ecret")
+    monkeypatch.setenv("DS_FLOW_GIVEN", "TOKEN")
+
+    (outcome,) = run(shell("a", 'echo "<$TOKEN>"; tr "\\0" " " </proc/$$/cmdline'))
+
+    printed = log_of(stage, outcome)
+    assert printed.startswith("<it's $ecret>\n")
+    assert "ecret" not in printed.removeprefix("<it's $ecret>\n")
+    assert not [path for path in stage.rglob("env") if path.stat().st_mode & 0o077]
+
+
 # --------------------------------------------------------------------------- a caller's death
 
 RUN_STAGE = """
-import sys
+import json, sys
 from pathlib import Path
-from ds_flow.dispatch import JobSpec, run_stage
-stage, executor, batch, *scripts = sys.argv[1:]
-jobs = [JobSpec(key=str(n), command=("bash", "-c", script)) for n, script in enumerate(scripts)]
-run_stage(Path(stage), executor=executor, batch=batch, attempt=f"{batch}/1", jobs=jobs)
+from ds_flow.dispatch import run_stage
+from ds_flow.dispatch.rounds import JobSpec
+from ds_flow.plan import Site
+stage, executor, batch, site, *jobs = sys.argv[1:]
+run_stage(Path(stage), executor=executor, site=Site.from_json(json.loads(site)), batch=batch,
+          attempt=f"{batch}/1", jobs=[JobSpec.from_json(json.loads(job)) for job in jobs])
 """
 
 
+def caller(stage: Path, place: Place, *jobs: JobSpec) -> subprocess.Popen[bytes]:
+    """A process that runs a stage, to be killed."""
+    site = json.dumps(asdict(place.site))
+    texts = [json.dumps(job.to_json()) for job in jobs]
+    command = [sys.executable, "-c", RUN_STAGE, str(stage), place.executor, BATCH, site, *texts]
+    return subprocess.Popen(command)
+
+
 def test_a_stage_whose_caller_was_killed_is_continued_and_no_job_runs_twice(
-    run: Run, stage: Path, executor: str, tmp_path: Path
+    run: Run, shell: Shell, stage: Path, place: Place, tmp_path: Path, ran: Ran
 ) -> None:
     gate, began = tmp_path / "gate", tmp_path / "began"
     os.mkfifo(gate)
     os.mkfifo(began)
-    ran = tmp_path / "ran"
-    scripts = [
-        f"echo 0 >> '{ran}'; echo > '{began}'; cat '{gate}'",
-        f"echo 1 >> '{ran}'",
-    ]
-    caller = subprocess.Popen(
-        [sys.executable, "-c", RUN_STAGE, str(stage), executor, BATCH, *scripts]
+    first = (
+        f"echo 0 >> '{tmp_path}/ran'; echo > '{began}'; cat '{gate}'; echo 1 >> '{tmp_path}/ran'"
     )
+    jobs = [shell("0", first), shell("1", "true")]
+    killed = caller(stage, place, *jobs)
     began.read_text()  # the first job runs
-    caller.send_signal(signal.SIGKILL)
-    caller.wait()
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
 
     release = subprocess.Popen(["bash", "-c", f"echo > '{gate}'"])
-    jobs = [shell(str(number), script) for number, script in enumerate(scripts)]
     outcomes = run(*jobs)
     release.wait()
 
     assert [outcome.failure for outcome in outcomes] == [None, None]
-    assert ran.read_text() == "0\n1\n"
+    assert ran() == "0\n1\n"
     assert len(list(rounds_in(stage))) == 1
 
 
-def test_a_round_that_was_opened_and_never_handed_over_is_done_in_the_next(
-    run: Run, stage: Path, executor: str, tmp_path: Path
+def test_a_round_that_was_opened_and_never_handed_over_is_handed_over_then(
+    run: Run, counting: Shell, stage: Path, place: Place, ran: Ran
 ) -> None:
-    job = counting("a", tmp_path / "ran", "true")
-    command = BACKENDS[executor].command(job)
-    open_round(stage, BATCH, f"{BATCH}/1", [job], [command])
+    job = counting("a", "true")
+    opened(stage, place, job)
 
     (outcome,) = run(job)
+
+    assert outcome.failure is None
+    assert ran() == "a\n"
+    assert len(list(rounds_in(stage))) == 1
+
+
+def test_a_round_that_was_handed_over_is_not_handed_over_again(
+    counting: Shell, stage: Path, place: Place, ran: Ran
+) -> None:
+    job = counting("a", "true")
+    batch_round = opened(stage, place, job)
+    until("all was handed over", lambda: place.backend().submit(batch_round))
+
+    assert place.backend().submit(batch_round)
+
+    place.run(stage, job)
+    assert ran() == "a\n"
+
+
+def test_a_round_half_written_when_its_writer_died_is_passed_over(
+    run: Run, shell: Shell, stage: Path
+) -> None:
+    (stage / ".1.deadbeef").mkdir(parents=True)
+
+    (outcome,) = run(shell("a", "true"))
+
+    assert outcome.round.endswith("-1")
+
+
+def test_two_rounds_cannot_have_one_number(stage: Path, place: Place, shell: Shell) -> None:
+    first = opened(stage, place, shell("a", "true"))
+    other = stage.with_name("other")
+    stage.rename(other)
+    stage.mkdir()
+    (stage / "1").mkdir()
+    (stage / "1" / "round.json").symlink_to(other / "1" / "round.json")
+
+    assert first.folder.name == "1"
+    assert opened(stage, place, shell("a", "true")).folder.name == "2"
+
+
+def test_local_jobs_that_died_with_their_starter_are_done_in_the_next_round(
+    tmp_path: Path,
+) -> None:
+    place, stage = Place(executor="local"), tmp_path / "jobs" / "process"
+    job = place.job("a", "bash", "-c", f"echo a >> '{tmp_path}/ran'", folder=tmp_path)
+    (opened(stage, place, job).folder / "handed_over").touch()
+
+    (outcome,) = place.run(stage, job)
 
     assert outcome.failure is None
     assert (tmp_path / "ran").read_text() == "a\n"
@@ -216,23 +310,27 @@ def test_a_round_that_was_opened_and_never_handed_over_is_done_in_the_next(
     assert first[0].failure == FailureClass.INFRASTRUCTURE
 
 
-def test_a_round_half_written_when_its_writer_died_is_passed_over(run: Run, stage: Path) -> None:
-    (stage / ".1.deadbeef").mkdir(parents=True)
-
-    (outcome,) = run(shell("a", "true"))
-
-    assert outcome.round.endswith("-1")
+# --------------------------------------------------------------------------- cancelling
 
 
-def test_two_rounds_cannot_have_one_number(stage: Path, executor: str) -> None:
-    job = shell("a", "true")
-    command = BACKENDS[executor].command(job)
-    opened = open_round(stage, BATCH, "1", [job], [command])
-    other = stage.with_name("other")
-    stage.rename(other)
-    stage.mkdir()
-    (stage / "1").mkdir()
-    (stage / "1" / "round.json").symlink_to(other / "1" / "round.json")
+def test_cancelled_jobs_end_and_none_that_waits_begins(
+    shell: Shell, stage: Path, place: Place, tmp_path: Path
+) -> None:
+    if place.executor == "local":
+        return  # its jobs are processes of the run, and are killed with it
+    os.mkfifo(tmp_path / "began")
+    job = shell("a", f"trap 'exit 1' TERM; echo > '{tmp_path}/began'; sleep 600 & wait")
+    killed = caller(stage, place, job)
+    (tmp_path / "began").read_text()
+    killed.kill()
+    killed.wait()
 
-    assert opened.folder.name == "1"
-    assert open_round(stage, BATCH, "1", [job], [command]).folder.name == "2"
+    until("no job was left", lambda: not cancel_jobs(stage.parent, place.site))
+
+    assert cancel_jobs(stage.parent, place.site) == []
+    (outcome,) = place.run(stage, job)
+    assert outcome.failure is not None
+
+
+def test_a_batch_without_jobs_has_none_to_cancel(tmp_path: Path) -> None:
+    assert cancel_jobs(tmp_path / "jobs", Site()) == []

@@ -232,9 +232,9 @@ def test_the_fingerprint_stays_until_an_option_changes(project: Load) -> None:
 
 def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
-        FIVE
+        FIVE.replace("data/", "inbox/")
         + "csv: {delimiter: ';', encoding: UTF-16, columns: strict}\n"
-        + "compute: {transform: 'a.b:c', shard_mb: 2, max_shards: 3}\n",
+        + "compute: {transform: 'a.b:c', shard_mb: 2, max_shards: 3, memory_factor: 2}\n",
         PROCESS_TAG="t",
     ).options()
     default = project().options()
@@ -275,13 +275,6 @@ FAULTS = {
     "endless": ("batch:\n  max_wait_seconds: .inf\n", 7, "batch.max_wait_seconds", "finite"),
     "not a number": ("batch:\n  quiet_seconds: .nan\n", 7, "batch.quiet_seconds", "finite"),
     "unknown executor": ("compute:\n  executor: slurm\n", 7, "compute.executor", "'local'"),
-    "executor to come": ("compute:\n  executor: lsf\n", 7, "compute.executor", "not available"),
-    "stage's executor to come": (
-        "compute:\n  stages:\n    combine:\n      executor: docker\n",
-        9,
-        "compute.stages.combine.executor",
-        "not available in this version",
-    ),
     "transform without function": (
         "compute:\n  transform: mine.py\n",
         7,
@@ -309,6 +302,41 @@ def test_a_fault_is_told_with_file_line_and_key(
     (fault,) = faults(FIVE + text)
     assert fault.startswith(f"{AT}:{line}: {key}: ")
     assert said in fault
+
+
+BACKEND_FAULTS = {
+    "lsf without bsub": ("executor: lsf", ["compute.executor: lsf: there is no bsub on PATH"]),
+    "a stage's own": (
+        "docker_image: x\n  stages: {combine: {executor: docker}}",
+        ["compute.stages.combine.executor: docker: the program 'docker' is not on PATH"],
+    ),
+    "docker without an image": (
+        "executor: docker\n  docker_command: sh",
+        ["compute.executor: docker needs an image: set compute.docker_image"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BACKEND_FAULTS.values(), ids=BACKEND_FAULTS)
+def test_a_backend_that_is_not_there_is_told_at_the_start(
+    faults: Faults, tmp_path: Path, text: str, said: list[str]
+) -> None:
+    (tmp_path / "sh").touch(0o755)
+    ledger = FIVE.replace("paths:\n", f"paths:\n  ledger: {tmp_path}/ledger.db\n")
+
+    found = faults(f"{ledger}compute:\n  {text}\n", PATH=str(tmp_path))
+
+    assert [fault.partition(" ")[2].partition(";")[0] for fault in found] == said
+
+
+def test_lsf_with_the_ledger_on_the_shared_outputs_is_a_fault(
+    faults: Faults, tmp_path: Path
+) -> None:
+    (tmp_path / "bsub").touch(0o755)
+
+    (fault,) = faults(f"{FIVE}compute: {{executor: lsf}}\n", PATH=str(tmp_path))
+
+    assert "paths.ledger: with lsf, output_dir is on a shared file system" in fault
 
 
 PATHS = {"input_pattern": "data/student_*.csv", "output_dir": "out", "log_dir": "log"}
@@ -623,19 +651,20 @@ def test_the_reference_holds_the_defaults_and_says_them() -> None:
     for loc, default in sections(Keys).items():
         if loc[:2] == ("compute", "stages") or loc[0] == "project_name":
             continue
-        section, key = loc
-        (line,) = [
-            line
-            for line in text.partition(f"\n{section}:")[2].split("\n")[1:]
-            if line.startswith(f"  {key}:")
-        ][:1]
+        *around, key = loc
+        below, at = text, given
+        for depth, section in enumerate(around):
+            below = below.partition(f"\n{'  ' * depth}{section}:")[2]
+            at = at[section]
+        start = f"{'  ' * len(around)}{key}:"
+        line = next(line for line in below.split("\n")[1:] if line.startswith(start))
         if loc in {("paths", "input_pattern"), ("paths", "output_dir"), ("paths", "log_dir")}:
             assert "default:" not in line
         elif loc == ("paths", "ledger"):
             assert line.endswith("default: ledger.db in output_dir")
         else:
-            assert given[section][key] == default
-            assert yaml.safe_load(line.partition("default: ")[2]) == default, line
+            assert at[key] == (list(default) if isinstance(default, tuple) else default)
+            assert yaml.safe_load(line.partition("default: ")[2]) == at[key], line
 
 
 def test_the_reference_says_the_defaults_of_a_stage() -> None:

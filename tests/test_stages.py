@@ -9,7 +9,7 @@ import pytest
 
 import stages
 from ds_flow import workdir
-from ds_flow.dispatch import JobSpec, Outcome, run_stage
+from ds_flow.dispatch import JobSpec, Outcome, Site, run_stage
 from ds_flow.errors import DispatchError
 from ds_flow.manifest import Rejected
 from ds_flow.model import FailureClass
@@ -140,7 +140,12 @@ def test_a_job_that_left_no_exit_code_blames_no_file(
 ) -> None:
     job = JobSpec(key="k", command=("true",))
     run_stage(
-        work / "jobs" / "process-1of1", executor="local", batch=BATCH, attempt="1", jobs=[job]
+        work / "jobs" / "process-1of1",
+        executor="local",
+        site=Site(),
+        batch=BATCH,
+        attempt="1",
+        jobs=[job],
     )
     lost = replace(OUTCOME, failure=FailureClass.INFRASTRUCTURE, reason="lost", exit_code=None)
 

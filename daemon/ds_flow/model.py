@@ -124,7 +124,8 @@ class FailureClass(StrEnum):
     CRASH = "crash"  # ended by a signal of its own making: redone one file a job
     MEMORY = "memory"  # tried again with more
     LIMIT = "limit"  # its run limit
-    KILLED = "killed"  # by an owner, an administrator, or a signal from outside
+    KILLED = "killed"  # by a signal from outside: tried again as it was
+    BY_HAND = "by_hand"  # its owner or an administrator ended it: left to the next attempt
     INFRASTRUCTURE = "infrastructure"  # tried again as it was
 
 

@@ -21,6 +21,63 @@ class StageOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LsfSite:
+    """How to talk to this site's LSF; `compute.lsf` of the settings."""
+
+    extra: tuple[str, ...] = ()
+    project: str = ""
+    max_array: int = 1000
+    throttle: int = 0
+    memory_unit: str = "auto"
+    poll_seconds: float = 30
+    command_seconds: float = 60
+    grace_seconds: float = 60
+    unknown_minutes: float = 60
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        return cls(**{**row, "extra": tuple(row.get("extra", ()))})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerSite:
+    """How to talk to this host's container engine; `compute.docker` of the settings."""
+
+    command: str = "docker"
+    pull: str = "missing"
+    max_parallel: int = 0
+    network: str = "none"
+    pids: int = 1024
+    read_only: bool = True
+    capabilities: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    command_seconds: float = 60
+    unknown_minutes: float = 60
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        lists = {name: tuple(row.get(name, ())) for name in ("capabilities", "extra")}
+        return cls(**{**row, **lists})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What all backends go by, the same for every stage."""
+
+    memory_factor: float = 1.5  # of a job that had too little
+    lsf: LsfSite = field(default_factory=LsfSite)
+    docker: DockerSite = field(default_factory=DockerSite)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        lsf, docker = LsfSite.from_json(row["lsf"]), DockerSite.from_json(row["docker"])
+        return cls(**{**row, "lsf": lsf, "docker": docker})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The part of the settings that decides a batch's outputs, frozen for all its attempts."""
 
@@ -28,6 +85,7 @@ class Options:
     root: str
     output_dir: str  # absolute
     log_dir: str  # absolute
+    inbox: str = ""  # absolute: the folder that holds all inputs
     tag: str = ""
     delimiter: str = "auto"
     encoding: str = "utf-8"
@@ -36,6 +94,7 @@ class Options:
     shard_mb: int = 64
     max_shards: int = 64
     stages: Mapping[str, StageOptions] = field(default_factory=dict)
+    site: Site = field(default_factory=Site)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -44,7 +103,9 @@ class Options:
             name: StageOptions(**{**stage, "command": tuple(stage["command"])})
             for name, stage in row["stages"].items()
         }
-        return cls(**{**row, "stages": stages})
+        # A plan of an older version says nothing of its site.
+        site = Site.from_json(row["site"]) if "site" in row else Site()
+        return cls(**{**row, "stages": stages, "site": site})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,15 +124,9 @@ def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list
 
 
 def _environment(settings: Settings, mark: str) -> Mapping[str, str]:
-    """The daemon's environment under .env's, with what an attempt's processes are known by."""
-    secret = [name for name, value in settings.dotenv.items() if value in settings.secrets]
-    own = {
-        "DS_FLOW_CONFIG": str(settings.file),
-        "DS_FLOW_MASK": ",".join(secret),
-        ATTEMPT_MARK: mark,
-    }
-    inherited = {**settings.dotenv, **os.environ, **own}
-    return {name: value for name, value in inherited.items() if name not in NOT_INHERITED}
+    """The environment of a run, with the mark that its processes are known by."""
+    variables = {**settings.run_environment(os.environ), ATTEMPT_MARK: mark}
+    return {name: value for name, value in variables.items() if name not in NOT_INHERITED}
 
 
 def processes(mark: str) -> Iterator[Process]:

@@ -1,67 +1,95 @@
 """Stages on backends: `run_stage`, the one verb that flows call, and the waiting in it."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from ds_flow.dispatch import local
-from ds_flow.dispatch.rounds import JobSpec, Outcome, Round, open_round, rounds_in
+from ds_flow.dispatch.lsf import Lsf
+from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
+from ds_flow.plan import Site
 
 ROUNDS_LIMIT = 3
 """So many rounds an attempt opens for a job that infrastructure, memory or a kill has failed."""
 
 RETRIED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.KILLED})
 LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
+WAITED_SHARE = 0.1  # of the time waited so far, until the next look
 
 
 class Backend(Protocol):
-    """Where jobs run: verbs over many jobs at once, without waiting or state of their own."""
+    """Where jobs run: verbs over a round's jobs at once, without waiting.
 
-    FIRST_POLL_SECONDS: float
-    LONGEST_POLL_SECONDS: float
+    What a verb has learnt and must not lose stands in the round's folder, so that a further
+    process, after any crash, goes on where this one was.
+    """
+
+    @property
+    def poll_seconds(self) -> tuple[float, float]:
+        """Seconds between two looks, at first and at most."""
 
     def command(self, job: JobSpec) -> tuple[str, ...]:
         """What a job's args file holds."""
 
-    def submit(self, batch_round: Round, indices: Sequence[int]) -> None:
-        """Hand one round's jobs over. Raises DispatchError if none was accepted."""
+    def submit(self, batch_round: Round) -> bool:
+        """Hand over what has not been, and nothing twice; whether all is known to be handed over.
 
-    def ask(self, batch_round: Round) -> Mapping[int, JobState]:
-        """One question for all jobs of a round."""
+        Raises DispatchError with the backend's reason if it refuses the jobs.
+        """
 
-    def classify(self, exit_code: int | None) -> tuple[FailureClass | None, str]:
-        """Sort a job's end by what treats it."""
+    def ask(self, batch_round: Round, indices: Collection[int]) -> Mapping[int, Report]:
+        """One question for these jobs of a round; what is not handed over yet is pending."""
+
+    def cancel(self, batch_round: Round) -> bool:
+        """Ask all jobs to end; whether all are known to have ended."""
+
+    def release(self, batch_round: Round) -> None:
+        """Give back what a closed round still holds outside its folder."""
 
 
-BACKENDS: dict[str, Backend] = {"local": local}
+BACKENDS: dict[str, Callable[[Site], Backend]] = {
+    "local": lambda _site: local,
+    "lsf": lambda site: Lsf(site.lsf),
+}
 
 
 def run_stage(
-    stage_dir: Path, *, executor: str, batch: str, attempt: str, jobs: Sequence[JobSpec]
+    stage_dir: Path,
+    *,
+    executor: str,
+    site: Site,
+    batch: str,
+    attempt: str,
+    jobs: Sequence[JobSpec],
 ) -> list[Outcome]:
     """Run a stage's jobs to their ends; the last outcome of each, in the jobs' order.
 
     It may be killed at any moment and called again: it takes the outcomes of closed rounds,
     continues the open one, and opens further rounds for what has not succeeded. A job that its
-    own code failed is not tried again within an attempt.
+    own code failed is not tried again within an attempt; one that had too little memory gets more.
     """
-    backend = BACKENDS[executor]
     while True:
         outcomes: dict[str, Outcome] = {}
+        asked: dict[str, JobSpec] = {}
         rounds = list(rounds_in(stage_dir))
         for batch_round in rounds:
             found = batch_round.verdict()
-            outcomes |= {o.key: o for o in (found or _wait(batch_round, backend))}
+            if found is None:
+                found = _finish(batch_round, BACKENDS[batch_round.executor](site))
+            outcomes |= {outcome.key: outcome for outcome in found}
+            asked |= {job.key: job for job in batch_round.jobs}
         mine = [batch_round for batch_round in rounds if batch_round.opened_by == attempt]
         left = [job for job in jobs if _is_open(job, outcomes.get(job.key), mine)]
         if not left:
             return [outcomes[job.key] for job in jobs]
-        commands = [backend.command(job) for job in left]
-        batch_round = open_round(stage_dir, batch, attempt, left, commands)
-        backend.submit(batch_round, batch_round.indices)
+        left = [_roomier(job, outcomes.get(job.key), asked, site) for job in left]
+        commands = [BACKENDS[executor](site).command(job) for job in left]
+        open_round(stage_dir, batch, attempt, executor, left, commands)
 
 
 def _is_open(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
@@ -74,34 +102,64 @@ def _is_open(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
     return tries == 0 or (last.failure in RETRIED and tries < ROUNDS_LIMIT)
 
 
-def _wait(batch_round: Round, backend: Backend) -> list[Outcome]:
-    """Wait until every job of a round has ended, ever less often; close the round."""
-    pause_s = backend.FIRST_POLL_SECONDS
-    while any(state in LIVE for state in backend.ask(batch_round).values()):
-        time.sleep(pause_s)  # noqa: TID251 - a task has nothing else to do
-        pause_s = min(pause_s * 1.2, backend.LONGEST_POLL_SECONDS)
-    outcomes = [_outcome(batch_round, index, backend) for index in batch_round.indices]
+def _roomier(
+    job: JobSpec, last: Outcome | None, asked: Mapping[str, JobSpec], site: Site
+) -> JobSpec:
+    """The job with more memory than last time, if that was too little."""
+    if last is None or last.failure != FailureClass.MEMORY:
+        return job
+    more = math.ceil(asked[job.key].memory_mb * site.memory_factor)
+    return replace(job, memory_mb=max(more, job.memory_mb))
+
+
+def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
+    """Hand a round's jobs over, wait until every one has ended, and close it."""
+    began_s = time.monotonic()
+    ended: dict[int, Report] = {}
+    while True:
+        all_handed_over = backend.submit(batch_round)
+        reports = backend.ask(batch_round, set(batch_round.indices) - ended.keys())
+        ended |= {index: report for index, report in reports.items() if report.state not in LIVE}
+        if all_handed_over and len(ended) == len(batch_round.jobs):
+            break
+        first_s, longest_s = backend.poll_seconds
+        pause_s = WAITED_SHARE * (time.monotonic() - began_s)
+        time.sleep(min(max(pause_s, first_s), longest_s))  # noqa: TID251 - nothing else to do
+    outcomes = [_outcome(batch_round, index, ended[index]) for index in batch_round.indices]
     batch_round.close(outcomes)
+    backend.release(batch_round)
     return outcomes
 
 
-def _outcome(batch_round: Round, index: int, backend: Backend) -> Outcome:
+def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
     exit_code, ended_at = batch_round.exit_of(index) or (None, "")
     host, native_id, started_at = batch_round.claim_of(index) or ("", "", "")
-    failure, reason = backend.classify(exit_code)
     return Outcome(
         key=batch_round.jobs[index - 1].key,
         index=index,
         round=batch_round.name,
         opened_by=batch_round.opened_by,
-        failure=failure,
-        reason=reason,
+        failure=report.failure,
+        reason=report.reason,
         exit_code=exit_code,
         host=host,
         native_id=native_id,
         started_at=started_at,
         ended_at=ended_at,
+        image_id=report.image_id,
+        image_digest=report.image_digest,
     )
+
+
+def cancel_jobs(jobs_dir: Path, site: Site) -> list[str]:
+    """Ask all jobs of a batch's open rounds to end; the names of rounds that have not yet."""
+    live: list[str] = []
+    for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
+        for batch_round in rounds_in(stage_dir):
+            backend = BACKENDS[batch_round.executor](site)
+            if batch_round.verdict() is None and not backend.cancel(batch_round):
+                live.append(batch_round.name)
+    return live
 
 
 def log_of(stage_dir: Path, outcome: Outcome) -> str:
@@ -112,4 +170,4 @@ def log_of(stage_dir: Path, outcome: Outcome) -> str:
     raise DispatchError(f"{stage_dir}: no round {outcome.round}")
 
 
-__all__ = ["Backend", "JobSpec", "Outcome", "log_of", "run_stage"]
+__all__ = ["Backend", "JobSpec", "Outcome", "Site", "cancel_jobs", "log_of", "run_stage"]

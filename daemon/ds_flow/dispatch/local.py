@@ -2,21 +2,17 @@
 
 import fcntl
 import os
-import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from ds_flow import CHECKOUT
-from ds_flow.dispatch.rounds import JobSpec, Round
-from ds_flow.model import FailureClass, JobState
+from ds_flow.dispatch import ends
+from ds_flow.dispatch.rounds import JobSpec, Report, Round
+from ds_flow.model import JobState
 
 RUN_JOB = CHECKOUT / "bash" / "run_job.sh"
 
-FIRST_POLL_SECONDS = 0.02
-LONGEST_POLL_SECONDS = 1.0
-
-LIMIT_EXIT_CODE = 124  # timeout(1)
-OUTSIDE_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
+poll_seconds = (0.02, 1.0)
 
 
 def command(job: JobSpec) -> tuple[str, ...]:
@@ -25,17 +21,21 @@ def command(job: JobSpec) -> tuple[str, ...]:
     return ("timeout", "--foreground", "--kill-after=10", limit, *job.command)
 
 
-def submit(batch_round: Round, indices: Sequence[int]) -> None:
-    """Start the jobs in a process group of their own, never a session of their own.
+def submit(batch_round: Round) -> bool:
+    """Start the jobs in a process group of their own, never a session of their own; once.
 
     The round's lock is taken here and inherited, so that it is held from before the first job
     lives until the last one is dead, and needs no pid to be trusted.
     """
+    handed_over = batch_round.folder / "handed_over"
+    if handed_over.exists():
+        return True
     lock = _lock_file(batch_round)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handed_over.touch()
         subprocess.Popen(
-            ["bash", str(RUN_JOB), str(batch_round.folder), *map(str, indices)],
+            ["bash", str(RUN_JOB), str(batch_round.folder), *map(str, batch_round.indices)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -45,22 +45,32 @@ def submit(batch_round: Round, indices: Sequence[int]) -> None:
         )
     finally:
         os.close(lock)
+    return True
 
 
-def ask(batch_round: Round) -> dict[int, JobState]:
+def ask(batch_round: Round, indices: Collection[int]) -> dict[int, Report]:
     """Every job's state. One that is neither alive nor ended has failed."""
-    alive = is_alive(batch_round)
-    return {index: _state(batch_round, index, alive=alive) for index in batch_round.indices}
+    alive = is_alive(batch_round)  # before the exit codes: a job may end between the two looks
+    return {index: _report(batch_round, index, alive=alive) for index in indices}
 
 
-def _state(batch_round: Round, index: int, *, alive: bool) -> JobState:
+def _report(batch_round: Round, index: int, *, alive: bool) -> Report:
     ended = batch_round.exit_of(index)
-    if ended is not None:
-        return JobState.FAILED if ended[0] else JobState.SUCCEEDED
-    if not alive:
-        # it may have ended between the two looks
-        return JobState.FAILED if batch_round.exit_of(index) is None else JobState.UNKNOWN
-    return JobState.RUNNING if batch_round.claim_of(index) else JobState.PENDING
+    if ended is None and alive:
+        is_claimed = batch_round.claim_of(index) is not None
+        return Report(state=JobState.RUNNING if is_claimed else JobState.PENDING)
+    failure, reason = ends.NO_EXIT_CODE if ended is None else ends.of_exit_code(ended[0])
+    state = JobState.FAILED if failure else JobState.SUCCEEDED
+    return Report(state=state, failure=failure, reason=reason)
+
+
+def cancel(batch_round: Round) -> bool:
+    """Say whether all jobs have ended: they are processes of the run, and are killed with it."""
+    return not is_alive(batch_round)
+
+
+def release(batch_round: Round) -> None:
+    """Keep what is there: a round leaves nothing outside its folder."""
 
 
 def is_alive(batch_round: Round) -> bool:
@@ -77,22 +87,3 @@ def is_alive(batch_round: Round) -> bool:
 
 def _lock_file(batch_round: Round) -> int:
     return os.open(batch_round.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-
-def classify(exit_code: int | None) -> tuple[FailureClass | None, str]:
-    """Sort a job's end by what treats it; the reason is for people."""
-    if exit_code is None:
-        return FailureClass.INFRASTRUCTURE, "ended without leaving an exit code"
-    if exit_code == 0:
-        return None, ""
-    if exit_code == LIMIT_EXIT_CODE:
-        return FailureClass.LIMIT, "run limit reached"
-    if exit_code <= signal.SIGHUP + 127:
-        return FailureClass.USER_CODE, f"exit code {exit_code}"
-    try:
-        killer = signal.Signals(exit_code - 128)
-    except ValueError:
-        return FailureClass.USER_CODE, f"exit code {exit_code}"
-    if killer in OUTSIDE_SIGNALS:
-        return FailureClass.KILLED, f"killed by {killer.name}"
-    return FailureClass.CRASH, f"crashed by {killer.name}"

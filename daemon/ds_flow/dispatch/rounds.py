@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ds_flow.errors import DispatchError
-from ds_flow.model import FailureClass
+from ds_flow.model import FailureClass, JobState
 
 LOG_BYTES = 2**16  # of a job's log that is kept, its end
 
@@ -25,16 +25,33 @@ class JobSpec:
     cpus: int = 1
     memory_mb: int = 2048
     limit_minutes: int = 720
+    queue: str = ""  # of LSF
+    image: str = ""  # of Docker
+    reads: tuple[Path, ...] = ()  # what it reads and writes, where a backend must bring it there
+    writes: tuple[Path, ...] = ()
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
+        paths = {name: tuple(map(Path, row.get(name, ()))) for name in ("reads", "writes")}
         stdin = Path(row["stdin"]) if row["stdin"] else None
-        return cls(**{**row, "command": tuple(row["command"]), "stdin": stdin})
+        return cls(**{**row, **paths, "command": tuple(row["command"]), "stdin": stdin})
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""
-        return {**asdict(self), "stdin": str(self.stdin) if self.stdin else None}
+        paths = {name: [str(path) for path in getattr(self, name)] for name in ("reads", "writes")}
+        return {**asdict(self), **paths, "stdin": str(self.stdin) if self.stdin else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a backend says of one job now. Why it ended counts only in an end state."""
+
+    state: JobState
+    failure: FailureClass | None = None
+    reason: str = ""
+    image_id: str = ""  # what ran, where that was an image
+    image_digest: str = ""  # its name in a registry, if it has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +69,8 @@ class Outcome:
     native_id: str
     started_at: str
     ended_at: str
+    image_id: str = ""
+    image_digest: str = ""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -67,12 +86,18 @@ class Round:
     folder: Path
     name: str  # dsf-<batch>-<stage>-<number>: what a backend's queue shows
     opened_by: str  # the attempt
+    executor: str
     jobs: tuple[JobSpec, ...]  # job i has the index i + 1
 
     @property
     def indices(self) -> range:
         """The jobs' indices, from 1 as schedulers count."""
         return range(1, len(self.jobs) + 1)
+
+    def ended(self) -> set[int]:
+        """The jobs that have left an exit code, by one look at the folder."""
+        names = (entry.name for entry in os.scandir(self.folder))
+        return {int(name[:-5]) for name in names if name.endswith(".exit")}
 
     def exit_of(self, index: int) -> tuple[int, str] | None:
         """A job's exit code and when it ended, once the job has left them."""
@@ -104,7 +129,7 @@ class Round:
 
     def close(self, outcomes: Sequence[Outcome]) -> None:
         """Record the verdict, whole, by one rename."""
-        _put(self.folder / "verdict.json", [asdict(outcome) for outcome in outcomes])
+        put_json(self.folder / "verdict.json", [asdict(outcome) for outcome in outcomes])
 
 
 def rounds_in(stage_dir: Path) -> Iterator[Round]:
@@ -115,13 +140,15 @@ def rounds_in(stage_dir: Path) -> Iterator[Round]:
         if folder.name.isdecimal():
             row = json.loads((folder / "round.json").read_bytes())
             jobs = tuple(JobSpec.from_json(job) for job in row["jobs"])
-            yield Round(folder, row["name"], row["opened_by"], jobs)
+            executor = row.get("executor", "local")
+            yield Round(folder, row["name"], row["opened_by"], executor, jobs)
 
 
 def open_round(
     stage_dir: Path,
     batch: str,
     opened_by: str,
+    executor: str,
     jobs: Sequence[JobSpec],
     commands: Sequence[Sequence[str]],
 ) -> Round:
@@ -134,19 +161,18 @@ def open_round(
         (part / f"{index}.args").write_bytes(b"".join(os.fsencode(arg) + b"\0" for arg in command))
         if job.stdin is not None:
             (part / f"{index}.stdin").symlink_to(job.stdin)
-    _put(
-        part / "round.json",
-        {"name": name, "opened_by": opened_by, "jobs": [job.to_json() for job in jobs]},
-    )
+    row = {"name": name, "opened_by": opened_by, "executor": executor}
+    put_json(part / "round.json", {**row, "jobs": [job.to_json() for job in jobs]})
     folder = stage_dir / str(number)
     try:
         part.rename(folder)
     except OSError as error:
         raise DispatchError(f"{folder}: another process opened this round: {error}") from error
-    return Round(folder, name, opened_by, tuple(jobs))
+    return Round(folder, name, opened_by, executor, tuple(jobs))
 
 
-def _put(path: Path, content: object) -> None:
+def put_json(path: Path, content: object) -> None:
+    """Put a whole JSON file in place by one rename."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content), encoding="ascii")  # undecodable bytes, too
     part.replace(path)

@@ -40,7 +40,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Settings:
     faults += _tag_faults(given, environ)
     settings = _resolve(keys, file, root, given, environ) if keys else None
     if settings:
-        faults += [_line(given, loc, text) for loc, text in rules.broken(settings)]
+        faults += [_line(given, loc, text) for loc, text in rules.broken(settings, environ)]
     if faults or settings is None:
         raise SettingsError("\n".join(dict.fromkeys(faults)))
     return settings

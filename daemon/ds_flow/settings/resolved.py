@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_flow.model import STAGES
-from ds_flow.plan import Options, StageOptions
+from ds_flow.plan import DockerSite, LsfSite, Options, Site, StageOptions
 from ds_flow.settings import patterns
 from ds_flow.settings.keys import (
     Analyze,
@@ -89,6 +89,19 @@ class Settings:
             and name != TAG_VARIABLE
         )
 
+    def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Give the variables of a run: `.env` under the environment, and the names of both kinds.
+
+        DS_FLOW_GIVEN names what comes from `.env`, DS_FLOW_MASK what of it is secret.
+        """
+        secret = [name for name, value in self.dotenv.items() if value in self.secrets]
+        own = {
+            "DS_FLOW_CONFIG": str(self.file),
+            "DS_FLOW_GIVEN": ",".join(self.dotenv),
+            "DS_FLOW_MASK": ",".join(secret),
+        }
+        return {**self.dotenv, **environ, **own}
+
     @property
     def stages(self) -> dict[str, StageOptions]:
         """Each stage's own settings over those for all stages."""
@@ -101,6 +114,7 @@ class Settings:
             root=str(self.root),
             output_dir=str(self.output_dir),
             log_dir=str(self.log_dir),
+            inbox=str(self.inbox),
             tag=self.tag,
             delimiter=self.csv.delimiter,
             encoding=self.csv.encoding,
@@ -109,6 +123,17 @@ class Settings:
             shard_mb=self.compute.shard_mb,
             max_shards=self.compute.max_shards,
             stages=self.stages,
+            site=self.site,
+        )
+
+    @property
+    def site(self) -> Site:
+        """What all backends go by."""
+        compute = self.compute
+        return Site(
+            memory_factor=compute.memory_factor,
+            lsf=LsfSite(**compute.lsf.model_dump()),
+            docker=DockerSite(command=compute.docker_command, **compute.docker.model_dump()),
         )
 
     @property

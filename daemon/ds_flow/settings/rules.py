@@ -1,14 +1,14 @@
 """What the settings may not be together, though each alone is possible."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ds_flow.model import STAGES
 from ds_flow.settings import patterns
 from ds_flow.settings.resolved import Settings
 from ds_flow.settings.sources import Loc
-
-AVAILABLE_EXECUTORS = frozenset({"local"})
 
 Broken = tuple[Loc, str]
 """The key to change, and what is wrong."""
@@ -16,11 +16,11 @@ Broken = tuple[Loc, str]
 _RUN_ID = "1700000000000000"
 
 
-def broken(settings: Settings) -> Iterator[Broken]:
+def broken(settings: Settings, environ: Mapping[str, str]) -> Iterator[Broken]:
     """Give every rule that the settings break."""
     yield from _inbox_apart(settings)
     yield from _ledger_apart(settings)
-    yield from _executors_available(settings)
+    yield from _backends_there(settings, environ.get("PATH", os.defpath))
 
 
 def _inbox_apart(settings: Settings) -> Iterator[Broken]:
@@ -63,13 +63,32 @@ def _ledger_apart(settings: Settings) -> Iterator[Broken]:
         yield ("paths", "ledger"), "lies in the work directory; take another folder"
 
 
-def _executors_available(settings: Settings) -> Iterator[Broken]:
-    """Name the key that chose an executor: the common one, or a stage's own."""
-    chosen: dict[Loc, str | None] = {("compute", "executor"): settings.compute.executor}
-    for name in settings.stages:
-        own = getattr(settings.compute.stages, name).executor
-        chosen["compute", "stages", name, "executor"] = own
-    for key, executor in chosen.items():
-        if executor is not None and executor not in AVAILABLE_EXECUTORS:
-            known = ", ".join(sorted(AVAILABLE_EXECUTORS))
-            yield key, f"{executor} is not available in this version; take {known}"
+def _backends_there(settings: Settings, path: str) -> Iterator[Broken]:
+    """What a stage runs on has to be there when the daemon starts, not at night."""
+    stages = {name: settings.stages[name].executor for name in STAGES}
+    if "lsf" in stages.values():
+        yield from _lsf_there(settings, path)
+    for name in (name for name in STAGES if stages[name] == "docker"):
+        program = settings.compute.docker_command
+        if shutil.which(program, path=path) is None:
+            where = "is not on PATH; install it, or set compute.docker_command"
+            yield _executor_key(settings, name), f"docker: the program {program!r} {where}"
+        if not settings.stages[name].image:
+            wrong = "docker needs an image: set compute.docker_image"
+            yield _executor_key(settings, name), wrong
+
+
+def _lsf_there(settings: Settings, path: str) -> Iterator[Broken]:
+    name = next(name for name in STAGES if settings.stages[name].executor == "lsf")
+    if shutil.which("bsub", path=path) is None:
+        where = "source LSF's profile for the daemon, or take another executor"
+        yield _executor_key(settings, name), f"lsf: there is no bsub on PATH; {where}"
+    if settings.ledger.is_relative_to(settings.output_dir):
+        wrong = "with lsf, output_dir is on a shared file system, and the ledger needs a local disk"
+        yield ("paths", "ledger"), f"{wrong}; name a file elsewhere"
+
+
+def _executor_key(settings: Settings, stage: str) -> Loc:
+    """Name the key that chose a stage's executor: its own, or the common one."""
+    own = getattr(settings.compute.stages, stage).executor
+    return ("compute", "stages", stage, "executor") if own else ("compute", "executor")

@@ -12,7 +12,9 @@ from dotenv.parser import Binding, parse_stream
 from ds_flow.errors import SettingsError
 
 PREFIX = "DS_FLOW_"
-NO_SETTINGS = frozenset({"DS_FLOW_CONFIG", "DS_FLOW_ATTEMPT", "DS_FLOW_JOB", "DS_FLOW_REQUIRE"})
+NO_SETTINGS = frozenset(
+    PREFIX + name for name in ("CONFIG", "ATTEMPT", "JOB", "REQUIRE", "MASK", "GIVEN")
+)
 """Variables of ds-flow that are not settings."""
 
 Loc = tuple[str, ...]

@@ -1,0 +1,97 @@
+"""One call of another system's command line: hard time limit, no mark, no secret."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds_flow.errors import DispatchError
+
+KILL_AFTER_SECONDS = 5
+TIMED_OUT = frozenset({124, 137})  # timeout(1): at the limit, and after the kill that follows
+
+ATTEMPT_MARK = "DS_FLOW_ATTEMPT"  # a job that carried it would die with the run
+GIVEN_NAMES = "DS_FLOW_GIVEN"  # the names in .env: their values go by a file, see `environment`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command said, and how it ended. One that reached its limit has said nothing sure."""
+
+    out: str
+    err: str
+    exit_code: int
+    timed_out: bool = False
+
+    @property
+    def text(self) -> str:
+        """Everything that it said, in one line."""
+        return " ".join(f"{self.out} {self.err}".split())
+
+
+def call(argv: Sequence[str], limit_seconds: float, *, stdin: str = "", cwd: Path) -> Answer:
+    """Run a command to its end or its limit, whichever comes first.
+
+    The limit is kept by timeout(1) in a process group of its own, so that it holds even if this
+    process is killed meanwhile. Raises DispatchError if the command cannot be started.
+    """
+    limited = ["timeout", f"--kill-after={KILL_AFTER_SECONDS}", f"{limit_seconds:g}", *argv]
+    try:
+        done = subprocess.run(
+            limited,
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            cwd=cwd,
+            env=environment(os.environ),
+            timeout=limit_seconds + 2 * KILL_AFTER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:  # something that it started holds its output open
+        return Answer(out="", err="", exit_code=TIMED_OUT_EXIT_CODE, timed_out=True)
+    except OSError as error:
+        raise DispatchError(f"{argv[0]}: {error}") from error
+    if done.returncode == NOT_FOUND_EXIT_CODE and argv[0] in done.stderr:
+        raise DispatchError(f"{argv[0]}: {done.stderr.strip()}")
+    return Answer(
+        out=done.stdout,
+        err=done.stderr,
+        exit_code=done.returncode,
+        timed_out=done.returncode in TIMED_OUT,
+    )
+
+
+TIMED_OUT_EXIT_CODE = 124
+NOT_FOUND_EXIT_CODE = 127
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what only the run may carry, and without every value of `.env`."""
+    hidden = {ATTEMPT_MARK, *given(environ)}
+    return {name: value for name, value in environ.items() if name not in hidden}
+
+
+def given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `.env`, with the values in force: a job gets them by a file of mode 0600."""
+    names = environ.get(GIVEN_NAMES, "").split(",")
+    return {name: environ[name] for name in names if name in environ}
+
+
+def put_environment(folder: Path) -> None:
+    """Leave the variables of `.env` where only this user's jobs find them: bash/run_job.sh."""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in given(os.environ).items()]
+    path = folder / "env"
+    if lines and not path.exists():
+        part = folder / ".env.part"
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(line for line in lines if _is_variable(line))
+        part.replace(path)
+
+
+def _is_variable(line: str) -> bool:
+    return line.removeprefix("export ").partition("=")[0].isidentifier()

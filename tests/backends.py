@@ -1,0 +1,75 @@
+"""Every backend that jobs can run on here, as tests want it: quick to ask, and with a real end."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from lsf import Cluster
+from lsf_emulator.config import Dialect
+
+from ds_flow.dispatch import BACKENDS, Backend, JobSpec, Outcome, run_stage
+from ds_flow.plan import LsfSite, Site
+
+BATCH = "0123456789"
+LSF_SITE = LsfSite(poll_seconds=0.1, command_seconds=20, grace_seconds=0.5, unknown_minutes=0.05)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One backend, the environment in which it is reached, and what its shortest limit is."""
+
+    executor: str
+    site: Site = field(default_factory=Site)
+    shortest_limit_minutes: float = 1
+    queue: str = ""
+    image: str = ""
+    cluster: Cluster | None = None
+
+    def backend(self) -> Backend:
+        return BACKENDS[self.executor](self.site)
+
+    def job(self, key: str, *command: str, folder: Path) -> JobSpec:
+        """A job that may use a folder, wherever it runs."""
+        return JobSpec(
+            key=key, command=command, queue=self.queue, image=self.image, writes=(folder,)
+        )
+
+    def run(self, stage: Path, *jobs: JobSpec, attempt: str = f"{BATCH}/1") -> list[Outcome]:
+        return run_stage(
+            stage,
+            executor=self.executor,
+            site=self.site,
+            batch=BATCH,
+            attempt=attempt,
+            jobs=jobs,
+        )
+
+
+@contextmanager
+def local(_folder: Path) -> Iterator[Place]:
+    # timeout(1) takes fractions, so a test need not wait a minute
+    yield Place(executor="local", shortest_limit_minutes=0.002)
+
+
+@contextmanager
+def lsf(folder: Path, dialect: Dialect, **options: float) -> Iterator[Place]:
+    """A place on an LSF of its own, whose minutes are short."""
+    quick = {"scheduling_delay_s": 0.01, "kill_interval_s": 0.2, "minute_s": 1.0, **options}
+    with pytest.MonkeyPatch.context() as patched:
+        cluster = Cluster(folder, dialect, **quick)  # type: ignore[arg-type]
+        with cluster:
+            for name, value in cluster.env.items():
+                if os.environ.get(name) != value:
+                    patched.setenv(name, value)
+            yield Place(executor="lsf", site=Site(lsf=LSF_SITE), queue="short", cluster=cluster)
+            assert not cluster.log()
+
+
+PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
+    "local": local,
+    "lsf-ibm": lambda folder: lsf(folder, "ibm"),
+    "lsf-openlava": lambda folder: lsf(folder, "openlava"),
+}
