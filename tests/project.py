@@ -130,6 +130,7 @@ class Project:
         self.root = root
         self.inbox, self.out, self.log = root / "data", root / "out", root / "log"
         self.config = root / "config" / "settings.yaml"
+        self.ledger = self.out / "ledger.db"
         self.prefix: tuple[str, ...] = ()
         self.environment: dict[str, str] = {"PROCESS_TAG": "spring"}
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -278,7 +279,7 @@ class Project:
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
-        ledger = Ledger(self.out / "ledger.db")
+        ledger = Ledger(self.ledger)
         try:
             yield ledger.read
         finally:

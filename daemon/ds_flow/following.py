@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow import durable, recovery, workdir
+from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
@@ -112,8 +113,7 @@ class Following:
         moved = self._learn_run_id(run, work)
         life = self.runs.life(run.batch, run.attempt)
         if life == Life.DEAD:
-            self._record_end(run, work)
-            return 1
+            return self._record_end(run, work)
         if life == Life.ORPHANED:
             self.runs.kill(run.batch, run.attempt)
         else:
@@ -149,8 +149,11 @@ class Following:
         elif _is_over(progress, now_s):
             self.runs.kill(run.batch, run.attempt)
 
-    def _record_end(self, run: RunRow, work: Path) -> None:
-        """Record a dead run by what it left: its commit, else its exit code, else it is lost."""
+    def _record_end(self, run: RunRow, work: Path) -> int:
+        """Record a dead run by what it left: its commit, else its exit code, else it is lost.
+
+        Jobs that nobody will wait for any more are ended first: 0 until that is done.
+        """
         now = self.clock.now()
         manifest = recover(work, self.settings.output_dir)
         if manifest is not None:
@@ -158,17 +161,24 @@ class Following:
                 log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
             if manifest.attempt == run.attempt:
                 recovery.tidy(self.ledger, work)
-                return
+                return 1
         state, error = _verdict(run, work, self.settings.log_dir)
         if state == RunState.FAILED and self._is_full(run.batch):
             state, error = RunState.LOST, f"the disk is full: {error}"
         results = workdir.count_results(work)
         then = self._what_follows(run, state, results, now)
+        is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
+        if is_over and has_jobs_elsewhere(work / "jobs"):
+            left = self.runs.cancel_jobs(self.settings, run.batch, run.attempt)
+            if left is None:
+                return 0
+            error += "; not all of its jobs could be ended" * bool(left)
         self.ledger.end_run(
             run.batch, run.attempt, state, error=error, results=results, then=then, now=now
         )
         _log_end(run, state, error, then)
         recovery.tidy(self.ledger, work)
+        return 1
 
     def _what_follows(
         self, run: RunRow, state: RunState, results: int, now: datetime

@@ -9,8 +9,10 @@ from datetime import datetime
 from functools import partial
 from typing import Self, TypeVar
 
+from ds_flow import cancelling, recovery
 from ds_flow.batching import Limits, Waiting, due
 from ds_flow.console import counted, put, say
+from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import RequestError
 from ds_flow.instance import running_pid, wake_daemon
 from ds_flow.ledger import Ledger
@@ -149,7 +151,7 @@ def cancel(chosen: Settings, names: Iterable[str], now: datetime, *, no_wait: bo
     """Cancel batches, and end their runs; the exit code."""
     running: list[str] = []
     with opened(chosen, now) as ledger:
-        recorded, refused = _each(names, partial(_cancel, ledger, running, now))
+        recorded, refused = _each(names, partial(_cancel, chosen, ledger, running, now))
     code = min(refused, FAILED)
     if not recorded or _wake(chosen) or not running:
         return code
@@ -159,12 +161,20 @@ def cancel(chosen: Settings, names: Iterable[str], now: datetime, *, no_wait: bo
         return _follow_ends(made, running) or code
 
 
-def _cancel(ledger: Ledger, running: list[str], now: datetime, name: str) -> str:
+def _cancel(chosen: Settings, ledger: Ledger, running: list[str], now: datetime, name: str) -> str:
     batch = find_batch(ledger, name)
     if ledger.cancel(batch, now) == BatchState.CANCELLED:
-        return f"batch {batch}: cancelled"
+        return f"batch {batch}: cancelled{_end_jobs(chosen, ledger, batch)}"
     running.append(batch)
     return f"batch {batch}: its run is being ended"
+
+
+def _end_jobs(chosen: Settings, ledger: Ledger, batch: str) -> str:
+    """End the jobs that a batch without a run has left elsewhere; a remark if some stay."""
+    work = chosen.work_dir / batch
+    live = cancelling.cancel(work) if has_jobs_elsewhere(work / "jobs") else []
+    recovery.tidy(ledger, work)
+    return f"; jobs of {', '.join(live)} could not be ended" if live else ""
 
 
 def _follow_ends(made: Service, batches: Collection[str]) -> int:

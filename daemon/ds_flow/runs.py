@@ -49,6 +49,7 @@ class Runs:
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._cancellers: dict[str, subprocess.Popen[bytes]] = {}
 
     def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
         """Make an attempt's folder and log. Raises DispatchError if they cannot be written."""
@@ -107,6 +108,27 @@ class Runs:
                 _signal_group(process.pid, signal.SIGKILL)
             else:
                 _signal(process.pid, signal.SIGKILL)
+
+    def cancel_jobs(self, settings: Settings, batch: str, attempt: int) -> int | None:
+        """End a batch's jobs that run elsewhere: 0 once none is left, 1 if some stay, else None.
+
+        Asked again by whoever comes next, it begins anew: to end what has ended is nothing.
+        """
+        child = self._cancellers.get(batch)
+        if child is None:
+            work = work_root(settings.output_dir) / batch
+            with attempt_log(settings.log_dir, batch, attempt).open("ab") as output:
+                child = self._cancellers[batch] = subprocess.Popen(
+                    [sys.executable, "-m", "ds_flow.cancelling", str(work)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    process_group=0,
+                )
+        code = child.poll()
+        if code is not None:
+            del self._cancellers[batch]
+        return code
 
 
 def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list[str]:

@@ -162,6 +162,15 @@ def cancel_jobs(jobs_dir: Path, site: Site) -> list[str]:
     return live
 
 
+def has_jobs_elsewhere(jobs_dir: Path) -> bool:
+    """Whether a batch has an open round on a backend whose jobs outlive their run."""
+    return any(
+        batch_round.executor != "local" and batch_round.verdict() is None
+        for stage_dir in (jobs_dir.iterdir() if jobs_dir.is_dir() else ())
+        for batch_round in rounds_in(stage_dir)
+    )
+
+
 def log_of(stage_dir: Path, outcome: Outcome) -> str:
     """The end of what a job printed in the round of this outcome."""
     for batch_round in rounds_in(stage_dir):
@@ -170,4 +179,13 @@ def log_of(stage_dir: Path, outcome: Outcome) -> str:
     raise DispatchError(f"{stage_dir}: no round {outcome.round}")
 
 
-__all__ = ["Backend", "JobSpec", "Outcome", "Site", "cancel_jobs", "log_of", "run_stage"]
+__all__ = [
+    "Backend",
+    "JobSpec",
+    "Outcome",
+    "Site",
+    "cancel_jobs",
+    "has_jobs_elsewhere",
+    "log_of",
+    "run_stage",
+]

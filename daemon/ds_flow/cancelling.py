@@ -1,0 +1,40 @@
+"""The end of a batch's jobs that run elsewhere: `python -m ds_flow.cancelling WORK_DIR`.
+
+A process of its own, since a cluster that is asked to end jobs may take minutes to answer.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from ds_flow.dispatch import cancel_jobs
+from ds_flow.errors import DsFlowError
+from ds_flow.workdir import read_plan
+
+LIMIT_SECONDS = 600.0
+POLL_SECONDS = 1.0
+
+
+def cancel(work: Path, limit_s: float = LIMIT_SECONDS) -> list[str]:
+    """End all jobs of a batch and watch until they have ended; the rounds that have not."""
+    site = read_plan(work).options.site
+    end_s = time.monotonic() + limit_s
+    while (live := cancel_jobs(work / "jobs", site)) and time.monotonic() < end_s:
+        time.sleep(POLL_SECONDS)  # noqa: TID251 - nothing else to do
+    return live
+
+
+def main(argv: list[str]) -> int:
+    """0 once no job is left; 1, and their names, if some could not be ended."""
+    try:
+        live = cancel(Path(argv[0]))
+    except DsFlowError as error:
+        print(f"cancelling: {error}", file=sys.stderr)  # noqa: T201 - to the attempt's log
+        return 1
+    for name in live:
+        print(f"{name}: its jobs may be alive; end them by hand", file=sys.stderr)  # noqa: T201
+    return 1 if live else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
