@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2
 DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
-.PHONY: help setup demo test check bench lock format clean
+.PHONY: help setup demo test check faults bench lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ check: setup ## run every check; the tests come last
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@.ci/verify-unit systemd/ds-flow.service
 	@$(PYTEST)
+
+faults: setup ## break LSF in every known way under 200 jobs
+	@DS_FLOW_ELEMENTS=200 $(PYTEST) --dist load tests/test_lsf.py
 
 bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python tests/bench.py

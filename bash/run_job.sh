@@ -11,15 +11,17 @@ shift
 id=${LSB_JOBID:-$$}
 ((${LSB_JOBINDEX:-0})) && id+="[$LSB_JOBINDEX]"
 
+# Builtins where there are some: an array may start a thousand of these at once.
 run_job() {
     local index=$1 args code stdin=/dev/null
-    (set -o noclobber && printf '%s %s %s\n' "$(uname -n)" "$id" "$(date +%s)" \
-        >"$round/$index.claim") 2>/dev/null || return 0
+    set -o noclobber
+    { printf '%s %s %(%s)T\n' "$HOSTNAME" "$id" -1 >"$round/$index.claim"; } 2>/dev/null || return 0
+    set +o noclobber
     mapfile -d '' -t args <"$round/$index.args"
     [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
     "${args[@]}" <"$stdin" >"$round/$index.log" 2>&1
     code=$?
-    printf '%s %s\n' "$code" "$(date +%s)" >"$round/$index.exit.part" &&
+    printf '%s %(%s)T\n' "$code" -1 >"$round/$index.exit.part" &&
         mv -- "$round/$index.exit.part" "$round/$index.exit"
     return "$code"
 }

@@ -26,7 +26,12 @@ class Place:
     shortest_limit_minutes: float = 1
     queue: str = ""
     image: str = ""
-    cluster: Cluster | None = None
+    lsf_cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        assert self.lsf_cluster
+        return self.lsf_cluster
 
     def backend(self) -> Backend:
         return BACKENDS[self.executor](self.site)
@@ -64,7 +69,7 @@ def lsf(folder: Path, dialect: Dialect, **options: float) -> Iterator[Place]:
             for name, value in cluster.env.items():
                 if os.environ.get(name) != value:
                     patched.setenv(name, value)
-            yield Place(executor="lsf", site=Site(lsf=LSF_SITE), queue="short", cluster=cluster)
+            yield Place(executor="lsf", site=Site(lsf=LSF_SITE), queue="short", lsf_cluster=cluster)
             assert not cluster.log()
 
 

@@ -8,11 +8,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+from backends import BATCH, Place, lsf
+
+from ds_flow.dispatch.rounds import open_round
+from ds_flow.plan import Site
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
 KNOWN_FILES = 100_000
+LSF_JOBS, LSF_SLOTS = 1000, 200
 
 
 def main() -> None:
@@ -27,6 +34,49 @@ def main() -> None:
     empty_s, full_s, scan_s = latencies()
     print(f"from drop to batch: {empty_s:.2f} s in an empty inbox, {full_s:.2f} s beside")
     print(f"{KNOWN_FILES:,} known files, whose scan takes {scan_s:.2f} s")
+    wait_for_lsf()
+
+
+def wait_for_lsf() -> None:
+    """Wait for arrays on an emulated cluster: how long, how busily, by how many questions."""
+    with tempfile.TemporaryDirectory(prefix="ds-flow-bench-") as name, lsf_place(name) as place:
+        jobs = [place.job(str(n), "sleep", "1", folder=Path(name)) for n in range(LSF_JOBS)]
+        start_s = time.monotonic()
+        place.run(Path(name, "jobs", "process-1of1"), *jobs)
+        took_s, asked = time.monotonic() - start_s, len(place.cluster.calls("bjobs"))
+        print(
+            f"{LSF_JOBS:,} one-second jobs on {LSF_SLOTS} slots of LSF: {took_s:.1f} s"
+            f" (ideal {LSF_JOBS / LSF_SLOTS:.0f} s), {asked} bjobs"
+        )
+        looked_s = look_at_lsf(place, Path(name, "jobs", "combine"), Path(name))
+        at_first_s, _ = place.backend().poll_seconds
+        print(
+            f"a look at {LSF_JOBS:,} jobs in flight: {looked_s * 1000:.0f} ms of CPU,"
+            f" at most {looked_s / at_first_s:.1%} of a core"
+        )
+
+
+@contextmanager
+def lsf_place(folder: str) -> Iterator[Place]:
+    """LSF as a site has it, but for its size."""
+    with lsf(Path(folder, "cluster"), "ibm", slots=LSF_SLOTS, scheduling_delay_s=0.05) as place:
+        yield replace(place, site=Site())
+
+
+def look_at_lsf(place: Place, stage: Path, folder: Path) -> float:
+    """Seconds of CPU that one look at a large array takes this process."""
+    backend = place.backend()
+    jobs = [place.job(str(n), "sleep", "600", folder=folder) for n in range(LSF_JOBS)]
+    commands = [backend.command(job) for job in jobs]
+    batch_round = open_round(stage, BATCH, "1", "lsf", jobs, commands)
+    while not backend.submit(batch_round):
+        time.sleep(0.1)  # noqa: TID251 - it measures
+    backend.ask(batch_round, batch_round.indices)
+    start_s = time.process_time()
+    for _ in range(10):
+        backend.submit(batch_round)
+        backend.ask(batch_round, batch_round.indices)
+    return (time.process_time() - start_s) / 10
 
 
 def show(what: str, figures: tuple[float, int]) -> None:

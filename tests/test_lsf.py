@@ -40,7 +40,6 @@ class Bench:
 
     @property
     def cluster(self) -> Cluster:
-        assert self.place.cluster
         return self.place.cluster
 
     def jobs(self, count: int = ELEMENTS, then: str = "") -> list[JobSpec]:

@@ -90,7 +90,7 @@ def bsub_command(
 def bsub_script(folder: Path, offset: int) -> str:
     """The script of a chunk: element i runs job i + offset of the round."""
     words = ("exec", "bash", shlex.quote(str(RUN_JOB)), shlex.quote(str(folder)))
-    return f"#!/usr/bin/env bash\n{' '.join(words)} $((LSB_JOBINDEX + {offset}))\n"
+    return f"#!/bin/sh\n{' '.join(words)} $((LSB_JOBINDEX + {offset}))\n"
 
 
 # --------------------------------------------------------------------------- said
