@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from backends import lsf
 from lsf import Cluster
 from project import Project, ids, table, until
 
+from ds_flow.errors import SettingsError
 from ds_flow.model import BatchState, RunState
 
 FILES = 50
@@ -166,3 +168,24 @@ def test_a_stage_that_lsf_refuses_fails_with_lsf_s_words(project: Project) -> No
 
     assert done.returncode == 1
     assert "nosuch: No such queue" in json.dumps(project.runs()[0].error)
+
+
+def test_check_runs_a_job_for_each_stage_on_lsf(project: Project) -> None:
+    (project.out / ".work").mkdir(parents=True)
+
+    said = project.ds_flow("check").stdout
+
+    for stage in ("process", "combine", "analyze"):
+        assert re.search(rf"ok +{stage} on lsf \(short\) +a job ran on ", said), said
+    assert re.search("ok +lsf +answers", said)
+    assert not project.leftovers()
+
+
+def test_check_tells_what_lsf_refuses(project: Project) -> None:
+    project.configure(compute={**ON_LSF, "lsf_queue": "nosuch"}, paths=PATHS)
+
+    done = project.ds_flow("check")
+
+    assert done.returncode == SettingsError.exit_code
+    assert re.search(r"fault +process on lsf \(nosuch\) +bsub refused", done.stdout)
+    assert "No such queue" in done.stdout

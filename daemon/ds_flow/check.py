@@ -13,7 +13,9 @@ from typing import Literal
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-from ds_flow import CHECKOUT, mounts
+from ds_flow import CHECKOUT, mounts, trial
+from ds_flow.dispatch.calls import call
+from ds_flow.errors import DispatchError
 from ds_flow.settings import Settings
 
 LOW_SPACE_BYTES = 10**9
@@ -56,7 +58,8 @@ def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding
         *_flow(settings, environ),
         _bash(environ),
         *_analysis(settings, environ),
-        *_backends(settings),
+        *reachable(settings, environ),
+        *_trials(settings),
     ]
 
 
@@ -271,13 +274,40 @@ def _bash(environ: Mapping[str, str]) -> Finding:
 # --------------------------------------------------------------------------- backends
 
 
-def _backends(settings: Settings) -> Findings:
+def reachable(settings: Settings, environ: Mapping[str, str]) -> Findings:
+    """Say of each backend that is used whether it answers; quickly, as at every start."""
     for executor in sorted({stage.executor for stage in settings.stages.values()}):
-        yield REACHABLE[executor](settings)
+        yield REACHABLE[executor](settings, environ)
 
 
-def _local(_settings: Settings) -> Finding:
+def _local(_settings: Settings, _environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "local", "jobs run as child processes")
 
 
-REACHABLE: dict[str, Callable[[Settings], Finding]] = {"local": _local}
+def _lsf(settings: Settings, _environ: Mapping[str, str]) -> Finding:
+    """Ask for a job that never was: LSF's answer is that there is none."""
+    command, limit_s = ["bjobs", "-J", "ds-flow-check"], settings.site.lsf.command_seconds
+    try:
+        answer = call(command, limit_s, cwd=settings.root)
+    except DispatchError as error:
+        return Finding("fault", "lsf", str(error))
+    if answer.timed_out or "Cannot connect" in answer.text or "down" in answer.text:
+        said = answer.text[:200] or f"nothing within {limit_s:g} s"
+        return Finding("warning", "lsf", f"does not answer ({said}); jobs wait until it does")
+    return Finding("ok", "lsf", "answers")
+
+
+REACHABLE: dict[str, Callable[[Settings, Mapping[str, str]], Finding]] = {
+    "local": _local,
+    "lsf": _lsf,
+}
+
+
+def _trials(settings: Settings) -> Findings:
+    """Run one job for each stage that runs elsewhere."""
+    for name, stage in settings.stages.items():
+        if stage.executor == "local" or (name == "analyze" and not stage.command):
+            continue
+        where = stage.queue if stage.executor == "lsf" else stage.image
+        level, text = trial.attempt(settings, name)
+        yield Finding(level, f"{name} on {stage.executor} ({where})", text)
