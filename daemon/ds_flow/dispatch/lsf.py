@@ -117,7 +117,7 @@ class Lsf:
         listed = self._call(batch_round, ["bjobs", "-a", "-w", "-J", chunk.name])
         found = texts.ids_in(listed.out)
         if not found and _is_not_there(listed):
-            history = self._call(batch_round, ["bhist", "-n", "0", "-l", "-J", chunk.name])
+            history = self._call(batch_round, ["bhist", "-n", "0", "-a", "-l", "-J", chunk.name])
             found = texts.ids_in(history.out)
             chunk.looks += not found and _is_not_there(history)
         if found:
