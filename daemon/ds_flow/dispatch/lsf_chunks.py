@@ -90,6 +90,11 @@ class Handover:
         """The chunk that holds a job of the round."""
         return next(one for one in self.chunks if one.first <= index < one.first + one.count)
 
+    def native_id(self, index: int) -> str:
+        """A job as LSF's commands take it: `123[7]`."""
+        chunk = self.chunk_of(index)
+        return f"{chunk.job_ids[0]}[{index - chunk.first + 1}]"
+
     def index_of(self, job_id: str, element: int) -> int | None:
         """The round's index of an array's element."""
         for chunk in self.chunks:
