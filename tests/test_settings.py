@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
 from ds_flow.settings import Settings, effective, find, load, schema
-from ds_flow.settings.keys import Compute, Keys, Stage
+from ds_flow.settings.keys import Compute, Keys, Schedule, Stage
 from ds_flow.settings.patterns import example, matches
 
 FIVE = """\
@@ -291,6 +291,40 @@ FAULTS = {
     "encoding not of text": ("csv:\n  encoding: base64\n", 7, "csv.encoding", "text encoding"),
     "delimiter": ("csv:\n  delimiter: ':'\n", 7, "csv.delimiter", "'auto'"),
     "level": ("logging:\n  level: loud\n", 7, "logging.level", "'INFO'"),
+    "cron": ("schedule:\n- {name: a, cron: 99 2 * * *}\n", 7, "schedule.0.cron", "99"),
+    "cron of seconds": (
+        "schedule:\n- {name: a, cron: 1 2 * * * *}\n",
+        7,
+        "schedule.0.cron",
+        "five",
+    ),
+    "cron that never comes": (
+        "schedule:\n- name: a\n  cron: 0 2 30 2 *\n",
+        8,
+        "schedule.0.cron",
+        "never comes",
+    ),
+    "weekday": ("schedule:\n- {name: a, cron: 0 2 * * 8}\n", 7, "schedule.0.cron", "0 to 7"),
+    "time zone": (
+        "schedule:\n- name: a\n  cron: 0 2 * * *\n  timezone: Europe/Atlantis\n",
+        9,
+        "schedule.0.timezone",
+        "no time zone",
+    ),
+    "selection": (
+        "schedule:\n- name: a\n  cron: 0 2 * * *\n  select: al\n",
+        9,
+        "schedule.0.select",
+        "since_last or a pattern",
+    ),
+    "schedule without cron": ("schedule:\n- name: a\n", 7, "schedule.0.cron", "is required"),
+    "two schedules of one name": (
+        "schedule:\n- {name: a, cron: 0 2 * * *}\n- {name: a, cron: 0 3 * * *}\n",
+        8,
+        "schedule.1.name",
+        "another schedule's",
+    ),
+    "schedules in no list": ("schedule:\n", 6, "schedule", "should be a list"),
     "key that is no text": ("run:\n  7: 1\n", 7, "run.7", "strings"),
 }
 
@@ -648,8 +682,9 @@ def test_the_reference_holds_the_defaults_and_says_them() -> None:
         "combine": {},
         "analyze": {"command": ["wc", "-l"]},
     }
+    assert given["schedule"] == [one.model_dump() for one in Keys.model_fields["schedule"].default]
     for loc, default in sections(Keys).items():
-        if loc[:2] == ("compute", "stages") or loc[0] == "project_name":
+        if loc[:2] == ("compute", "stages") or loc[0] in {"project_name", "schedule"}:
             continue
         *around, key = loc
         below, at = text, given
@@ -680,6 +715,15 @@ def test_the_reference_says_the_defaults_of_a_stage() -> None:
         assert line.partition("default: ")[2].split()[0] == str(inherited.get(name, key.default))
 
 
+def test_the_reference_says_the_defaults_of_a_schedule() -> None:
+    text = REFERENCE.read_text()
+    for name, key in Schedule.model_fields.items():
+        (line,) = [line for line in text.split("\n") if line.startswith(f"#   {name}:")]
+        if not key.is_required():
+            said = yaml.safe_load(line.partition("default: ")[2].split()[0])
+            assert said == key.default
+
+
 def test_the_effective_settings_are_a_settings_file_that_means_the_same(
     project: Load, file: Path
 ) -> None:
@@ -689,6 +733,7 @@ def test_the_effective_settings_are_a_settings_file_that_means_the_same(
     again = project(shown)
     assert again.options() == first.options()
     assert again.run == first.run
+    assert again.schedule == first.schedule
     assert "attempts: 9  # environment DS_FLOW_RUN__ATTEMPTS" in shown
     assert f'output_dir: "out"  # {file}:4' in shown
     assert "max_parallel: 1  # default" in shown
@@ -700,3 +745,22 @@ def test_the_env_example_sets_nothing_and_names_only_settings(project: Load) -> 
     made = project(FIVE, text.replace("# PROCESS", "PROCESS").replace("# DS_FLOW_", "DS_FLOW_"))
     assert made.tag
     assert made.run.attempts == 5
+
+
+# --------------------------------------------------------------------------- schedules
+
+
+def test_without_a_word_on_schedules_everything_is_rerun_at_night(project: Load) -> None:
+    (nightly,) = project(FIVE).schedule
+    assert (nightly.name, nightly.cron, nightly.select) == ("nightly", "0 2 * * *", "all")
+    assert (nightly.catch_up, nightly.skip_unchanged) == (True, True)
+    assert project(FIVE + "schedule: []\n").schedule == ()
+
+
+def test_a_schedule_is_taken_as_it_stands(project: Load) -> None:
+    text = (
+        "schedule:\n- {name: a, cron: '*/5 * * * *', timezone: Asia/Tokyo, select: data/a*.csv}\n"
+    )
+    (one,) = project(FIVE + text).schedule
+    assert (one.timezone, one.select) == ("Asia/Tokyo", "data/a*.csv")
+    assert (one.catch_up, one.skip_unchanged) == (True, False)

@@ -127,6 +127,8 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
             text = str(fault["ctx"]["error"])
         case "model_type" | "model_attributes_type":
             text = "should be a mapping of settings"
+        case "tuple_type":
+            text = "should be a list"
         case "string_type":
             text = "should be text; put it in quotes"
         case _:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from ds_flow.names import is_hostile
+from ds_flow.scheduling import LOCAL, Timetable, known_zone
 from ds_flow.settings.patterns import TEMPORARY, split
 
 Executor = Literal["local", "lsf", "docker"]
@@ -13,6 +14,7 @@ Executor = Literal["local", "lsf", "docker"]
 DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
 PATH_CHARACTERS = 1000
+SELECTIONS = ("all", "failed", "since_last")
 
 
 def _plain(text: str) -> str:
@@ -59,6 +61,24 @@ def _argument(text: str) -> str:
     if re.search("[\0\ud800-\udfff]", text):
         raise ValueError("holds a character that no command line can hold")
     return text
+
+
+def _cron(cron: str) -> str:
+    Timetable(cron)
+    return cron
+
+
+def _zone(zone: str) -> str:
+    if zone != LOCAL:
+        known_zone(zone)
+    return zone
+
+
+def _selection(select: str) -> str:
+    if select not in SELECTIONS and not re.search("[/*?[]", select):
+        words = ", ".join(SELECTIONS)
+        raise ValueError(f"should be {words} or a pattern, like `data/student_a*.csv`")
+    return select
 
 
 # Bounds come right after the type: behind a validator they would not reach the JSON Schema.
@@ -290,6 +310,35 @@ class Compute(Section, frozen=True):
     stages: Stages = Field(default_factory=Stages, description="Settings of single stages.")
 
 
+class Schedule(Section, frozen=True):
+    """A rerun by the clock."""
+
+    name: Name = Field(description="Its name, used once; `ds-flow schedule run NAME` fires it now.")
+    cron: Annotated[Text, AfterValidator(_cron)] = Field(
+        description="Minute, hour, day of the month, month and weekday, as in crontab(5)."
+    )
+    timezone: Annotated[Text, AfterValidator(_zone)] = Field(
+        default=LOCAL, description="`local`, or a time zone like Europe/Berlin."
+    )
+    select: Annotated[Text, AfterValidator(_selection)] = Field(
+        default="all",
+        description="Which files: all that were published, failed, since_last (those that no run"
+        " of this schedule has published yet), or a pattern.",
+    )
+    catch_up: bool = Field(
+        default=True,
+        description="Whether a fire that was missed happens, once, as soon as the daemon is back.",
+    )
+    skip_unchanged: bool = Field(
+        default=False,
+        description="Whether, where nothing has changed since the last run of these files, its"
+        " outputs are verified in place of a run.",
+    )
+
+
+NIGHTLY = Schedule(name="nightly", cron="0 2 * * *", skip_unchanged=True)
+
+
 class Logging(Section, frozen=True):
     """The log in `paths.log_dir`."""
 
@@ -316,3 +365,6 @@ class Keys(Section, frozen=True):
     csv: Csv = Field(default_factory=Csv)
     compute: Compute = Field(default_factory=Compute)
     logging: Logging = Field(default_factory=Logging)
+    schedule: tuple[Schedule, ...] = Field(
+        default=(NIGHTLY,), description="Reruns by the clock; [] for none."
+    )

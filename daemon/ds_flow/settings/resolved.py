@@ -21,6 +21,7 @@ from ds_flow.settings.keys import (
     Logging,
     Paths,
     Running,
+    Schedule,
     Watch,
 )
 from ds_flow.settings.sources import PREFIX, Loc, Origin
@@ -43,6 +44,7 @@ class Settings:
     csv: Csv
     compute: Compute
     logging: Logging
+    schedule: tuple[Schedule, ...]
     tag: str
     dotenv: Mapping[str, str] = field(repr=False)  # given to every run
     origins: Mapping[Loc, Origin] = field(repr=False)
@@ -170,6 +172,7 @@ def effective(settings: Settings) -> str:
 
 def _tree(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = {"project_name": settings.project_name}
+    tree["schedule"] = [one.model_dump() for one in settings.schedule]
     for name in [name for name in Keys.model_fields if name not in tree]:
         tree[name] = getattr(settings, name).model_dump()
     tree["paths"]["ledger"] = str(settings.ledger)

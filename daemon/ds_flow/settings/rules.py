@@ -21,6 +21,7 @@ def broken(settings: Settings, environ: Mapping[str, str]) -> Iterator[Broken]:
     yield from _inbox_apart(settings)
     yield from _ledger_apart(settings)
     yield from _backends_there(settings, environ.get("PATH", os.defpath))
+    yield from _names_apart(settings)
 
 
 def _inbox_apart(settings: Settings) -> Iterator[Broken]:
@@ -92,3 +93,12 @@ def _executor_key(settings: Settings, stage: str) -> Loc:
     """Name the key that chose a stage's executor: its own, or the common one."""
     own = getattr(settings.compute.stages, stage).executor
     return ("compute", "stages", stage, "executor") if own else ("compute", "executor")
+
+def _names_apart(settings: Settings) -> Iterator[Broken]:
+    names = [one.name for one in settings.schedule]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            yield (
+                ("schedule", str(position), "name"),
+                f"{name!r} is another schedule's name already",
+            )

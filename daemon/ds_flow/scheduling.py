@@ -1,0 +1,150 @@
+"""When a schedule fires: cron in a time zone, and which of its fires is to be done now."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+if TYPE_CHECKING:
+    from apscheduler.triggers.cron import CronTrigger
+
+LOCAL = "local"  # the time zone of this machine
+
+LATE = timedelta(minutes=10)
+"""A fire that nobody saw for longer was missed, and happens only where it is to be caught up."""
+
+SET_BACK = timedelta(days=2)
+"""A last fire that lies further ahead was a wrong clock's, and says nothing of those before it."""
+
+_SOON = timedelta(microseconds=1)
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_LOOK_BACK = (_HOUR, _DAY, 32 * _DAY, 366 * _DAY, 366 * 9 * _DAY)  # nine years hold a leap day
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # cron's 0 to 7
+_FIELDS = 5
+_MOMENT = datetime(2024, 1, 1, tzinfo=UTC)  # any: a cron that comes at all comes within years
+
+
+# --------------------------------------------------------------------------- which fire is due
+
+
+def due_fire(
+    timetable: "Timetable", *, since: datetime, last: datetime | None, now: datetime
+) -> datetime | None:
+    """Give the fire that is to be done now, unless it is done already; None if there is none.
+
+    However many were missed, it is the newest one. `since` is when the schedule began, `last` the
+    fire that was recorded last.
+    """
+    if last is not None and last - now <= SET_BACK:
+        since = max(since, last)
+    return timetable.latest(since, now)
+
+
+def is_missed(due_at: datetime, now: datetime) -> bool:
+    """Whether a fire comes to notice so late that only a catch-up makes it happen."""
+    return now - due_at > LATE
+
+
+# --------------------------------------------------------------------------- when it fires
+
+
+class Timetable:
+    """The fires of one cron expression, in UTC.
+
+    A time that daylight saving skips comes after the gap. One that it repeats comes once, unless
+    the expression takes every hour.
+    """
+
+    def __init__(self, cron: str, zone: str = LOCAL) -> None:
+        """`zone` is `local` or an IANA name. Raises ValueError if one of them means nothing."""
+        fields = cron.lower().split()
+        if len(fields) != _FIELDS:
+            raise ValueError("should have five fields: minute hour day month weekday")
+        self._takes_every_hour = fields[1].startswith("*")
+        self._triggers = [_trigger(" ".join(one), zone) for one in _alternatives(fields)]
+        if self.next_after(_MOMENT) is None:
+            raise ValueError("never comes: there is no such day")
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Give the first fire after a moment."""
+        found = [_next(one, moment, self._takes_every_hour) for one in self._triggers]
+        return min((at for at in found if at is not None), default=None)
+
+    def latest(self, since: datetime, until: datetime) -> datetime | None:
+        """Give the last fire after `since` and not after `until`."""
+        for reach in _LOOK_BACK:
+            start = max(since, until - reach)
+            last = None
+            for at in self._fires(start, until):
+                last = at
+            if last is not None or start == since:
+                return last
+        return None
+
+    def _fires(self, since: datetime, until: datetime) -> Iterator[datetime]:
+        at = self.next_after(since)
+        while at is not None and at <= until:
+            yield at
+            at = self.next_after(at)
+
+
+def _next(
+    trigger: "CronTrigger",
+    moment: datetime,
+    takes_every_hour: bool,  # noqa: FBT001
+) -> datetime | None:
+    at: datetime | None = trigger.get_next_fire_time(None, moment + _SOON)
+    while at is not None and at.fold and not takes_every_hour:
+        # In UTC, since a sum of local time forgets which of two equal hours it is in.
+        at = trigger.get_next_fire_time(None, at.astimezone(UTC) + _SOON)
+    return at.astimezone(UTC) if at else None
+
+
+def _trigger(cron: str, zone: str) -> "CronTrigger":
+    from apscheduler.triggers.cron import CronTrigger  # costs every command's start 20 ms
+
+    return CronTrigger.from_crontab(cron, timezone=None if zone == LOCAL else known_zone(zone))
+
+
+def known_zone(zone: str) -> ZoneInfo:
+    """Find a time zone. Raises ValueError if this machine knows none of that name."""
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is no time zone that this machine knows, nor `local`") from None
+
+
+def _alternatives(fields: list[str]) -> list[list[str]]:
+    """Cron takes a day that either its day of the month or its weekday means, if both are given."""
+    minute, hour, day, month, weekday = fields
+    weekday = _named(weekday)
+    if day.startswith("*") or weekday.startswith("*"):
+        return [[minute, hour, day, month, weekday]]
+    return [[minute, hour, day, month, "*"], [minute, hour, "*", month, weekday]]
+
+
+def _named(weekdays: str) -> str:
+    """Name the days that cron counts from Sunday, and APScheduler from Monday."""
+    if weekdays == "*":
+        return weekdays
+    days = [day for part in weekdays.split(",") for day in _days(part)]
+    return ",".join(dict.fromkeys(days))
+
+
+def _days(part: str) -> list[str]:
+    span, _, step = part.partition("/")
+    first, dash, last = ("0", "-", "6") if span == "*" else span.partition("-")
+    start, end = _day(first), _day(last) if dash else _day("6" if step else first)
+    if end < start:  # `fri-sun`, or `sat-mon`
+        end += 7
+    if step and not (step.isdecimal() and int(step)):
+        raise ValueError(f"has no step {step!r}: a number of days")
+    return [_DAYS[day % 7] for day in range(start, end + 1, int(step or 1))]
+
+
+def _day(name: str) -> int:
+    if name in _DAYS:
+        return _DAYS.index(name)
+    if name.isdecimal() and int(name) < len(_DAYS):
+        return int(name)
+    raise ValueError(f"has no weekday {name!r}: 0 to 7 or sun to sat")
