@@ -5,7 +5,7 @@ UTF-8, LF, a cell quoted only where it must be.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -151,21 +151,30 @@ class Written:
     rows: int
     bytes: int
     sha256: str
+    content_sha256: str  # of the cells, but for those of the columns that are no content
 
 
 class TableWriter:
     """The CSV text of a table, hashed and counted as it is written.
 
-    `constants` are further columns, after the table's, with one value for the whole file.
+    `constants` are further columns, after the table's, with one value for the whole file. Those
+    whose name is in `no_content` say nothing of what the file holds.
     """
 
     def __init__(
-        self, stream: BinaryIO, columns: Sequence[str], constants: Mapping[str, str]
+        self,
+        stream: BinaryIO,
+        columns: Sequence[str],
+        constants: Mapping[str, str],
+        no_content: Collection[str] = (),
     ) -> None:
         self._stream = stream
         self._columns = (*columns, *constants)
         self._constants = tuple(constants.values())
         self._hash = hashlib.sha256()
+        self._content = ContentHash(
+            [*columns, *(pair for pair in constants.items() if pair[0] not in no_content)]
+        )
         self._bytes = 0
         self._rows = 0
         self._put([pa.array([name], TEXT) for name in columns], tuple(constants))
@@ -178,31 +187,52 @@ class TableWriter:
     @property
     def written(self) -> Written:
         return Written(
-            columns=self._columns, rows=self._rows, bytes=self._bytes, sha256=self._hash.hexdigest()
+            columns=self._columns,
+            rows=self._rows,
+            bytes=self._bytes,
+            sha256=self._hash.hexdigest(),
+            content_sha256=self._content.hexdigest(),
         )
 
     def _put(self, columns: Sequence[Cells], constants: Sequence[str]) -> None:
-        for text in csv_text(columns, constants):
+        records = joined(*map(quoted, columns), by=",")
+        self._content.add(records)
+        for text in csv_text(records, constants):
             self._hash.update(text)
             self._bytes += len(text)
             self._stream.write(text)
 
 
-def csv_text(columns: Sequence[Cells], constants: Sequence[str]) -> Iterator[memoryview]:
-    """Give the records of columns of text without nulls, each followed by the constants.
+class ContentHash:
+    """SHA-256 over the records of a table, the same in whatever pieces they come."""
 
-    Joined, the records of an Arrow array lie end to end in its buffer: that is the CSV text.
-    """
+    def __init__(self, columns: Sequence[object]) -> None:
+        self._text = hashlib.sha256(repr(columns).encode("utf-8", "surrogatepass"))
+        self._lengths = hashlib.sha256()
+
+    def add(self, records: Cells) -> None:
+        for lengths, text in buffers(records):
+            self._lengths.update(lengths.tobytes())
+            self._text.update(text)
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(self._text.digest() + self._lengths.digest()).hexdigest()
+
+
+def csv_text(records: Cells, constants: Sequence[str]) -> Iterator[memoryview]:
+    """Give the text of records, each followed by the constants."""
     tail = ",".join(quoted(pa.array([value], TEXT))[0].as_py() for value in constants)
-    *others, last = map(quoted, columns)
-    last = joined(last, f"{tail}\n", by="," if constants else "")
-    records = joined(*others, last, by=",")
-    for chunk in records.chunks if isinstance(records, pa.ChunkedArray) else [records]:
+    for _, text in buffers(joined(records, f"{tail}\n", by="," if constants else "")):
+        yield text
+
+
+def buffers(cells: Cells) -> Iterator[tuple[np.ndarray, memoryview]]:
+    """Give the lengths of an Arrow array's cells, and their text, which lies end to end."""
+    for chunk in cells.chunks if isinstance(cells, pa.ChunkedArray) else [cells]:
         _, offsets, text = chunk.buffers()
-        bounds = np.frombuffer(offsets, np.int64)
+        bounds = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         if text is not None:
-            start, end = bounds[chunk.offset], bounds[chunk.offset + len(chunk)]
-            yield memoryview(text)[start:end]
+            yield np.diff(bounds), memoryview(text)[bounds[0] : bounds[-1]]
 
 
 def quoted(cells: Cells) -> Cells:

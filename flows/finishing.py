@@ -4,17 +4,18 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ds_flow import durable, workdir
 from ds_flow.dispatch.rounds import rounds_in
-from ds_flow.manifest import Input, Manifest, Output
+from ds_flow.errors import LedgerError
+from ds_flow.manifest import Input, Manifest, Output, compared
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan
-from ds_flow.publish import publish
+from ds_flow.publish import manifest_name, publish
 from ds_flow.results import Result
 from stages import APPENDED, verdicts
 
@@ -43,8 +44,8 @@ def finish(work: Path, run: Run) -> Manifest:
     if run.combined is not None:
         name = f"final_combined_{run.run_id}.csv"
         sources[name] = run.combined
-        outputs.append(_combined_output(name, run.combined, sum(item.rows for item in good)))
-    manifest = _manifest(work, plan, run, outputs)
+        outputs.append(_combined_output(name, run.combined, good))
+    manifest = _compared(plan, _manifest(work, plan, run, outputs))
     publish(work, manifest, sources, Path(plan.options.output_dir))
     return manifest
 
@@ -75,7 +76,21 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
         rejected=tuple(bad),
         jobs=tuple(_jobs(work)),
         analysis=run.analysis,
+        selection=plan.selection,
     )
+
+
+def _compared(plan: Plan, manifest: Manifest) -> Manifest:
+    """Compare with the last run of the same selection, if there is one that can be read."""
+    path = Path(plan.options.output_dir, manifest_name(plan.compare_with))
+    try:
+        old = workdir.read_manifest(path)
+    except (LedgerError, OSError):
+        return manifest
+    # The tag is part of the fingerprint: with the old tag, only the other settings can differ.
+    options = replace(plan.options, tag=old.tag)
+    is_same = workdir.settings_fingerprint(options) == old.settings_fingerprint
+    return compared(manifest, old, has_same_settings=is_same)
 
 
 def now() -> str:
@@ -101,13 +116,27 @@ def _output(name: str, item: Result) -> Output:
         sha256=item.output_sha256,
         bytes=item.output_bytes,
         rows=item.rows,
+        content_sha256=item.content_sha256,
     )
 
 
-def _combined_output(name: str, path: Path, rows: int) -> Output:
+def _combined_output(name: str, path: Path, good: Sequence[Result]) -> Output:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Output(name=name, source="", sha256=sha256, bytes=path.stat().st_size, rows=rows)
+    return Output(
+        name=name,
+        source="",
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        rows=sum(item.rows for item in good),
+        content_sha256=_content_of_all(good),
+    )
+
+
+def _content_of_all(good: Sequence[Result]) -> str:
+    """The combined file holds the others' content, in their order."""
+    parts = "\n".join(item.content_sha256 for item in good)
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _attempts(work: Path) -> Iterator[dict[str, Any]]:

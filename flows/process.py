@@ -31,6 +31,7 @@ from ds_flow.results import LASTING, Result, Results
 from ds_flow.workdir import input_path, read_plan
 
 APPENDED = ("processed_at", "source_file", "tag")
+NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 REASON_LENGTH = 500  # characters of an exception's message that are kept
 
@@ -194,6 +195,7 @@ class Shard:
             output=target.name,
             output_sha256=outcome.sha256,
             output_bytes=outcome.bytes,
+            content_sha256=outcome.content_sha256,
         )
 
     def _convert(
@@ -219,7 +221,7 @@ def write(tables: Iterator[pa.Table], target: Path, constants: Mapping[str, str]
     """Write the pieces of one file, of which there is at least one."""
     first = next(tables)
     with target.open("xb") as stream:
-        writer = TableWriter(stream, first.column_names, constants)
+        writer = TableWriter(stream, first.column_names, constants, NO_CONTENT)
         writer.write(first)
         for table in tables:
             if table.column_names != first.column_names:

@@ -352,6 +352,41 @@ def test_a_slice_of_an_arrow_table_is_written_and_nothing_around_it() -> None:
     assert stream.getvalue() == b"a\n2\n3\n"
 
 
+# --------------------------------------------------------------------------- content
+
+
+def content(tables: Sequence[pa.Table], constants: dict[str, str]) -> str:
+    writer = TableWriter(io.BytesIO(), tables[0].column_names, constants, ["at"])
+    for table in tables:
+        writer.write(table)
+    return writer.written.content_sha256
+
+
+def test_content_is_the_same_in_whatever_pieces_it_comes_and_at_whatever_time() -> None:
+    table = pa.table({"a": ["1", 'x"', ""], "b": ["2", "3\n", "4"]})
+    whole = content([table], {"at": "noon", "tag": "t"})
+    for cut in range(4):
+        pieces = [table.slice(0, cut), table.slice(cut)]
+        assert content(pieces, {"at": "night", "tag": "t"}) == whole
+
+
+@pytest.mark.parametrize(
+    ("columns", "constants"),
+    [
+        ({"a": ["12", "3"]}, {"tag": "t"}),
+        ({"a": ["1", "23", ""]}, {"tag": "t"}),
+        ({"b": ["1", "23"]}, {"tag": "t"}),
+        ({"a": ["1", "23"]}, {"tag": "u"}),
+        ({"a": ["1", "23"], "b": ["", ""]}, {"tag": "t"}),
+    ],
+)
+def test_other_cells_names_or_constants_are_other_content(
+    columns: dict[str, list[str]], constants: dict[str, str]
+) -> None:
+    first = content([pa.table({"a": ["1", "23"]})], {"tag": "t"})
+    assert content([pa.table(columns)], constants) != first
+
+
 # --------------------------------------------------------------------------- aligning
 
 

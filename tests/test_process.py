@@ -36,6 +36,7 @@ class Project:
     root: Path
     transform: str = "transforms:transform"
     delimiter: str = "auto"
+    tag: str = "a tag"
     files: dict[str, str | None] = field(default_factory=dict)  # path -> planned hash
 
     def put(self, name: str, content: bytes, *, known: bytes | None = None) -> Path:
@@ -61,7 +62,7 @@ class Project:
             root=str(self.root),
             output_dir=str(self.root / "out"),
             log_dir=str(self.root / "log"),
-            tag="a tag",
+            tag=self.tag,
             delimiter=self.delimiter,
             transform=self.transform,
         )
@@ -140,8 +141,24 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: Project) -
         output=result.output,
         output_sha256=hashlib.sha256(output).hexdigest(),
         output_bytes=len(output),
+        content_sha256=result.content_sha256,
     )
     assert project.tables() == [result.output]
+
+
+def test_the_same_file_processed_again_has_the_same_content_but_for_the_time(
+    tmp_path: Path,
+) -> None:
+    def content(name: str, text: bytes, tag: str) -> str:
+        project = Project(tmp_path / name, tag=tag)
+        project.put("student_a.csv", text)
+        assert project.run() == 0
+        return project.result("student_a.csv").content_sha256
+
+    first = content("first", GOOD, tag="spring")
+    assert content("again", GOOD, tag="spring") == first
+    assert content("tagged", GOOD, tag="autumn") != first
+    assert content("longer", GOOD + b"x,1\n", tag="spring") != first
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)

@@ -1,8 +1,18 @@
 """The manifest: what a run published."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
 from typing import Any, Self
+
+
+class Compared(StrEnum):
+    """What an output of a rerun is against the last run of the same selection."""
+
+    NOT = ""  # there was no such run, or its manifest is gone
+    IDENTICAL = "identical"  # but for processed_at
+    CHANGED = "changed"
+    NEW = "new"  # that run had no output from this source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +36,15 @@ class Output:
     sha256: str
     bytes: int
     rows: int
+    content_sha256: str = ""  # leaves processed_at out; "" in manifests from before there was one
+    compared: str = Compared.NOT
+    because: tuple[str, ...] = ()  # of a changed one: input, code, settings, tag; else other
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        known = _known(cls, row)
+        return cls(**{**known, "because": tuple(known.get("because", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +90,8 @@ class Manifest:
     rejected: tuple[Rejected, ...]
     jobs: tuple[Mapping[str, Any], ...]
     analysis: Mapping[str, Any] | None
+    selection: str = ""  # what a rerun was over
+    compared_with: str = ""  # Run ID of the last run of the same selection
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as the manifest's JSON Schema describes it."""
@@ -78,14 +99,63 @@ class Manifest:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; raises TypeError or KeyError on any other shape."""
+        """Read what `to_json` wrote; raises TypeError or KeyError on any other shape.
+
+        Keys that a later version added are passed over.
+        """
         return cls(
             **{
-                **row,
-                "inputs": tuple(Input(**item) for item in row["inputs"]),
-                "outputs": tuple(Output(**item) for item in row["outputs"]),
-                "rejected": tuple(Rejected(**item) for item in row["rejected"]),
+                **_known(cls, row),
+                "inputs": tuple(Input(**_known(Input, item)) for item in row["inputs"]),
+                "outputs": tuple(map(Output.from_json, row["outputs"])),
+                "rejected": tuple(Rejected(**_known(Rejected, item)) for item in row["rejected"]),
                 "attempts": tuple(row["attempts"]),
                 "jobs": tuple(row["jobs"]),
             }
         )
+
+
+def _known(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.name: row[key.name] for key in fields(kind) if key.name in row}
+
+
+# --------------------------------------------------------------------------- comparing
+
+
+def compared(new: Manifest, old: Manifest, *, has_same_settings: bool) -> Manifest:
+    """Say of each output what it is against an earlier run's, and why it has changed.
+
+    `has_same_settings`: whether the settings but for the tag are those of the earlier run.
+    """
+    before = {output.source: output for output in old.outputs}
+    common = {
+        "code": new.code_fingerprint != old.code_fingerprint,
+        "settings": not has_same_settings,
+        "tag": new.tag != old.tag,
+    }
+    outputs = (
+        _compared(
+            output,
+            before.get(output.source),
+            {"input": _inputs(new, output) != _inputs(old, output), **common},
+        )
+        for output in new.outputs
+    )
+    return replace(new, outputs=tuple(outputs), compared_with=old.run_id)
+
+
+def _inputs(manifest: Manifest, output: Output) -> list[tuple[str, str]]:
+    """What an output was made from: one input, or of the combined file all."""
+    return [
+        (item.path, item.sha256) for item in manifest.inputs if output.source in {"", item.path}
+    ]
+
+
+def _compared(output: Output, before: Output | None, changes: Mapping[str, bool]) -> Output:
+    if before is None:
+        return replace(output, compared=Compared.NEW)
+    causes = tuple(cause for cause, has_changed in changes.items() if has_changed)
+    is_same = output.content_sha256 == before.content_sha256
+    if is_same if before.content_sha256 else not causes:
+        return replace(output, compared=Compared.IDENTICAL)
+    return replace(output, compared=Compared.CHANGED, because=causes or ("other",))

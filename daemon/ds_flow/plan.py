@@ -127,6 +127,8 @@ class Plan:
     formed_at: str
     files: tuple[PlannedFile, ...]
     options: Options
+    selection: str = ""  # what a rerun is over
+    compare_with: str = ""  # Run ID of the last run of the same selection
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""

@@ -31,6 +31,7 @@ class Result:
     output: str  # file name inside the results folder
     output_sha256: str
     output_bytes: int
+    content_sha256: str = ""  # of the output's cells, but for processed_at
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
