@@ -9,11 +9,21 @@ from pathlib import Path
 
 import pytest
 from clock import NOON
-from samples import settled
+from samples import BATCH, manifest, read, settled, sha256
 
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.store import SCHEMA_VERSION, Store, migrate, statements
+
+SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
+AT = NOON.isoformat()
+BEGUN = [
+    ("file", 1, "data/a.csv", 1, sha256("1"), 1, "1 1 1 1 1", AT, "batched", None, ""),
+    ("batch", BATCH, "running", "arrival", AT, AT, None, ""),
+    ("batch_file", BATCH, 1, 1),
+    ("run", 1, BATCH, 1, "starting", None, None, AT, None, 0, ""),
+    ("event", 1, AT, "file.batched", 1, BATCH, None, ""),
+]
 
 
 @pytest.fixture
@@ -23,10 +33,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def old(path: Path) -> Iterator[sqlite3.Connection]:
-    """A ledger of schema 1 with one row."""
-    with closing(Ledger(path)) as ledger:
-        ledger.admit([settled("a", "1")], NOON)
+    """A ledger as the first version made it, with one file in a batch that has begun to run."""
+    path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as opened:
+        opened.executescript(SCHEMA_1.read_text() + "PRAGMA user_version = 1;")
+        for table, *row in BEGUN:
+            marks = ", ".join("?" * len(row))
+            opened.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608 - our own
         yield opened
 
 
@@ -160,6 +173,47 @@ def test_a_ledger_of_this_version_is_left_as_it_is(old: sqlite3.Connection, path
     assert not path.with_name("ledger.db.schema-1").exists()
 
 
+@pytest.mark.usefixtures("old")
+def test_work_that_an_older_version_began_is_finished_in_its_ledger(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        assert [run.batch for run in ledger.read.live_runs()] == [BATCH]
+        assert ledger.read.batch_paths(BATCH) == ["data/a.csv"]
+
+        assert ledger.record(manifest("17", inputs=[read("data/a.csv", "1")]), NOON)
+        assert ledger.read.counts("file")["processed"] == 1
+
+    assert answer(path, "PRAGMA user_version") == SCHEMA_VERSION
+    copy = path.with_name("ledger.db.schema-1")
+    assert answer(copy, "PRAGMA user_version") == 1
+    assert answer(copy, "SELECT state FROM run") == "starting"
+
+
+def shape(path: Path) -> dict[str, list[object]]:
+    """Every table's and index's columns, and what each trigger and view says."""
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+        listed = {"table": "table_xinfo", "index": "index_xinfo"}
+        return {
+            name: db.execute(f"PRAGMA {listed[kind]}({name})").fetchall()
+            if kind in listed
+            else [sql]
+            for kind, name, sql in found
+        }
+
+
+@pytest.mark.usefixtures("old")
+def test_a_migrated_ledger_is_like_a_new_one(path: Path, tmp_path: Path) -> None:
+    Ledger(path).close()
+    Ledger(tmp_path / "new.db").close()
+    assert shape(path) == shape(tmp_path / "new.db")
+
+
+def test_a_ledger_that_is_new_needs_no_copy(path: Path) -> None:
+    Ledger(path).close()
+
+    assert not path.with_name("ledger.db.schema-1").exists()
+
+
 def test_a_script_is_split_at_statements_and_not_inside_a_trigger() -> None:
     script = (
         "CREATE TABLE t (a);\n"
@@ -175,7 +229,7 @@ OPEN_AND_ADMIT = """
 import sys
 from pathlib import Path
 from clock import NOON
-from samples import settled
+from samples import BATCH, manifest, read, settled, sha256
 from ds_flow.ledger import Ledger
 for path in sys.argv[2:]:
     print("ready", flush=True)

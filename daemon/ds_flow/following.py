@@ -91,12 +91,15 @@ class Following:
         return False
 
     def _plan(self, batch: BatchRow) -> Plan:
+        last = self.ledger.schedules.last_run(batch.selection)
         return Plan(
             batch=batch.id,
             trigger=batch.trigger,
             formed_at=batch.formed_at,
             files=tuple(self.ledger.read.planned(batch.id)),
             options=self.settings.options(),
+            selection=batch.selection,
+            compare_with=last.run_id if last else "",
         )
 
     # ------------------------------------------------------------------ follow

@@ -139,6 +139,19 @@ class Trigger(StrEnum):
     MANUAL = "manual"  # `student_flow.py run` by hand
 
 
+AGAIN = (Trigger.RERUN, Trigger.SCHEDULE)
+"""What makes a rerun; files that arrive go first."""
+
+
+class FireOutcome(StrEnum):
+    """What a schedule's fire did."""
+
+    RUN = "run"
+    VERIFIED = "verified"  # nothing has changed, and the outputs of the last run are as published
+    NOTHING = "nothing"  # there was no file to take
+    MISSED = "missed"  # it came to notice too late, and is not to be caught up
+
+
 class Clock(Protocol):
     """Time comes in, so that a test can move it."""
 

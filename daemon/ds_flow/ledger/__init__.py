@@ -7,6 +7,7 @@ from pathlib import Path
 from ds_flow.errors import LedgerError, RequestError
 from ds_flow.ledger.reading import Reading
 from ds_flow.ledger.recording import Recording
+from ds_flow.ledger.schedules import Schedules
 from ds_flow.ledger.store import Row, Store, text
 from ds_flow.manifest import Manifest
 from ds_flow.model import (
@@ -25,12 +26,13 @@ from ds_flow.retrying import Dead, RetryAt
 
 
 class Ledger:
-    """The writers' side; `read` is the readers'."""
+    """The writers' side; `read` is the readers', `schedules` has both for theirs."""
 
     def __init__(self, path: Path) -> None:
         self._store = Store(path)
         self._moves = Recording(self._store)
         self.read = Reading(self._store)
+        self.schedules = Schedules(self._store, self._moves, self._form)
 
     def close(self) -> None:
         """Give the file back."""
@@ -133,21 +135,34 @@ class Ledger:
     # ------------------------------------------------------------------ batches
 
     def form(
-        self, batch: str, file_ids: Sequence[int], trigger: Trigger, now: datetime, detail: str = ""
+        self,
+        batch: str,
+        file_ids: Sequence[int],
+        trigger: Trigger,
+        now: datetime,
+        selection: str = "",
     ) -> None:
         """Claim files for a new batch. Raises LedgerError, and claims none, if one is not free.
 
         Waiting files become batched; a processed one stays so, and only its claim is new.
         """
         with self._store.transaction():
-            self._form(batch, file_ids, trigger, now, detail)
+            self._form(batch, file_ids, trigger, now, selection=selection)
 
     def _form(
-        self, batch: str, file_ids: Sequence[int], trigger: Trigger, now: datetime, detail: str
+        self,
+        batch: str,
+        file_ids: Sequence[int],
+        trigger: Trigger,
+        now: datetime,
+        *,
+        detail: str = "",
+        selection: str = "",
     ) -> None:
         self._store.insert(
-            "INSERT INTO batch (id, state, trigger, formed_at, due_at) VALUES (?, ?, ?, ?, ?)",
-            (batch, BatchState.QUEUED, trigger, text(now), text(now)),
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (batch, BatchState.QUEUED, trigger, text(now), text(now), selection),
         )
         self._store.change_many(
             "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)",
@@ -192,7 +207,8 @@ class Ledger:
             )
             if not left:
                 raise RequestError(f"batch {batch}: none of its files is left to retry")
-            self._form(new_batch, [row[0] for row in left], Trigger.RETRY, now, f"retries {batch}")
+            files = [row[0] for row in left]
+            self._form(new_batch, files, Trigger.RETRY, now, detail=f"retries {batch}")
             return new_batch
 
     def cancel(self, batch: str, now: datetime) -> BatchState:

@@ -38,6 +38,7 @@ class BatchRow:
     formed_at: str
     due_at: str
     reason: str
+    selection: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,8 @@ _RUN = """
     SELECT batch_id, attempt, run.state, run_id, ending, trigger, started_at, run.ended_at, error
     FROM run JOIN batch ON batch.id = batch_id
 """
-_BATCH = "SELECT id, state, trigger, formed_at, due_at, reason FROM batch"
+_BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"
+_NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
 
 
 class Reading:
@@ -210,15 +212,24 @@ class Reading:
 
     def latest(self, paths: Sequence[str] | None = None) -> list[FileRow]:
         """The newest version of each path, or of the given ones."""
-        newest = "version = (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
         if paths is None:
-            return list(self.files(f"WHERE {newest}"))
+            return list(self.files(f"WHERE {_NEWEST}"))
         found: list[FileRow] = []
         for start in range(0, len(paths), BATCH_ROWS):
             some = paths[start : start + BATCH_ROWS]
             marks = ", ".join("?" * len(some))
-            found += self.files(f"WHERE path IN ({marks}) AND {newest}", some)
+            found += self.files(f"WHERE path IN ({marks}) AND {_NEWEST}", some)
         return found
+
+    def unpublished(self, selection: str) -> Iterator[FileRow]:
+        """Published newest versions that no rerun over this selection has taken, or is taking."""
+        return self.files(
+            f"WHERE {_NEWEST} AND state = 'processed' AND NOT EXISTS"
+            " (SELECT 1 FROM batch_file JOIN batch ON batch.id = batch_id"
+            "  WHERE file_id = file.id AND selection = ?"
+            "  AND (ended_at IS NULL OR batch.state = 'succeeded'))",
+            (selection,),
+        )
 
     def seen(self, paths: Sequence[str]) -> dict[str, str]:
         """How the latest version of each of these paths looked when last seen, if known."""
@@ -293,6 +304,7 @@ class Reading:
                 formed_at=row[3],
                 due_at=row[4],
                 reason=row[5],
+                selection=row[6],
             )
             for row in rows
         ]

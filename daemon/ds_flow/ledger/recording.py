@@ -156,9 +156,9 @@ class Recording:
     def adopt(self, plan: Plan, attempt: int, now: datetime) -> None:
         """Enter a batch and its live run from its plan."""
         self._store.insert(
-            "INSERT INTO batch (id, state, trigger, formed_at, due_at)"
-            " VALUES (?, 'running', ?, ?, ?)",
-            (plan.batch, plan.trigger, plan.formed_at, plan.formed_at),
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+            " VALUES (?, 'running', ?, ?, ?, ?)",
+            (plan.batch, plan.trigger, plan.formed_at, plan.formed_at, plan.selection),
         )
         self.note(now, "batch.running", batch_id=plan.batch, detail="known from its work directory")
         for item in plan.files:
@@ -200,13 +200,15 @@ class Recording:
         batch, attempt = manifest.batch, manifest.attempt
         if not self._store.row("SELECT 1 FROM batch WHERE id = ?", (batch,)):
             self._store.insert(
-                "INSERT INTO batch (id, state, trigger, formed_at, due_at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     batch,
                     BatchState.QUEUED,
                     manifest.trigger,
                     manifest.started_at,
                     manifest.started_at,
+                    manifest.selection,
                 ),
             )
         if not self._store.row(

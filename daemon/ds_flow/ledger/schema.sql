@@ -27,11 +27,13 @@ CREATE TABLE batch (
     due_at TEXT NOT NULL,                               -- not to be started before
     ended_at TEXT,
     reason TEXT NOT NULL DEFAULT '',
+    selection TEXT NOT NULL DEFAULT '',                 -- what a rerun was over; '' if it has no name
     CHECK ((ended_at IS NULL) = (state IN ('queued', 'running', 'retrying')))
 ) STRICT;
 
 CREATE INDEX live_batch ON batch (due_at) WHERE ended_at IS NULL;
 CREATE INDEX batch_by_state ON batch (state);
+CREATE INDEX batch_by_selection ON batch (selection) WHERE selection <> '';
 
 CREATE TABLE batch_file (
     batch_id TEXT NOT NULL REFERENCES batch,
@@ -78,6 +80,26 @@ CREATE TABLE output (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX output_of_file ON output (file_id) WHERE file_id IS NOT NULL;
+
+CREATE TABLE schedule (
+    name TEXT PRIMARY KEY,
+    timetable TEXT NOT NULL,                            -- cron and time zone
+    since_at TEXT NOT NULL,                             -- no fire before this is its own
+    asked_at TEXT                                       -- a person's wish to fire it, until that is done
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE fire (
+    id INTEGER PRIMARY KEY,
+    schedule TEXT NOT NULL,                             -- may be in the settings no more
+    due_at TEXT NOT NULL,
+    at TEXT NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('run', 'verified', 'nothing', 'missed')),
+    batch_id TEXT REFERENCES batch,                     -- that was made, or whose run was verified
+    detail TEXT NOT NULL DEFAULT '',
+    UNIQUE (schedule, due_at)                           -- no fire happens twice
+) STRICT;
+
+CREATE INDEX fire_of_batch ON fire (batch_id) WHERE batch_id IS NOT NULL;
 
 CREATE TABLE event (
     id INTEGER PRIMARY KEY,

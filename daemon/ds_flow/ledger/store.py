@@ -13,8 +13,8 @@ from typing import Any
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.mounts import fs_type, is_network
 
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, str] = {}
+SCHEMA_VERSION = 2
+MIGRATIONS = {1: files("ds_flow.ledger").joinpath("from_1_to_2.sql").read_text()}
 """For each older `user_version`, the script that leads to the next one."""
 
 BUSY_SECONDS = 30

@@ -1,0 +1,194 @@
+"""Schedules in the ledger: since when each is kept, what is asked of it, and what its fires did."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ds_flow.ledger.recording import Recording
+from ds_flow.ledger.store import Store, text
+from ds_flow.model import FireOutcome, Trigger
+
+RUN_PREFIX = "run:"  # of the selection that is the files of one run
+KEPT_FIRES = 10_000  # of one schedule: a week of one that fires every minute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRow:
+    """One schedule, as a daemon took it from the settings."""
+
+    timetable: str
+    since_at: datetime
+    asked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fire:
+    """One fire of one schedule, and what it did. `batch` is its own, or the one it verified."""
+
+    schedule: str
+    due_at: datetime
+    outcome: FireOutcome
+    batch: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The newest run that published a rerun over some selection."""
+
+    run_id: str
+    batch: str
+
+
+@dataclass(frozen=True, slots=True)
+class FireRow:
+    """A recorded fire."""
+
+    fire: Fire
+    at: datetime
+
+
+class Schedules:
+    """Moves and questions; each move is one transaction."""
+
+    def __init__(self, store: Store, moves: Recording, form: Callable[..., None]) -> None:
+        """`form` makes a batch within a transaction."""
+        self._store = store
+        self._moves = moves
+        self._form = form
+
+    # ------------------------------------------------------------------ moves
+
+    def keep(self, timetables: Mapping[str, str], now: datetime) -> None:
+        """Begin those that are new or changed, and forget those that are no more.
+
+        One that began in what now is the future begins anew: the clock was wrong then.
+        """
+        with self._store.transaction():
+            for name in self.rows().keys() - timetables.keys():
+                self._store.change("DELETE FROM schedule WHERE name = ?", (name,))
+            self._store.change_many(
+                "INSERT INTO schedule (name, timetable, since_at) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE"
+                " SET timetable = excluded.timetable, since_at = excluded.since_at"
+                " WHERE timetable <> excluded.timetable OR since_at > excluded.since_at",
+                ((name, timetable, text(now)) for name, timetable in timetables.items()),
+            )
+
+    def ask(self, name: str, timetable: str, now: datetime) -> None:
+        """Record a person's wish that it fires now."""
+        with self._store.transaction():
+            self._store.change(
+                "INSERT INTO schedule (name, timetable, since_at, asked_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET asked_at = excluded.asked_at",
+                (name, timetable, text(now), text(now)),
+            )
+            self._moves.note(now, "schedule.asked", detail=name)
+
+    def record(self, fire: Fire, now: datetime) -> None:
+        """Enter a fire that made no batch."""
+        with self._store.transaction():
+            self._enter(fire, now)
+
+    def form(self, fire: Fire, selection: str, file_ids: Sequence[int], now: datetime) -> int:
+        """Enter a fire with its batch, of those files that still are free; how many there are."""
+        with self._store.transaction():
+            free = [file for file in file_ids if self._is_free(file)]
+            if free:
+                self._form(
+                    fire.batch,
+                    free,
+                    Trigger.SCHEDULE,
+                    now,
+                    detail=f"{len(free)} files, by schedule {fire.schedule}",
+                    selection=selection,
+                )
+                self._enter(fire, now)
+            return len(free)
+
+    def _is_free(self, file: int) -> bool:
+        row = self._store.row(
+            "SELECT 1 FROM file WHERE id = ? AND state IN ('processed', 'quarantined') AND NOT"
+            " EXISTS (SELECT 1 FROM batch_file WHERE file_id = file.id AND live)",
+            (file,),
+        )
+        return row is not None
+
+    def _enter(self, fire: Fire, now: datetime) -> None:
+        name, due_at = fire.schedule, text(fire.due_at)
+        self._store.insert(
+            "INSERT INTO fire (schedule, due_at, at, outcome, batch_id, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (name, due_at, text(now), fire.outcome, fire.batch, fire.detail),
+        )
+        self._store.change(
+            "UPDATE schedule SET asked_at = NULL WHERE name = ? AND asked_at = ?", (name, due_at)
+        )
+        self._store.change(
+            "DELETE FROM fire WHERE id <= (SELECT id FROM fire WHERE schedule = ?"
+            " ORDER BY id DESC LIMIT 1 OFFSET ?) AND schedule = ?",
+            (name, KEPT_FIRES, name),
+        )
+        detail = ": ".join(filter(None, (name, fire.detail)))
+        self._moves.note(now, f"schedule.{fire.outcome}", batch_id=fire.batch, detail=detail)
+
+    # ------------------------------------------------------------------ questions
+
+    def rows(self) -> dict[str, ScheduleRow]:
+        """Every schedule by its name."""
+        rows = self._store.rows("SELECT name, timetable, since_at, asked_at FROM schedule")
+        return {
+            name: ScheduleRow(
+                timetable=timetable,
+                since_at=datetime.fromisoformat(since_at),
+                asked_at=datetime.fromisoformat(asked_at) if asked_at else None,
+            )
+            for name, timetable, since_at, asked_at in rows
+        }
+
+    def last(self, name: str) -> FireRow | None:
+        """The fire of a schedule that was recorded last."""
+        row = self._store.row(
+            "SELECT due_at, outcome, batch_id, detail, at FROM fire WHERE schedule = ?"
+            " ORDER BY id DESC LIMIT 1",
+            (name,),
+        )
+        if row is None:
+            return None
+        fire = Fire(
+            schedule=name,
+            due_at=datetime.fromisoformat(row[0]),
+            outcome=FireOutcome(row[1]),
+            batch=row[2],
+            detail=row[3],
+        )
+        return FireRow(fire, datetime.fromisoformat(row[4]))
+
+    def is_done(self, name: str, due_at: datetime) -> bool:
+        """Whether this very fire was recorded."""
+        row = self._store.row(
+            "SELECT 1 FROM fire WHERE schedule = ? AND due_at = ?", (name, text(due_at))
+        )
+        return row is not None
+
+    def live_batch(self, selection: str) -> str | None:
+        """The batch that is a rerun over this selection and has not ended."""
+        row = self._store.row(
+            "SELECT id FROM batch WHERE selection = ? AND selection <> '' AND ended_at IS NULL",
+            (selection,),
+        )
+        return row[0] if row else None
+
+    def last_run(self, selection: str) -> LastRun | None:
+        """The newest run that published a rerun over this selection.
+
+        Over the files of one run, that is at first this run itself.
+        """
+        run_id = selection.removeprefix(RUN_PREFIX) if selection.startswith(RUN_PREFIX) else None
+        row = self._store.row(
+            "SELECT run_id, batch_id FROM run WHERE state = 'succeeded' AND (run_id = ?"
+            " OR batch_id IN (SELECT id FROM batch WHERE selection = ? AND selection <> ''))"
+            " ORDER BY run.id DESC LIMIT 1",
+            (run_id, selection),
+        )
+        return LastRun(*row) if row else None

@@ -1,0 +1,98 @@
+-- The ledger: every file version ever seen, the batches that claimed it, the runs that took them on,
+-- what was published, and every move as an event. Times are UTC, ISO 8601. Paths are escaped.
+
+CREATE TABLE file (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version >= 1),
+    sha256 TEXT CHECK (length(sha256) = 64),            -- null: never read
+    size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
+    stat TEXT NOT NULL,                                 -- device inode size mtime_ns ctime_ns, as last seen
+    seen_at TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'batched', 'processed', 'quarantined', 'superseded')),
+    cause TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    UNIQUE (path, version),
+    CHECK (state NOT IN ('quarantined', 'superseded') OR cause IS NOT NULL)
+) STRICT;
+
+CREATE INDEX file_by_state ON file (state);
+CREATE INDEX file_to_look_at_again ON file (path) WHERE stat = '';
+
+CREATE TABLE batch (
+    id TEXT PRIMARY KEY CHECK (length(id) = 10),
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'retrying', 'succeeded', 'dead', 'cancelled')),
+    trigger TEXT NOT NULL,
+    formed_at TEXT NOT NULL,
+    due_at TEXT NOT NULL,                               -- not to be started before
+    ended_at TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    CHECK ((ended_at IS NULL) = (state IN ('queued', 'running', 'retrying')))
+) STRICT;
+
+CREATE INDEX live_batch ON batch (due_at) WHERE ended_at IS NULL;
+CREATE INDEX batch_by_state ON batch (state);
+
+CREATE TABLE batch_file (
+    batch_id TEXT NOT NULL REFERENCES batch,
+    file_id INTEGER NOT NULL REFERENCES file,
+    live INTEGER NOT NULL DEFAULT 1 CHECK (live IN (0, 1)),
+    PRIMARY KEY (batch_id, file_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX batch_of_file ON batch_file (file_id);
+CREATE UNIQUE INDEX one_live_batch_per_file ON batch_file (file_id) WHERE live;
+
+CREATE TRIGGER batch_ends_its_claims AFTER UPDATE OF ended_at ON batch WHEN NEW.ended_at IS NOT NULL
+BEGIN
+    UPDATE batch_file SET live = 0 WHERE batch_id = NEW.id;
+END;
+
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    batch_id TEXT NOT NULL REFERENCES batch,
+    attempt INTEGER NOT NULL CHECK (attempt >= 1),
+    state TEXT NOT NULL CHECK (state IN
+        ('starting', 'running', 'succeeded', 'failed', 'timed_out', 'stopped', 'cancelled', 'lost')),
+    run_id TEXT UNIQUE,                                 -- Metaflow's, once known
+    ending TEXT,                                        -- the end that was asked for, before it is done
+    started_at TEXT NOT NULL,
+    ended_at TEXT,
+    results INTEGER NOT NULL DEFAULT 0,                 -- finished results of its batch when it ended
+    error TEXT NOT NULL DEFAULT '',
+    UNIQUE (batch_id, attempt),
+    CHECK ((ended_at IS NULL) = (state IN ('starting', 'running')))
+) STRICT;
+
+CREATE UNIQUE INDEX one_live_run_per_batch ON run (batch_id) WHERE ended_at IS NULL;
+CREATE INDEX run_by_state ON run (state);
+
+CREATE TABLE output (
+    run INTEGER NOT NULL REFERENCES run,
+    name TEXT NOT NULL,
+    file_id INTEGER REFERENCES file,                    -- null: the combined file
+    sha256 TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    PRIMARY KEY (run, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX output_of_file ON output (file_id) WHERE file_id IS NOT NULL;
+
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    kind TEXT NOT NULL,                                 -- thing.state, as in the log
+    file_id INTEGER REFERENCES file,
+    batch_id TEXT REFERENCES batch,
+    run INTEGER REFERENCES run,
+    detail TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+CREATE INDEX event_of_file ON event (file_id) WHERE file_id IS NOT NULL;
+CREATE INDEX event_of_batch ON event (batch_id) WHERE batch_id IS NOT NULL;
+
+CREATE TRIGGER event_is_append_only BEFORE UPDATE ON event
+BEGIN
+    SELECT RAISE(ABORT, 'events are never changed');
+END;
