@@ -126,7 +126,7 @@ class Gate:
 class Project:
     """A folder with settings, an inbox and a transform; `start` and `once` work on it for real."""
 
-    def __init__(self, root: Path, **given: dict[str, Any]) -> None:
+    def __init__(self, root: Path, **given: Any) -> None:
         self.root = root
         self.inbox, self.out, self.log = root / "data", root / "out", root / "log"
         self.config = root / "config" / "settings.yaml"
@@ -139,7 +139,7 @@ class Project:
         (root / "gated.py").write_text(TRANSFORM, encoding="utf-8")
         self.configure(**given)
 
-    def configure(self, **given: dict[str, Any]) -> None:
+    def configure(self, **given: Any) -> None:
         """Write the settings: quick ones, with the given ones over them."""
         sections: dict[str, Any] = {
             "project_name": "story",
@@ -148,9 +148,11 @@ class Project:
             "batch": {"quiet_seconds": 0.5},
             "run": {"retry_first_seconds": 0.2, "stop_grace_seconds": 30},
             "compute": {"lsf_queue": "short", "transform": "gated:transform"},
+            "schedule": [],
         }
         for name, section in given.items():
-            sections[name] = {**sections.get(name, {}), **section}
+            is_section = isinstance(section, dict)
+            sections[name] = {**sections.get(name, {}), **section} if is_section else section
         self.config.write_text(yaml.safe_dump(sections), encoding="utf-8")
 
     # ------------------------------------------------------------------ inputs

@@ -150,12 +150,22 @@ COMMANDS: dict[str, Command] = {
     ),
     "rerun": Command(
         commands.rerun,
-        "process files again, in a new batch",
+        "process files again, as one new batch",
         (
             _argument("runs", nargs="*", metavar="RUN_ID", help="the files of these runs"),
             _argument("--file", nargs="+", metavar="PATH", default=(), help="these files"),
             _flag("--all", help="every published file"),
             _flag("--failed", help="files set aside as rejected or with a dead batch"),
+            NO_WAIT,
+        ),
+    ),
+    "schedule": Command(
+        commands.schedule,
+        "list schedules, with their next and last fires; or fire one now",
+        (
+            _argument("action", nargs="?", choices=("run",), help="fire one now"),
+            _argument("name", nargs="?", metavar="NAME", help="the one to fire"),
+            JSON,
             NO_WAIT,
         ),
     ),
@@ -181,6 +191,11 @@ COMMANDS: dict[str, Command] = {
             JSON,
             _flag("--csv", help="print one line an output"),
         ),
+    ),
+    "verify": Command(
+        commands.verify,
+        "read outputs again, and say which are not as they were published",
+        (_argument("run_name", metavar="RUN", nargs="?", help=f"only this one: {RUN}"), JSON),
     ),
     "check": Command(
         commands.check,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ds_flow import console
 from ds_flow.errors import DsFlowError, RequestError, SettingsError
 from ds_flow.model import BatchState, FileState, RunState
+from ds_flow.names import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,6 +105,25 @@ def rerun(args: argparse.Namespace) -> int:
     if sum(map(bool, (args.runs, args.file, args.all, args.failed))) != 1:
         raise UsageError("rerun: name Run IDs, or give one of --file, --all, --failed")
     return requests.rerun(_settings(args), wanted, str(Path.cwd()), _now(), no_wait=args.no_wait)
+
+
+def schedule(args: argparse.Namespace) -> int:
+    if (args.action is None) != (args.name is None):
+        raise UsageError("schedule: name the one to run: ds-flow schedule run NAME")
+    if args.action:
+        from ds_flow import requests
+
+        return requests.fire(_settings(args), args.name, _now(), no_wait=args.no_wait)
+    from ds_flow import report
+    from ds_flow.pages import put_schedules
+
+    with _reading(args) as (chosen, ledger):
+        documents = report.schedules(chosen, ledger, _now())
+        if args.json:
+            console.put_long_document("schedules", documents)
+        else:
+            put_schedules(documents)
+    return DONE
 
 
 # --------------------------------------------------------------------------- reading
@@ -219,6 +239,26 @@ def manifest(args: argparse.Namespace) -> int:
             raise RequestError(f"no run {args.run_id!r}; `ds-flow runs` lists them")
     for fault in faults:
         console.say(fault)
+    return FAILED if faults else DONE
+
+
+def verify(args: argparse.Namespace) -> int:
+    from ds_flow import report
+    from ds_flow.typed import find_run
+
+    with _reading(args) as (chosen, ledger):
+        runs = [find_run(ledger, args.run_name)] if args.run_name else list(ledger.read.runs())
+        published = [run for run in runs if run.state == RunState.SUCCEEDED]
+        if args.run_name and not published:
+            raise RequestError(f"run {args.run_name} published nothing")
+        answers = [report.verified(chosen, ledger, run) for run in published]
+    if args.json:
+        console.put_long_document("runs", answers)
+    faults = [f"run {one['run_id']}: {fault}" for one in answers for fault in one["faults"]]
+    for fault in [] if args.json else faults:
+        console.put(printable(fault))
+    if not (args.json or faults):
+        console.put(f"{console.counted(len(published), 'run')}: all outputs are as published")
     return FAILED if faults else DONE
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ds_flow import recovery
 from ds_flow.admission import Admission
 from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.firing import Firing
 from ds_flow.following import POLL_SECONDS, Following
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
@@ -47,6 +48,7 @@ class Engine:
         self.ledger = ledger
         self.clock = clock
         self.admission = Admission(settings, ledger, inbox, clock, pulse)
+        self.firing = Firing(settings, ledger, clock, pulse)
         self.following = Following(settings, ledger, runs, clock)
         self.is_draining = False  # take no new work, follow what runs
         self._bugs = 0
@@ -66,7 +68,8 @@ class Engine:
 
     def change_settings(self, settings: Settings) -> None:
         """Work by other settings from now on; the inbox, the ledger and live runs stay."""
-        self.settings = self.admission.settings = self.following.settings = settings
+        self.settings = settings
+        self.admission.settings = self.firing.settings = self.following.settings = settings
 
     def hint(self) -> None:
         """There is a reason to look: an event, a signal, a person's wish."""
@@ -76,7 +79,8 @@ class Engine:
         """Move everything that can move one step along; how many moved."""
         stages = [self.following.follow]
         if not self.is_draining:
-            stages = [self.admission.admit, self.admission.form, self.following.start, *stages]
+            new = [self.admission.admit, self.admission.form, self.following.start]
+            stages = [*new, self.firing.fire, self.following.rerun, *stages]
         return sum(self._guarded(stage) for stage in stages)
 
     def _guarded(self, stage: Callable[[], int]) -> int:
@@ -109,11 +113,13 @@ class Engine:
 
     def patience_s(self) -> float:
         """How long nothing will happen unless something wakes the daemon."""
-        waits = [] if self.is_draining else [self.admission.patience_s(self.clock.monotonic_s())]
-        live = len(self.following.progress)
-        if live:
+        waits = []
+        if not self.is_draining:
+            now_s = self.clock.monotonic_s()
+            waits += [self.admission.patience_s(now_s), self.firing.patience_s()]
+        if self.following.progress:
             waits.append(POLL_SECONDS)
-        if live < self.settings.run.max_parallel and (due_at := self.ledger.read.next_due()):
+        elif due_at := self.ledger.read.next_due():
             waits.append((due_at - self.clock.now()).total_seconds())
         least = WAITING_POLL_SECONDS if self._waits else 0.01
         return max(least, min(waits, default=POLL_SECONDS))
@@ -130,6 +136,7 @@ class Engine:
             or (self.ledger.read.waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
+            or not self.firing.is_idle
         )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
-from ds_flow.model import Clock, RunState
+from ds_flow.model import AGAIN, Clock, RunState
 from ds_flow.plan import Plan
 from ds_flow.publish import recover
 from ds_flow.retrying import Dead, Ended, Policy, RetryAt, after
@@ -50,14 +51,30 @@ class Following:
     # ------------------------------------------------------------------ start
 
     def start(self) -> int:
-        """Start a run of each batch that is due, while there is room."""
+        """Start a run of each batch of new files that is due, while there is room.
+
+        None of them waits for a rerun: while one is live, there is room for one more.
+        """
+        live = self.ledger.read.live_runs()
+        beside = any(run.trigger in AGAIN for run in live)
+        room = self.settings.run.max_parallel + beside - len(live)
+        return self._start_runs([one for one in self._due() if one.trigger not in AGAIN], room)
+
+    def rerun(self) -> int:
+        """Start a run of each rerun that is due, where new files leave room."""
         room = self.settings.run.max_parallel - len(self.ledger.read.live_runs())
-        if room <= 0:
-            return 0
-        batches = self.ledger.read.due(self.clock.now())[:room]
-        for batch in batches:
+        due = self._due() if room > 0 else []
+        is_behind = any(batch.trigger not in AGAIN for batch in due)
+        return self._start_runs([] if is_behind else due, room)
+
+    def _due(self) -> list[BatchRow]:
+        return self.ledger.read.due(self.clock.now())
+
+    def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
+        started = batches[: max(room, 0)]
+        for batch in started:
             self._start_run(batch)
-        return len(batches)
+        return len(started)
 
     def _start_run(self, batch: BatchRow) -> None:
         try:

@@ -70,6 +70,18 @@ def _moment(at: str) -> str:
     return f"{at[:19]}Z"
 
 
+def put_schedules(schedules: Iterable[Document]) -> None:
+    """One line a schedule."""
+    headings = ("name", "cron", "timezone", "select", "next_at", "last_at", "outcome", "run_id")
+    put_table((*headings, "detail"), map(_schedule_row, schedules))
+
+
+def _schedule_row(one: Document) -> list[Cell]:
+    times = [_moment(at) if (at := one[key]) else None for key in ("next_at", "last_at")]
+    named = [one[key] for key in ("name", "cron", "timezone", "select")]
+    return [*named, *times, *(one[key] for key in ("outcome", "run_id", "detail"))]
+
+
 def put_run(run: Document) -> None:
     """One run at length."""
     _put_fields(run, RUN_FIELDS)
@@ -82,16 +94,24 @@ def put_run(run: Document) -> None:
     for part, columns in MANIFEST_PARTS.items():
         if manifest[part]:
             put(f"\n{part}")
-            put_table(columns, ([row.get(name) for name in columns] for row in manifest[part]))
+            rows = ([_cell(row.get(name)) for name in columns] for row in manifest[part])
+            put_table(columns, rows)
     if manifest["analysis"]:
         _put_lines("analysis", manifest["analysis"]["stdout"].splitlines())
 
 
+def _cell(value: Any) -> Cell:
+    return ", ".join(value) if isinstance(value, list) else value
+
+
 RUN_FIELDS = ("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at", "error")
-MANIFEST_FIELDS = ("tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint")
+MANIFEST_FIELDS = (
+    *("selection", "compared_with"),
+    *("tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
+)
 MANIFEST_PARTS = {
     "inputs": ("path", "version", "rows", "columns", "bytes"),
-    "outputs": ("name", "rows", "bytes", "sha256"),
+    "outputs": ("name", "rows", "bytes", "compared", "because", "sha256"),
     "rejected": ("path", "version", "cause", "line", "reason"),
     "jobs": ("stage", "backend", "round", "index", "host", "native_id", "exit_code"),
 }
@@ -99,7 +119,7 @@ MANIFEST_PARTS = {
 
 def _put_fields(document: Document, names: Iterable[str]) -> None:
     for name in names:
-        if document[name] not in {None, ""}:
+        if document.get(name) not in {None, ""}:
             put(f"{name:<22}{printable(str(document[name]))}")
 
 

@@ -19,7 +19,10 @@ from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, RunRow
 from ds_flow.model import RunState, Sighting
 from ds_flow.publish import manifest_name, published
+from ds_flow.scheduling import Timetable
 from ds_flow.settings import Settings
+from ds_flow.settings.keys import Schedule
+from ds_flow.verifying import verify
 from ds_flow.workdir import read_manifest
 
 Document = dict[str, Any]
@@ -193,3 +196,40 @@ def missing_manifests(chosen: Settings, ledger: Ledger) -> list[str]:
     """Name the published runs whose manifest is gone."""
     there = {path.name for path in published(chosen.output_dir)}
     return sorted(run for run in ledger.read.run_ids() if manifest_name(run) not in there)
+
+
+def verified(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
+    """One published run, with everything about its outputs that is not as it was published."""
+    found = verify(chosen.output_dir, ledger.read, row.run_id or "")
+    return {"run_id": row.run_id, "faults": [fault for fault in found if fault]}
+
+
+# --------------------------------------------------------------------------- schedules
+
+
+def schedules(chosen: Settings, ledger: Ledger, now: datetime) -> Iterator[Document]:
+    """Every schedule with its next fire, and what the last one did."""
+    rows = ledger.schedules.rows()
+    for one in chosen.schedule:
+        row = rows.get(one.name)
+        next_at = Timetable(one.cron, one.timezone).next_after(now)
+        yield {
+            **one.model_dump(),
+            "next_at": next_at.isoformat() if next_at else None,
+            "asked_at": row.asked_at.isoformat() if row and row.asked_at else None,
+            **_last_fire(ledger, one),
+        }
+
+
+def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
+    last = ledger.schedules.last(schedule.name)
+    batch = last.fire.batch if last else None
+    runs = ledger.read.runs_of(batch) if batch else []
+    return {
+        "last_due_at": last.fire.due_at.isoformat() if last else None,
+        "last_at": last.at.isoformat() if last else None,
+        "outcome": last.fire.outcome if last else None,
+        "batch": batch,
+        "run_id": runs[-1].run_id if runs else None,
+        "detail": last.fire.detail if last else "",
+    }

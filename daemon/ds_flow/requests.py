@@ -1,6 +1,5 @@
 """What a person asks for: recorded in the ledger, then left to the daemon or worked off here."""
 
-import math
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -9,28 +8,25 @@ from datetime import datetime
 from functools import partial
 from typing import Self, TypeVar
 
-from ds_flow import cancelling, recovery
-from ds_flow.batching import Limits, Waiting, due
+from ds_flow import cancelling, recovery, reruns
 from ds_flow.console import counted, put, say
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import RequestError
 from ds_flow.instance import running_pid, wake_daemon
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, Reading
+from ds_flow.ledger.schedules import RUN_PREFIX
 from ds_flow.model import BatchState, Cause, FileState, Trigger
 from ds_flow.names import printable
 from ds_flow.progress import shown
 from ds_flow.report import opened
 from ds_flow.service import Service, service
 from ds_flow.settings import Settings
-from ds_flow.typed import find_batch, find_place, place
+from ds_flow.typed import find_batch, find_place
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 NAMED_OUTPUTS = 20  # of one run, in the summary
 POLL_SECONDS = 0.1
-
-READ_WHOLE = frozenset({Cause.DEAD, Cause.REJECTED, Cause.CANCELLED})
-"""Causes after which a version can be read again as it is."""
 
 Item = TypeVar("Item")
 
@@ -240,30 +236,36 @@ class Wanted:
     is_all: bool = False
     is_failed: bool = False
 
+    @property
+    def selection(self) -> str:
+        """The name of what it is over, as schedules have it, or "" if it has none."""
+        if self.is_all or self.is_failed:
+            return "all" if self.is_all else "failed"
+        return f"{RUN_PREFIX}{next(iter(self.runs))}" if len(self.runs) == 1 else ""
+
 
 def rerun(chosen: Settings, wanted: Wanted, cwd: str, now: datetime, *, no_wait: bool) -> int:
-    """Run the newest versions of files once more, in new batches; the exit code.
+    """Run the newest versions of files once more, as one batch; the exit code.
 
     What is gone or claimed is named and left out. Raises RequestError if nothing is left.
     """
     with opened(chosen, now) as ledger:
-        rows = {row.id: row for row in _rows(chosen, ledger, wanted, cwd)}
-        free = [row for row in rows.values() if _is_free(chosen, row)]
-        if not free:
+        choice = reruns.choose(chosen, _rows(chosen, ledger, wanted, cwd))
+        for path, why in choice.left_out.items():
+            say(f"left out: {path} {why}")
+        if not choice.free:
             raise RequestError("nothing to rerun: no such file is published, there and unclaimed")
-        for group in _groups(chosen, free):
-            batch = secrets.token_hex(5)
-            ledger.form(batch, [file.id for file in group], Trigger.RERUN, now)
-            put(f"batch {batch}: {counted(len(group), 'file')}")
+        batch = secrets.token_hex(5)
+        ids = [row.id for row in choice.free]
+        ledger.form(batch, ids, Trigger.RERUN, now, wanted.selection)
+        put(f"batch {batch}: {counted(len(ids), 'file')}")
     return _carry_out(chosen, no_wait=no_wait)
 
 
 def _rows(chosen: Settings, ledger: Ledger, wanted: Wanted, cwd: str) -> Iterator[FileRow]:
-    latest = ledger.read.latest() if wanted.is_all or wanted.is_failed else []
-    if wanted.is_all:
-        yield from (row for row in latest if row.state == FileState.PROCESSED)
-    if wanted.is_failed:
-        yield from (row for row in latest if row.cause in {Cause.DEAD, Cause.REJECTED})
+    if wanted.is_all or wanted.is_failed:
+        yield from reruns.selected(chosen, ledger.read, wanted.selection)
+        return
     named = [find_place(chosen, ledger, one, cwd).path for one in wanted.files]
     for name in wanted.runs:
         named += ledger.read.batch_paths(find_batch(ledger, name))
@@ -275,30 +277,22 @@ def _rows(chosen: Settings, ledger: Ledger, wanted: Wanted, cwd: str) -> Iterato
             say(f"left out: {path} is not known")
 
 
-def _is_free(chosen: Settings, row: FileRow) -> bool:
-    why = _left_out(chosen, row)
-    if why:
-        say(f"left out: {row.path} {why}")
-    return not why
+# --------------------------------------------------------------------------- schedules
 
 
-def _left_out(chosen: Settings, row: FileRow) -> str:
-    if row.batch:
-        return f"is in batch {row.batch}"
-    if row.state in {FileState.WAITING, FileState.SUPERSEDED}:
-        return f"is {row.state}"
-    if row.state == FileState.QUARANTINED and row.cause not in READ_WHOLE:
-        return f"is quarantined: {row.reason}"
-    return "" if os.path.lexists(place(chosen, row.path).raw) else "is no longer there"
-
-
-def _groups(chosen: Settings, rows: Iterable[FileRow]) -> list[list[Waiting]]:
-    """Cut a rerun into batches as large as any other."""
-    limits = Limits(
-        quiet_s=0,
-        max_wait_s=0,
-        max_files=chosen.batch.max_files,
-        max_bytes=chosen.batch.max_mb * 2**20,
-    )
-    files = [Waiting(row.id, row.size_bytes) for row in rows]
-    return due(files, newest_age_s=math.inf, oldest_age_s=math.inf, limits=limits)
+def fire(chosen: Settings, name: str, now: datetime, *, no_wait: bool) -> int:
+    """Fire a schedule now; the exit code. Raises RequestError if there is none of that name."""
+    named = {one.name: one for one in chosen.schedule}
+    if name not in named:
+        known = ", ".join(named) or "there is none"
+        raise RequestError(f"no schedule {name!r} in {chosen.file}: {known}")
+    with opened(chosen, now) as ledger:
+        before = ledger.schedules.last(name)
+        ledger.schedules.ask(name, named[name].timetable, now)
+    put(f"schedule {name}: fires now")
+    code = _carry_out(chosen, no_wait=no_wait)
+    with opened(chosen, now) as ledger:
+        last = ledger.schedules.last(name)
+    if last is not None and last != before:
+        put(printable(f"schedule {name}: {last.fire.outcome}: {last.fire.detail}").rstrip(": "))
+    return code

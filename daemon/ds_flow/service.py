@@ -68,6 +68,7 @@ class Service:
 
     def serve(self) -> None:
         """Work until told to stop, then let runs end."""
+        self.engine.firing.keeps_time = True
         notify("READY=1", "STATUS=serving")
         log.info("daemon.ready", extra={"pid": os.getpid(), "inbox": self.settings.pattern})
         while not self.stops:
@@ -193,7 +194,7 @@ def service(chosen: Settings) -> Iterator[Service]:
         ledger = Ledger(chosen.ledger)
         engine = Engine(chosen, ledger, inbox, Runs(), SystemClock())
         made = Service(chosen, engine, wake)
-        engine.admission.pulse = made.pulse
+        engine.admission.pulse = engine.firing.pulse = made.pulse
         made.take_signals()
         try:
             engine.open()

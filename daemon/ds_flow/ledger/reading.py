@@ -221,6 +221,10 @@ class Reading:
             found += self.files(f"WHERE path IN ({marks}) AND {_NEWEST}", some)
         return found
 
+    def newest(self, state: FileState) -> Iterator[FileRow]:
+        """The newest version of each path that has it in this state."""
+        return self.files(f"WHERE state = ? AND {_NEWEST}", (state,))
+
     def unpublished(self, selection: str) -> Iterator[FileRow]:
         """Published newest versions that no rerun over this selection has taken, or is taking."""
         return self.files(
@@ -278,6 +282,13 @@ class Reading:
             (run_id,),
         )
         return [row[0] for row in rows]
+
+    def hashes(self, run_id: str) -> dict[str, str]:
+        """The names that a run published, each with its SHA-256."""
+        rows = self._store.rows(
+            "SELECT name, sha256 FROM output JOIN run ON run.id = run WHERE run_id = ?", (run_id,)
+        )
+        return dict(rows)
 
     def events(self, path: str) -> list[EventRow]:
         """A path's history, with the runs of the batches that claimed it."""

@@ -335,6 +335,11 @@ class Schedule(Section, frozen=True):
         " outputs are verified in place of a run.",
     )
 
+    @property
+    def timetable(self) -> str:
+        """What its fires come from, in one text."""
+        return f"{self.cron} {self.timezone}"
+
 
 NIGHTLY = Schedule(name="nightly", cron="0 2 * * *", skip_unchanged=True)
 
