@@ -8,6 +8,7 @@ from clock import NOON
 from samples import BATCH, OTHER_BATCH, manifest, read, rejected, settled, sha256
 
 from ds_flow import recovery, workdir
+from ds_flow.errors import RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.manifest import Manifest
 from ds_flow.model import BatchState, Cause, FileState, RunState, Trigger
@@ -227,6 +228,17 @@ def test_a_batch_that_only_its_work_directory_knows_is_taken_up_with_its_last_at
     (version,) = ledger.read.versions(PATH)
     assert (version.version, version.state, version.batch) == (3, FileState.BATCHED, BATCH)
     assert ledger.admit([settled(PATH, "1")], NOON) == [(PATH, FileState.BATCHED)]
+
+
+def test_a_file_that_was_released_into_a_batch_is_in_it_again(ledger: Ledger, out: Path) -> None:
+    reject = rejected(PATH, Cause.REJECTED, "1", version=3)
+    ledger.record(manifest("17", batch=OTHER_BATCH, rejects=[reject]), NOON)
+    planned_work(out, Trigger.ARRIVAL)
+
+    assert recovery.adopt(ledger, out, NOON) == 1
+    assert state(ledger) == FileState.BATCHED
+    with pytest.raises(RequestError, match="batched, not quarantined"):
+        ledger.release(ledger.read.versions(PATH)[-1].id, NOON)
 
 
 def test_a_batch_by_hand_is_left_to_its_person(ledger: Ledger, out: Path) -> None:

@@ -167,6 +167,10 @@ class Recording:
                 "INSERT OR IGNORE INTO batch_file (batch_id, file_id) VALUES (?, ?)",
                 (plan.batch, file),
             )
+            if (
+                self.file_state(file) == FileState.QUARANTINED
+            ):  # released before the ledger was lost
+                self.move_file(file, FileState.WAITING, now, reason=f"in batch {plan.batch}")
             if self.file_state(file) == FileState.WAITING:
                 self.move_file(file, FileState.BATCHED, now, batch=plan.batch)
         run = self.enter_run(plan.batch, attempt, RunState.STARTING, now)
