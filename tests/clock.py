@@ -8,12 +8,13 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @dataclass(slots=True)
 class MovedClock:
-    """Both clocks of `model.Clock`; they move together, and only when told to."""
+    """Both clocks of `model.Clock`; they move only when told to."""
 
     elapsed_s: float = 1000.0
+    set_by_s: float = 0.0  # how far somebody has set the wall clock
 
     def now(self) -> datetime:
-        return NOON + timedelta(seconds=self.elapsed_s)
+        return NOON + timedelta(seconds=self.elapsed_s + self.set_by_s)
 
     def monotonic_s(self) -> float:
         return self.elapsed_s
