@@ -241,6 +241,15 @@ def test_a_file_that_was_released_into_a_batch_is_in_it_again(ledger: Ledger, ou
         ledger.release(ledger.read.versions(PATH)[-1].id, NOON)
 
 
+def test_a_version_that_is_found_after_a_later_one_keeps_its_number(ledger: Ledger) -> None:
+    for run_id, batch, version in (("19", BATCH, 3), ("17", OTHER_BATCH, 1)):
+        made = manifest(run_id, batch=batch, inputs=[read(PATH, "1", version)])
+        ledger.record(made, NOON)
+
+    found = [(row.version, row.run_id) for row in ledger.read.versions(PATH)]
+    assert found == [(1, "17"), (3, "19")]
+
+
 def test_a_batch_by_hand_is_left_to_its_person(ledger: Ledger, out: Path) -> None:
     planned_work(out, Trigger.MANUAL)
 

@@ -326,8 +326,11 @@ class Recording:
 
     def _next_version(self, path: str, said: int | None) -> int:
         """The number of a version that only a manifest knows: its own, if that still is free."""
-        row = self._store.row("SELECT max(version) FROM file WHERE path = ?", (path,))
-        return max(int(row[0] or 0) + 1 if row else 1, said or 1)
+        row = self._store.row(
+            "SELECT max(version), max(version = ?) FROM file WHERE path = ?", (said, path)
+        )
+        newest, is_taken = row or (None, None)
+        return said if said and not is_taken else (newest or 0) + 1
 
     def _one(self, sql: str, key: object, what: str) -> str:
         row = self._store.row(sql, (key,))
