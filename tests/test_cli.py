@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_project import NOON, Project
+from cli_project import NOON, Project, manifest_of
 from jsonschema import Draft202012Validator
 
 import ds_flow
 from ds_flow.cli import COMMANDS, Command, main
 from ds_flow.instance import single_instance
-from ds_flow.model import BatchState, Cause, FileState, RunState
+from ds_flow.ledger.schedules import Fire
+from ds_flow.model import BatchState, Cause, FileState, FireOutcome, RunState
 from ds_flow.retrying import Dead, RetryAt
 from ds_flow.tail import find_log
 
@@ -726,3 +728,92 @@ def test_once_says_what_came_of_it(project: Project) -> None:
     assert code == 1
     assert "quarantined: data/student_b.csv: " in out
     assert len(list((project.root / "out").glob("final_combined_*.csv"))) == 2
+
+
+# --------------------------------------------------------------------------- schedules, verifying
+
+
+def test_schedules_are_listed_with_their_next_fire_and_what_the_last_one_did(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    (listed,) = json.loads(ds_flow_here("schedule", "--json")[1])["schedules"]
+    assert (listed["name"], listed["cron"], listed["skip_unchanged"]) == (
+        "nightly",
+        "0 2 * * *",
+        True,
+    )
+    assert datetime.fromisoformat(listed["next_at"]) > datetime.now(UTC)
+    assert {listed[key] for key in ("last_at", "outcome", "batch", "run_id")} == {None}
+
+    fire = Fire(
+        schedule="nightly", due_at=NOON, outcome=FireOutcome.VERIFIED, batch=BATCH, detail="same"
+    )
+    project.ledger.schedules.record(fire, NOON)
+    (listed,) = json.loads(ds_flow_here("schedule", "--json")[1])["schedules"]
+    assert (listed["last_due_at"], listed["outcome"]) == (NOON.isoformat(), "verified")
+    assert (listed["batch"], listed["run_id"], listed["detail"]) == (BATCH, "17", "same")
+    assert "verified  17      same" in ds_flow_here("schedule")[1]
+
+
+def test_firing_a_schedule_asks_the_daemon(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    assert ds_flow_here("schedule", "run", "nightly") == (0, "schedule nightly: fires now\n", "")
+    assert daemon == [signal.SIGUSR1]
+    assert project.ledger.schedules.rows()["nightly"].asked_at
+    (listed,) = json.loads(ds_flow_here("schedule", "--json")[1])["schedules"]
+    assert listed["asked_at"]
+
+
+def test_a_schedule_that_there_is_not_is_refused_with_those_that_there_are(
+    ds_flow_here: Cli,
+) -> None:
+    code, _, err = ds_flow_here("schedule", "run", "weekly")
+    assert code == 1
+    assert "no schedule 'weekly'" in err
+    assert err.endswith(": nightly\n")
+    assert ds_flow_here("schedule", "run")[0] == 2
+
+
+def test_firing_without_a_daemon_does_it_here_and_says_what_it_did(ds_flow_here: Cli) -> None:
+    code, out, _ = ds_flow_here("schedule", "run", "nightly")
+    assert code == 0
+    assert out.endswith("schedule nightly: nothing: there is no such file\n")
+
+
+def test_verify_names_what_is_not_as_published(project: Project, ds_flow_here: Cli) -> None:
+    rows = project.published(BATCH, "17", "student_a.csv")
+    project.form(OTHER, project.admit("student_b.csv"))
+    out_dir = project.root / "out"
+    (out_dir / "processed_student_a_17.csv").write_text("a,b\n1,2\n\n")  # nine bytes, as said
+    code, out, _ = ds_flow_here("verify")
+    assert (code, out.splitlines()) == (
+        1,
+        [
+            "run 17: processed_student_a_17.csv: has other content than was published",
+            "run 17: final_combined_17.csv: is gone",
+        ],
+    )
+    code, out, _ = ds_flow_here("verify", "17", "--json")
+    assert code == 1
+    (answer,) = json.loads(out)["runs"]
+    assert (answer["run_id"], len(answer["faults"])) == ("17", 2)
+
+    made = manifest_of(BATCH, "17", rows).to_json()
+    made["outputs"] = []
+    (out_dir / "manifest_17.json").write_text(json.dumps(made))
+    assert "does not name what the ledger knows" in ds_flow_here("verify")[1]
+    (out_dir / "manifest_17.json").write_text("{")
+    assert "manifest_17.json: cannot be read" in ds_flow_here("verify")[1]
+    (out_dir / "manifest_17.json").unlink()
+    assert ds_flow_here("verify")[1] == "run 17: manifest_17.json: is gone\n"
+
+
+def test_verify_has_nothing_to_say_where_nothing_was_published(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    assert ds_flow_here("verify")[:2] == (0, "0 runs: all outputs are as published\n")
+    project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
+    code, _, err = ds_flow_here("verify", "17")
+    assert (code, err) == (1, "ds-flow: run 17 published nothing\n")

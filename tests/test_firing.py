@@ -452,6 +452,13 @@ def test_without_a_daemon_the_clock_fires_nothing_and_a_wish_does(tmp_path: Path
     line.close()
 
 
+def test_two_wishes_at_the_very_same_moment_are_two_fires(line: Line) -> None:
+    for _ in range(2):
+        line.ledger.schedules.ask("all", "0 * * * * UTC", line.clock.now())
+        line.tick()
+    assert line.outcomes() == ["nothing", "nothing"]
+
+
 def test_an_old_wish_is_not_missed(line: Line) -> None:
     line.reopen('[{name: all, cron: "0 0 1 1 *", catch_up: false}]')
     line.drop(a="1")

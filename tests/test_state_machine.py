@@ -198,6 +198,15 @@ class Line(RuleBasedStateMachine):
             with suppress(RequestError):
                 self.ledger.retry(batch.id, f"{next(self.changes):010d}", self.clock.now())
 
+    @rule(name=st.sampled_from(["often", "news"]))
+    def fire(self, name: str) -> None:
+        timetables = {one.name: one.timetable for one in self.settings.schedule}
+        self.ledger.schedules.ask(name, timetables[name], self.clock.now())
+
+    @rule(seconds=st.sampled_from([-100_000, -700, 700, 100_000]))
+    def set_the_clock(self, seconds: float) -> None:
+        self.clock.set_by_s += seconds
+
     # ------------------------------------------------------------------ what always holds
 
     @invariant()
@@ -216,7 +225,8 @@ class Line(RuleBasedStateMachine):
         with closing(sqlite3.connect(self.settings.ledger)) as db:
             told = db.execute(
                 "SELECT state, (SELECT kind FROM event WHERE file_id = file.id"
-                " AND kind <> 'file.released' ORDER BY event.id DESC LIMIT 1) FROM file"
+                " AND kind NOT IN ('file.released', 'file.published')"
+                " ORDER BY event.id DESC LIMIT 1) FROM file"
             ).fetchall()
         assert all(kind == f"file.{state}" for state, kind in told)
 

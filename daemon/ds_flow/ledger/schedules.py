@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ds_flow.ledger.recording import Recording
 from ds_flow.ledger.store import Store, text
@@ -78,10 +78,13 @@ class Schedules:
     def ask(self, name: str, timetable: str, now: datetime) -> None:
         """Record a person's wish that it fires now."""
         with self._store.transaction():
+            asked_at = now
+            while self.is_done(name, asked_at):  # the clock was set back, to the very moment
+                asked_at += timedelta(milliseconds=1)
             self._store.change(
                 "INSERT INTO schedule (name, timetable, since_at, asked_at) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET asked_at = excluded.asked_at",
-                (name, timetable, text(now), text(now)),
+                (name, timetable, text(now), text(asked_at)),
             )
             self._moves.note(now, "schedule.asked", detail=name)
 
