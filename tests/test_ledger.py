@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,22 @@ def test_arrivals_run_before_reruns_and_the_oldest_first(ledger: Ledger) -> None
     ledger.form("3" * 10, [3], Trigger.ARRIVAL, NOON)
 
     assert [batch.id[0] for batch in ledger.read.due(LATER)] == ["3", "2", "1"]
+
+
+def test_a_retry_waits_for_its_time_but_not_for_a_clock_that_was_set_back(ledger: Ledger) -> None:
+    batched(ledger)
+    ledger.start_run(BATCH, NOON)
+    end(ledger, RetryAt(LATER))
+
+    assert not ledger.read.due(NOON)
+    assert [batch.id for batch in ledger.read.due(LATER)] == [BATCH]
+    assert [batch.id for batch in ledger.read.due(NOON - timedelta(seconds=1))] == [BATCH]
+
+
+def test_a_new_batch_is_due_whatever_the_clock_says(ledger: Ledger) -> None:
+    batched(ledger)
+
+    assert [batch.id for batch in ledger.read.due(NOON - timedelta(days=1))] == [BATCH]
 
 
 # --------------------------------------------------------------------------- the account

@@ -116,9 +116,13 @@ class Reading:
         return [Waiting(*row) for row in rows]
 
     def due(self, now: datetime) -> list[BatchRow]:
-        """Every batch that may start now, new arrivals before reruns, then oldest first."""
+        """Every batch that may start now, new arrivals before reruns, then oldest first.
+
+        One that failed later than now, by a clock that was set back since, waits no longer.
+        """
         return self._batches(
-            "WHERE state IN ('queued', 'retrying') AND due_at <= ?"
+            "WHERE state = 'queued' OR (state = 'retrying' AND (due_at <= ?1 OR EXISTS"
+            " (SELECT 1 FROM run WHERE batch_id = batch.id AND run.ended_at > ?1)))"
             " ORDER BY trigger <> 'arrival', formed_at, id",
             (text(now),),
         )
