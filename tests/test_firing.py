@@ -397,6 +397,17 @@ def test_a_clock_that_is_set_back_fires_nothing_again(line: Line) -> None:
     assert line.outcomes() == ["run", "verified"]
 
 
+def test_a_clock_that_is_set_back_by_days_fires_no_hour_twice(line: Line) -> None:
+    for _ in range(4):
+        line.wait(24 * HOUR)
+        line.work()
+    line.clock.set_by_s -= 3 * 24 * HOUR
+    line.work()
+    assert line.outcomes() == ["nothing"] * 4
+    line.next_hour()
+    assert line.outcomes() == ["nothing"] * 5
+
+
 def test_a_clock_that_was_a_year_ahead_for_a_while_stops_no_schedule(line: Line) -> None:
     line.drop(a="1")
     line.clock.set_by_s += 366 * 24 * HOUR

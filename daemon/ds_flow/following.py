@@ -61,11 +61,9 @@ class Following:
         return self._start_runs([one for one in self._due() if one.trigger not in AGAIN], room)
 
     def rerun(self) -> int:
-        """Start a run of each rerun that is due, where new files leave room."""
+        """Start a run of each rerun that is due, where new files have left room."""
         room = self.settings.run.max_parallel - len(self.ledger.read.live_runs())
-        due = self._due() if room > 0 else []
-        is_behind = any(batch.trigger not in AGAIN for batch in due)
-        return self._start_runs([] if is_behind else due, room)
+        return self._start_runs([one for one in self._due() if one.trigger in AGAIN], room)
 
     def _due(self) -> list[BatchRow]:
         return self.ledger.read.due(self.clock.now())
