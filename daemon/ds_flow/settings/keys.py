@@ -152,7 +152,9 @@ class Batching(Section, frozen=True):
 class Running(Section, frozen=True):
     """How runs are started, retried and ended."""
 
-    max_parallel: Count = Field(default=1, le=1000, description="Runs at one time.")
+    max_parallel: Count = Field(
+        default=1, le=1000, description="Runs at one time; one more beside reruns."
+    )
     attempts: Count = Field(
         default=3, le=100, description="Failed runs after which a batch is dead."
     )
