@@ -45,7 +45,7 @@ def finish(work: Path, run: Run) -> Manifest:
         name = f"final_combined_{run.run_id}.csv"
         sources[name] = run.combined
         outputs.append(_combined_output(name, run.combined, good))
-    manifest = _compared(plan, _manifest(work, plan, run, outputs))
+    manifest = compare(plan, _manifest(work, plan, run, outputs))
     publish(work, manifest, sources, Path(plan.options.output_dir))
     return manifest
 
@@ -80,7 +80,7 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
     )
 
 
-def _compared(plan: Plan, manifest: Manifest) -> Manifest:
+def compare(plan: Plan, manifest: Manifest) -> Manifest:
     """Compare with the last run of the same selection, if there is one that can be read."""
     path = Path(plan.options.output_dir, manifest_name(plan.compare_with))
     try:
