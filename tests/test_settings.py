@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
 from ds_flow.settings import Settings, effective, find, load, schema
-from ds_flow.settings.keys import Compute, Keys, Schedule, Stage
+from ds_flow.settings.keys import Compute, Expected, Keys, Schedule, Stage
 from ds_flow.settings.patterns import example, matches
 
 FIVE = """\
@@ -253,6 +253,19 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
 AT = "config/settings.yaml"
 
 FAULTS = {
+    "days that are none": ("retention:\n  log_days: 0\n", 7, "retention.log_days", "greater"),
+    "no time of day": (
+        "expect:\n- {pattern: data/a*, by: '25:00'}\n",
+        7,
+        "expect.0.by",
+        "pattern",
+    ),
+    "an unknown zone": (
+        "expect:\n- {pattern: data/a*, by: '05:00', timezone: Mars/Base}\n",
+        7,
+        "expect.0.timezone",
+        "time zone",
+    ),
     "unknown key": ("run:\n  attemps: 3\n", 7, "run.attemps", "did you mean run.attempts?"),
     "unknown section": ("runs: {}\n", 6, "runs", "did you mean run?"),
     "key of another section": ("attempts: 3\n", 6, "attempts", "did you mean run.attempts?"),
@@ -684,7 +697,7 @@ def test_the_reference_holds_the_defaults_and_says_them() -> None:
     }
     assert given["schedule"] == [one.model_dump() for one in Keys.model_fields["schedule"].default]
     for loc, default in sections(Keys).items():
-        if loc[:2] == ("compute", "stages") or loc[0] in {"project_name", "schedule"}:
+        if loc[:2] == ("compute", "stages") or loc[0] in {"project_name", "schedule", "expect"}:
             continue
         *around, key = loc
         below, at = text, given
@@ -698,8 +711,29 @@ def test_the_reference_holds_the_defaults_and_says_them() -> None:
         elif loc == ("paths", "ledger"):
             assert line.endswith("default: ledger.db in output_dir")
         else:
-            assert at[key] == (list(default) if isinstance(default, tuple) else default)
-            assert yaml.safe_load(line.partition("default: ")[2]) == at[key], line
+            plain = [*default] if isinstance(default, tuple) else default
+            assert at[key] == plain
+            said = line.partition("default: ")[2].partition("   ")[0]
+            assert yaml.safe_load(said) == plain, line
+
+
+def test_the_reference_says_the_defaults_of_an_expectation() -> None:
+    text = REFERENCE.read_text().partition("\nexpect: []")[2]
+    assert yaml.safe_load(REFERENCE.read_text())["expect"] == []
+    example = yaml.safe_load(text.partition("\n")[2].replace("#  ", ""))
+    assert Keys.model_validate({**yaml.safe_load(FIVE), "expect": example}).expect
+    assert set(example[0]) == set(Expected.model_fields)
+
+
+def test_a_webhook_is_a_secret_that_nothing_shows(
+    project: Load, faults: Callable[..., list[str]]
+) -> None:
+    made = project(FIVE, "DS_FLOW_ALERTS__WEBHOOK=https://host/token\n")
+    assert made.alerts.webhook in made.secrets
+    assert "token" not in effective(made)
+    (fault,) = faults(FIVE, "DS_FLOW_ALERTS__WEBHOOK=ftp://host/token\n")
+    assert "DS_FLOW_ALERTS__WEBHOOK: should be an address" in fault
+    assert "token" not in fault
 
 
 def test_the_reference_says_the_defaults_of_a_stage() -> None:

@@ -17,6 +17,9 @@ from ds_flow.settings.keys import Keys
 from ds_flow.settings.resolved import TAG_VARIABLE, Settings, effective
 from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
 
+SECRET: Loc = ("alerts", "webhook")
+"""Its value may hold a token: no fault shows it."""
+
 __all__ = ["Settings", "effective", "find", "load", "schema"]
 
 
@@ -133,7 +136,7 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
             text = "should be text; put it in quotes"
         case _:
             text = fault["msg"].removeprefix("Input ")
-    found = fault["input"]
+    found = None if loc == SECRET else fault["input"]
     return f"{text} (it is {reprlib.repr(found)})" if isinstance(found, str | float | int) else text
 
 

@@ -2,6 +2,8 @@
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
@@ -10,9 +12,11 @@ from ds_flow.scheduling import LOCAL, Timetable, known_zone
 from ds_flow.settings.patterns import TEMPORARY, split
 
 Executor = Literal["local", "lsf", "docker"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
+LONGEST_DAYS = 36_500
 PATH_CHARACTERS = 1000
 SELECTIONS = ("all", "failed", "since_last")
 
@@ -57,6 +61,22 @@ def _transform(spec: str) -> str:
     return spec
 
 
+def _webhook(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("should be an address like https://host/path")
+    return address
+
+
+def _zone(name: str) -> str:
+    if name != "local":
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise ValueError("is no time zone; take `local` or a name like Europe/Oslo") from None
+    return name
+
+
 def _argument(text: str) -> str:
     if re.search("[\0\ud800-\udfff]", text):
         raise ValueError("holds a character that no command line can hold")
@@ -86,6 +106,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=DAY_SECONDS)]
 Minutes = Annotated[Number, Field(gt=0, le=YEAR_MINUTES)]
 Count = Annotated[int, Field(ge=1)]
+Days = Annotated[Number, Field(gt=0, le=LONGEST_DAYS)]
 Text = Annotated[str, AfterValidator(_plain)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain)]
 PathText = Annotated[
@@ -172,6 +193,9 @@ class Running(Section, frozen=True):
         ge=0,
         le=DAY_SECONDS,
         description="Seconds a run may go on when the daemon stops.",
+    )
+    min_free_mb: Annotated[int, Field(ge=0, le=2**30)] = Field(
+        default=100, description="MiB that must stay free; with less, no batch forms or starts."
     )
 
 
@@ -361,6 +385,67 @@ class Logging(Section, frozen=True):
     keep: Count = Field(default=5, le=1000, description="Old log files that are kept.")
 
 
+class Retention(Section, frozen=True):
+    """What `ds-flow gc` removes, and the daemon once a day. What lives or is newest stays."""
+
+    log_days: Days = Field(default=90, description="Days that the logs of runs are kept.")
+    metaflow_days: Days = Field(
+        default=30, description="Days that Metaflow's record of a run is kept, in `.metaflow`."
+    )
+    work_days: Days = Field(
+        default=30, description="Days that the work directory of a dead batch is kept."
+    )
+    event_days: Days = Field(
+        default=365, description="Days of history; the last event of a thing is kept for ever."
+    )
+    output_days: Days | None = Field(
+        default=None,
+        description="Days that outputs are kept which newer ones replaced; by default for ever.",
+    )
+    output_count: Count | None = Field(
+        default=None,
+        description="Runs whose outputs of a file are kept, the newest; by default all.",
+    )
+
+
+class Alerts(Section, frozen=True):
+    """Who is told of what a person should know."""
+
+    command: Command = Field(
+        default=(),
+        description="Program and arguments that get each alert as JSON on standard input.",
+    )
+    webhook: Annotated[Argument, AfterValidator(_webhook)] | None = Field(
+        default=None, description="Address that each alert is posted to, as JSON; kept secret."
+    )
+    every_minutes: Minutes = Field(
+        default=60, description="Minutes between two alerts of one kind; the later has the count."
+    )
+    limit_seconds: Seconds = Field(
+        default=30, description="Seconds that the command or the webhook may take."
+    )
+
+
+class Expected(Section, frozen=True):
+    """Files that should come every day."""
+
+    pattern: Annotated[PathText, AfterValidator(_pattern)] = Field(
+        description="Which files, as in `paths.input_pattern`."
+    )
+    count: Count = Field(default=1, description="How many of them, at least.")
+    by: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field(
+        description="The time of day, HH:MM, by which they should be there."
+    )
+    days: tuple[Day, ...] = Field(
+        default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+        min_length=1,
+        description="The days of the week on which they should come.",
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="local", description="`local`, or a time zone like Europe/Oslo."
+    )
+
+
 class Keys(Section, frozen=True):
     """The settings of a ds-flow project."""
 
@@ -375,3 +460,6 @@ class Keys(Section, frozen=True):
     schedule: tuple[Schedule, ...] = Field(
         default=(NIGHTLY,), description="Reruns by the clock; [] for none."
     )
+    retention: Retention = Field(default_factory=Retention)
+    alerts: Alerts = Field(default_factory=Alerts)
+    expect: tuple[Expected, ...] = Field(default=(), description="Files that should come.")

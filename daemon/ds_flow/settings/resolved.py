@@ -9,17 +9,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ds_flow.model import STAGES
 from ds_flow.plan import DockerSite, LsfSite, Options, Site, StageOptions
 from ds_flow.settings import patterns
 from ds_flow.settings.keys import (
+    Alerts,
     Analyze,
     Batching,
     Compute,
     Csv,
+    Expected,
     Keys,
     Logging,
     Paths,
+    Retention,
     Running,
     Schedule,
     Watch,
@@ -27,6 +32,7 @@ from ds_flow.settings.keys import (
 from ds_flow.settings.sources import PREFIX, Loc, Origin
 
 TAG_VARIABLE = "PROCESS_TAG"
+HIDDEN = "***"
 SECRET_CHARACTERS = 6  # hiding a shorter one would hide half of every log line
 
 
@@ -45,6 +51,9 @@ class Settings:
     compute: Compute
     logging: Logging
     schedule: tuple[Schedule, ...]
+    retention: Retention
+    alerts: Alerts
+    expect: tuple[Expected, ...]
     tag: str
     dotenv: Mapping[str, str] = field(repr=False)  # given to every run
     origins: Mapping[Loc, Origin] = field(repr=False)
@@ -83,13 +92,14 @@ class Settings:
     @property
     def secrets(self) -> frozenset[str]:
         """The texts that no log may show."""
-        return frozenset(
+        hidden = {
             value
             for name, value in self.dotenv.items()
             if len(value) >= SECRET_CHARACTERS
             and not name.startswith(PREFIX)
             and name != TAG_VARIABLE
-        )
+        }
+        return frozenset(hidden | ({self.alerts.webhook} if self.alerts.webhook else set()))
 
     def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Give the variables of a run: `.env` under the environment, and the names of both kinds.
@@ -172,14 +182,20 @@ def effective(settings: Settings) -> str:
 
 def _tree(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = {"project_name": settings.project_name}
-    tree["schedule"] = [one.model_dump() for one in settings.schedule]
     for name in [name for name in Keys.model_fields if name not in tree]:
-        tree[name] = getattr(settings, name).model_dump()
+        tree[name] = _plain(getattr(settings, name))
     tree["paths"]["ledger"] = str(settings.ledger)
+    tree["alerts"]["webhook"] = settings.alerts.webhook and HIDDEN
     for name, stage in tree["compute"]["stages"].items():
         resolved = asdict(settings.stages[name])
         stage.update((key, resolved[key]) for key in stage)
     return tree
+
+
+def _plain(section: BaseModel | tuple[BaseModel, ...]) -> Any:
+    if isinstance(section, tuple):
+        return [_plain(item) for item in section]
+    return section.model_dump()
 
 
 def _lines(tree: Mapping[str, Any], loc: Loc, origins: Mapping[Loc, Origin]) -> Iterator[str]:
