@@ -13,6 +13,7 @@ from ds_flow.ledger import Ledger
 from ds_flow.runs import Runs
 from ds_flow.scan import Pattern
 from ds_flow.settings import load
+from ds_flow.space import LowSpaceError
 from ds_flow.wake import Wake
 
 SETTINGS = """
@@ -65,3 +66,22 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     clock.elapsed_s += 1
     assert engine.tick() == 1
     assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
+
+
+def test_low_space_holds_new_batches_back_until_there_is_room(
+    engine: Engine, clock: MovedClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "config" / "settings.yaml"
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    engine.change_settings(load(file, {"DS_FLOW_RUN__MIN_FREE_MB": "1000000000"}))
+    for _ in range(100):
+        engine.tick()
+        clock.elapsed_s += 40
+    assert [row.state for row in engine.ledger.read.latest()] == ["waiting"]
+
+    engine.change_settings(load(file, {"DS_FLOW_RUN__MIN_FREE_MB": "0"}))
+    assert engine.admission.form() == 1
+    engine.change_settings(load(file, {"DS_FLOW_RUN__MIN_FREE_MB": "1000000000"}))
+    with pytest.raises(LowSpaceError):
+        engine.following.start()
+    assert not engine.ledger.read.live_runs()

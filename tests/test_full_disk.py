@@ -12,7 +12,7 @@ from project import Project, ids, table, until
 @pytest.fixture(params=["out", "log"])
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
     """A project at work whose out/ or log/, a file system of 3 MB, becomes full."""
-    made = Project(tmp_path / "project", paths={"ledger": "ledger.db"})
+    made = Project(tmp_path / "project", paths={"ledger": "ledger.db"}, run={"min_free_mb": 1})
     small = made.root / request.param
     small.mkdir(exist_ok=True)
     mounted = subprocess.run(

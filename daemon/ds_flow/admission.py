@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ds_flow import recovery
+from ds_flow import recovery, space
 from ds_flow.batching import Limits, due, seconds_until_due
 from ds_flow.errors import DispatchError, DsFlowError
 from ds_flow.inbox import Inbox, StillArriving
@@ -169,6 +169,8 @@ class Admission:
         if self._oldest_s is None:  # waiting since before this daemon, or released
             self._oldest_s = now_s
         groups = due(waiting, **self._ages(now_s), limits=self._limits())
+        if groups:
+            space.require(self.settings)
         for group in groups:
             batch = secrets.token_hex(5)
             ids = [file.id for file in group]

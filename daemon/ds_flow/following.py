@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow import durable, recovery, workdir
+from ds_flow import durable, recovery, space, workdir
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import DispatchError
 from ds_flow.ledger import Ledger
@@ -70,6 +70,8 @@ class Following:
 
     def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
         started = batches[: max(room, 0)]
+        if started:
+            space.require(self.settings)
         for batch in started:
             self._start_run(batch)
         return len(started)
@@ -91,7 +93,7 @@ class Following:
         """Hold a batch back while the disk cannot take its outputs. Raises DispatchError."""
         need = sum(file.size_bytes for file in self.ledger.read.planned(batch)) * OUTPUT_FACTOR
         for folder, least in ((self.settings.output_dir, need), (self.settings.log_dir, 0)):
-            free = workdir.free_bytes(folder)
+            free = space.free_bytes(folder)
             if free < least + LEAST_FREE_BYTES:
                 want_mb, free_mb = (least + LEAST_FREE_BYTES) / 2**20, free / 2**20
                 raise DispatchError(

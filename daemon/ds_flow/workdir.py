@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -134,16 +133,6 @@ def new_attempt(work: Path) -> int:
     number = last_attempt(work) + 1
     attempt_dir(work, number).mkdir(parents=True)
     return number
-
-
-def free_bytes(folder: Path) -> int:
-    """How much a folder's file system can still take from this user; endless if nobody can say."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return sys.maxsize
-    is_told = found.f_blocks > 0  # some network and FUSE file systems say nothing
-    return found.f_bavail * found.f_frsize if is_told else sys.maxsize
 
 
 def last_attempt(work: Path) -> int:

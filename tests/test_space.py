@@ -1,0 +1,24 @@
+"""Low space: no new batch forms or starts, and the line goes on by itself once there is room."""
+
+from pathlib import Path
+
+import pytest
+from cli_project import Project
+
+from ds_flow import space
+from ds_flow.settings import load
+
+ENDLESS_MB = 2**30  # no disk has so much
+
+
+def test_with_less_than_is_to_stay_free_no_batch_forms_or_starts(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for least_mb in (0, ENDLESS_MB):
+        chosen = load(project.config, {"DS_FLOW_RUN__MIN_FREE_MB": str(least_mb)})
+        assert bool(space.shortage(chosen)) == (least_mb > 0)
+    with pytest.raises(space.LowSpaceError, match=r"MB free, run\.min_free_mb is 1073741824"):
+        space.require(chosen)
+
+
+def test_a_folder_that_nobody_can_measure_counts_as_having_room(tmp_path: Path) -> None:
+    assert space.free_bytes(tmp_path / "gone") > 2**60
