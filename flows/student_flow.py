@@ -26,8 +26,10 @@ os.environ.setdefault("METAFLOW_USER", "ds-flow")
 
 if __name__ == "__main__":
     import byhand
+    from ds_flow import datastore
 
     byhand.begin(sys.argv)
+    datastore.hold(Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"]))
 
 from metaflow import FlowSpec, Parameter, current, step  # noqa: E402
 

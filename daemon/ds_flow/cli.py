@@ -197,6 +197,11 @@ COMMANDS: dict[str, Command] = {
         "read outputs again, and say which are not as they were published",
         (_argument("run_name", metavar="RUN", nargs="?", help=f"only this one: {RUN}"), JSON),
     ),
+    "gc": Command(
+        commands.gc,
+        "remove what the retention settings keep no longer",
+        (_flag("--dry-run", help="only say what would be removed"), JSON),
+    ),
     "check": Command(
         commands.check,
         "judge the settings and the machine, and print the settings in force",

@@ -262,6 +262,18 @@ def verify(args: argparse.Namespace) -> int:
     return FAILED if faults else DONE
 
 
+def gc(args: argparse.Namespace) -> int:
+    from ds_flow.pages import put_collected
+    from ds_flow.report import collected
+    from ds_flow.retention import Retention
+
+    with _reading(args) as (chosen, ledger):
+        found = Retention(chosen, ledger, _now(), args.dry_run).collect()
+    answer = collected(found, is_dry=args.dry_run)
+    (console.put_document if args.json else put_collected)(answer)
+    return DONE
+
+
 def check(args: argparse.Namespace) -> int:
     if args.schema:
         return _put_schema(args.schema)

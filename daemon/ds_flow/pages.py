@@ -104,7 +104,10 @@ def _cell(value: Any) -> Cell:
     return ", ".join(value) if isinstance(value, list) else value
 
 
-RUN_FIELDS = ("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at", "error")
+RUN_FIELDS = (
+    *("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at"),
+    *("removed_at", "error"),
+)
 MANIFEST_FIELDS = (
     *("selection", "compared_with"),
     *("tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
@@ -138,6 +141,20 @@ def put_explanation(explanation: Document) -> None:
         put()
         rows = ([_moment(one["at"]), one["kind"], one["detail"]] for one in explanation["events"])
         put_table(("at", "kind", "detail"), rows)
+
+
+def put_collected(answer: Document) -> None:
+    """What was removed, or would be."""
+    headings = ("would be removed" if answer["dry_run"] else "removed", "count", "MB")
+    rows = (
+        [what, one["count"], f"{one['bytes'] / 2**20:.1f}"]
+        for what, one in answer["removed"].items()
+    )
+    put_table(headings, rows)
+    for run_id in answer["runs"]:
+        put(f"outputs of run {run_id}")
+    for why in answer["left"]:
+        put(f"left: {printable(why)}")
 
 
 def put_manifests(manifests: Iterable[Document]) -> None:

@@ -12,6 +12,9 @@ from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Manifest
 from ds_flow.workdir import attempt_dir, read_manifest, work_root
 
+REMOVED = "removed"
+"""The folder in the output folder that holds the manifests of outputs that retention removed."""
+
 SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
 
 
@@ -123,6 +126,41 @@ def manifest_name(run_id: str) -> str:
 
 def published(output_dir: Path) -> Iterator[Path]:
     """Every published manifest, oldest Run ID first."""
-    return iter(
-        sorted(output_dir.glob("manifest_*.json"), key=lambda path: (len(path.name), path.name))
-    )
+    return iter(sorted(output_dir.glob("manifest_*.json"), key=age))
+
+
+def removed(output_dir: Path) -> Iterator[Path]:
+    """Every manifest whose outputs retention removed, oldest Run ID first."""
+    return published(output_dir / REMOVED)
+
+
+def age(path: Path) -> tuple[int, str]:
+    """Sort manifests by it: the oldest Run ID first."""
+    return len(path.name), path.name
+
+
+def find_manifest(output_dir: Path, run_id: str) -> Path | None:
+    """Find a run's manifest, be its outputs there or removed."""
+    name = manifest_name(run_id)
+    places = (output_dir / name, output_dir / REMOVED / name)
+    return next((path for path in places if path.exists()), None)
+
+
+def remove_outputs(output_dir: Path, run_id: str) -> None:
+    """Remove a run's outputs; its manifest stays, in the folder of the removed.
+
+    The manifest is moved first, so that whoever finds one in its place finds its outputs, too.
+    Done again, it goes on where it was stopped.
+    """
+    with publish_lock(output_dir):
+        path = find_manifest(output_dir, run_id)
+        if path is None:
+            return
+        manifest = read_manifest(path)
+        folder = output_dir / REMOVED
+        folder.mkdir(exist_ok=True)
+        path.replace(folder / path.name)
+        sync_dir(folder)
+        sync_dir(output_dir)
+        for output in manifest.outputs:
+            (output_dir / output.name).unlink(missing_ok=True)

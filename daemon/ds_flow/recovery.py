@@ -8,7 +8,7 @@ from ds_flow import workdir
 from ds_flow.errors import DsFlowError, LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
-from ds_flow.publish import manifest_name, published, recover
+from ds_flow.publish import REMOVED, age, manifest_name, published, recover, removed
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +36,25 @@ def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
 
     A manifest that cannot be read is named and passed over; a live run's is left to the daemon.
     """
-    known = {manifest_name(run_id) for run_id in ledger.read.run_ids()}
-    count = 0
-    for path in published(output_dir):
-        if path.name in known:
-            continue
-        try:
-            manifest = workdir.read_manifest(path)
-            if not ledger.read.has_live_run(manifest.batch):
-                count += ledger.record(manifest, now)
-        except DsFlowError as error:
-            log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
-    return count
+    found = {path.name: path for path in (*published(output_dir), *removed(output_dir))}
+    for run_id in ledger.read.run_ids():
+        found.pop(manifest_name(run_id), None)
+    unknown = sorted(found.values(), key=age)
+    return sum(_take_in(ledger, path, now) for path in unknown)
+
+
+def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
+    try:
+        manifest = workdir.read_manifest(path)
+        if ledger.read.has_live_run(manifest.batch):
+            return False
+        is_news = ledger.record(manifest, now)
+        if path.parent.name == REMOVED:
+            ledger.history.remove_outputs(manifest.run_id, "known from its manifest", now)
+    except DsFlowError as error:
+        log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
+        return False
+    return is_news
 
 
 def adopt(ledger: Ledger, output_dir: Path, now: datetime) -> int:

@@ -18,7 +18,8 @@ from ds_flow.instance import running_pid
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, RunRow
 from ds_flow.model import RunState, Sighting
-from ds_flow.publish import manifest_name, published
+from ds_flow.publish import find_manifest, manifest_name, published, removed
+from ds_flow.retention import Collected
 from ds_flow.scheduling import Timetable
 from ds_flow.settings import Settings
 from ds_flow.settings.keys import Schedule
@@ -162,13 +163,14 @@ def run(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
         "inputs": ledger.read.batch_paths(row.batch),
         "outputs": [_relative(chosen, chosen.output_dir / name) for name in names],
         "error": row.error,
+        "removed_at": row.removed_at,
     }
 
 
 def show(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
     """One run with its manifest, or None in its place while there is none."""
-    path = chosen.output_dir / manifest_name(row.run_id or "")
-    manifest = read_json(path) if row.state == RunState.SUCCEEDED and path.exists() else None
+    path = find_manifest(chosen.output_dir, row.run_id or "")
+    manifest = read_json(path) if row.state == RunState.SUCCEEDED and path else None
     return {**run(chosen, ledger, row), "manifest": manifest}
 
 
@@ -183,18 +185,23 @@ def _relative(chosen: Settings, path: Path) -> str:
 def manifests(
     chosen: Settings, run_id: str | None, complain: Callable[[str], None]
 ) -> Iterator[Document]:
-    """Every published manifest, whole, oldest first. What is no manifest is complained of."""
-    for path in published(chosen.output_dir):
-        if run_id is None or path.name == manifest_name(run_id):
-            try:
-                yield read_manifest(path).to_json()
-            except (DsFlowError, OSError) as error:
-                complain(str(error))
+    """Every published manifest, or one run's, whole, oldest first.
+
+    What is no manifest is complained of. Those of removed outputs are to be asked for by Run ID.
+    """
+    one = find_manifest(chosen.output_dir, run_id) if run_id else None
+    paths = published(chosen.output_dir) if run_id is None else iter([one] if one else [])
+    for path in paths:
+        try:
+            yield read_manifest(path).to_json()
+        except (DsFlowError, OSError) as error:
+            complain(str(error))
 
 
 def missing_manifests(chosen: Settings, ledger: Ledger) -> list[str]:
     """Name the published runs whose manifest is gone."""
-    there = {path.name for path in published(chosen.output_dir)}
+    output_dir = chosen.output_dir
+    there = {path.name for path in (*published(output_dir), *removed(output_dir))}
     return sorted(run for run in ledger.read.run_ids() if manifest_name(run) not in there)
 
 
@@ -232,4 +239,20 @@ def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
         "batch": batch,
         "run_id": runs[-1].run_id if runs else None,
         "detail": last.fire.detail if last else "",
+    }
+
+
+# --------------------------------------------------------------------------- retention
+
+
+def collected(found: Collected, *, is_dry: bool) -> Document:
+    """What `gc` removed or would remove, what it left and why."""
+    return {
+        "dry_run": is_dry,
+        "removed": {
+            what: {"count": count, "bytes": found.sizes_bytes[what]}
+            for what, count in sorted(found.counts.items())
+        },
+        "runs": found.runs,
+        "left": found.left,
     }

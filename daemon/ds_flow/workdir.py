@@ -58,7 +58,9 @@ def read_plan(work: Path) -> Plan:
 
 def _published_by(work: Path) -> str:
     """The run that published a batch whose work directory is gone, or ""."""
-    manifests = sorted(work.parent.parent.glob("manifest_*.json"), reverse=True)
+    output_dir = work.parent.parent
+    found = (*output_dir.glob("manifest_*.json"), *output_dir.glob("removed/manifest_*.json"))
+    manifests = sorted(found, key=lambda path: path.name, reverse=True)
     for path in manifests[:MANIFESTS_READ]:
         with suppress(LedgerError, FileNotFoundError):
             row = read_json(path)

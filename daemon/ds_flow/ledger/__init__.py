@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow.errors import LedgerError, RequestError
+from ds_flow.ledger.history import History
 from ds_flow.ledger.reading import Reading
 from ds_flow.ledger.recording import Recording
 from ds_flow.ledger.schedules import Schedules
@@ -26,13 +27,14 @@ from ds_flow.retrying import Dead, RetryAt
 
 
 class Ledger:
-    """The writers' side; `read` is the readers', `schedules` has both for theirs."""
+    """The writers' side; `read` is the readers', and what is about no single thing stands apart."""
 
     def __init__(self, path: Path) -> None:
         self._store = Store(path)
         self._moves = Recording(self._store)
         self.read = Reading(self._store)
         self.schedules = Schedules(self._store, self._moves, self._form)
+        self.history = History(self._store, self._moves)
 
     def close(self) -> None:
         """Give the file back."""

@@ -54,6 +54,7 @@ class RunRow:
     started_at: str
     ended_at: str | None
     error: str
+    removed_at: str | None  # when retention removed its outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ _FILE = """
     FROM file
 """
 _RUN = """
-    SELECT batch_id, attempt, run.state, run_id, ending, trigger, started_at, run.ended_at, error
+    SELECT batch_id, attempt, run.state, run_id, ending, trigger, started_at, run.ended_at, error,
+        removed_at
     FROM run JOIN batch ON batch.id = batch_id
 """
 _BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"

@@ -62,6 +62,7 @@ CREATE TABLE run (
     ended_at TEXT,
     results INTEGER NOT NULL DEFAULT 0,                 -- finished results of its batch when it ended
     error TEXT NOT NULL DEFAULT '',
+    removed_at TEXT,                                    -- when retention removed its outputs
     UNIQUE (batch_id, attempt),
     CHECK ((ended_at IS NULL) = (state IN ('starting', 'running')))
 ) STRICT;
@@ -113,6 +114,7 @@ CREATE TABLE event (
 
 CREATE INDEX event_of_file ON event (file_id) WHERE file_id IS NOT NULL;
 CREATE INDEX event_of_batch ON event (batch_id) WHERE batch_id IS NOT NULL;
+CREATE INDEX event_of_kind ON event (kind);             -- what to tell a person of, and the last of a kind
 
 CREATE TRIGGER event_is_append_only BEFORE UPDATE ON event
 BEGIN

@@ -51,6 +51,7 @@ def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list
     outputs = [f"processed_{stem}_{_RUN_ID}.csv", f"processed_x_{_RUN_ID}.csv"]
     others = [f"final_combined_{_RUN_ID}.csv", f"manifest_{_RUN_ID}.json"]
     inner = [f".work/0123456789/results/0/{stem}.0.csv"]
+    inner.append(f"removed/manifest_{_RUN_ID}.json")
     yield "output_dir", settings.output_dir, [*outputs, *others, *inner]
     yield "log_dir", settings.log_dir, ["ds-flow.log", "ds-flow.log.1"]
     ledger = settings.ledger
