@@ -159,6 +159,7 @@ def test_runs_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> No
         "inputs": ["data/student_a.csv"],
         "outputs": ["out/final_combined_17.csv", "out/processed_student_a_17.csv"],
         "error": "",
+        "removed_at": None,
     }
     assert (found[1]["run_id"], found[1]["ended_at"]) == (None, None)
     newest = json.loads(ds_flow_here("runs", "--json", "--limit", "1")[1])["runs"]

@@ -15,6 +15,7 @@ from ds_flow.engine import Engine
 from ds_flow.errors import DispatchError, SettingsError
 from ds_flow.inbox import Inbox
 from ds_flow.instance import WAKE_SIGNAL, single_instance
+from ds_flow.keeping import Keeping
 from ds_flow.ledger import Ledger
 from ds_flow.runs import Runs
 from ds_flow.scan import Pattern
@@ -61,6 +62,7 @@ class Service:
 
     settings: Settings
     engine: Engine
+    keeping: Keeping
     wake: Wake
     stops: int = 0  # SIGTERM or SIGINT, counted: the second one waits for nothing
     stop_signal: int = 0
@@ -89,7 +91,9 @@ class Service:
     def _step(self) -> int:
         if self.reload_asked:
             self._reload()
-        return self.engine.tick() or self.stops
+        moved = self.engine.tick()
+        self.keeping.keep()
+        return moved or self.stops
 
     def _wait(self, timeout_s: float) -> None:
         notify("WATCHDOG=1")
@@ -130,9 +134,12 @@ class Service:
             _refuse_moves(old, new)
         except SettingsError as error:
             log.error("settings.refused", extra={"why": str(error)})
+            why = logs.mask(str(error), old.secrets)
+            self.engine.ledger.history.note("settings.refused", why, self.engine.clock.now())
         else:
             self.settings = new
             self.engine.change_settings(new)
+            self.keeping.settings = new
             set_up_logs(new, to_file=True)
             log.info("settings.reloaded", extra={"file": new.file})
         notify("READY=1")
@@ -193,7 +200,8 @@ def service(chosen: Settings) -> Iterator[Service]:
         inbox = Inbox(Pattern.parse(chosen.pattern, chosen.root), wake, chosen.watch.observer)
         ledger = Ledger(chosen.ledger)
         engine = Engine(chosen, ledger, inbox, Runs(), SystemClock())
-        made = Service(chosen, engine, wake)
+        keeping = Keeping(chosen, ledger, engine.clock)
+        made = Service(chosen, engine, keeping, wake)
         engine.admission.pulse = engine.firing.pulse = made.pulse
         made.take_signals()
         try:
@@ -201,6 +209,7 @@ def service(chosen: Settings) -> Iterator[Service]:
             yield made
         finally:
             signal.set_wakeup_fd(-1)
+            keeping.close()
             inbox.close()
             ledger.close()
             wake.close()
