@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2
 DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
-.PHONY: help setup demo test check faults bench lock format clean
+.PHONY: help setup demo test check faults bench history lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -46,6 +46,9 @@ faults: setup ## break LSF in every known way under 200 jobs
 
 bench: setup ## measure speed and memory on this machine
 	@$(BIN)/python tests/bench.py
+
+history: setup ## measure what 10,000 runs of history cost, and what gc gives back
+	@$(BIN)/python tests/history.py
 
 lock: ## pin the newest versions that fit, in pyproject.toml
 	@$(UV) run --no-project --quiet python .ci/lock.py

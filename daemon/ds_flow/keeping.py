@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ds_flow import alerts, expecting, space
-from ds_flow.errors import DispatchError
+from ds_flow.errors import DispatchError, DsFlowError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.history import Alert
 from ds_flow.model import Clock
@@ -73,7 +73,7 @@ class Keeping:
             self._collector.wait()
         try:
             self.tell(timedelta())
-        except DispatchError as error:
+        except DsFlowError as error:
             log.warning("keeping.waits", extra={"why": str(error)})
         self.post.close(LAST_MESSAGES_SECONDS)
 

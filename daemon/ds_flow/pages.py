@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ds_flow.console import Cell, put, put_table
+from ds_flow.console import Cell, counted, put, put_table
 from ds_flow.names import printable
 
 Document = Mapping[str, Any]
@@ -151,8 +151,8 @@ def put_collected(answer: Document) -> None:
         for what, one in answer["removed"].items()
     )
     put_table(headings, rows)
-    for run_id in answer["runs"]:
-        put(f"outputs of run {run_id}")
+    if answer["runs"]:
+        put(f"outputs of {counted(len(answer['runs']), 'run')}; --json names them")
     for why in answer["left"]:
         put(f"left: {printable(why)}")
 

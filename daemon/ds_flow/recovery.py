@@ -8,7 +8,7 @@ from ds_flow import workdir
 from ds_flow.errors import DsFlowError, LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
-from ds_flow.publish import REMOVED, age, manifest_name, published, recover, removed
+from ds_flow.publish import REMOVED, age, manifest_name, manifest_names, recover
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
 
     A manifest that cannot be read is named and passed over; a live run's is left to the daemon.
     """
-    found = {path.name: path for path in (*published(output_dir), *removed(output_dir))}
-    for run_id in ledger.read.run_ids():
-        found.pop(manifest_name(run_id), None)
-    unknown = sorted(found.values(), key=age)
-    return sum(_take_in(ledger, path, now) for path in unknown)
+    folders = (output_dir / REMOVED, output_dir)
+    found = {name: folder for folder in folders for name in manifest_names(folder)}
+    unknown = found.keys() - {manifest_name(run_id) for run_id in ledger.read.run_ids()}
+    paths = (found[name] / name for name in sorted(unknown, key=age))
+    return sum(_take_in(ledger, path, now) for path in paths)
 
 
 def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
@@ -50,7 +50,7 @@ def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
             return False
         is_news = ledger.record(manifest, now)
         if path.parent.name == REMOVED:
-            ledger.history.remove_outputs(manifest.run_id, "known from its manifest", now)
+            ledger.history.remove_outputs([manifest.run_id], "known from its manifest", now)
     except DsFlowError as error:
         log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
         return False

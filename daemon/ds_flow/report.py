@@ -2,8 +2,7 @@
 
 import os
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -16,7 +15,7 @@ from ds_flow.durable import read_json
 from ds_flow.errors import DispatchError, DsFlowError, LedgerError
 from ds_flow.instance import running_pid
 from ds_flow.ledger import Ledger
-from ds_flow.ledger.reading import FileRow, RunRow
+from ds_flow.ledger.reading import FileRow, LongRun, RunRow
 from ds_flow.model import RunState, Sighting
 from ds_flow.publish import find_manifest, manifest_name, published, removed
 from ds_flow.retention import Collected
@@ -144,14 +143,18 @@ def runs(
     chosen: Settings, ledger: Ledger, state: RunState | None, limit: int | None
 ) -> Iterator[Document]:
     """Answer for the newest runs, oldest first."""
-    wanted = (row for row in ledger.read.runs() if state in {None, row.state})
-    newest: Iterable[RunRow] = wanted if limit is None else deque(wanted, limit)
-    return (run(chosen, ledger, row) for row in newest)
+    folder = _output_folder(chosen)
+    return (_run(folder, one) for one in ledger.read.newest_runs(state, limit))
 
 
 def run(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
     """One run; its paths are relative to the root if below it."""
     names = ledger.read.outputs(row.run_id) if row.run_id else []
+    return _run(_output_folder(chosen), LongRun(row, ledger.read.batch_paths(row.batch), names))
+
+
+def _run(folder: str, long: LongRun) -> Document:
+    row = long.row
     return {
         "run_id": row.run_id,
         "batch": row.batch,
@@ -160,11 +163,19 @@ def run(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
         "trigger": row.trigger,
         "started_at": row.started_at,
         "ended_at": row.ended_at,
-        "inputs": ledger.read.batch_paths(row.batch),
-        "outputs": [_relative(chosen, chosen.output_dir / name) for name in names],
+        "inputs": long.inputs,
+        "outputs": [folder + name for name in long.outputs],
         "error": row.error,
         "removed_at": row.removed_at,
     }
+
+
+def _output_folder(chosen: Settings) -> str:
+    """Write the output folder as the start of a path, relative to the root if below it."""
+    below = os.path.relpath(chosen.output_dir, chosen.root)
+    if below == ".":
+        return ""
+    return f"{chosen.output_dir if below.split('/')[0] == '..' else below}/"
 
 
 def show(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
@@ -172,11 +183,6 @@ def show(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:
     path = find_manifest(chosen.output_dir, row.run_id or "")
     manifest = read_json(path) if row.state == RunState.SUCCEEDED and path else None
     return {**run(chosen, ledger, row), "manifest": manifest}
-
-
-def _relative(chosen: Settings, path: Path) -> str:
-    below = os.path.relpath(path, chosen.root)
-    return str(path) if below.split("/")[0] == ".." else below
 
 
 # --------------------------------------------------------------------------- manifests

@@ -4,14 +4,16 @@ import fcntl
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from ds_flow import datastore, workdir
+from ds_flow.console import counted
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.model import BatchState, Trigger
@@ -21,6 +23,7 @@ from ds_flow.settings import Settings
 log = logging.getLogger(__name__)
 
 DONE = "gc.done"
+REMOVED_AT_ONCE = 100  # runs whose outputs go together
 WAITS_FOR_RUNS = "a run is alive: unused blobs of Metaflow's are removed another time"
 
 
@@ -33,6 +36,7 @@ class Outdated:
     size_bytes: int
     count: int = 1
     remove: Callable[[], None]
+    runs: tuple[str, ...] = ()  # whose outputs they are
 
 
 @dataclass(slots=True)
@@ -48,8 +52,7 @@ class Collected:
         """Count one removal."""
         self.counts[one.what] += one.count
         self.sizes_bytes[one.what] += one.size_bytes
-        if one.what == "outputs":
-            self.runs.append(one.name)
+        self.runs += one.runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,34 +133,41 @@ class Retention:
 
     def outputs(self) -> Iterator[Outdated]:
         """Outputs of runs of which every file was published again: only if the settings ask."""
-        read, keep = self.ledger.history, self.chosen.retention
-        runs: dict[str, str] = {}
+        history, keep = self.ledger.history, self.chosen.retention
         if keep.output_days is not None:
-            replaced = read.replaced_runs(self._before(keep.output_days), 1)
-            runs |= dict.fromkeys(replaced, f"replaced, and older than {keep.output_days:g} days")
+            why = f"replaced, and older than {keep.output_days:g} days"
+            runs = history.replaced_runs(self._before(keep.output_days), 1)
+            yield from self._outputs_of(runs, why)
         if keep.output_count is not None:
-            replaced = read.replaced_runs(self.now, keep.output_count)
-            runs |= dict.fromkeys(replaced, f"replaced by {keep.output_count} newer runs")
-        for run_id, why in runs.items():
-            yield from self._run_outputs(run_id, why)
+            why = f"replaced by {counted(keep.output_count, 'newer run')}"
+            runs = history.replaced_runs(self.now, keep.output_count)
+            yield from self._outputs_of(runs, why)
 
-    def _run_outputs(self, run_id: str, why: str) -> Iterator[Outdated]:
-        output_dir = self.chosen.output_dir
+    def _outputs_of(self, runs: Iterable[str], why: str) -> Iterator[Outdated]:
+        """In pieces, since each costs a few flushes of the disk."""
+        free = filter(self._is_recorded, runs)
+        while some := tuple(islice(free, REMOVED_AT_ONCE)):
+            names = [name for run_id in some for name in self.ledger.read.outputs(run_id)]
+            yield Outdated(
+                what="outputs",
+                name=f"of run {some[0]} to {some[-1]}",
+                size_bytes=sum(_file_bytes(self.chosen.output_dir / name) for name in names),
+                count=len(names),
+                remove=partial(self._remove_outputs, some, why),
+                runs=some,
+            )
+
+    def _is_recorded(self, run_id: str) -> bool:
+        """Whether nobody is about to finish this run's publication."""
         run = self.ledger.read.run(run_id)
-        is_recovering = run and (self.chosen.work_dir / run.batch).exists()
-        if is_recovering or find_manifest(output_dir, run_id) is None:
-            return
+        is_open = run is not None and (self.chosen.work_dir / run.batch).exists()
+        return not is_open and find_manifest(self.chosen.output_dir, run_id) is not None
 
-        def remove() -> None:
-            remove_outputs(output_dir, run_id)
-            self.ledger.history.remove_outputs(run_id, why, self.now)
+    def _remove_outputs(self, runs: Sequence[str], why: str) -> None:
+        remove_outputs(self.chosen.output_dir, runs)
+        self.ledger.history.remove_outputs(runs, why, self.now)
+        for run_id in runs:
             log.info("run.removed", extra={"run_id": run_id, "why": why})
-
-        names = self.ledger.read.outputs(run_id)
-        size_bytes = sum(_file_bytes(output_dir / name) for name in names)
-        yield Outdated(
-            what="outputs", name=run_id, size_bytes=size_bytes, count=len(names), remove=remove
-        )
 
     def metaflow_runs(self) -> Iterator[Outdated]:
         """Metaflow's folders of runs into which nothing came for long."""

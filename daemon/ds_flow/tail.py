@@ -45,12 +45,10 @@ def find_log(chosen: Settings, ledger: Ledger, name: str | None) -> Log:
 
 
 def _newest(ledger: Ledger) -> RunRow:
-    last = None
-    for last in ledger.read.runs():  # noqa: B007 - the last one is wanted
-        pass
+    last = next(ledger.read.newest_runs(None, 1), None)
     if last is None:
         raise RequestError("there is no run yet")
-    return last
+    return last.row
 
 
 def _again(ledger: Ledger, row: RunRow) -> RunRow:

@@ -1,6 +1,6 @@
 """The ledger's past: what a person is to be told of, what retention removed, and its thinning."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -126,18 +126,22 @@ class History:
         rows = self._store.rows(_REPLACED, (text(before), by_count))
         return [row[0] for row in rows]
 
-    def remove_outputs(self, run_id: str, why: str, now: datetime) -> None:
-        """Record that a run's outputs are gone, by retention."""
+    def remove_outputs(self, run_ids: Iterable[str], why: str, now: datetime) -> None:
+        """Record that the outputs of runs are gone, by retention."""
         with self._store.transaction():
+            for run_id in run_ids:
+                self._remove_outputs(run_id, why, now)
+
+    def _remove_outputs(self, run_id: str, why: str, now: datetime) -> None:
+        changed = self._store.change(
+            "UPDATE run SET removed_at = ? WHERE run_id = ? AND removed_at IS NULL",
+            (text(now), run_id),
+        )
+        if changed:
             run, batch = self._store.rows(
                 "SELECT id, batch_id FROM run WHERE run_id = ?", (run_id,)
             )[0]
-            changed = self._store.change(
-                "UPDATE run SET removed_at = ? WHERE id = ? AND removed_at IS NULL",
-                (text(now), run),
-            )
-            if changed:
-                self._moves.note(now, "run.removed", batch_id=batch, run=run, detail=why)
+            self._moves.note(now, "run.removed", batch_id=batch, run=run, detail=why)
 
     def old_events(self, before: datetime) -> Iterator[list[int]]:
         """The ids of events before a time that are not the last of their file, run, batch or kind.
