@@ -339,7 +339,7 @@ class Project:
 
     def leftovers(self) -> list[str]:
         """What lies in the work folder that should not when nothing runs."""
-        locks = {"ds-flow.lock", "publish.lock"}
+        locks = {"ds-flow.lock", "publish.lock", "gc.lock"}
         return [path.name for path in (self.out / ".work").iterdir() if path.name not in locks]
 
     def strays(self) -> set[str]:

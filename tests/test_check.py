@@ -216,3 +216,10 @@ def test_an_analysis_that_is_no_program_is_a_fault(project: Project) -> None:
     assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in surroundings(
         made, os.environ
     )
+
+
+def test_a_program_to_tell_that_is_not_there_is_a_warning(project: Project) -> None:
+    for program, level in (("sh", "ok"), ("no-such-program", "warning")):
+        chosen = project(f"alerts: {{command: [{program}]}}")
+        assert about("alerts", check._alerts(chosen, os.environ)).level == level
+    assert list(check._alerts(project(), os.environ)) == []

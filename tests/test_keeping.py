@@ -172,6 +172,17 @@ def test_garbage_is_collected_by_itself_once_a_day(
     assert project.ledger.history.last(DONE, "1 logs") is not None
 
 
+def test_the_first_day_has_nothing_to_collect(project: Project, clock: MovedClock) -> None:
+    keeping = Keeping(project.settings, project.ledger, clock)
+    keep(keeping, clock, 600)
+    project.ledger.admit([settled("data/a.csv", "1")], clock.now())
+    keep(keeping, clock, DAY_S - 600, step_s=600)
+    assert keeping._collector is None
+    keep(keeping, clock, 1200)
+    assert keeping._collector is not None
+    keeping.close()
+
+
 # --------------------------------------------------------------------------- the real daemon
 
 

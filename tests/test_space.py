@@ -6,6 +6,7 @@ import pytest
 from cli_project import Project
 
 from ds_flow import space
+from ds_flow.cli import main
 from ds_flow.settings import load
 
 ENDLESS_MB = 2**30  # no disk has so much
@@ -22,3 +23,11 @@ def test_with_less_than_is_to_stay_free_no_batch_forms_or_starts(tmp_path: Path)
 
 def test_a_folder_that_nobody_can_measure_counts_as_having_room(tmp_path: Path) -> None:
     assert space.free_bytes(tmp_path / "gone") > 2**60
+
+
+def test_status_says_that_space_is_low(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    with project.config.open("a") as file:
+        file.write(f"run: {{min_free_mb: {ENDLESS_MB}}}\n")
+    assert main(["--config", str(project.config), "status"]) == 0
+    assert "MB free, run.min_free_mb is 1073741824; no new batch" in capsys.readouterr().out

@@ -58,6 +58,7 @@ def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding
         *_flow(settings, environ),
         _bash(environ),
         *_analysis(settings, environ),
+        *_alerts(settings, environ),
         *reachable(settings, environ),
         *_trials(settings),
     ]
@@ -214,6 +215,14 @@ def _analysis(settings: Settings, environ: Mapping[str, str]) -> Findings:
         found = shutil.which(program, path=environ.get("PATH", os.defpath))
         text = f"{found} analyses" if found else f"no program {program!r} on PATH"
         yield Finding("ok" if found else "fault", "analyze", text)
+
+
+def _alerts(settings: Settings, environ: Mapping[str, str]) -> Findings:
+    if settings.alerts.command:
+        program = settings.alerts.command[0]
+        found = shutil.which(program, path=environ.get("PATH", os.defpath))
+        text = f"{found} is told" if found else f"no program {program!r} on PATH: nobody is told"
+        yield Finding("ok" if found else "warning", "alerts", text)
 
 
 def _transform(settings: Settings, environ: Mapping[str, str]) -> Finding:

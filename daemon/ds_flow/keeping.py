@@ -142,13 +142,18 @@ class Keeping:
                 return
             self._collector = None
             self._note_end(code, now_s)
-        last, now = self.ledger.history.last(DONE), self.clock.now()
-        is_recent = last is not None and now - COLLECT_EVERY < last[0] <= now
-        if not is_recent and now_s >= self._collect_after_s:
+        if now_s >= self._collect_after_s and self._is_due():
             command = ["nice", sys.executable, "-c", _GC, "gc", "--config", str(self.settings.file)]
             self._collector = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
             )
+
+    def _is_due(self) -> bool:
+        """Whether the last collection, or the first event of all, is a day ago."""
+        history, now = self.ledger.history, self.clock.now()
+        last = history.last(DONE)
+        since = last[0] if last else history.begun_at()
+        return since is not None and not now - COLLECT_EVERY < since <= now
 
     def _note_end(self, code: int, now_s: float) -> None:
         if code == 0:

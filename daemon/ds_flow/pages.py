@@ -27,6 +27,8 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
     put(f"accounted  {'yes' if status['accounted'] else 'no: ' + printable(status['reason'])}")
     for path in status["unaccounted"]:
         put(f"           {path}")
+    if status["low_space"]:
+        put(f"low space  {printable(status['low_space'])}; no new batch starts")
     for advice in _advice(status, dead):
         put(f"next       {advice}")
 

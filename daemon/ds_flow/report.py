@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ds_flow import recovery, scan
+from ds_flow import recovery, scan, space
 from ds_flow.console import counted
 from ds_flow.durable import read_json
 from ds_flow.errors import DispatchError, DsFlowError, LedgerError
@@ -84,6 +84,7 @@ def status(chosen: Settings, ledger: Ledger, pid: int | None, now: datetime) -> 
         "ignored": accounts.ignored,
         "unaccounted": accounts.unaccounted[:NAMED_PATHS],
         "next_due_at": due_at.isoformat() if due_at else None,
+        "low_space": space.shortage(chosen),
     }
 
 
