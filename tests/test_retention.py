@@ -19,14 +19,14 @@ from test_workdir import PLAN
 
 from ds_flow import datastore, recovery, workdir
 from ds_flow.cli import main
-from ds_flow.errors import RequestError
+from ds_flow.errors import DispatchError, RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
 from ds_flow.model import FileState, RunState, Trigger
 from ds_flow.publish import find_manifest, removed
 from ds_flow.report import manifests, missing_manifests
 from ds_flow.retention import DONE, WAITS_FOR_RUNS, Collected, Retention, _only_one
-from ds_flow.retrying import Dead
+from ds_flow.retrying import Dead, RetryAt
 from ds_flow.settings import load
 
 LATER = NOON + timedelta(days=40)
@@ -131,6 +131,21 @@ def test_only_what_is_given_up_loses_its_work_directory(project: Project) -> Non
     assert not by_hand.exists()
 
 
+def test_a_committed_or_a_waiting_batch_keeps_its_work_directory(project: Project) -> None:
+    for batch, name, then in (
+        (A, "a.csv", Dead("used up")),
+        (B, "b.csv", RetryAt(LATER)),
+    ):
+        work_of(project, batch)
+        project.start(project.form(batch, project.admit(name)))
+        project.ledger.end_run(
+            batch, 1, RunState.FAILED, error="no", results=0, then=then, now=NOON
+        )
+    (project.root / "out" / ".work" / A / "committed.json").touch()  # by a person's resume
+    aged(project.root / "out" / ".work" / A)
+    assert gc(project, work_days=30).counts == {}
+
+
 # --------------------------------------------------------------------------- outputs
 
 
@@ -184,6 +199,8 @@ def test_what_is_told_of_a_run_stays_right_after_its_outputs_went(project: Proje
     assert run is not None
     assert run.removed_at == LATER.isoformat(timespec="milliseconds")
     assert [event.kind for event in ledger.read.events("data/x.csv")].count("run.removed") == 1
+    with pytest.raises(DispatchError, match="published already, by run 1 "):
+        workdir.read_plan(chosen.work_dir / A)
 
 
 def test_a_removal_that_was_stopped_goes_on(project: Project) -> None:
@@ -259,6 +276,22 @@ def test_a_blob_goes_with_the_last_run_that_refers_to_it(project: Project) -> No
     used = {"bb2", "cc3", "dd4", "ee5"}
     assert blobs(project) == used | {f"{name}_meta" for name in used}
     assert not (project.root / ".metaflow" / datastore.TRASH).exists()
+
+
+def test_a_run_that_cannot_be_removed_keeps_its_blobs(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(project, "1", "aa1")
+    stored(project, "2")
+
+    def refuse(_run: Path) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(datastore, "remove_run", refuse)
+    found = gc(project)
+    assert found.counts == {}
+    assert found.left == ["Metaflow runs 1: no"]
+    assert blobs(project) == {"aa1", "aa1_meta"}
 
 
 HOLD = """
