@@ -817,4 +817,4 @@ def test_verify_has_nothing_to_say_where_nothing_was_published(
     assert ds_flow_here("verify")[:2] == (0, "0 runs: all outputs are as published\n")
     project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
     code, _, err = ds_flow_here("verify", "17")
-    assert (code, err) == (1, "ds-flow: run 17 published nothing\n")
+    assert (code, err) == (1, "ds-flow: run 17 published nothing that is still kept\n")

@@ -248,9 +248,9 @@ def verify(args: argparse.Namespace) -> int:
 
     with _reading(args) as (chosen, ledger):
         runs = [find_run(ledger, args.run_name)] if args.run_name else list(ledger.read.runs())
-        published = [run for run in runs if run.state == RunState.SUCCEEDED]
+        published = [run for run in runs if run.state == RunState.SUCCEEDED and not run.removed_at]
         if args.run_name and not published:
-            raise RequestError(f"run {args.run_name} published nothing")
+            raise RequestError(f"run {args.run_name} published nothing that is still kept")
         answers = [report.verified(chosen, ledger, run) for run in published]
     if args.json:
         console.put_long_document("runs", answers)

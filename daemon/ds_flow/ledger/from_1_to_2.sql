@@ -1,4 +1,4 @@
--- From schema 1 to 2: schedules and their fires, and what a batch was a rerun over.
+-- From schema 1 to 2: schedules and their fires, what a batch was a rerun over, what was removed.
 
 ALTER TABLE batch ADD COLUMN selection TEXT NOT NULL DEFAULT '';
 
@@ -23,3 +23,7 @@ CREATE TABLE fire (
 ) STRICT;
 
 CREATE INDEX fire_of_batch ON fire (batch_id) WHERE batch_id IS NOT NULL;
+
+-- Retention and alerts.
+ALTER TABLE run ADD COLUMN removed_at TEXT;             -- when retention removed its outputs
+CREATE INDEX event_of_kind ON event (kind);             -- what to tell a person of, and the last of a kind

@@ -3,7 +3,6 @@
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
@@ -66,15 +65,6 @@ def _webhook(address: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("should be an address like https://host/path")
     return address
-
-
-def _zone(name: str) -> str:
-    if name != "local":
-        try:
-            ZoneInfo(name)
-        except (ValueError, OSError, ZoneInfoNotFoundError):
-            raise ValueError("is no time zone; take `local` or a name like Europe/Oslo") from None
-    return name
 
 
 def _argument(text: str) -> str:

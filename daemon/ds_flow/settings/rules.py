@@ -95,6 +95,7 @@ def _executor_key(settings: Settings, stage: str) -> Loc:
     own = getattr(settings.compute.stages, stage).executor
     return ("compute", "stages", stage, "executor") if own else ("compute", "executor")
 
+
 def _names_apart(settings: Settings) -> Iterator[Broken]:
     names = [one.name for one in settings.schedule]
     for position, name in enumerate(names):
