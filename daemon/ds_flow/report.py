@@ -15,7 +15,8 @@ from ds_flow.durable import read_json
 from ds_flow.errors import DispatchError, DsFlowError, LedgerError
 from ds_flow.instance import running_pid
 from ds_flow.ledger import Ledger
-from ds_flow.ledger.reading import FileRow, LongRun, RunRow
+from ds_flow.ledger.history import LongRun
+from ds_flow.ledger.reading import FileRow, RunRow
 from ds_flow.model import RunState, Sighting
 from ds_flow.publish import find_manifest, manifest_name, published, removed
 from ds_flow.retention import Collected
@@ -145,7 +146,7 @@ def runs(
 ) -> Iterator[Document]:
     """Answer for the newest runs, oldest first."""
     folder = _output_folder(chosen)
-    return (_run(folder, one) for one in ledger.read.newest_runs(state, limit))
+    return (_run(folder, one) for one in ledger.history.newest_runs(state, limit))
 
 
 def run(chosen: Settings, ledger: Ledger, row: RunRow) -> Document:

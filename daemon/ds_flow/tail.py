@@ -45,7 +45,7 @@ def find_log(chosen: Settings, ledger: Ledger, name: str | None) -> Log:
 
 
 def _newest(ledger: Ledger) -> RunRow:
-    last = next(ledger.read.newest_runs(None, 1), None)
+    last = next(ledger.history.newest_runs(None, 1), None)
     if last is None:
         raise RequestError("there is no run yet")
     return last.row

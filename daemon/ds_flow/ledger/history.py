@@ -1,11 +1,14 @@
-"""The ledger's past: what a person is to be told of, what retention removed, and its thinning."""
+"""The ledger's past as a whole: its runs, what a person is to be told of, and what goes."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ds_flow.ledger.reading import RUN_COLUMNS, RunRow, run_row
 from ds_flow.ledger.recording import Recording
 from ds_flow.ledger.store import Store, text
+from ds_flow.model import RunState
 
 THINNED_AT_ONCE = 5000  # events in one transaction
 TOLD_AGE = timedelta(days=1)  # older events are no news, such as those from before an upgrade
@@ -35,6 +38,25 @@ _REPLACED = """
     ORDER BY run.id
 """
 
+_LONG_RUN = f"""
+    SELECT {RUN_COLUMNS},
+        (SELECT json_group_array(path) FROM
+            (SELECT path FROM batch_file JOIN file ON file.id = file_id
+             WHERE batch_file.batch_id = run.batch_id ORDER BY file_id)),
+        (SELECT json_group_array(name) FROM
+            (SELECT name FROM output WHERE output.run = run.id ORDER BY name))
+    FROM run JOIN batch ON batch.id = batch_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LongRun:
+    """One run with the paths of its batch and the names that it published."""
+
+    row: RunRow
+    inputs: list[str]
+    outputs: list[str]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
@@ -48,7 +70,7 @@ class Alert:
 
 
 class History:
-    """Events as a whole, where `Reading` and the moves see those of one thing."""
+    """All runs and events, where `Reading` and the moves see those of one thing."""
 
     def __init__(self, store: Store, moves: Recording) -> None:
         self._store = store
@@ -77,6 +99,16 @@ class History:
         """The paths of the versions that were admitted after a time."""
         for (path,) in self._store.each("SELECT path FROM file WHERE seen_at > ?", (text(at),)):
             yield path
+
+    def newest_runs(self, state: RunState | None, limit: int | None) -> Iterator[LongRun]:
+        """The newest runs, or all, oldest first, each with what it read and made."""
+        newest = "SELECT id FROM run WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2"
+        for row in self._store.each(
+            f"{_LONG_RUN} WHERE run.id IN ({newest}) ORDER BY run.id",
+            (state, -1 if limit is None else limit),
+        ):
+            *run, inputs, outputs = row
+            yield LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
 
     # ------------------------------------------------------------------ alerts
 

@@ -1,6 +1,5 @@
 """What the ledger knows, as frozen values."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,15 +58,6 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LongRun:
-    """One run with the paths of its batch and the names that it published."""
-
-    row: RunRow
-    inputs: list[str]
-    outputs: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class EventRow:
     """One move."""
 
@@ -83,20 +73,11 @@ _FILE = """
         (SELECT batch_id FROM batch_file WHERE batch_file.file_id = file.id AND live)
     FROM file
 """
-_RUN_COLUMNS = """
+RUN_COLUMNS = """
     batch_id, attempt, run.state, run_id, ending, trigger, started_at, run.ended_at, error,
     removed_at
 """
-_RUN = f"SELECT {_RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
-_LONG_RUN = f"""
-    SELECT {_RUN_COLUMNS},
-        (SELECT json_group_array(path) FROM
-            (SELECT path FROM batch_file JOIN file ON file.id = file_id
-             WHERE batch_file.batch_id = run.batch_id ORDER BY file_id)),
-        (SELECT json_group_array(name) FROM
-            (SELECT name FROM output WHERE output.run = run.id ORDER BY name))
-    FROM run JOIN batch ON batch.id = batch_id
-"""
+_RUN = f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
 _BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"
 _NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
 
@@ -289,17 +270,7 @@ class Reading:
     def runs(self) -> Iterator[RunRow]:
         """Every run, oldest first."""
         for row in self._store.each(f"{_RUN} ORDER BY run.id"):
-            yield _run(row)
-
-    def newest_runs(self, state: RunState | None, limit: int | None) -> Iterator[LongRun]:
-        """The newest runs, or all, oldest first, each with what it read and made."""
-        newest = "SELECT id FROM run WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2"
-        for row in self._store.each(
-            f"{_LONG_RUN} WHERE run.id IN ({newest}) ORDER BY run.id",
-            (state, -1 if limit is None else limit),
-        ):
-            *run, inputs, outputs = row
-            yield LongRun(_run(tuple(run)), json.loads(inputs), json.loads(outputs))
+            yield run_row(row)
 
     def runs_of(self, batch: str) -> list[RunRow]:
         """A batch's runs, oldest first."""
@@ -356,7 +327,7 @@ class Reading:
         ]
 
     def _runs(self, rest: str, args: Sequence[object] = ()) -> list[RunRow]:
-        return [_run(row) for row in self._store.rows(f"{_RUN} {rest}", args)]
+        return [run_row(row) for row in self._store.rows(f"{_RUN} {rest}", args)]
 
 
 def _file(row: Row) -> FileRow:
@@ -364,7 +335,8 @@ def _file(row: Row) -> FileRow:
     return FileRow(**{**values, "state": FileState(values["state"])})
 
 
-def _run(row: Row) -> RunRow:
+def run_row(row: Row) -> RunRow:
+    """One run from what `RUN_COLUMNS` name."""
     values = dict(zip(RunRow.__slots__, row, strict=True))
     ending = values["ending"]
     return RunRow(
