@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
 from ds_flow.settings import Settings, effective, find, load, schema
-from ds_flow.settings.keys import Compute, Expected, Keys, Schedule, Stage
+from ds_flow.settings.keys import RENAMED, Compute, Expected, Keys, Schedule, Stage
 from ds_flow.settings.patterns import example, matches
 
 FIVE = """\
@@ -523,6 +523,17 @@ def test_a_fault_within_a_list_names_the_variable_that_replaced_the_files(faults
 def test_a_fault_of_dotenv_names_its_variable(faults: Faults) -> None:
     (fault,) = faults(FIVE, "DS_FLOW_RUN__ATTEMPTS=0")
     assert fault.startswith(".env: DS_FLOW_RUN__ATTEMPTS: ")
+
+
+def test_a_key_of_an_earlier_version_is_a_fault_that_gives_its_new_name(
+    faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RENAMED, "watch.settle_seconds", "watch.quiet_seconds")
+    (fault,) = faults(FIVE + "watch: {settle_seconds: 1}\n")
+    assert fault.endswith("watch.settle_seconds: is no setting; it is now watch.quiet_seconds")
+
+    (fault,) = faults(DS_FLOW_WATCH__SETTLE_SECONDS="1")
+    assert fault.endswith("is no setting; it is now DS_FLOW_WATCH__QUIET_SECONDS")
 
 
 def test_an_unknown_variable_is_a_fault_with_the_nearest_known_one(faults: Faults) -> None:

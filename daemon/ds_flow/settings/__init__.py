@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
 from ds_flow.settings import rules
-from ds_flow.settings.keys import Keys
+from ds_flow.settings.keys import RENAMED, Keys
 from ds_flow.settings.resolved import TAG_VARIABLE, Settings, effective
 from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
 
@@ -141,14 +141,18 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
 
 
 def _suggestion(loc: Loc, origin: Origin) -> str:
+    if new := RENAMED.get(dotted(loc)):
+        return f"; it is now {_as_given(new, origin)}"
     names = {name: name.rpartition(".")[2] for name in _names(Keys)}
     last = difflib.get_close_matches(loc[-1], names.values(), n=1)
     alike = [name for name in names if names[name] in last]
     near = difflib.get_close_matches(dotted(loc), alike, n=1, cutoff=0)
-    if not near:
-        return ""
-    name = PREFIX + near[0].replace(".", "__").upper() if origin.variable else near[0]
-    return f"; did you mean {name}?"
+    return f"; did you mean {_as_given(near[0], origin)}?" if near else ""
+
+
+def _as_given(name: str, origin: Origin) -> str:
+    """Write a setting's name as the one was that it is named for: a key, or a variable."""
+    return PREFIX + name.replace(".", "__").upper() if origin.variable else name
 
 
 def _names(section: type[BaseModel], before: str = "") -> Iterator[str]:

@@ -19,6 +19,9 @@ LONGEST_DAYS = 36_500
 PATH_CHARACTERS = 1000
 SELECTIONS = ("all", "failed", "since_last")
 
+RENAMED: dict[str, str] = {}
+"""Earlier names of keys, dotted, and their names of today, which a refusal gives."""
+
 
 def _plain(text: str) -> str:
     if is_hostile(text):
