@@ -3,9 +3,13 @@
 #
 # ROUND/INDEX.args holds a job's command, NUL-separated; ROUND/INDEX.stdin, if there, is its input.
 # ROUND/env, if there, holds variables for all of them. A job is claimed first (INDEX.claim: host, id
-# and time; an existing claim means that it ran or runs elsewhere), its output goes to INDEX.log, and its exit code to INDEX.exit by one rename, so that
-# whoever asks later, from any host, after any crash, reads a whole verdict or none.
+# and time; an existing claim means that it ran or runs elsewhere), its output goes to INDEX.log, and
+# its exit code to INDEX.exit by one rename, so that whoever asks later, from any host, after any crash,
+# reads a whole verdict or none. INDEX.starved is there before it if the kernel killed the job for want
+# of memory.
 set -u
+# shellcheck source=bash/oom_kills.sh
+source "${BASH_SOURCE[0]%/*}/oom_kills.sh"
 round=$1
 shift
 id=${LSB_JOBID:-$$}
@@ -13,14 +17,18 @@ id=${LSB_JOBID:-$$}
 
 # Builtins where there are some: an array may start a thousand of these at once.
 run_job() {
-    local index=$1 args code stdin=/dev/null
+    local index=$1 args code before stdin=/dev/null
     set -o noclobber
     { printf '%s %s %(%s)T\n' "$HOSTNAME" "$id" -1 >"$round/$index.claim"; } 2>/dev/null || return 0
     set +o noclobber
     mapfile -d '' -t args <"$round/$index.args"
     [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
+    count_oom_kills
+    before=$oom_kills
     "${args[@]}" <"$stdin" >"$round/$index.log" 2>&1
     code=$?
+    count_oom_kills
+    ((code == 137 && oom_kills > before)) && : >"$round/$index.starved"
     printf '%s %(%s)T\n' "$code" -1 >"$round/$index.exit.part" &&
         mv -- "$round/$index.exit.part" "$round/$index.exit"
     return "$code"

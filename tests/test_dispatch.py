@@ -114,6 +114,17 @@ def test_a_killed_job_is_tried_again_up_to_the_limit(run: Run, counting: Shell, 
     assert ran() == "a\n" * ROUNDS_LIMIT
 
 
+def test_a_job_that_the_kernel_killed_for_want_of_memory_says_so(
+    run: Run, shell: Shell, stage: Path
+) -> None:
+    # What run_job.sh leaves then; tests/test_systemd.py has a real one.
+    mark = f"for round in '{stage}'/*; do touch $round/1.starved; done"
+    (outcome,) = run(shell("a", f"{mark}; kill -KILL $$"))
+
+    assert (outcome.failure, outcome.reason) == (FailureClass.MEMORY, "killed for want of memory")
+    assert len(list(rounds_in(stage))) == ROUNDS_LIMIT
+
+
 def test_a_round_holds_only_what_has_not_succeeded(
     run: Run, shell: Shell, counting: Shell, stage: Path, tmp_path: Path, ran: Ran
 ) -> None:

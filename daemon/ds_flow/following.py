@@ -12,7 +12,7 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
-from ds_flow.model import AGAIN, Clock, RunState
+from ds_flow.model import AGAIN, STARVED, Clock, RunState
 from ds_flow.plan import Plan
 from ds_flow.publish import recover
 from ds_flow.retrying import Dead, Ended, Policy, RetryAt, after
@@ -238,6 +238,8 @@ def _verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     word = durable.read_word(folder / "exit_code")
     if word is None:
         return RunState.LOST, "its processes ended without an exit code"
+    if (folder / "starved").exists():
+        return RunState.FAILED, said or STARVED
     if int(word) in KILLED_EXIT_CODES:
         return RunState.LOST, f"killed by signal {int(word) - 128}"
     if int(word) == 0:

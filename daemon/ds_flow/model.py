@@ -129,6 +129,9 @@ class FailureClass(StrEnum):
     INFRASTRUCTURE = "infrastructure"  # tried again as it was
 
 
+STARVED = "killed for want of memory"
+
+
 class Trigger(StrEnum):
     """What made a batch."""
 

@@ -11,7 +11,7 @@ from ds_flow.dispatch import local
 from ds_flow.dispatch.lsf import Lsf
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
-from ds_flow.model import FailureClass, JobState
+from ds_flow.model import STARVED, FailureClass, JobState
 from ds_flow.plan import Site
 
 ROUNDS_LIMIT = 3
@@ -134,13 +134,16 @@ def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
 def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
     exit_code, ended_at = batch_round.exit_of(index) or (None, "")
     host, native_id, started_at = batch_round.claim_of(index) or ("", "", "")
+    failure, reason = report.failure, report.reason
+    if failure == FailureClass.KILLED and batch_round.is_starved(index):
+        failure, reason = FailureClass.MEMORY, STARVED
     return Outcome(
         key=batch_round.jobs[index - 1].key,
         index=index,
         round=batch_round.name,
         opened_by=batch_round.opened_by,
-        failure=report.failure,
-        reason=report.reason,
+        failure=failure,
+        reason=reason,
         exit_code=exit_code,
         host=host,
         native_id=native_id,

@@ -109,6 +109,10 @@ class Round:
         words = _words(self.folder / f"{index}.claim")
         return (words[0], words[1], _time(words[2])) if words else None
 
+    def is_starved(self, index: int) -> bool:
+        """Whether the kernel killed a job for want of memory."""
+        return (self.folder / f"{index}.starved").exists()
+
     def log_of(self, index: int) -> str:
         """The end of what a job printed, at most 64 KiB."""
         try:

@@ -1,0 +1,46 @@
+"""What a dead run's remains say of its end."""
+
+from pathlib import Path
+
+import pytest
+
+from ds_flow.following import _verdict
+from ds_flow.ledger.reading import RunRow
+from ds_flow.model import RunState, Trigger
+
+RUN = RunRow(
+    batch="b" * 10,
+    attempt=1,
+    state=RunState.RUNNING,
+    run_id="1",
+    ending=None,
+    trigger=Trigger.ARRIVAL,
+    started_at="",
+    ended_at=None,
+    error="",
+)
+STARVED = "killed for want of memory"
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict"),
+    [
+        ({}, (RunState.LOST, "its processes ended without an exit code")),
+        ({"exit_code": "137"}, (RunState.LOST, "killed by signal 9")),
+        ({"exit_code": "137", "starved": ""}, (RunState.FAILED, STARVED)),
+        ({"exit_code": "1", "starved": ""}, (RunState.FAILED, STARVED)),
+        ({"exit_code": "1", "starved": "", "error": "said"}, (RunState.FAILED, "said")),
+        ({"exit_code": "1"}, (RunState.FAILED, "exit code 1: its last words")),
+        ({"exit_code": "1", "error": "said"}, (RunState.FAILED, "said")),
+    ],
+)
+def test_the_verdict_on_a_run_names_its_cause(
+    tmp_path: Path, left: dict[str, str], verdict: tuple[RunState, str]
+) -> None:
+    attempt = tmp_path / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    for name, text in left.items():
+        (attempt / name).write_text(text)
+    (tmp_path / "run_1.log").write_text("words\nits last words\n\n")
+
+    assert _verdict(RUN, tmp_path, tmp_path) == verdict
