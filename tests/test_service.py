@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rights import no_rights, public_folder
 
-from ds_flow.errors import RequestError
+from ds_flow.errors import RequestError, SettingsError
 from ds_flow.instance import running_pid, single_instance, wake_daemon
 from ds_flow.ledger import Ledger
-from ds_flow.service import notify
+from ds_flow.service import ENDING_SECONDS, notify, service
 from ds_flow.settings import Settings, load
 
 SETTINGS = """\
@@ -47,9 +48,13 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def chosen(tmp_path: Path) -> Settings:
+    return project_in(tmp_path)
+
+
+def project_in(root: Path) -> Settings:
     for folder in ("config", "data"):
-        (tmp_path / folder).mkdir()
-    file = tmp_path / "config" / "settings.yaml"
+        (root / folder).mkdir()
+    file = root / "config" / "settings.yaml"
     file.write_text(SETTINGS)
     return load(file, {})
 
@@ -231,7 +236,62 @@ def test_a_daemon_admits_a_dropped_file_at_its_event(
     assert serving.poll() is None
 
 
+def test_a_folder_that_may_not_be_written_to_is_a_fault_of_the_settings() -> None:
+    with public_folder() as root:
+        made = project_in(root)
+        made.log_dir.mkdir()
+        made.work_dir.mkdir(parents=True)
+        with (
+            no_rights(made.work_dir),
+            pytest.raises(SettingsError, match=r"\.work.*: Permission denied"),
+            service(made),
+        ):
+            pass
+
+
 # --------------------------------------------------------------------------- systemd
+
+
+def test_ready_comes_after_the_first_look_and_before_any_sign_of_life(
+    start: Start, notices: socket.socket, chosen: Settings
+) -> None:
+    (chosen.root / "data").rmdir()
+    start(SERVE, NOTIFY_SOCKET=notices.getsockname())
+
+    assert notices.recv(4096) == b"READY=1"
+    words = (chosen.log_dir / "ds-flow.log").read_text().split()
+    assert [word for word in words if "." in word][:2] == ["inbox.lost", "daemon.ready"]
+
+
+def test_systemd_is_told_how_much_is_where_and_what_is_in_the_way(
+    serving: subprocess.Popen[str], notices: socket.socket, chosen: Settings
+) -> None:
+    quiet = "STATUS=files: 0 waiting, 0 batched, 0 processed, {} quarantined; runs live: 0"
+    wait_for(notices, quiet.format(0))
+    (chosen.root / "data" / "a\n.csv").touch()
+    wait_for(notices, quiet.format(1))
+    chosen.file.write_text("nonsense: 1\n")
+    serving.send_signal(signal.SIGHUP)
+    wait_for(notices, "READY=1")
+    while "settings refused" not in notices.recv(4096).decode():
+        pass
+
+
+def test_an_idle_engine_turns_often_enough_for_the_watchdog(
+    start: Start, notices: socket.socket
+) -> None:
+    start(SERVE, NOTIFY_SOCKET=notices.getsockname(), WATCHDOG_USEC="300000")
+
+    for _ in range(3):  # nothing else would wake it within the limit: it rescans every minute
+        wait_for(notices, "WATCHDOG=1")
+
+
+def test_a_stop_asks_systemd_for_the_grace_time_of_runs(
+    serving: subprocess.Popen[str], notices: socket.socket
+) -> None:
+    serving.send_signal(signal.SIGTERM)
+
+    wait_for(notices, f"EXTEND_TIMEOUT_USEC={(1 + 2 * ENDING_SECONDS) * 1e6:.0f}")
 
 
 def test_without_systemd_a_notice_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,11 @@ class Engine:
         return max(least, min(waits, default=POLL_SECONDS))
 
     @property
+    def troubles(self) -> list[str]:
+        """What keeps a stage from its work now, in words."""
+        return [why for why in (self.admission.inbox_error, *self._told.values()) if why]
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing arrives, waits, or runs: all work that can be done has been worked off.
 

@@ -1,22 +1,28 @@
 """Process life: the single instance, signals, settings read again, systemd's notices."""
 
+import ctypes
+import errno
+import faulthandler
 import logging
+import math
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ds_flow import logs, settings
+from ds_flow import check, logs, settings
 from ds_flow.engine import Engine
 from ds_flow.errors import DispatchError, SettingsError
 from ds_flow.inbox import Inbox
 from ds_flow.instance import WAKE_SIGNAL, single_instance
 from ds_flow.keeping import Keeping
 from ds_flow.ledger import Ledger
+from ds_flow.ledger.reading import Reading
+from ds_flow.model import FileState
 from ds_flow.runs import Runs
 from ds_flow.scan import Pattern
 from ds_flow.settings import Settings
@@ -25,6 +31,9 @@ from ds_flow.wake import Wake
 log = logging.getLogger(__name__)
 
 ENDING_SECONDS = 15.0  # for runs that were asked to end, and for the ledger to take it in
+COUNTED = (FileState.WAITING, FileState.BATCHED, FileState.PROCESSED, FileState.QUARANTINED)
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # prctl(2)
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class SystemClock:
@@ -53,6 +62,24 @@ def notify(*lines: str) -> None:
         sender.sendto("\n".join(lines).encode(), address)
 
 
+def watchdog_s() -> float:
+    """The seconds within which systemd wants to hear of the engine; endless where it does not."""
+    return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or math.inf
+
+
+def status_line(read: Reading, troubles: list[str]) -> str:
+    """What `systemctl status` shows: how much is where, and what is in the way."""
+    files = read.counts("file")
+    counts = ", ".join(f"{files[state]} {state}" for state in COUNTED)
+    line = f"files: {counts}; runs live: {len(read.live_runs())}"
+    return " ".join("; ".join([line, *troubles]).split())
+
+
+def keep_rights() -> None:
+    """Hand the right to take leases to no program that is started; this process keeps it."""
+    ctypes.CDLL(None).prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
 # --------------------------------------------------------------------------- the two lives
 
 
@@ -67,12 +94,17 @@ class Service:
     stops: int = 0  # SIGTERM or SIGINT, counted: the second one waits for nothing
     stop_signal: int = 0
     reload_asked: bool = False
+    refused: str = ""  # why the settings on disk are not those in force
+    has_moved: bool = True  # since the last status line
+    told: list[str] | None = None  # the troubles in it
 
     def serve(self) -> None:
-        """Work until told to stop, then let runs end."""
+        """Work until told to stop, then let runs end. Ready after the first look at the inbox."""
         self.engine.firing.keeps_time = True
-        notify("READY=1", "STATUS=serving")
+        self.engine.tick()
+        self._check_backends()
         log.info("daemon.ready", extra={"pid": os.getpid(), "inbox": self.settings.pattern})
+        notify("READY=1")
         while not self.stops:
             if not self._step():
                 self._wait(self.engine.patience_s())
@@ -91,14 +123,36 @@ class Service:
     def _step(self) -> int:
         if self.reload_asked:
             self._reload()
-        moved = self.engine.tick()
+        moved = self._turn()
         self.keeping.keep()
         return moved or self.stops
 
-    def _wait(self, timeout_s: float) -> None:
+    def _turn(self) -> int:
+        """Turn the engine once. Only that feeds systemd's watchdog: waiting is no sign of life."""
+        moved = self.engine.tick()
+        self.has_moved = self.has_moved or moved > 0
         notify("WATCHDOG=1")
-        if self.wake.wait(timeout_s):
+        return moved
+
+    def _wait(self, timeout_s: float) -> None:
+        self._tell_status()
+        if self.wake.wait(min(timeout_s, watchdog_s() / 3)):
             self.engine.hint()
+
+    def _tell_status(self) -> None:
+        """Count anew only when something has moved: counting a million files takes its time."""
+        troubles = [*self.engine.troubles, *([self.refused] if self.refused else [])]
+        if "NOTIFY_SOCKET" not in os.environ or (not self.has_moved and troubles == self.told):
+            return
+        with suppress(DispatchError):  # a locked ledger: at the next wait
+            notify(f"STATUS={status_line(self.engine.ledger.read, troubles)}")
+            self.has_moved, self.told = False, troubles
+
+    def _check_backends(self) -> None:
+        """Say which backends cannot be reached. What time may heal keeps no daemon down."""
+        for found in check.reachable(self.settings, os.environ):
+            if found.level != "ok":
+                log.error("backend.refuses", extra={"backend": found.subject, "why": found.text})
 
     def _drain(self) -> None:
         """Take no new work; give live runs their grace time, then end them."""
@@ -106,7 +160,8 @@ class Service:
         self.engine.is_draining = True
         if self.engine.ledger.read.live_runs():
             log.info("daemon.stopping", extra={"grace_seconds": grace_s})
-        notify("STOPPING=1")
+        ending_s = grace_s + 2 * ENDING_SECONDS
+        notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={ending_s * 1e6:.0f}")
         clock, following = self.engine.clock, self.engine.following
         end_s = clock.monotonic_s() + grace_s
         asked_s: float | None = None
@@ -120,7 +175,7 @@ class Service:
                 following.kill_runs()
                 log.error("daemon.stopped", extra={"why": "the ends of its runs are not recorded"})
                 return
-            if not self.engine.tick():
+            if not self._turn():
                 self._wait(0.1)
         log.info("daemon.stopped")
 
@@ -128,11 +183,12 @@ class Service:
         """Read the settings again; bad ones are refused in words and the old ones stay."""
         self.reload_asked = False
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        old = self.settings
+        old, self.refused = self.settings, ""
         try:
             new = settings.load(old.file, os.environ)
             _refuse_moves(old, new)
         except SettingsError as error:
+            self.refused = f"settings refused: {error}"
             log.error("settings.refused", extra={"why": str(error)})
             why = logs.mask(str(error), old.secrets)
             self.engine.ledger.history.note("settings.refused", why, self.engine.clock.now())
@@ -148,6 +204,7 @@ class Service:
 
     def take_signals(self) -> None:
         """Handle signals. Each also writes to the wake's pipe, so that a wait ends at once."""
+        faulthandler.enable()  # systemd's watchdog sends SIGABRT: say where the engine was stuck
         # A writer that opens a file while we hold a read lease on it sends SIGIO: death by default.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         signal.set_wakeup_fd(self.wake.fileno(), warn_on_full_buffer=False)
@@ -192,24 +249,36 @@ def set_up_logs(chosen: Settings, *, to_file: bool) -> None:
 
 
 @contextmanager
+def _operators_fault() -> Iterator[None]:
+    """A folder that may not be written to is the operator's to mend: no restart helps."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise SettingsError(f"{error.filename}: {error.strerror}") from error
+
+
+@contextmanager
 def service(chosen: Settings) -> Iterator[Service]:
     """A daemon, ready for its first tick: lock held, ledger true, signals taken."""
-    set_up_logs(chosen, to_file=True)
-    with single_instance(chosen):
+    with ExitStack() as stack:
+        with _operators_fault():
+            set_up_logs(chosen, to_file=True)
+            stack.enter_context(single_instance(chosen))
+        keep_rights()
         wake = Wake()
+        stack.callback(wake.close)
         inbox = Inbox(Pattern.parse(chosen.pattern, chosen.root), wake, chosen.watch.observer)
         ledger = Ledger(chosen.ledger)
+        stack.callback(ledger.close)
+        stack.callback(inbox.close)
         engine = Engine(chosen, ledger, inbox, Runs(), SystemClock())
         keeping = Keeping(chosen, ledger, engine.clock)
         made = Service(chosen, engine, keeping, wake)
         engine.admission.pulse = engine.firing.pulse = made.pulse
         made.take_signals()
-        try:
-            engine.open()
-            yield made
-        finally:
-            signal.set_wakeup_fd(-1)
-            keeping.close()
-            inbox.close()
-            ledger.close()
-            wake.close()
+        stack.callback(keeping.close)
+        stack.callback(signal.set_wakeup_fd, -1)
+        engine.open()
+        yield made
