@@ -9,10 +9,12 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2
 DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
-.PHONY: help setup demo test check faults bench history lock format clean
+PREFIX := /opt/ds-flow
+
+.PHONY: help setup demo test check faults bench history soak install uninstall lock format clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: .venv/.synced ## make .venv with ds-flow and everything it needs
 
@@ -35,7 +37,7 @@ check: setup ## run every check; the tests come last
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@find .ci bash tests -type f \
+	@find .ci bash systemd tests -type f \
 	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@.ci/verify-unit systemd/ds-flow.service
@@ -49,6 +51,15 @@ bench: setup ## measure speed and memory on this machine
 
 history: setup ## measure what 10,000 runs of history cost, and what gc gives back
 	@$(BIN)/python tests/history.py
+
+soak: setup ## let the service idle for ten minutes and measure what that costs; as root
+	@$(BIN)/python tests/soak.py
+
+install: ## make this checkout the service ds-flow under PREFIX=/opt/ds-flow, or upgrade it; as root
+	@systemd/install.sh install $(PREFIX)
+
+uninstall: ## remove the service from PREFIX, but not settings, inputs, outputs and logs; as root
+	@systemd/install.sh uninstall $(PREFIX)
 
 lock: ## pin the newest versions that fit, in pyproject.toml
 	@$(UV) run --no-project --quiet python .ci/lock.py

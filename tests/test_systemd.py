@@ -1,0 +1,333 @@
+"""The service under a real systemd: installed once, and through everything that happens to it."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import require
+from project import ids, rows_of, table, until
+from systemd_box import CHECKOUT, Box, booted
+
+ROOT = "/opt/ds-flow"
+INSTALL = str(CHECKOUT / "systemd" / "install.sh")
+LARGE_FILES, LARGE_ROWS = 10, 200_000
+STARVING_MB, HOG_MB = 400, 500
+
+# Nothing here waits for long, and a start counts for nothing.
+QUICK = """\
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+RestartSec=100ms
+TimeoutStopSec=1s
+"""
+TRANSFORM = f"""
+import errno
+import os
+import re
+
+def transform(frame):
+    if "probe" in frame:
+        frame["said"] = [attempt(place) for place in frame["probe"]]
+        frame["rights"] = re.search(r"CapEff:\\s*(\\w+)", read("status"))[1]
+        frame["killable"] = read("oom_score_adj").strip()
+    if "hog" in frame:
+        bytearray(os.urandom(2**20)) * {HOG_MB}
+    return frame
+
+def attempt(place):
+    try:
+        with open(f"{{place}}/ds-flow-probe", "w"):
+            return "written"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+def read(name):
+    with open(f"/proc/self/{{name}}") as file:
+        return file.read()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The installed service, as its administrator has it."""
+
+    box: Box
+
+    def path(self, name: str) -> Path:
+        return self.box.path(f"{ROOT}/{name}")
+
+    def systemctl(self, *words: str, check: bool = True) -> str:
+        return self.box.run("systemctl", *words, "ds-flow", check=check)
+
+    def show(self, name: str) -> str:
+        return self.systemctl("show", "--property", name, "--value")
+
+    @property
+    def pid(self) -> str:
+        return self.show("MainPID")
+
+    def ds_flow(self, *words: str) -> str:
+        user = ("setpriv", "--reuid=ds-flow", "--regid=ds-flow", "--init-groups", "--")
+        return self.box.run(*user, f"{ROOT}/.venv/bin/ds-flow", *words)
+
+    def journal(self) -> list[str]:
+        self.box.run("journalctl", "--sync")
+        return self.box.run("journalctl", "--unit=ds-flow", "--output=cat").splitlines()
+
+    def moves(self) -> list[str]:
+        """The word of each log line."""
+        found = (
+            re.search(r" (?:INFO|WARNING|ERROR) +([a-z]+\.[a-z_]+)", x) for x in self.journal()
+        )
+        return [match[1] for match in found if match]
+
+    def configure(self, **given: dict[str, Any]) -> None:
+        sections: dict[str, Any] = {
+            "project_name": "boxed",
+            "paths": {"input_pattern": "data/student_*.csv", "output_dir": "out", "log_dir": "log"},
+            "watch": {"quiet_seconds": 0.2},
+            "batch": {"quiet_seconds": 0.5},
+            "run": {"attempts": 1, "stop_grace_seconds": 0.5},
+            "compute": {"lsf_queue": "short", "transform": "boxed:transform"},
+            **given,
+        }
+        self.path("config/settings.yaml").write_text(yaml.safe_dump(sections), encoding="utf-8")
+
+    def put_drop_in(self, text: str, name: str = "test") -> None:
+        folder = self.box.path("/etc/systemd/system/ds-flow.service.d")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.conf").write_text(text, encoding="utf-8")
+        self.box.run("systemctl", "daemon-reload")
+
+    def drop(self, name: str, text: str) -> None:
+        part = self.path(f"data/.{name}")
+        part.write_text(text, encoding="utf-8")
+        part.rename(self.path(f"data/student_{name}.csv"))
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ds_flow("status", "--json"))
+        return found
+
+    def wait_for(self, pattern: str) -> Path:
+        """Wait for a file under the root."""
+        until(f"{pattern} was there", partial(self.find, pattern))
+        return self.find(pattern)[-1]
+
+    def find(self, pattern: str) -> list[Path]:
+        return sorted(self.path("").glob(pattern))
+
+    def wait_processed(self, *names: str) -> None:
+        published = {name: f"out/processed_student_{name}_*.csv" for name in names}
+        for pattern in published.values():
+            self.wait_for(pattern)
+        until("it was recorded", lambda: "runs live: 0" in self.show("StatusText"))
+
+    def published(self) -> list[str]:
+        """The id of every row of every final file."""
+        return [
+            line.partition(",")[0]
+            for path in self.find("out/final_combined_*.csv")
+            for line in path.read_text(encoding="utf-8").splitlines()[1:]
+        ]
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Box]:
+    for program in ("systemctl", "unshare", "nsenter", "setpriv", "useradd"):
+        require(program)
+    if os.geteuid() != 0:
+        refuse = pytest.fail if os.environ.get("DS_FLOW_REQUIRE") else pytest.skip
+        refuse("only root can boot a systemd of its own")
+    with booted() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def service(box: Box) -> Service:
+    """Installed and started."""
+    box.run(INSTALL, "install", ROOT)
+    made = Service(box)
+    made.configure()
+    made.path("boxed.py").write_text(TRANSFORM)
+    made.put_drop_in(QUICK)
+    made.systemctl("start")
+    return made
+
+
+# The tests are one life, in this order.
+
+
+def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
+    service: Service,
+) -> None:
+    assert "files: 0 waiting, 0 batched, 0 processed" in service.systemctl("status")
+    places = ["/etc", ROOT, f"{ROOT}/config", f"{ROOT}/data", f"{ROOT}/out"]
+    probes = "".join(f"{place},{place}\n" for place in places)
+    service.drop("probe", f"id,probe\n{probes}")
+    service.drop("first", table("first"))
+    service.wait_processed("probe", "first")
+
+    until(
+        "systemd knew",
+        lambda: "2 processed, 0 quarantined; runs live: 0" in service.show("StatusText"),
+    )
+    assert service.moves() == [
+        "daemon.ready",
+        *["file.waiting"] * 2,
+        *("batch.queued", "run.starting", "run.running", "run.succeeded"),
+    ]
+    assert sorted(service.published()) == sorted([*places, *ids("first")])
+
+
+def test_the_service_cannot_write_outside_its_paths(service: Service) -> None:
+    rows = rows_of(service.find("out/processed_student_probe_*.csv")[0])
+
+    assert {row["probe"]: row["said"] for row in rows} == {
+        "/etc": "EROFS",
+        ROOT: "EROFS",
+        f"{ROOT}/config": "EROFS",
+        f"{ROOT}/data": "EROFS",
+        f"{ROOT}/out": "written",
+    }
+
+
+def test_only_the_daemon_may_take_leases_and_runs_are_killed_before_it(service: Service) -> None:
+    row = rows_of(service.find("out/processed_student_probe_*.csv")[0])[0]
+    daemon = service.box.path(f"/proc/{service.pid}")
+
+    assert "CapEff:\t0000000010000000\n" in (daemon / "status").read_text()
+    assert (daemon / "oom_score_adj").read_text() == "0\n"
+    assert (int(row["rights"], 16), row["killable"]) == (0, "500")
+
+
+def test_a_reload_takes_good_settings_and_refuses_bad_ones_in_words(service: Service) -> None:
+    pid = service.pid
+    service.configure(run={"attempts": "many"})
+    service.systemctl("reload")
+    until("they were refused", lambda: "settings refused" in service.show("StatusText"))
+    service.configure()
+    service.systemctl("reload")
+    until("they were taken", lambda: "refused" not in service.show("StatusText"))
+
+    assert service.moves()[-2:] == ["settings.refused", "settings.reloaded"]
+    assert (service.pid, service.show("ActiveState")) == (pid, "active")
+
+
+def test_every_row_comes_out_once_though_the_work_is_stopped_killed_and_swept_away(
+    service: Service,
+) -> None:
+    before = len(service.published())
+    for number in range(LARGE_FILES):
+        rows = "".join(f"large-{number}-{row},some,text\n" for row in range(LARGE_ROWS))
+        service.drop(f"large{number}", f"id,a,b\n{rows}")
+
+    service.wait_for("out/.work/*/results/*/*.json")
+    service.systemctl("stop")  # its grace is over before the run is, and so is TimeoutStopSec
+    assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
+    assert not service.find("out/processed_student_large*")
+    service.systemctl("start")
+    service.wait_for("out/.work/*/attempts/2/run_id")
+    kill(service, signal.SIGKILL, "main")
+    service.wait_for("out/.work/*/attempts/3/run_id")
+    kill(service, signal.SIGKILL, "all")
+    service.wait_processed(*(f"large{number}" for number in range(LARGE_FILES)))
+
+    published = service.published()
+    assert len(published) == len(set(published)) == before + LARGE_FILES * LARGE_ROWS
+    status = service.status()
+    assert status["accounted"]
+    assert status["runs"] == {"succeeded": 2, "stopped": 1, "lost": 2}
+
+
+def kill(service: Service, number: signal.Signals, whom: str) -> None:
+    """Send a signal to the service's processes, and wait until systemd has restarted it."""
+    restarts = int(service.show("NRestarts"))
+    service.systemctl("kill", f"--signal={number.name}", f"--kill-who={whom}")
+    until("it was restarted", lambda: int(service.show("NRestarts")) == restarts + 1)
+    until("it was ready", lambda: service.show("ActiveState") == "active")
+
+
+def test_a_run_that_hits_the_memory_limit_fails_with_its_cause_and_the_daemon_lives(
+    service: Service,
+) -> None:
+    pid = service.pid
+    limit_memory(service, f"{STARVING_MB}M")
+    service.drop("hog", table("hog", hog="yes"))
+    until("it was set aside", lambda: service.status()["files"]["quarantined"])
+
+    run = json.loads(service.ds_flow("runs", "--json"))["runs"][-1]
+    assert (run["state"], "killed for want of memory" in run["error"]) == ("failed", True)
+    assert service.pid == pid
+    limit_memory(service, "infinity")
+    service.ds_flow("retry", run["batch"])
+    service.wait_processed("hog")
+    assert [row for row in service.published() if "hog" in row] == ids("hog")
+
+
+def limit_memory(service: Service, limit: str) -> None:
+    service.box.run("systemctl", "set-property", "--runtime", "ds-flow", f"MemoryMax={limit}")
+
+
+def test_the_watchdog_restarts_a_stuck_engine(service: Service) -> None:
+    service.put_drop_in("[Service]\nWatchdogSec=2s\n", "watchdog")
+    service.systemctl("restart")
+    kill(service, signal.SIGSTOP, "main")
+
+    assert any("Watchdog timeout" in line for line in service.journal())
+    service.put_drop_in("", "watchdog")
+    service.systemctl("restart")
+
+
+def test_bad_settings_end_the_service_with_78_and_no_restart(service: Service) -> None:
+    service.configure(run={"attempts": "many"})
+    service.systemctl("restart", check=False)
+
+    assert service.show("ExecMainStatus") == "78"
+    assert service.show("ActiveState") == "failed"
+    assert service.show("NRestarts") == "0"
+    assert any("run.attempts" in line for line in service.journal())
+    service.configure()
+    service.systemctl("start")
+
+
+def test_to_install_again_is_to_upgrade(service: Service) -> None:
+    pid, settings = service.pid, service.path("config/settings.yaml").read_bytes()
+    with service.path(".installed").open("a") as installed:
+        installed.write(f"{'0' * 64}  flows/of_an_old_version.py\n")
+    service.path("flows/of_an_old_version.py").touch()
+    service.path("flows/of_the_team.py").touch()
+    service.path("flows/transforms.py").write_text("# the team's own\n")
+    service.path("flows/stages.py").write_text("# of an old version\n")
+
+    assert "Upgraded" in service.box.run(INSTALL, "install", ROOT)
+
+    assert service.path("config/settings.yaml").read_bytes() == settings
+    assert not service.path("flows/of_an_old_version.py").exists()
+    assert service.path("flows/of_the_team.py").exists()
+    assert service.path("flows/transforms.py").read_text() == "# the team's own\n"
+    assert (
+        service.path("flows/stages.py").read_bytes() == (CHECKOUT / "flows/stages.py").read_bytes()
+    )
+    assert (service.pid != pid, service.show("ActiveState")) == (True, "active")
+
+
+def test_to_uninstall_keeps_what_is_the_teams(service: Service) -> None:
+    published = service.find("out/*.[cj]s*")
+
+    service.box.run(INSTALL, "uninstall", ROOT)
+
+    assert service.find("out/*.[cj]s*") == published
+    assert service.find("data/student_first.csv")
+    left = {path.name for path in service.path("").iterdir()}
+    assert left == {"config", ".env", "data", "out", "log", ".metaflow", "flows", "boxed.py"}
+    assert {path.name for path in service.find("flows/*")} == {"transforms.py", "of_the_team.py"}
+    assert service.show("LoadState") == "not-found"
