@@ -40,7 +40,7 @@ check: setup ## run every check; the tests come last
 	@find .ci bash systemd tests -type f \
 	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
-	@.ci/verify-unit systemd/ds-flow.service
+	@.ci/verify-unit systemd/ds-flow.service systemd/drop-ins/*.conf
 	@$(PYTEST)
 
 faults: setup ## break LSF in every known way under 200 jobs
@@ -56,7 +56,7 @@ soak: setup ## let the service idle for ten minutes and measure what that costs;
 	@$(BIN)/python tests/soak.py
 
 install: ## make this checkout the service ds-flow under PREFIX=/opt/ds-flow, or upgrade it; as root
-	@systemd/install.sh install $(PREFIX)
+	@systemd/install.sh install $(PREFIX) $(SERVICE_USER)
 
 uninstall: ## remove the service from PREFIX, but not settings, inputs, outputs and logs; as root
 	@systemd/install.sh uninstall $(PREFIX)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# install.sh install|uninstall PREFIX: make this checkout the service ds-flow under PREFIX, or take it away.
+# install.sh install PREFIX [USER]: make this checkout the service ds-flow under PREFIX, run as USER.
+# install.sh uninstall PREFIX: take it away.
 #
 # To install again is to upgrade. What is the team's own is kept by both: config/, .env, data/, out/,
 # log/, .metaflow/, a flows/transforms.py that was changed there, and other files in flows/.
@@ -9,7 +10,9 @@ umask 022
 verb=${1-} prefix=${2-}
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 unit=/etc/systemd/system/ds-flow.service
-user=ds-flow
+user=${3-}
+[[ $user || ! -e $unit ]] || user=$(sed -n 's/^User=//p' "$unit") # of the last installation
+user=${user:-ds-flow}
 own=flows/transforms.py
 list=$prefix/.installed # of every file put there, with its hash
 
@@ -49,9 +52,9 @@ make_user() {
 
 make_folders() {
     install -d "$prefix" "$prefix/config"
-    install -d -o "$user" -g "$user" "$prefix/out"
-    install -d -o "$user" -g "$user" -m 750 "$prefix/log" "$prefix/.metaflow"
-    install -d -o "$user" -g "$user" -m 2775 "$prefix/data" # members of the group may drop files
+    install -d -o "$user" -g "$group" "$prefix/out"
+    install -d -o "$user" -g "$group" -m 750 "$prefix/log" "$prefix/.metaflow"
+    install -d -o "$user" -g "$group" -m 2775 "$prefix/data" # members of the group may drop files
 }
 
 copy_files() {
@@ -72,7 +75,7 @@ copy_files() {
     [[ -e $prefix/config/settings.yaml ]] ||
         install -m 644 "$checkout/config/settings.yaml" "$prefix/config/settings.yaml"
     [[ -e $prefix/.env ]] ||
-        install -m 640 -g "$user" "$checkout/.env.example" "$prefix/.env"
+        install -m 640 -g "$group" "$checkout/.env.example" "$prefix/.env"
 }
 
 make_environment() {
@@ -87,18 +90,20 @@ make_environment() {
 }
 
 put_unit() {
-    sed "s#/opt/ds-flow#$prefix#g" "$checkout/systemd/ds-flow.service" >"$unit"
+    sed -e "s#/opt/ds-flow#$prefix#g" -e "s#^User=.*#User=$user#" -e "s#^Group=.*#Group=$group#" \
+        "$checkout/systemd/ds-flow.service" >"$unit"
     if has_systemd; then systemctl daemon-reload; fi
 }
 
 install_all() {
-    local was_active=
+    local was_active='' group
     if has_systemd && systemctl --quiet is-active ds-flow; then
         was_active=1
         trap 'echo "ds-flow is stopped, and not installed whole: install again" >&2' ERR
         systemctl stop ds-flow # no run may see half of the old version and half of the new
     fi
     make_user
+    group=$(id -gn "$user")
     make_folders
     copy_files
     make_environment
@@ -135,5 +140,5 @@ uninstall_all() {
 case $verb in
     install) install_all ;;
     uninstall) uninstall_all ;;
-    *) fail "usage: install.sh install|uninstall PREFIX" ;;
+    *) fail "usage: install.sh install PREFIX [USER] | uninstall PREFIX" ;;
 esac

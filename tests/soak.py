@@ -49,10 +49,8 @@ def main() -> None:
     cpu_percent = (last.cpu_s - first.cpu_s) / seconds * 100
     growth_mb = last.resident_mb - first.resident_mb
     wakes = (last.switches - first.switches) / seconds * 60
-    print(
-        f"idle for {seconds / 60:g} minutes: {cpu_percent:.3f} % of a core, {wakes:.1f} wakes a minute,"
-    )
-    print(f"{last.resident_mb:.1f} MB resident, {growth_mb:+.2f} MB since the start")
+    print(f"idle for {seconds / 60:g} minutes: {cpu_percent:.3f} % of a core,")
+    print(f"{wakes:.1f} wakes a minute, {last.resident_mb:.1f} MB resident ({growth_mb:+.2f} MB)")
     if cpu_percent > CPU_PERCENT or last.resident_mb > RESIDENT_MB or growth_mb > GROWTH_MB:
         sys.exit("too much")
 

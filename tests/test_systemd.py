@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import require
-from project import ids, rows_of, table, until
+from project import Gate, ids, rows_of, table, until
 from systemd_box import CHECKOUT, Box, booted
 
 ROOT = "/opt/ds-flow"
@@ -31,10 +32,16 @@ TimeoutStopSec=1s
 """
 TRANSFORM = f"""
 import errno
+import fcntl
 import os
 import re
+import socket
+import subprocess
 
 def transform(frame):
+    if "gate" in frame.iloc[0].values:
+        with open("{ROOT}/gate") as gate:
+            fcntl.flock(gate, fcntl.LOCK_SH)
     if "probe" in frame:
         frame["said"] = [attempt(place) for place in frame["probe"]]
         frame["rights"] = re.search(r"CapEff:\\s*(\\w+)", read("status"))[1]
@@ -45,6 +52,14 @@ def transform(frame):
 
 def attempt(place):
     try:
+        if place.isdecimal():
+            socket.create_connection(("127.0.0.1", int(place))).close()
+            return "connected"
+        if place.endswith(".sock"):
+            socket.socket(socket.AF_UNIX).connect(place)
+            return "connected"
+        if place.endswith("/id"):
+            return subprocess.run([place, "-u"], capture_output=True, text=True).stdout.strip()
         with open(f"{{place}}/ds-flow-probe", "w"):
             return "written"
     except OSError as error:
@@ -108,10 +123,12 @@ class Service:
         (folder / f"{name}.conf").write_text(text, encoding="utf-8")
         self.box.run("systemctl", "daemon-reload")
 
-    def drop(self, name: str, text: str) -> None:
-        part = self.path(f"data/.{name}")
-        part.write_text(text, encoding="utf-8")
-        part.rename(self.path(f"data/student_{name}.csv"))
+    def drop(self, **files: str) -> None:
+        """Put whole files into the inbox, all at one moment."""
+        for name, text in files.items():
+            self.path(f"data/.{name}").write_text(text, encoding="utf-8")
+        for name in files:
+            self.path(f"data/.{name}").rename(self.path(f"data/student_{name}.csv"))
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.ds_flow("status", "--json"))
@@ -139,6 +156,14 @@ class Service:
             for line in path.read_text(encoding="utf-8").splitlines()[1:]
         ]
 
+    def probe(self, *places: str | int) -> dict[str, str]:
+        """What a run may do with each: write there, connect to it, become its owner."""
+        name = f"probe{len(self.find('data/student_probe*'))}"
+        self.drop(**{name: "\n".join(["id,probe", *(f"{each},{each}" for each in places), ""])})
+        self.wait_processed(name)
+        rows = rows_of(self.find(f"out/processed_student_{name}_*.csv")[0])
+        return {row["probe"]: row["said"] for row in rows}
+
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
@@ -149,6 +174,13 @@ def box() -> Iterator[Box]:
         refuse("only root can boot a systemd of its own")
     with booted() as made:
         yield made
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A server of this machine, whose network the box shares."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -170,38 +202,34 @@ def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
     service: Service,
 ) -> None:
     assert "files: 0 waiting, 0 batched, 0 processed" in service.systemctl("status")
-    places = ["/etc", ROOT, f"{ROOT}/config", f"{ROOT}/data", f"{ROOT}/out"]
-    probes = "".join(f"{place},{place}\n" for place in places)
-    service.drop("probe", f"id,probe\n{probes}")
-    service.drop("first", table("first"))
-    service.wait_processed("probe", "first")
+    service.drop(first=table("first"), second=table("second"))
+    service.wait_processed("first", "second")
 
-    until(
-        "systemd knew",
-        lambda: "2 processed, 0 quarantined; runs live: 0" in service.show("StatusText"),
-    )
+    said = "files: 0 waiting, 0 batched, 2 processed, 0 quarantined; runs live: 0"
+    until("systemd knew", lambda: service.show("StatusText") == said)
     assert service.moves() == [
         "daemon.ready",
         *["file.waiting"] * 2,
         *("batch.queued", "run.starting", "run.running", "run.succeeded"),
     ]
-    assert sorted(service.published()) == sorted([*places, *ids("first")])
+    assert sorted(service.published()) == sorted([*ids("first"), *ids("second")])
 
 
-def test_the_service_cannot_write_outside_its_paths(service: Service) -> None:
-    rows = rows_of(service.find("out/processed_student_probe_*.csv")[0])
+def test_the_service_cannot_write_outside_its_paths_nor_reach_the_network(
+    service: Service, port: int
+) -> None:
+    service.box.run("install", "--mode=4755", "/usr/bin/id", "/usr/local/bin/id")
+    asked = ["/etc", ROOT, f"{ROOT}/config", f"{ROOT}/data", f"{ROOT}/out", "/usr/local/bin/id"]
+    *read_only, written, became, connected = service.probe(*asked, port).values()
 
-    assert {row["probe"]: row["said"] for row in rows} == {
-        "/etc": "EROFS",
-        ROOT: "EROFS",
-        f"{ROOT}/config": "EROFS",
-        f"{ROOT}/data": "EROFS",
-        f"{ROOT}/out": "written",
-    }
+    assert set(read_only) == {"EROFS"}
+    assert written == "written"
+    assert became == service.box.run("id", "-u", "ds-flow")
+    assert connected == "EAFNOSUPPORT"
 
 
 def test_only_the_daemon_may_take_leases_and_runs_are_killed_before_it(service: Service) -> None:
-    row = rows_of(service.find("out/processed_student_probe_*.csv")[0])[0]
+    row = rows_of(service.find("out/processed_student_probe0_*.csv")[0])[0]
     daemon = service.box.path(f"/proc/{service.pid}")
 
     assert "CapEff:\t0000000010000000\n" in (daemon / "status").read_text()
@@ -226,26 +254,31 @@ def test_every_row_comes_out_once_though_the_work_is_stopped_killed_and_swept_aw
     service: Service,
 ) -> None:
     before = len(service.published())
-    for number in range(LARGE_FILES):
-        rows = "".join(f"large-{number}-{row},some,text\n" for row in range(LARGE_ROWS))
-        service.drop(f"large{number}", f"id,a,b\n{rows}")
+    gate = Gate(service.path("gate"))  # within the sixth file
+    service.drop(**{f"large{number}": large(number) for number in range(LARGE_FILES)})
 
-    service.wait_for("out/.work/*/results/*/*.json")
+    gate.wait()
     service.systemctl("stop")  # its grace is over before the run is, and so is TimeoutStopSec
     assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
     assert not service.find("out/processed_student_large*")
     service.systemctl("start")
-    service.wait_for("out/.work/*/attempts/2/run_id")
-    kill(service, signal.SIGKILL, "main")
-    service.wait_for("out/.work/*/attempts/3/run_id")
-    kill(service, signal.SIGKILL, "all")
+    for attempt, whom in ((2, "main"), (3, "all")):
+        service.wait_for(f"out/.work/*/attempts/{attempt}/run_id")
+        gate.wait()
+        kill(service, signal.SIGKILL, whom)
+    gate.open()
     service.wait_processed(*(f"large{number}" for number in range(LARGE_FILES)))
 
     published = service.published()
     assert len(published) == len(set(published)) == before + LARGE_FILES * LARGE_ROWS
     status = service.status()
     assert status["accounted"]
-    assert status["runs"] == {"succeeded": 2, "stopped": 1, "lost": 2}
+    assert status["runs"] == {"succeeded": 3, "stopped": 1, "lost": 2}
+
+
+def large(number: int) -> str:
+    word = "gate" if number == LARGE_FILES // 2 else "some"
+    return "id,a,b\n" + "".join(f"large-{number}-{n},{word},text\n" for n in range(LARGE_ROWS))
 
 
 def kill(service: Service, number: signal.Signals, whom: str) -> None:
@@ -261,7 +294,7 @@ def test_a_run_that_hits_the_memory_limit_fails_with_its_cause_and_the_daemon_li
 ) -> None:
     pid = service.pid
     limit_memory(service, f"{STARVING_MB}M")
-    service.drop("hog", table("hog", hog="yes"))
+    service.drop(hog=table("hog", hog="yes"))
     until("it was set aside", lambda: service.status()["files"]["quarantined"])
 
     run = json.loads(service.ds_flow("runs", "--json"))["runs"][-1]
@@ -275,6 +308,40 @@ def test_a_run_that_hits_the_memory_limit_fails_with_its_cause_and_the_daemon_li
 
 def limit_memory(service: Service, limit: str) -> None:
     service.box.run("systemctl", "set-property", "--runtime", "ds-flow", f"MemoryMax={limit}")
+
+
+def test_the_drop_ins_open_what_they_say_and_no_more(service: Service, port: int) -> None:
+    user = service.box.run("id", "-u", "ds-flow")
+    service.box.run("groupadd", "--force", "docker")
+    listen(service, "/run/docker.sock", "root:docker")
+    listen(service, f"/run/user/{user}/docker.sock", "ds-flow")
+    asked = ("/etc", port, "/usr/local/bin/id", "/run/docker.sock", f"/run/user/{user}/docker.sock")
+
+    def probe(*drop_ins: str) -> list[str]:
+        for name in drop_ins:
+            text = (CHECKOUT / "systemd" / "drop-ins" / f"{name}.conf").read_text()
+            service.put_drop_in(text.replace("999", user), name)
+        service.systemctl("restart")
+        found = service.probe(*asked)
+        for name in drop_ins:
+            service.put_drop_in("", name)
+        return list(found.values())
+
+    assert probe("network") == ["EROFS", "connected", user, "EACCES", "EACCES"]
+    assert probe("lsf", "lsf.setuid") == ["EROFS", "connected", "0", "EACCES", "EACCES"]
+    assert probe("docker", "docker-rootless") == [
+        *("EROFS", "EAFNOSUPPORT", user, "connected", "connected")
+    ]
+
+
+def listen(service: Service, path: str, owner: str) -> None:
+    """Start a server on a socket, with nothing behind it."""
+    service.box.path(path).parent.mkdir(parents=True, exist_ok=True)
+    activate = ("systemd-socket-activate", "--listen", path, "--accept", "cat")
+    service.box.run("systemd-run", "--quiet", *activate)
+    until(f"{path} was there", service.box.path(path).exists)
+    service.box.run("chown", owner, path)
+    service.box.run("chmod", "660", path)
 
 
 def test_the_watchdog_restarts_a_stuck_engine(service: Service) -> None:
@@ -328,6 +395,16 @@ def test_to_uninstall_keeps_what_is_the_teams(service: Service) -> None:
     assert service.find("out/*.[cj]s*") == published
     assert service.find("data/student_first.csv")
     left = {path.name for path in service.path("").iterdir()}
-    assert left == {"config", ".env", "data", "out", "log", ".metaflow", "flows", "boxed.py"}
+    assert left == {
+        "config",
+        ".env",
+        "data",
+        "out",
+        "log",
+        ".metaflow",
+        "flows",
+        "boxed.py",
+        "gate",
+    }
     assert {path.name for path in service.find("flows/*")} == {"transforms.py", "of_the_team.py"}
     assert service.show("LoadState") == "not-found"
