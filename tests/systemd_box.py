@@ -15,6 +15,7 @@ from project import until
 SCRIPT = Path(__file__).with_suffix(".sh")
 CHECKOUT = SCRIPT.parents[1]
 CGROUPS = Path("/sys/fs/cgroup")
+NAME = "ds-flow-box-"  # of our cgroups, before our pid
 BOOT_SECONDS = 60.0
 # In there another Python is used, and what this one compiled or was told is none of its business.
 NOT_TAKEN_ALONG = ("PYTHON", "VIRTUAL_ENV", "PYTEST", "DS_FLOW", "UV_", "PYENV", "NOTIFY_SOCKET")
@@ -62,7 +63,7 @@ def environment() -> dict[str, str]:
 @contextmanager
 def booted() -> Iterator[Box]:
     """Boot, and end everything in there afterwards at once, as a power cut would."""
-    with TemporaryDirectory(prefix="ds-flow-box-") as name, _cgroups() as cgroups:
+    with TemporaryDirectory(prefix=NAME) as name, _cgroups() as cgroups:
         state = Path(name)
         (state / "box").mkdir()
         log = state / "log"
@@ -110,7 +111,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], pid_file: Path, log: Path) 
 @contextmanager
 def _cgroups() -> Iterator[list[Path]]:
     """A cgroup of its own in each hierarchy; removed again with all that grew in it."""
-    made = [_hierarchy(line) / f"ds-flow-box-{os.getpid()}" for line in _hierarchies()]
+    places = [_hierarchy(line) for line in _hierarchies()]
+    for left in (folder for place in places for folder in place.glob(f"{NAME}*")):
+        if not Path("/proc", left.name.removeprefix(NAME)).exists():  # its maker was killed
+            _is_removed(left)
+    made = [place / f"{NAME}{os.getpid()}" for place in places]
     for folder in made:
         folder.mkdir()
         for limit in folder.glob("cpuset.[cm]*s"):  # version 1: none until told, and none can live
