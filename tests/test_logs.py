@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +48,29 @@ def test_a_record_is_one_line_with_its_ids(file: Path) -> None:
 
     (line,) = file.read_text().splitlines()
     assert line.endswith(r"INFO    batch.queued batch=0123 files=2 why=two\nlines")
+
+
+def test_the_journal_gets_priorities_and_notes_the_time_itself(tmp_path: Path) -> None:
+    code = """
+import logging, os
+from ds_flow import logs
+status = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+logs.set_up(level="INFO", json_lines=False, secrets=[])
+log = logging.getLogger("ds_flow.sample")
+log.info("batch.queued", extra={"files": 2})
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("stage.bug")
+"""
+    with (tmp_path / "journal").open("w") as journal:
+        subprocess.run([sys.executable, "-c", code], stderr=journal, check=True)
+
+    first, second, *rest = (tmp_path / "journal").read_text().splitlines()
+    assert first == "<6>INFO    batch.queued files=2"
+    assert second == "<3>ERROR   stage.bug"
+    assert all(line.startswith("<3>") for line in rest)
 
 
 def test_a_traceback_follows_its_record(file: Path) -> None:

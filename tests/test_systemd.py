@@ -94,15 +94,14 @@ class Service:
         user = ("setpriv", "--reuid=ds-flow", "--regid=ds-flow", "--init-groups", "--")
         return self.box.run(*user, f"{ROOT}/.venv/bin/ds-flow", *words)
 
-    def journal(self) -> list[str]:
+    def journal(self, *words: str) -> list[str]:
         self.box.run("journalctl", "--sync")
-        return self.box.run("journalctl", "--unit=ds-flow", "--output=cat").splitlines()
+        return self.box.run("journalctl", "--unit=ds-flow", "--output=cat", *words).splitlines()
 
     def moves(self) -> list[str]:
         """The word of each log line."""
-        found = (
-            re.search(r" (?:INFO|WARNING|ERROR) +([a-z]+\.[a-z_]+)", x) for x in self.journal()
-        )
+        word = re.compile("(?:INFO|WARNING|ERROR) +([a-z]+[.][a-z_]+)")
+        found = (word.match(line) for line in self.journal())
         return [match[1] for match in found if match]
 
     def configure(self, **given: dict[str, Any]) -> None:
@@ -247,6 +246,8 @@ def test_a_reload_takes_good_settings_and_refuses_bad_ones_in_words(service: Ser
     until("they were taken", lambda: "refused" not in service.show("StatusText"))
 
     assert service.moves()[-2:] == ["settings.refused", "settings.reloaded"]
+    (refusal,) = service.journal("--priority=err")
+    assert "run.attempts" in refusal
     assert (service.pid, service.show("ActiveState")) == (pid, "active")
 
 

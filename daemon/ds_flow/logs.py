@@ -3,22 +3,31 @@
 import json
 import logging
 import logging.handlers
+import os
 import sys
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from ds_flow.names import printable
 
 MASK = "***"
+PRIORITIES = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
 PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
 class Masked(logging.Formatter):
     """A formatter whose output never holds a secret: the last place that every text passes."""
 
-    def __init__(self, secrets: Collection[str]) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+    def __init__(self, secrets: Collection[str], *, is_dated: bool = True) -> None:
+        super().__init__("%(asctime)s " * is_dated + "%(levelname)-7s %(message)s")
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -46,6 +55,22 @@ class JsonLines(Masked):
         if record.exc_info:
             row["traceback"] = self.formatException(record.exc_info)
         return json.dumps(row, ensure_ascii=False, default=str)
+
+
+class ToJournal(logging.StreamHandler[TextIO]):
+    """Standard error where it leads into systemd's journal: each line with its priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, each of its lines marked as sd-daemon(3) has it."""
+        mark = f"<{PRIORITIES[record.levelno]}>"
+        return mark + super().format(record).replace("\n", f"\n{mark}")
+
+
+def _is_journal() -> bool:
+    """Whether standard error leads into the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    named = os.environ.get("JOURNAL_STREAM")
+    status = os.fstat(2)
+    return named == f"{status.st_dev}:{status.st_ino}"
 
 
 def mask(text: str, secrets: Collection[str]) -> str:
@@ -79,21 +104,23 @@ def set_up(
     disk, a lost permission) never stops the line: the record is dropped.
     """
     logging.raiseExceptions = False
-    formatter = (JsonLines if json_lines else Masked)(secrets)
-    targets: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    formatter = JsonLines if json_lines else Masked
+    is_journal = _is_journal()  # which notes the time itself
+    stream = (ToJournal if is_journal else logging.StreamHandler)(sys.stderr)
+    stream.setFormatter(formatter(secrets, is_dated=not is_journal))
+    targets: list[logging.Handler] = [stream]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        targets.append(
-            logging.handlers.RotatingFileHandler(
-                file, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", delay=True
-            )
+        rotated = logging.handlers.RotatingFileHandler(
+            file, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", delay=True
         )
+        rotated.setFormatter(formatter(secrets))
+        targets.append(rotated)
     package = logging.getLogger("ds_flow")
     for old in package.handlers[:]:
         package.removeHandler(old)
         old.close()
     for target in targets:
-        target.setFormatter(formatter)
         package.addHandler(target)
     package.setLevel(level)
     package.propagate = False
