@@ -18,6 +18,7 @@ from project import Gate, ids, rows_of, table, until
 from systemd_box import CHECKOUT, Box, booted
 
 ROOT = "/opt/ds-flow"
+DROP_INS = CHECKOUT / "systemd" / "drop-ins"
 INSTALL = str(CHECKOUT / "systemd" / "install.sh")
 LARGE_FILES, LARGE_ROWS = 10, 200_000
 STARVING_MB, HOG_MB = 400, 500
@@ -37,6 +38,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 
 def transform(frame):
     if "gate" in frame.iloc[0].values:
@@ -68,6 +70,9 @@ def attempt(place):
 def read(name):
     with open(f"/proc/self/{{name}}") as file:
         return file.read()
+
+if __name__ == "__main__":
+    print("probed", *map(attempt, sys.argv[1:]))
 """
 
 
@@ -155,14 +160,6 @@ class Service:
             for line in path.read_text(encoding="utf-8").splitlines()[1:]
         ]
 
-    def probe(self, *places: str | int) -> dict[str, str]:
-        """What a run may do with each: write there, connect to it, become its owner."""
-        name = f"probe{len(self.find('data/student_probe*'))}"
-        self.drop(**{name: "\n".join(["id,probe", *(f"{each},{each}" for each in places), ""])})
-        self.wait_processed(name)
-        rows = rows_of(self.find(f"out/processed_student_{name}_*.csv")[0])
-        return {row["probe"]: row["said"] for row in rows}
-
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
@@ -201,8 +198,10 @@ def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
     service: Service,
 ) -> None:
     assert "files: 0 waiting, 0 batched, 0 processed" in service.systemctl("status")
-    service.drop(first=table("first"), second=table("second"))
-    service.wait_processed("first", "second")
+    places = ["/etc", ROOT, f"{ROOT}/config", f"{ROOT}/data", f"{ROOT}/out"]
+    probe = "\n".join(["id,probe", *(f"{place},{place}" for place in places), ""])
+    service.drop(first=table("first"), probe=probe)
+    service.wait_processed("first", "probe")
 
     said = "files: 0 waiting, 0 batched, 2 processed, 0 quarantined; runs live: 0"
     until("systemd knew", lambda: service.show("StatusText") == said)
@@ -211,24 +210,17 @@ def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
         *["file.waiting"] * 2,
         *("batch.queued", "run.starting", "run.running", "run.succeeded"),
     ]
-    assert sorted(service.published()) == sorted([*ids("first"), *ids("second")])
+    assert sorted(service.published()) == sorted([*ids("first"), *places])
 
 
-def test_the_service_cannot_write_outside_its_paths_nor_reach_the_network(
-    service: Service, port: int
-) -> None:
-    service.box.run("install", "--mode=4755", "/usr/bin/id", "/usr/local/bin/id")
-    asked = ["/etc", ROOT, f"{ROOT}/config", f"{ROOT}/data", f"{ROOT}/out", "/usr/local/bin/id"]
-    *read_only, written, became, connected = service.probe(*asked, port).values()
+def test_a_run_can_write_nothing_but_outputs(service: Service) -> None:
+    rows = rows_of(service.find("out/processed_student_probe_*.csv")[0])
 
-    assert set(read_only) == {"EROFS"}
-    assert written == "written"
-    assert became == service.box.run("id", "-u", "ds-flow")
-    assert connected == "EAFNOSUPPORT"
+    assert [row["said"] for row in rows] == [*["EROFS"] * 4, "written"]
 
 
 def test_only_the_daemon_may_take_leases_and_runs_are_killed_before_it(service: Service) -> None:
-    row = rows_of(service.find("out/processed_student_probe0_*.csv")[0])[0]
+    row = rows_of(service.find("out/processed_student_probe_*.csv")[0])[0]
     daemon = service.box.path(f"/proc/{service.pid}")
 
     assert "CapEff:\t0000000010000000\n" in (daemon / "status").read_text()
@@ -274,7 +266,7 @@ def test_every_row_comes_out_once_though_the_work_is_stopped_killed_and_swept_aw
     assert len(published) == len(set(published)) == before + LARGE_FILES * LARGE_ROWS
     status = service.status()
     assert status["accounted"]
-    assert status["runs"] == {"succeeded": 3, "stopped": 1, "lost": 2}
+    assert status["runs"] == {"succeeded": 2, "stopped": 1, "lost": 2}
 
 
 def large(number: int) -> str:
@@ -286,7 +278,7 @@ def kill(service: Service, number: signal.Signals, whom: str) -> None:
     """Send a signal to the service's processes, and wait until systemd has restarted it."""
     restarts = int(service.show("NRestarts"))
     service.systemctl("kill", f"--signal={number.name}", f"--kill-who={whom}")
-    until("it was restarted", lambda: int(service.show("NRestarts")) == restarts + 1)
+    until("it was restarted", lambda: int(service.show("NRestarts")) > restarts)
     until("it was ready", lambda: service.show("ActiveState") == "active")
 
 
@@ -313,26 +305,38 @@ def limit_memory(service: Service, limit: str) -> None:
 
 def test_the_drop_ins_open_what_they_say_and_no_more(service: Service, port: int) -> None:
     user = service.box.run("id", "-u", "ds-flow")
+    rootless = f"/run/user/{user}/docker.sock"
+    service.box.run("install", "--mode=4755", "/usr/bin/id", "/usr/local/bin/id")
     service.box.run("groupadd", "--force", "docker")
     listen(service, "/run/docker.sock", "root:docker")
-    listen(service, f"/run/user/{user}/docker.sock", "ds-flow")
-    asked = ("/etc", port, "/usr/local/bin/id", "/run/docker.sock", f"/run/user/{user}/docker.sock")
+    listen(service, rootless, "ds-flow")
 
     def probe(*drop_ins: str) -> list[str]:
-        for name in drop_ins:
-            text = (CHECKOUT / "systemd" / "drop-ins" / f"{name}.conf").read_text()
-            service.put_drop_in(text.replace("999", user), name)
-        service.systemctl("restart")
-        found = service.probe(*asked)
-        for name in drop_ins:
-            service.put_drop_in("", name)
-        return list(found.values())
+        asked = ("/etc", str(port), "/usr/local/bin/id", "/run/docker.sock", rootless)
+        texts = [(DROP_INS / f"{name}.conf").read_text() for name in drop_ins]
+        return probed(service, [text.replace("999", user) for text in texts], *asked)
 
+    no_network = "EAFNOSUPPORT"
+    assert probe() == ["EROFS", no_network, user, "EACCES", "EACCES"]
     assert probe("network") == ["EROFS", "connected", user, "EACCES", "EACCES"]
+    assert probe("lsf") == ["EROFS", "connected", user, "EACCES", "EACCES"]
     assert probe("lsf", "lsf.setuid") == ["EROFS", "connected", "0", "EACCES", "EACCES"]
-    assert probe("docker", "docker-rootless") == [
-        *("EROFS", "EAFNOSUPPORT", user, "connected", "connected")
-    ]
+    assert probe("docker") == ["EROFS", no_network, user, "connected", "EACCES"]
+    assert probe("docker-rootless") == ["EROFS", no_network, user, "EACCES", "connected"]
+
+
+def probed(service: Service, drop_ins: list[str], *places: str) -> list[str]:
+    """What the unit lets a program do: write to a place, connect to it, become its owner."""
+    system = service.box.path("/etc/systemd/system")
+    unit = (system / "ds-flow.service").read_text()
+    unit = re.sub("(?m)^(Type|Exec|Watchdog|Restart).*", "", unit)
+    run = f"Type=oneshot\nExecStart={ROOT}/.venv/bin/python boxed.py {' '.join(places)}\n"
+    (system / "probe.service").write_text("\n".join([unit, *drop_ins, "[Service]", run]))
+    service.box.run("systemctl", "daemon-reload")
+    service.box.run("systemctl", "start", "probe")
+    service.box.run("journalctl", "--sync")
+    lines = service.box.run("journalctl", "--unit=probe", "--output=cat").splitlines()
+    return [line for line in lines if line.startswith("probed ")][-1].split()[1:]
 
 
 def listen(service: Service, path: str, owner: str) -> None:
