@@ -99,7 +99,7 @@ install_all() {
     local was_active='' group
     if has_systemd && systemctl --quiet is-active ds-flow; then
         was_active=1
-        trap 'echo "ds-flow is stopped, and not installed whole: install again" >&2' ERR
+        trap 'echo "ds-flow is stopped, and not installed whole: install again" >&2' EXIT
         systemctl stop ds-flow # no run may see half of the old version and half of the new
     fi
     make_user
@@ -108,6 +108,7 @@ install_all() {
     copy_files
     make_environment
     put_unit
+    trap - EXIT
     if [[ $was_active ]]; then
         systemctl start ds-flow
         echo "Upgraded and started again: $prefix"
