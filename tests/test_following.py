@@ -18,6 +18,7 @@ RUN = RunRow(
     started_at="",
     ended_at=None,
     error="",
+    removed_at=None,
 )
 STARVED = "killed for want of memory"
 
