@@ -298,7 +298,9 @@ def _inputs(plan: Plan) -> Iterator[Path]:
     root = Path(plan.options.root)
     module = plan.options.transform.partition(":")[0].replace(".", "/") + ".py"
     own = (root / "flows", root / module)
-    yield from (path for path in (Path(plan.options.inbox or root), *own) if path.exists())
+    inbox = Path(plan.options.inbox or root)
+    # Links in it may lead to files in it by its real path.
+    yield from (path for path in {inbox, inbox.resolve(), *own} if path.exists())
 
 
 def _job(

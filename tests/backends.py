@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from engine import engine, small_image
 from lsf import Cluster
 from lsf_emulator.config import Dialect
 
@@ -73,8 +74,15 @@ def lsf(folder: Path, dialect: Dialect, **options: float) -> Iterator[Place]:
             assert not cluster.log()
 
 
+@contextmanager
+def docker(_folder: Path) -> Iterator[Place]:
+    with engine():
+        yield Place(executor="docker", image=small_image(), shortest_limit_minutes=0.002)
+
+
 PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "local": local,
+    "docker": docker,
     "lsf-ibm": lambda folder: lsf(folder, "ibm"),
     "lsf-openlava": lambda folder: lsf(folder, "openlava"),
 }

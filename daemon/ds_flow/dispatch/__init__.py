@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ds_flow.dispatch import local
+from ds_flow.dispatch.docker import Docker
+from ds_flow.dispatch.docker_engine import Engine
 from ds_flow.dispatch.lsf import Lsf
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
@@ -48,13 +50,14 @@ class Backend(Protocol):
     def cancel(self, batch_round: Round) -> bool:
         """Ask all jobs to end; whether all are known to have ended."""
 
-    def release(self, batch_round: Round) -> None:
-        """Give back what a closed round still holds outside its folder."""
+    def release(self, batch_round: Round) -> bool:
+        """Give back what a closed round still holds outside its folder; whether all is."""
 
 
 BACKENDS: dict[str, Callable[[Site], Backend]] = {
     "local": lambda _site: local,
     "lsf": lambda site: Lsf(site.lsf),
+    "docker": lambda site: Docker(Engine(site.docker)),
 }
 
 
@@ -78,9 +81,11 @@ def run_stage(
         asked: dict[str, JobSpec] = {}
         rounds = list(rounds_in(stage_dir))
         for batch_round in rounds:
+            backend = BACKENDS[batch_round.executor](site)
             found = batch_round.verdict()
             if found is None:
-                found = _finish(batch_round, BACKENDS[batch_round.executor](site))
+                found = _finish(batch_round, backend)
+            _release(batch_round, backend)
             outcomes |= {outcome.key: outcome for outcome in found}
             asked |= {job.key: job for job in batch_round.jobs}
         mine = [batch_round for batch_round in rounds if batch_round.opened_by == attempt]
@@ -127,8 +132,13 @@ def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
         time.sleep(min(max(pause_s, first_s), longest_s))  # noqa: TID251 - nothing else to do
     outcomes = [_outcome(batch_round, index, ended[index]) for index in batch_round.indices]
     batch_round.close(outcomes)
-    backend.release(batch_round)
     return outcomes
+
+
+def _release(batch_round: Round, backend: Backend) -> None:
+    """Let go of what a closed round holds; once it is known to have been done, not again."""
+    if not batch_round.is_released and backend.release(batch_round):
+        batch_round.mark_released()
 
 
 def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
@@ -160,7 +170,9 @@ def cancel_jobs(jobs_dir: Path, site: Site) -> list[str]:
     for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
         for batch_round in rounds_in(stage_dir):
             backend = BACKENDS[batch_round.executor](site)
-            if batch_round.verdict() is None and not backend.cancel(batch_round):
+            if batch_round.verdict() is not None:
+                _release(batch_round, backend)
+            elif not backend.cancel(batch_round):
                 live.append(batch_round.name)
     return live
 

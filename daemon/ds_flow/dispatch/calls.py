@@ -31,8 +31,17 @@ class Answer:
         return " ".join(f"{self.out} {self.err}".split())
 
 
-def call(argv: Sequence[str], limit_seconds: float, *, stdin: str = "", cwd: Path) -> Answer:
+def call(
+    argv: Sequence[str],
+    limit_seconds: float,
+    *,
+    stdin: str = "",
+    cwd: Path,
+    output: int | None = None,
+) -> Answer:
     """Run a command to its end or its limit, whichever comes first.
+
+    What it prints goes to the descriptor `output`, if given, byte by byte, and not into the answer.
 
     The limit is kept by timeout(1) in a process group of its own, so that it holds even if this
     process is killed meanwhile. Raises DispatchError if the command cannot be started.
@@ -42,7 +51,8 @@ def call(argv: Sequence[str], limit_seconds: float, *, stdin: str = "", cwd: Pat
         done = subprocess.run(
             limited,
             input=stdin,
-            capture_output=True,
+            stdout=subprocess.PIPE if output is None else output,
+            stderr=subprocess.PIPE if output is None else subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
             cwd=cwd,
@@ -54,11 +64,12 @@ def call(argv: Sequence[str], limit_seconds: float, *, stdin: str = "", cwd: Pat
         return Answer(out="", err="", exit_code=TIMED_OUT_EXIT_CODE, timed_out=True)
     except OSError as error:
         raise DispatchError(f"{argv[0]}: {error}") from error
-    if done.returncode == NOT_FOUND_EXIT_CODE and argv[0] in done.stderr:
-        raise DispatchError(f"{argv[0]}: {done.stderr.strip()}")
+    out, err = done.stdout or "", done.stderr or ""
+    if done.returncode == NOT_FOUND_EXIT_CODE and argv[0] in err:
+        raise DispatchError(f"{argv[0]}: {err.strip()}")
     return Answer(
-        out=done.stdout,
-        err=done.stderr,
+        out=out,
+        err=err,
         exit_code=done.returncode,
         timed_out=done.returncode in TIMED_OUT,
     )

@@ -215,13 +215,14 @@ class Lsf:
                 return False
         return not list(handover.asked())
 
-    def release(self, batch_round: Round) -> None:
+    def release(self, batch_round: Round) -> bool:
         """End what was taken twice and not needed, and take the variables away."""
         commands = self._commands(batch_round)
         for chunk in commands.handover.chunks:
             if len(chunk.job_ids) > 1:
                 commands.bkill(chunk.job_ids)
         (batch_round.folder / "env").unlink(missing_ok=True)
+        return True
 
     def _complain(self, what: str) -> None:
         """Say what LSF's trouble is, once, where the run's log has it."""

@@ -135,6 +135,15 @@ class Round:
         """Record the verdict, whole, by one rename."""
         put_json(self.folder / "verdict.json", [asdict(outcome) for outcome in outcomes])
 
+    @property
+    def is_released(self) -> bool:
+        """Whether its backend holds nothing of it any more."""
+        return (self.folder / "released").exists()
+
+    def mark_released(self) -> None:
+        """Record that."""
+        (self.folder / "released").touch()
+
 
 def rounds_in(stage_dir: Path) -> Iterator[Round]:
     """A stage's rounds, oldest first."""
