@@ -10,8 +10,11 @@ PYTEST := $(BIN)/python -m pytest -q -n 2
 DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
 PREFIX := /opt/ds-flow
+DOCKER := docker
+BASE := python:3.11-slim
+IMAGE := ds-flow
 
-.PHONY: help setup demo test check faults bench history soak install uninstall lock format clean
+.PHONY: help setup demo test check faults bench history soak image install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -60,6 +63,16 @@ install: ## make this checkout the service ds-flow under PREFIX=/opt/ds-flow, or
 
 uninstall: ## remove the service from PREFIX, but not settings, inputs, outputs and logs; as root
 	@systemd/install.sh uninstall $(PREFIX)
+
+# Packages are installed here, so that the build needs no network.
+image: setup ## build IMAGE, which runs every stage in Docker, on BASE
+	@rm -rf build/image
+	@version=$$($(DOCKER) run --rm --network none --entrypoint python3 $(BASE) \
+	    -c 'import sys; print("{}.{}".format(*sys.version_info))') \
+	    && $(UV) pip install --quiet --target build/image/packages --python-version "$$version" pandas pyarrow
+	@rm -rf build/image/packages/{bin,*/tests,*/include,pyarrow/src}
+	@$(DOCKER) build --quiet --network none --build-arg BASE=$(BASE) --tag $(IMAGE) \
+	    --file flows/Dockerfile build/image
 
 lock: ## pin the newest versions that fit, in pyproject.toml
 	@$(UV) run --no-project --quiet python .ci/lock.py

@@ -1,0 +1,100 @@
+"""All stages in containers: the same outputs as without, and what ran is in the manifest."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine import docker, engine, full_image, small_image
+from jsonschema import Draft202012Validator
+
+import finishing
+import stages
+from ds_flow import CHECKOUT, workdir
+from ds_flow.manifest import Manifest
+from ds_flow.plan import Options, Plan, PlannedFile, StageOptions
+
+SHARDS = [(0, 24), (25, 49)]
+
+
+@pytest.fixture(autouse=True)
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    monkeypatch.setenv("DS_FLOW_GIVEN", "TOKEN")
+    with engine():
+        yield
+
+
+def ran(root: Path, batch: str, images: dict[str, str]) -> Manifest:
+    """Fifty files through every stage, in these images or, for want of one, locally."""
+    executor = "docker" if images else "local"
+    options = Options(
+        project_name="test",
+        root=str(root),
+        output_dir=str(root / executor),
+        log_dir=str(root / "log"),
+        inbox=str(root / "data"),
+        tag="über",
+        stages={
+            name: StageOptions(
+                executor=executor,
+                memory_mb=512,
+                image=images.get(name, ""),
+                command=("wc", "-l") if name == "analyze" else (),
+            )
+            for name in ("process", "combine", "analyze")
+        },
+    )
+    files = [
+        PlannedFile(path=f"data/{path.name}", version=1, sha256=None, size_bytes=1)
+        for path in sorted((root / "data").iterdir())
+    ]
+    plan = Plan(batch=batch, trigger="arrival", formed_at="", files=tuple(files), options=options)
+    work = workdir.create(root / executor, plan)
+    (work / "attempts" / "1").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(workdir.ATTEMPT_MARK, f"{batch}/1")
+        stages.process(work, "1of1", SHARDS)
+        combined = stages.combine(work)
+        analysis = stages.analyze(work, combined)
+        run = finishing.Run(
+            flow="StudentFlow", run_id="7", started_at="", combined=combined, analysis=analysis
+        )
+        return finishing.finish(work, run)
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """What was published, without the times."""
+    time = re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00\b")
+    return {path.name: time.sub("<time>", path.read_text()) for path in folder.glob("*.csv")}
+
+
+def test_fifty_files_come_out_of_containers_as_they_do_without(tmp_path: Path) -> None:
+    inbox = tmp_path / "data"
+    inbox.mkdir()
+    for number in range(49):
+        (inbox / f"student_{number}.csv").write_text(f'id,name\n00{number},"A, ""B"""\n,NA\n')
+    (inbox / "student_other.csv").write_text("id;more\n1;x")  # other columns: it gets aligned
+    full, small = full_image(), small_image()
+
+    local = ran(tmp_path, "aaaaaaaaaa", {})
+    images = {"process": full, "combine": full, "analyze": small}
+    contained = ran(tmp_path, "bbbbbbbbbb", images)
+
+    assert outputs(tmp_path / "docker") == outputs(tmp_path / "local")
+    assert len(outputs(tmp_path / "docker")) == 51
+    assert contained.rejected == local.rejected == ()
+    assert contained.analysis
+    assert contained.analysis["stdout"].split()[0] == "100"
+    ids = {one: docker("image", "inspect", "--format={{.Id}}", one) for one in (full, small)}
+    assert {(job["backend"], job["image_id"]) for job in contained.jobs} == {
+        ("docker", ids[full]),
+        ("docker", ids[small]),
+    }
+    schema = CHECKOUT / "daemon" / "ds_flow" / "manifest.schema.json"
+    (path,) = (tmp_path / "docker").glob("manifest_*.json")
+    Draft202012Validator(json.loads(schema.read_text())).validate(json.loads(path.read_text()))
+    owners = {(tmp_path / "docker" / name).stat().st_uid for name in outputs(tmp_path / "docker")}
+    assert owners == {os.getuid()}
