@@ -223,3 +223,60 @@ def test_a_program_to_tell_that_is_not_there_is_a_warning(project: Project) -> N
         chosen = project(f"alerts: {{command: [{program}]}}")
         assert about("alerts", check._alerts(chosen, os.environ)).level == level
     assert list(check._alerts(project(), os.environ)) == []
+
+
+def docker_says(project: Project, program: Path, script: str) -> Finding:
+    """What is found of an engine whose command is this script."""
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return about(
+        "docker",
+        check.reachable(
+            project(
+                f"compute: {{executor: docker, docker_image: own, docker_command: {program}}}\n"
+            ),
+            os.environ,
+        ),
+    )
+
+
+INSPECTED = '[{"Id": "sha256:1", "RepoDigests": []}]'
+
+
+def test_an_engine_that_has_the_image_is_found(project: Project, tmp_path: Path) -> None:
+    found = docker_says(project, tmp_path / "engine", f"echo '{INSPECTED}'")
+    assert (found.level, found.text) == ("ok", f"{tmp_path}/engine answers; images: own")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "echo 'Cannot connect to the Docker daemon' >&2; exit 1",
+            "Cannot connect to the Docker daemon; start it, or let this user talk to it",
+        ),
+        (
+            "echo 'permission denied while trying to connect' >&2; exit 1",
+            "permission denied while trying to connect; start it, or let this user talk to it",
+        ),
+        (
+            "[ $1 = image ] && echo No such image: own >&2 || echo no host >&2; exit 1",
+            "the image own is not here and cannot be pulled: no host; load it, or name another",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_do_its_work_is_a_fault(
+    project: Project, tmp_path: Path, script: str, said: str
+) -> None:
+    found = docker_says(project, tmp_path / "engine", script)
+    assert found.level == "fault"
+    assert said in found.text
+
+
+def test_an_engine_that_does_not_answer_is_not_waited_for(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "ENGINE_LIMIT_SECONDS", 0.1)
+    found = docker_says(project, tmp_path / "engine", "exec sleep 60")
+    assert found.level == "fault"
+    assert "image: no answer in 0.1 s" in found.text

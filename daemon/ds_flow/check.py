@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +15,13 @@ from watchdog.observers.inotify import InotifyObserver
 
 from ds_flow import CHECKOUT, mounts, trial
 from ds_flow.dispatch.calls import call
+from ds_flow.dispatch.docker_engine import Engine, unobtainable
 from ds_flow.errors import DispatchError
 from ds_flow.settings import Settings
 
 LOW_SPACE_BYTES = 10**9
 IMPORT_LIMIT_SECONDS = 60
+ENGINE_LIMIT_SECONDS = 10
 INOTIFY_LIMITS = Path("/proc/sys/fs/inotify")
 FLOW_FILE = CHECKOUT / "flows" / "student_flow.py"
 COMBINE_SCRIPT = CHECKOUT / "bash" / "combine.sh"
@@ -306,9 +308,27 @@ def _lsf(settings: Settings, _environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "lsf", "answers")
 
 
+def _docker(settings: Settings, _environ: Mapping[str, str]) -> Finding:
+    """Say whether the engine answers, and whether it has or can get every image."""
+    site = replace(settings.site.docker, command_seconds=ENGINE_LIMIT_SECONDS)
+    stages = settings.stages.values()
+    images = sorted({stage.image for stage in stages if stage.executor == "docker"})
+    try:
+        missing = {name: unobtainable(Engine(site), name) for name in images}
+    except DispatchError as error:
+        todo = "start it, or let this user talk to it (group docker)"
+        return Finding("fault", "docker", f"{site.command}: {error}; {todo}")
+    for name, why in missing.items():
+        if why:
+            text = f"the image {name} is not here and {why}"
+            return Finding("fault", "docker", f"{text}; load it, or name another")
+    return Finding("ok", "docker", f"{site.command} answers; images: {', '.join(images)}")
+
+
 REACHABLE: dict[str, Callable[[Settings, Mapping[str, str]], Finding]] = {
     "local": _local,
     "lsf": _lsf,
+    "docker": _docker,
 }
 
 
