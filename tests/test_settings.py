@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from ds_flow import CHECKOUT
 from ds_flow.errors import SettingsError
 from ds_flow.settings import Settings, effective, find, load, schema
-from ds_flow.settings.keys import RENAMED, Compute, Expected, Keys, Schedule, Stage
+from ds_flow.settings.compute import Compute, Stage
+from ds_flow.settings.keys import RENAMED, Expected, Keys, Schedule
 from ds_flow.settings.patterns import example, matches
 
 FIVE = """\

@@ -14,11 +14,10 @@ from pydantic import BaseModel
 from ds_flow.model import STAGES
 from ds_flow.plan import DockerSite, LsfSite, Options, Site, StageOptions
 from ds_flow.settings import patterns
+from ds_flow.settings.compute import Analyze, Compute
 from ds_flow.settings.keys import (
     Alerts,
-    Analyze,
     Batching,
-    Compute,
     Csv,
     Expected,
     Keys,
