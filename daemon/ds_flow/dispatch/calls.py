@@ -10,10 +10,14 @@ from pathlib import Path
 from ds_flow.errors import DispatchError
 
 KILL_AFTER_SECONDS = 5
-TIMED_OUT = frozenset({124, 137})  # timeout(1): at the limit, and after the kill that follows
+TIMED_OUT_EXIT_CODE = 124  # of timeout(1)
+TIMED_OUT = frozenset({TIMED_OUT_EXIT_CODE, 137})  # 137: after the kill that follows
+NOT_FOUND_EXIT_CODE = 127
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"  # a job that carried it would die with the run
 GIVEN_NAMES = "DS_FLOW_GIVEN"  # the names in .env: their values go by a file, see `environment`
+TOOLS_OWN = ("LSF_", "LSB_", "EGO_", "DOCKER_", "CONTAINER_", "XDG_", "PATH", "HOME", "LD_LIBRARY")
+"""How the variables begin that the commands themselves go by, wherever they were set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,24 +68,20 @@ def call(
         return Answer(out="", err="", exit_code=TIMED_OUT_EXIT_CODE, timed_out=True)
     except OSError as error:
         raise DispatchError(f"{argv[0]}: {error}") from error
+    return _answer(argv[0], done)
+
+
+def _answer(program: str, done: subprocess.CompletedProcess[str]) -> Answer:
     out, err = done.stdout or "", done.stderr or ""
-    if done.returncode == NOT_FOUND_EXIT_CODE and argv[0] in err:
-        raise DispatchError(f"{argv[0]}: {err.strip()}")
-    return Answer(
-        out=out,
-        err=err,
-        exit_code=done.returncode,
-        timed_out=done.returncode in TIMED_OUT,
-    )
-
-
-TIMED_OUT_EXIT_CODE = 124
-NOT_FOUND_EXIT_CODE = 127
+    if done.returncode == NOT_FOUND_EXIT_CODE and program in err:
+        raise DispatchError(f"{program}: {err.strip()}")
+    timed_out = done.returncode in TIMED_OUT
+    return Answer(out=out, err=err, exit_code=done.returncode, timed_out=timed_out)
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what only the run may carry, and without every value of `.env`."""
-    hidden = {ATTEMPT_MARK, *given(environ)}
+    """The environment without what only the run may carry, and without what is secret in `.env`."""
+    hidden = {ATTEMPT_MARK, *(name for name in given(environ) if not name.startswith(TOOLS_OWN))}
     return {name: value for name, value in environ.items() if name not in hidden}
 
 
