@@ -778,8 +778,8 @@ def test_a_schedule_that_there_is_not_is_refused_with_those_that_there_are(
 
 
 def test_firing_without_a_daemon_does_it_here_and_says_what_it_did(ds_flow_here: Cli) -> None:
-    code, out, _ = ds_flow_here("schedule", "run", "nightly")
-    assert code == 0
+    code, out, err = ds_flow_here("schedule", "run", "nightly")
+    assert (code, err) == (0, "")
     assert out.endswith("schedule nightly: nothing: there is no such file\n")
 
 

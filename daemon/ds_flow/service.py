@@ -204,7 +204,7 @@ class Service:
 
     def take_signals(self) -> None:
         """Handle signals. Each also writes to the wake's pipe, so that a wait ends at once."""
-        faulthandler.enable()  # systemd's watchdog sends SIGABRT: say where the engine was stuck
+        faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: say where it was stuck
         # A writer that opens a file while we hold a read lease on it sends SIGIO: death by default.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         signal.set_wakeup_fd(self.wake.fileno(), warn_on_full_buffer=False)
