@@ -1,0 +1,77 @@
+"""Contents that can be told apart for ever: each row of each drop carries a token of its own."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HEADER = "token,value\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One content that was dropped, good or bad, by its number."""
+
+    number: int
+    rows: int
+    text: bytes
+    is_good: bool
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+    @property
+    def tokens(self) -> list[str]:
+        """One a row, found in no other content."""
+        return [token(self.number, row) for row in range(self.rows)] if self.is_good else []
+
+
+def token(number: int, row: int) -> str:
+    return f"t{number}.{row}"
+
+
+def good(number: int, rows: int) -> Content:
+    """A table."""
+    lines = (f'{token(number, row)},"{number}, {row}"\n' for row in range(rows))
+    return Content(number, rows, (HEADER + "".join(lines)).encode(), is_good=True)
+
+
+BAD = (b"", b"\x00\x01", b"a,a\n%d,1\n", b"a,b\n%d\n", b'a,b\n"%d,1\n', b"\xff\xfe\xfd%d")
+
+
+def bad(number: int) -> Content:
+    """What is no table, in one of several ways; most of them differ from number to number."""
+    text = BAD[number % len(BAD)].replace(b"%d", b"%d" % number)
+    return Content(number, 0, text, is_good=False)
+
+
+@dataclass(slots=True)
+class Journal:
+    """Everything that was ever put into the inbox, by its fingerprint."""
+
+    contents: dict[str, Content] = field(default_factory=dict)
+    grown: set[int] = field(default_factory=set)  # written in goes: a part may count as a version
+    made: int = 0
+    versions: int = 0  # contents put under a name; one may be put twice
+
+    def good(self, rows: int) -> Content:
+        """A new table, noted."""
+        return self._note(good(self._next(), rows))
+
+    def bad(self) -> Content:
+        """A new content that is no table, noted."""
+        return self._note(bad(self._next()))
+
+    def _next(self) -> int:
+        self.made += 1
+        return self.made
+
+    def _note(self, content: Content) -> Content:
+        self.contents[content.sha256] = content
+        return content
+
+
+def regular_files(folder: Path) -> Iterator[Path]:
+    """What stands in the inbox now."""
+    yield from (path for path in sorted(folder.iterdir()) if path.is_file())
