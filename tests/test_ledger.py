@@ -246,6 +246,17 @@ def test_a_retrying_batch_is_due_when_its_delay_is_over(ledger: Ledger) -> None:
     assert latest(ledger).state == BATCHED
 
 
+def test_no_batch_waits_for_a_clock_that_was_set_back(ledger: Ledger) -> None:
+    batched(ledger)
+    yesterday = NOON - timedelta(days=1)
+    assert [batch.id for batch in ledger.read.due(yesterday)] == [BATCH]
+
+    ledger.start_run(BATCH, NOON)
+    end(ledger, RetryAt(LATER))
+
+    assert [batch.id for batch in ledger.read.due(yesterday)] == [BATCH]
+
+
 def test_a_dead_batch_quarantines_its_files_with_the_cause(ledger: Ledger) -> None:
     dead(ledger)
 

@@ -120,7 +120,9 @@ class Engine:
         if self.following.progress:
             waits.append(POLL_SECONDS)
         elif due_at := self.ledger.read.next_due():
-            waits.append((due_at - self.clock.now()).total_seconds())
+            now = self.clock.now()
+            is_due = bool(self.ledger.read.due(now))
+            waits.append(0.0 if is_due else (due_at - now).total_seconds())
         least = WAITING_POLL_SECONDS if self._waits else 0.01
         return max(least, min(waits, default=POLL_SECONDS))
 
