@@ -14,7 +14,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check faults bench history soak image install uninstall lock format clean
+.PHONY: help setup demo test check faults bench history soak image crash chaos install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -73,6 +73,12 @@ image: setup ## build IMAGE, which runs every stage in Docker, on BASE
 	@rm -rf build/image/packages/{bin,*/tests,*/include,pyarrow/src}
 	@$(DOCKER) build --quiet --network none --build-arg BASE=$(BASE) --tag $(IMAGE) \
 	    --file flows/Dockerfile build/image
+
+crash: setup ## kill at every durable step in turn, start again, and look
+	@PYTHONPATH=tests $(BIN)/python -m chaos.crashpoints
+
+chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; SEED plays a plan again
+	@PYTHONPATH=tests $(BIN)/python -m chaos
 
 lock: ## pin the newest versions that fit, in pyproject.toml
 	@$(UV) run --no-project --quiet python .ci/lock.py

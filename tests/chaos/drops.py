@@ -73,5 +73,7 @@ class Journal:
 
 
 def regular_files(folder: Path) -> Iterator[Path]:
-    """What stands in the inbox now."""
-    yield from (path for path in sorted(folder.iterdir()) if path.is_file())
+    """What stands in the inbox now, links aside."""
+    yield from (
+        path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()
+    )

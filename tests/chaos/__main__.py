@@ -1,0 +1,192 @@
+"""`make chaos`: drop, break, wait for rest, look. CHAOS_MINUTES and SEED choose how long and which.
+
+The plan - what is dropped and broken, and when - follows from the seed alone, so that a failing
+seed can be played again. When time is up all faults are taken back, the daemon works off what is
+there, and the outside checker looks. Exit code 1 if anything was lost, doubled, partial or untrue.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.checker import Report, check
+from chaos.droppers import WAYS, Dropper
+from chaos.drops import Journal
+from chaos.faults import FAULTS, Chaos, Undo
+from chaos.world import World, enter_namespace
+
+FAULT_EVERY_SECONDS = 1.8
+DROP_EVERY_SECONDS = 2.0
+FILES_A_DROP = (10, 120)
+REST_SECONDS = float(os.environ.get("CHAOS_REST_SECONDS", "1800"))
+STEP_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Moment:
+    """Something that happens at a time of the plan."""
+
+    at_s: float
+    kind: str  # drop or fault
+    what: str
+    count: int = 0
+
+
+def plan(seed: int, seconds: float) -> list[Moment]:
+    """What happens when, from the seed alone."""
+    rng = random.Random(seed)
+    moments = [Moment(seconds / 3, "fault", "overflow")]
+    at_s = 0.0
+    while at_s < seconds:
+        at_s += rng.expovariate(1 / DROP_EVERY_SECONDS)
+        way = rng.choice([way for way in WAYS if way != "burst"])
+        moments.append(Moment(at_s, "drop", way, rng.randint(*FILES_A_DROP)))
+    names, weights = list(FAULTS), [fault.weight for fault in FAULTS.values()]
+    at_s = 3.0
+    while at_s < seconds:
+        at_s += rng.expovariate(1 / FAULT_EVERY_SECONDS)
+        moments.append(Moment(at_s, "fault", rng.choices(names, weights)[0]))
+    return sorted(moments)
+
+
+class Player:
+    """Plays a plan on a world."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        self.chaos = chaos
+        self.counts: Counter[str] = Counter()
+        self._undo: list[tuple[float, str, Undo]] = []
+
+    def play(self, moments: list[Moment]) -> None:
+        """Every moment at its time, as far as the machine keeps up."""
+        start_s = time.monotonic()
+        for moment in moments:
+            while (now_s := time.monotonic() - start_s) < moment.at_s:
+                self._keep(now_s)
+            self._play(moment, time.monotonic() - start_s)
+        self.calm()
+
+    def _play(self, moment: Moment, now_s: float) -> None:
+        print(f"{now_s:7.1f} s  {moment.kind} {moment.what} {moment.count or ''}", flush=True)
+        self.counts[moment.kind] += 1
+        try:
+            if moment.kind == "drop":
+                WAYS[moment.what](self.chaos.dropper, moment.count)
+            else:
+                self._break(moment.what, now_s)
+        except (OSError, subprocess.CalledProcessError) as error:  # two faults met
+            print(f"          {error}")
+
+    def _break(self, what: str, now_s: float) -> None:
+        if any(name == what for _, name, _ in self._undo):
+            return  # it lasts already
+        fault = FAULTS[what]
+        self.counts[what] += 1
+        undo = fault.act(self.chaos)
+        if undo is not None:
+            self._undo.append((now_s + fault.seconds, what, undo))
+
+    def _keep(self, now_s: float) -> None:
+        for item in [item for item in self._undo if item[0] <= now_s]:
+            self._undo.remove(item)
+            item[2]()
+        self.chaos.world.keep()
+        threading.Event().wait(STEP_SECONDS)
+
+    def calm(self) -> None:
+        """Take back every fault; the clock, too."""
+        for _, _, undo in self._undo:
+            undo()
+        self._undo.clear()
+        self.chaos.world.clock.write_text("+0\n")
+        self.chaos.dropper.wait()
+
+
+def rest(world: World) -> None:
+    """Let the daemon work off what is there."""
+    end_s = time.monotonic() + REST_SECONDS
+    said = 0.0
+    while not _is_at_rest(world):
+        if time.monotonic() > end_s:
+            print("it never came to rest", world.status())
+            return
+        world.keep()
+        threading.Event().wait(1.0)
+        if time.monotonic() - said > 30:
+            said = time.monotonic()
+            print("waiting for rest:", world.status()["files"], flush=True)
+    world.is_held = True
+    world.end()
+
+
+def _is_at_rest(world: World) -> bool:
+    if world.daemon is None or not world.ledger.exists():
+        return False
+    try:
+        status = world.status()
+    except ValueError:
+        return False
+    busy = sum(status["batches"].get(state, 0) for state in ("queued", "running", "retrying"))
+    return not (busy or status["files"]["waiting"] or status["arriving"])
+
+
+def summary(player: Player, report: Report, seed: int, seconds: float) -> Iterator[str]:
+    """What a person wants to know."""
+    chaos = player.chaos
+    journal = chaos.dropper.journal
+    yield f"seed {seed}, {seconds / 60:g} minutes, {chaos.world.starts} daemons started"
+    yield f"daemons that ended by themselves, by exit code: {chaos.world.exits}"
+    yield "faults: " + ", ".join(f"{n} {name}" for name, n in sorted(player.counts.items()))
+    yield f"good tables set aside, with these reasons: {dict(report.set_aside)}"
+    yield from (f"{finding.kind}: {finding.what}" for finding in report.findings[:50])
+    verdicts = ", ".join(f"{report.count(kind)} {kind}" for kind in ("lost", "doubled", "partial"))
+    others = len(report.findings) - sum(map(report.count, ("lost", "doubled", "partial")))
+    yield (
+        f"{report.files} files, {journal.versions} versions dropped, {report.versions} recorded,"
+        f" {report.published} published; {chaos.kills} kills, {player.counts['fault']} faults:"
+        f" {verdicts}, {others} otherwise wrong"
+    )
+
+
+def main() -> int:
+    """Play one plan."""
+    seconds = float(os.environ.get("CHAOS_MINUTES", "2")) * 60
+    seed = int(os.environ.get("SEED", "") or random.randrange(10**6))
+    print(f"seed {seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="ds-flow-chaos-"))
+    folder.chmod(0o755)
+    (folder / "staged").mkdir()
+    rng = random.Random(seed)
+    world = World(folder / "project")
+    dropper = Dropper(world.inbox, folder / "staged", Journal(), rng)
+    player = Player(Chaos(world, dropper, rng))
+    try:
+        player.play(plan(seed, seconds))
+        rest(world)
+        report = check(world, dropper.journal)
+        print(*summary(player, report, seed, seconds), sep="\n")
+    finally:
+        world.end_everything()
+        shutil.copytree(world.log, folder / "log", dirs_exist_ok=True)
+        world.unmount()
+    if report.findings:
+        print(f"kept for a look: {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    enter_namespace()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # tidying up all the same
+    sys.exit(main())
