@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from clock import NOON
-from samples import BATCH, OTHER_BATCH, manifest, read, rejected, settled, sha256
+from samples import BATCH, OTHER_BATCH, manifest, planned, read, rejected, settled, sha256
 
-from ds_flow import recovery, workdir
+from ds_flow import durable, recovery, workdir
 from ds_flow.errors import RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.manifest import Manifest
@@ -94,6 +94,26 @@ def test_the_holder_of_the_lock_removes_what_is_recorded(ledger: Ledger, out: Pa
 
     assert not work.exists()
     assert (out / "processed_0_17.csv").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema": 1}'])
+def test_a_commit_that_cannot_be_read_stops_no_other(
+    ledger: Ledger, out: Path, content: str
+) -> None:
+    options = Options(project_name="x", root="/", output_dir=str(out), log_dir=str(out))
+    for batch in ("0" * 10, BATCH):
+        made = Plan(
+            batch=batch, trigger="manual", formed_at="", files=(planned("a"),), options=options
+        )
+        workdir.create(out, made)
+    broken, whole = (workdir.work_root(out) / batch for batch in ("0" * 10, BATCH))
+    (broken / "committed.json").write_text(content)
+    commit = manifest("17", inputs=[read("data/a.csv", "1", None)], trigger="manual")
+    durable.write_json(whole / "committed.json", commit.to_json())
+
+    assert recovery.admit_commits(ledger, out, NOON) == 1
+
+    assert (broken / "committed.json").read_text() == content
 
 
 # --------------------------------------------------------------------------- a lost ledger

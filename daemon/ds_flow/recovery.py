@@ -23,12 +23,21 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     for work in workdir.work_dirs(output_dir):
         if not (work / "committed.json").exists() or ledger.read.has_live_run(work.name):
             continue
-        manifest = recover(work, output_dir)  # waits for a publication that is not over yet
+        try:
+            manifest = recover(work, output_dir)  # waits for a publication that is not over yet
+        except LedgerError as error:
+            _name_unreadable(work, error)
+            continue
         if manifest is not None and ledger.record(manifest, now):
             log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
             count += 1
         tidy(ledger, work)
     return count
+
+
+def _name_unreadable(work: Path, error: DsFlowError) -> None:
+    """Say that a work directory was changed by someone; the others go on."""
+    log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
 
 
 def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
@@ -69,7 +78,7 @@ def adopt(ledger: Ledger, output_dir: Path, now: datetime) -> int:
         try:
             plan = workdir.read_plan(work)
         except DsFlowError as error:
-            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+            _name_unreadable(work, error)
             continue
         if plan.trigger != Trigger.MANUAL:
             ledger.adopt(plan, max(1, workdir.last_attempt(work)), now)
@@ -86,8 +95,8 @@ def undo_uncommitted(ledger: Ledger, output_dir: Path) -> None:
     for work in workdir.work_dirs(output_dir):
         try:
             recover(work, output_dir)
-        except LedgerError as error:  # someone changed what is in there; the others go on
-            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+        except LedgerError as error:
+            _name_unreadable(work, error)
         else:
             tidy(ledger, work)
 
