@@ -98,12 +98,12 @@ def fill(chaos: Chaos) -> Undo:
     """A full disk under the outputs, the ledger or the logs."""
     name = chaos.rng.choice(list(MOUNTS))
     filler = chaos.world.root / name / ".filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file:
         for piece in (2**20, 4096):
             with suppress(OSError):
                 while file.write(bytes(piece)):
-                    file.flush()
-    return filler.unlink
+                    pass
+    return lambda: filler.unlink(missing_ok=True)
 
 
 def read_only(chaos: Chaos) -> Undo:
