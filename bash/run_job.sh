@@ -22,6 +22,7 @@ run_job() {
     { printf '%s %s %(%s)T\n' "$HOSTNAME" "$id" -1 >"$round/$index.claim"; } 2>/dev/null || return 0
     set +o noclobber
     mapfile -d '' -t args <"$round/$index.args"
+    ((${#args[@]})) || return # lost with the power: to run nothing is no success
     [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
     count_oom_kills
     before=$oom_kills

@@ -69,6 +69,7 @@ def begin(work: Path, run_id: str) -> list[list[Range]]:
     attempt = workdir.marked_attempt(work)
     if attempt is not None:
         workdir.name_attempt(work, attempt, run_id, Path(plan.options.log_dir))
+    workdir.results_for(work, plan.options).forget_torn()
     shards = list(_ranges(plan))
     # One task waits for any number of jobs that run elsewhere; local ones are its own children.
     is_local = plan.options.stages["process"].executor == "local"

@@ -51,11 +51,15 @@ def read_json(path: Path) -> Any:
 
 
 def read_word(path: Path) -> str | None:
-    """Read a one-word file (run_id, exit_code); None while it is missing or still empty."""
+    """Read a one-word file (run_id, exit_code); None while it is missing or still empty.
+
+    None, too, where a power loss has left anything but text: they are not worth an fsync.
+    """
     try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
+        word = path.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
+    return word if word and "\0" not in word else None
 
 
 def write_word(path: Path, word: str) -> None:

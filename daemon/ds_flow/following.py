@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ POLL_SECONDS = 0.25
 OUTPUT_FACTOR = 2  # a batch's bytes stand in its processed files, and in the combined one
 LEAST_FREE_BYTES = 2**18
 LAST_WORDS_BYTES = 4096
+EXIT_CODE = re.compile("[0-9]{1,3}")
 
 INTERRUPT_SECONDS = 5.0  # between SIGINT and SIGKILL
 
@@ -236,7 +238,7 @@ def _verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     if run.ending is not None:
         return run.ending, run.error
     word = durable.read_word(folder / "exit_code")
-    if word is None:
+    if word is None or not EXIT_CODE.fullmatch(word):
         return RunState.LOST, "its processes ended without an exit code"
     if (folder / "starved").exists():
         return RunState.FAILED, said or STARVED

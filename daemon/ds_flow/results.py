@@ -1,19 +1,23 @@
 """The verdicts on a batch's files: an output, or a reason why there is none."""
 
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ds_flow.durable import link_new, read_json, write_json
-from ds_flow.errors import DispatchError
+from ds_flow.durable import link_new, read_json, read_word, write_json, write_word
+from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Rejected
 
 LASTING = frozenset({"rejected"})
 """Causes that no later attempt can change; the others are judged again."""
 
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one: the machine was off since
 
 ASIDE = ".json.aside"  # no stem with ".json" after it ends so
 
@@ -53,14 +57,12 @@ class Results:
     def get(self, stem: str) -> Result | Rejected | None:
         """The verdict on one file, or None while there is none that still stands."""
         for name in (f"{stem}.json", f"{stem}{ASIDE}"):
-            try:
+            with suppress(FileNotFoundError, LedgerError, TypeError, KeyError):  # missing or torn
                 row = read_json(self.folder / name)
-            except FileNotFoundError:
-                continue
-            if "cause" in row:
-                return Rejected(**row)
-            result = Result.from_json(row)
-            return result if self._is_whole(result) else None
+                if "cause" in row:
+                    return Rejected(**row)
+                result = Result.from_json(row)
+                return result if self._is_whole(result) else None
         return None
 
     def _is_whole(self, result: Result) -> bool:
@@ -77,10 +79,6 @@ class Results:
         """Record an output; where another process was first, drop this one."""
         if not self._is_whole(result):
             raise DispatchError(f"{self.folder / result.output}: not as long as it was written")
-        record = self.folder / f"{stem}.json"
-        # In this order: a record that another process puts between the two looks is whole.
-        if record.exists() and self.get(stem) is None:  # its output is gone
-            record.unlink(missing_ok=True)
         if not self._link(stem, asdict(result)):
             (self.folder / result.output).unlink(missing_ok=True)
         (self.folder / f"{stem}{ASIDE}").unlink(missing_ok=True)
@@ -92,7 +90,26 @@ class Results:
         else:
             write_json(self.folder / f"{stem}{ASIDE}", asdict(rejected))
 
+    def forget_torn(self) -> None:
+        """Drop what a power loss has torn: an output that was not synced may keep its length."""
+        boot, here = BOOT_ID.read_text(encoding="ascii").strip(), self.folder / "boot"
+        if read_word(here) == boot:
+            return
+        for record in self.folder.glob("*.json"):
+            verdict = self.get(record.stem)
+            if verdict is None or (isinstance(verdict, Result) and not self._is_true(verdict)):
+                record.unlink(missing_ok=True)
+        write_word(here, boot)
+
+    def _is_true(self, result: Result) -> bool:
+        with (self.folder / result.output).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == result.output_sha256
+
     def _link(self, stem: str, row: Mapping[str, Any]) -> bool:
+        # In this order: a record that another process puts between the two looks is whole.
+        record = self.folder / f"{stem}.json"
+        if record.exists() and self.get(stem) is None:  # it is torn, or its output is gone
+            record.unlink(missing_ok=True)
         part = self.folder / f".{stem[:180]}.{secrets.token_hex(4)}.part"
         part.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
         try:

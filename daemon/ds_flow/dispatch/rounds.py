@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,9 @@ from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
 
 LOG_BYTES = 2**16  # of a job's log that is kept, its end
+
+EXIT = re.compile(r"([0-9]{1,3}) ([0-9]{1,11})\n")
+CLAIM = re.compile(r"(\S+) (\S+) ([0-9]{1,11})\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +106,13 @@ class Round:
 
     def exit_of(self, index: int) -> tuple[int, str] | None:
         """A job's exit code and when it ended, once the job has left them."""
-        words = _words(self.folder / f"{index}.exit")
-        return (int(words[0]), _time(words[1])) if words else None
+        found = _read(self.folder / f"{index}.exit", EXIT)
+        return (int(found[1]), _time(found[2])) if found else None
 
     def claim_of(self, index: int) -> tuple[str, str, str] | None:
         """The host, native id and start time of a job that has begun."""
-        words = _words(self.folder / f"{index}.claim")
-        return (words[0], words[1], _time(words[2])) if words else None
+        found = _read(self.folder / f"{index}.claim", CLAIM)
+        return (found[1], found[2], _time(found[3])) if found else None
 
     def is_starved(self, index: int) -> bool:
         """Whether the kernel killed a job for want of memory."""
@@ -124,12 +129,12 @@ class Round:
             return ""
 
     def verdict(self) -> list[Outcome] | None:
-        """What became of every job; None while the round is open."""
+        """What became of every job; None while the round is open, or if its verdict is torn."""
         try:
             rows = json.loads((self.folder / "verdict.json").read_bytes())
-        except FileNotFoundError:
+            return [Outcome.from_json(row) for row in rows]
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        return [Outcome.from_json(row) for row in rows]
 
     def close(self, outcomes: Sequence[Outcome]) -> None:
         """Record the verdict, whole, by one rename."""
@@ -146,15 +151,20 @@ class Round:
 
 
 def rounds_in(stage_dir: Path) -> Iterator[Round]:
-    """A stage's rounds, oldest first."""
-    if not stage_dir.is_dir():
-        return
-    for folder in sorted(stage_dir.iterdir(), key=lambda path: (len(path.name), path.name)):
-        if folder.name.isdecimal():
+    """A stage's rounds, oldest first; one that a power loss has torn is passed over."""
+    for folder in _folders(stage_dir):
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             row = json.loads((folder / "round.json").read_bytes())
             jobs = tuple(JobSpec.from_json(job) for job in row["jobs"])
             executor = row.get("executor", "local")
             yield Round(folder, row["name"], row["opened_by"], executor, jobs)
+
+
+def _folders(stage_dir: Path) -> list[Path]:
+    found = stage_dir.iterdir() if stage_dir.is_dir() else ()
+    return sorted(
+        (path for path in found if path.name.isdecimal()), key=lambda path: int(path.name)
+    )
 
 
 def open_round(
@@ -166,7 +176,7 @@ def open_round(
     commands: Sequence[Sequence[str]],
 ) -> Round:
     """Write the next round, whole, under its number. `commands` are what really runs, by index."""
-    number = 1 + max((int(old.folder.name) for old in rounds_in(stage_dir)), default=0)
+    number = 1 + max((int(folder.name) for folder in _folders(stage_dir)), default=0)
     name = f"dsf-{batch}-{stage_dir.name}-{number}"
     part = stage_dir / f".{number}.{secrets.token_hex(4)}"
     part.mkdir(parents=True)
@@ -191,11 +201,12 @@ def put_json(path: Path, content: object) -> None:
     part.replace(path)
 
 
-def _words(path: Path) -> list[str]:
+def _read(path: Path, form: re.Pattern[str]) -> re.Match[str] | None:
+    """Read what run_job.sh wrote; None if that is missing, unfinished, or torn by a power loss."""
     try:
-        return path.read_text(encoding="utf-8").split()
+        return form.fullmatch(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
-        return []
+        return None
 
 
 def _time(seconds: str) -> str:
