@@ -90,4 +90,7 @@ chmod -- "$(printf '%o' "$((0666 & ~$(umask)))")" "$partial" # mktemp keeps othe
     cat -- "$scratch/header"
     xargs -0 tail -q -c "+$((header_bytes + 1))" -- <"$scratch/parts"
 } >"$partial"
+# The verdict on this job may outlast a power loss: so must the file.
+sync -- "$partial"
 mv -fT -- "$partial" "$output"
+sync -- "${output%/*}"

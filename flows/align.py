@@ -1,22 +1,37 @@
 """Rewrite processed files to a batch's union of columns: `align.py FOLDER < NUL-separated paths`.
 
-FOLDER/columns.json holds the columns; each file is written to FOLDER under its own name.
+FOLDER/columns.json holds the columns; each file is put into FOLDER under its own name, whole. It
+may run again, or twice at once.
 """
 
 import json
 import os
+import secrets
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from csvtable import align
+from ds_flow.durable import sync_dir, sync_file
+
+SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
 
 
 def main(folder: Path, names: bytes) -> None:
-    """Rewrite every named file."""
+    """Rewrite every named file; they outlast a power loss, as the verdict on this job may."""
     columns = json.loads((folder / "columns.json").read_bytes())
-    for name in names.split(b"\0")[:-1]:
-        source = Path(os.fsdecode(name))
-        align(source, folder / source.name, columns)
+    made = [rewrite(Path(os.fsdecode(name)), folder, columns) for name in names.split(b"\0")[:-1]]
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        list(pool.map(sync_file, made))
+    sync_dir(folder)
+
+
+def rewrite(source: Path, folder: Path, columns: Sequence[str]) -> Path:
+    """Put one file in place; what a killed process left under its name is replaced."""
+    part = folder / f".{source.name}.{secrets.token_hex(4)}"
+    align(source, part, columns)
+    return part.replace(folder / source.name)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import pytest
 from chaos.crashpoints import Point, survives
 
 POINTS = [
+    # one of two files has been rewritten to the union of columns
+    Point("align.py rename /out/.work/BATCH/aligned/CODE/student_b.TOKEN.csv #1", "one"),
     # the run's row is in the ledger, its process is not there yet
     Point("daemon after commit #4", "all"),
     # the commit is there, its manifest is not; the next start dies while it records

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HEADER = "token,value\n"
-
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -31,10 +29,11 @@ def token(number: int, row: int) -> str:
     return f"t{number}.{row}"
 
 
-def good(number: int, rows: int) -> Content:
+def good(number: int, rows: int, column: str = "value") -> Content:
     """A table."""
     lines = (f'{token(number, row)},"{number}, {row}"\n' for row in range(rows))
-    return Content(number, rows, (HEADER + "".join(lines)).encode(), is_good=True)
+    text = f"token,{column}\n" + "".join(lines)
+    return Content(number, rows, text.encode(), is_good=True)
 
 
 BAD = (b"", b"\x00\x01", b"a,a\n%d,1\n", b"a,b\n%d\n", b'a,b\n"%d,1\n', b"\xff\xfe\xfd%d")
@@ -55,9 +54,9 @@ class Journal:
     made: int = 0
     versions: int = 0  # contents put under a name; one may be put twice
 
-    def good(self, rows: int) -> Content:
+    def good(self, rows: int, column: str = "value") -> Content:
         """A new table, noted."""
-        return self._note(good(self._next(), rows))
+        return self._note(good(self._next(), rows, column))
 
     def bad(self) -> Content:
         """A new content that is no table, noted."""
