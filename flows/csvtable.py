@@ -23,6 +23,9 @@ BLOCK_BYTES = 8 * 2**20
 PIECE_BYTES = 32 * 2**20
 """A larger file comes in pieces of whole rows, each of about this size."""
 
+PIECE_ROWS = 4_000_000
+"""So does one of more rows: short ones cost more memory than their bytes."""
+
 TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
 STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
 Cells: TypeAlias = pa.Array | pa.ChunkedArray  # of text
@@ -76,7 +79,7 @@ def read_tables(
 ) -> Iterator[pa.Table]:
     """Give the file's rows as tables of text without nulls, at least one, in order.
 
-    A file of at most `piece_bytes` of UTF-8 text comes as one table.
+    A file of at most `piece_bytes` of UTF-8 text and PIECE_ROWS rows comes as one table.
 
     Raises:
         TableError: the file is not a table.
@@ -84,13 +87,14 @@ def read_tables(
     """
     records = Records(source, delimiter=delimiter, encoding=encoding)
     tables: list[pa.Table] = []
-    size = 0
+    size = rows = 0
     for block in records:
-        if size and size + len(block.text) > piece_bytes:
+        if size and (size + len(block.text) > piece_bytes or rows + block.rows > PIECE_ROWS):
             yield pa.concat_tables(tables)
-            tables, size = [], 0
+            tables, size, rows = [], 0, 0
         tables.append(parse(block, records.header, records.delimiter))
         size += len(block.text)
+        rows += block.rows
     yield pa.concat_tables(tables)
 
 

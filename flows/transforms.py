@@ -17,9 +17,9 @@ def transform(frame: pd.DataFrame) -> pd.DataFrame:
     unique and not blank. `processed_at`, `source_file` and `tag` are appended afterwards, so
     those names are taken.
 
-    It is called once a file, unless the file is larger than 32 MB: then once for each piece of
-    whole rows, in order, and every piece must come out with the same columns. A transform is
-    right for files of any size if each row it returns depends on one row alone.
+    It is called once a file, unless the file is larger than 32 MB or 4 million rows: then once
+    for each piece of whole rows, in order, and every piece must come out with the same columns.
+    A transform is right for files of any size if each row it returns depends on one row alone.
 
     An exception sets aside this one file, with the exception as its reason; the other files
     go on. It may run several times over the same file and many times at once, so it should leave

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csvrecords import MAX_RECORD_BYTES, Records, TableError, sniffed
+from csvrecords import MAX_COLUMNS, MAX_RECORD_BYTES, Records, TableError, sniffed
 from csvtable import (
     BLOCK_BYTES,
     PIECE_BYTES,
@@ -268,9 +268,15 @@ def test_a_record_without_end_is_refused_before_it_fills_the_memory() -> None:
     records = Records(
         (block for block in blocks if next(seen) >= 0), delimiter=",", encoding="utf-8"
     )
-    with pytest.raises(TableError, match="line 3: a record of over 64 MB; is a quote left open"):
+    with pytest.raises(TableError, match="line 3: a record of over 16 MB; is a quote left open"):
         list(records)
     assert next(seen) <= MAX_RECORD_BYTES // BLOCK_BYTES + 3
+
+
+def test_a_table_of_too_many_columns_is_refused() -> None:
+    names = ",".join(f"c{number}" for number in range(MAX_COLUMNS + 1))
+    with pytest.raises(TableError, match="line 1: 16,385 columns; at most 16,384 are taken"):
+        read(f"{names}\n".encode())
 
 
 def test_a_read_that_the_system_refuses_is_told_apart_from_a_bad_table() -> None:
@@ -294,6 +300,14 @@ def test_a_file_up_to_the_piece_size_is_one_piece_and_a_larger_one_is_several() 
     assert sizes[1] == [49, 50, 1]
     assert len(sizes[2]) > 9
     assert {sum(rows) for rows in sizes} == {100}
+
+
+def test_a_file_of_many_short_rows_comes_in_pieces_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csvtable.PIECE_ROWS", 50)
+    content = b"a\n" + b"1\n" * 120
+    sizes = [table.num_rows for table in read_tables(Source(io.BytesIO(content), 40))]
+    assert sum(sizes) == 120
+    assert max(sizes) <= 50
 
 
 def test_after_an_early_end_the_rest_can_be_drained_for_the_hash() -> None:
