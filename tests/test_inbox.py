@@ -221,6 +221,35 @@ def test_a_file_that_may_not_be_read_is_set_aside_with_the_reason() -> None:
     assert isinstance(judged, Settled)
     assert judged.cause == Cause.UNREADABLE
     assert judged.reason == "cannot be read: Permission denied"
+    assert not judged.look_again  # a change of its rights is seen
+
+
+def test_a_disk_that_fails_is_asked_again() -> None:
+    mem = Path("/proc/self/mem").resolve()  # a regular file whose first read gives EIO
+    inbox = Inbox(Pattern.parse(str(mem), mem.parent), Wake(), "poll")
+
+    judged = fingerprint(inbox, seen(inbox))
+
+    assert isinstance(judged, Settled)
+    assert (judged.cause, judged.reason) == (
+        Cause.UNREADABLE,
+        "cannot be read: Input/output error",
+    )
+    assert judged.look_again
+
+
+def test_a_file_is_not_blamed_where_the_daemon_has_no_descriptor_left(
+    inbox: Inbox, file: Path
+) -> None:
+    arrival = seen(inbox)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(DispatchError, match="Too many open files"):
+            fingerprint(inbox, arrival)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert isinstance(fingerprint(inbox, arrival), Settled), file
 
 
 # --------------------------------------------------------------------------- watching

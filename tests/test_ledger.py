@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def test_content_that_an_older_version_had_is_a_version_of_its_own(ledger: Ledge
         (3, sha256("A")),
     ]
     assert latest(ledger).state == WAITING
+
+
+def test_what_a_disk_refused_is_looked_at_until_it_can_be_read(ledger: Ledger) -> None:
+    refused = replace(settled(PATH, None, cause=Cause.UNREADABLE), look_again=True)
+
+    for _ in range(2):
+        assert ledger.admit([refused], NOON) == [(PATH, QUARANTINED)]
+        assert ledger.read.unseen() == [PATH]
+
+    assert admit(ledger, "1", at=1) == WAITING
+    assert ledger.read.unseen() == []
+    assert [row.state for row in ledger.read.versions(PATH)] == [SUPERSEDED, WAITING]
 
 
 @pytest.mark.parametrize("cause", [Cause.GONE, Cause.CHANGED, Cause.UNREADABLE])

@@ -35,6 +35,7 @@ class Admission:
     ignored: dict[str, str] = field(default_factory=dict)
     inbox_error: str = ""
     hinted: bool = True
+    _unread: dict[str, str] = field(default_factory=dict)  # looked at again at each scan -> why
     _rest_until_s: float = 0.0
     _rescan_at_s: float = 0.0
     _look_again_at_s: float = 0.0
@@ -142,8 +143,13 @@ class Admission:
         states = self.ledger.admit(entered, self.clock.now())
         for item, (path, state) in zip(entered, states, strict=True):
             self.known[path] = item.sighting.stat
+            if item.look_again and self._unread.get(path) == item.reason:
+                continue  # said before
             level = logging.WARNING if item.cause else logging.INFO
             log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
+            self._unread.pop(path, None)
+            if item.look_again:
+                self._unread[path] = item.reason
         self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
         return len(entered)
 

@@ -39,6 +39,8 @@ UNLEASED_QUIET_SECONDS = 10.0
 
 NAMED_AT_ONCE = 4096  # names that events gave; the oldest are forgotten, since a scan follows
 
+OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
 PIECE_BYTES = 64 * 2**20  # hashing reports progress and sees a stop this often
 
 # Opening and reading are not changes: our own fingerprinting would wake us for ever.
@@ -240,8 +242,13 @@ class Inbox:
 
 
 def _unreadable(seen: Sighting, error: OSError) -> Settled:
+    """Set a file aside. Raises DispatchError where this process, and no file, is at fault."""
+    if error.errno in OWN_ERRORS:
+        raise DispatchError(f"inbox: {seen.path}: {error.strerror}") from error
     why = f"cannot be read: {error.strerror}"
-    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why)
+    # Rights are given back by a change of the file; an error of its disk or server just passes.
+    passes = error.errno not in {errno.EACCES, errno.EPERM}
+    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=passes)
 
 
 def is_open_for_writing(descriptor: int) -> bool | None:

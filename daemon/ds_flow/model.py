@@ -207,3 +207,4 @@ class Settled:
     sha256: str | None = None
     cause: Cause | None = None
     reason: str = ""
+    look_again: bool = False  # what ails it may pass, and leave no trace on the file

@@ -48,7 +48,7 @@ class Ledger:
             return [(item.sighting.path, self._admit_one(item, now)) for item in settled]
 
     def _admit_one(self, new: Settled, now: datetime) -> FileState:
-        path, stat = new.sighting
+        path, stat = new.sighting.path, _to_see_again(new)
         versions = self._store.rows(
             "SELECT id, version, sha256, state, cause FROM file WHERE path = ?"
             " ORDER BY version DESC LIMIT 2",
@@ -61,7 +61,7 @@ class Ledger:
                 break
             self._store.change(
                 "UPDATE file SET stat = ? WHERE path = ? AND version = ?",
-                (str(stat), path, versions[0][1]),
+                (stat, path, versions[0][1]),
             )
             if file != versions[0][0] and versions[0][3] != FileState.SUPERSEDED:
                 self._supersede(versions[0], f"version {versions[1][1]} has its content", now)
@@ -81,7 +81,7 @@ class Ledger:
             version=version,
             sha256=new.sha256,
             size_bytes=new.sighting.stat.size_bytes,
-            stat=str(new.sighting.stat),
+            stat=_to_see_again(new),
             state=state,
             cause=new.cause,
             reason=new.reason,
@@ -334,6 +334,11 @@ class Ledger:
         """Enter what a run published; whether that was news. It wins over any other state."""
         with self._store.transaction():
             return self._moves.record(manifest, now)
+
+
+def _to_see_again(new: Settled) -> str:
+    """How a file looked; nothing at all makes the next look take it for new."""
+    return "" if new.look_again else str(new.sighting.stat)
 
 
 __all__ = ["Ledger"]
