@@ -86,7 +86,12 @@ class _Look:
 
     def arrivals(self, pattern: str, report: Report) -> Iterator[Finding]:
         """What stands in the inbox is its path's latest version, and at rest."""
-        latest = {row["path"]: row for row in self.files}  # they come by path and version
+        # By path and version. One that never was read, and was followed by nothing, says nothing.
+        latest = {
+            row["path"]: row
+            for row in self.files
+            if row["sha256"] is not None or row["state"] != "superseded"
+        }
         for path in regular_files(self.project.inbox):
             if fnmatchcase(path.name, pattern):
                 yield from self._arrival(path, latest.get(f"data/{escaped(path.name)}"), report)
