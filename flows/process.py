@@ -116,13 +116,15 @@ def said(error: BaseException) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open the regular file that a path leads to, and be sure that it is that one.
+def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
+    """Open the regular file that a path leads to, in the inbox, and be sure that it is that one.
 
     Raises:
         GoneError, UnreadableError, ChangedError: as they say.
     """
     real = os.path.realpath(path)
+    if inbox and not Path(real).is_relative_to(os.path.realpath(inbox)):
+        raise UnreadableError("a symbolic link that leaves the inbox")
     try:
         descriptor = os.open(real, OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
@@ -165,7 +167,7 @@ class Shard:
     def judge(self, planned: PlannedFile, stem: str) -> Result | Rejected:
         """Read one file once, to its end, and say what became of it."""
         try:
-            with opened(input_path(self.plan, planned.path)) as stream:
+            with opened(input_path(self.plan, planned.path), self.plan.options.inbox) as stream:
                 return self._read(stream, planned, self.results.temporary(stem))
         except (GoneError, UnreadableError, ChangedError) as error:
             return rejected(planned, error, planned.sha256)

@@ -62,6 +62,7 @@ class Project:
             root=str(self.root),
             output_dir=str(self.root / "out"),
             log_dir=str(self.root / "log"),
+            inbox=str(self.root / "data"),
             tag=self.tag,
             delimiter=self.delimiter,
             transform=self.transform,
@@ -203,13 +204,25 @@ def test_a_hostile_name_is_but_a_name(project: Project, name: str) -> None:
 
 
 def test_a_link_is_followed_to_its_file(project: Project) -> None:
-    elsewhere = project.root / "elsewhere.csv"
-    elsewhere.write_bytes(GOOD)
     path = project.plan("student_link.csv", GOOD)
     path.parent.mkdir()
-    path.symlink_to(elsewhere)
+    path.with_name("elsewhere.csv").write_bytes(GOOD)
+    path.symlink_to("elsewhere.csv")
     assert project.run() == 0
     assert project.result("student_link.csv").rows == 2
+
+
+@pytest.mark.parametrize("known", [None, GOOD])
+def test_a_link_swapped_in_leads_nowhere_outside_the_inbox(
+    project: Project, known: bytes | None
+) -> None:
+    (project.root / "secret.csv").write_bytes(GOOD)
+    path = project.plan("student_link.csv", known)
+    path.parent.mkdir()
+    path.symlink_to("../secret.csv")
+    assert project.run() == 0
+    aside = project.aside("student_link.csv")
+    assert (aside.cause, aside.reason) == ("unreadable", "a symbolic link that leaves the inbox")
 
 
 def test_files_of_one_name_in_two_folders_have_two_results(project: Project) -> None:
@@ -349,7 +362,11 @@ def test_what_is_no_regular_file_is_unreadable_and_nothing_waits_for_it(
     assert project.run() == 0
     aside = project.aside("student_a.csv")
     assert aside.cause == "unreadable"
-    assert aside.reason in {"it is not a regular file", "Too many levels of symbolic links"}
+    assert aside.reason in {
+        "it is not a regular file",
+        "Too many levels of symbolic links",
+        "a symbolic link that leaves the inbox",
+    }
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
