@@ -37,8 +37,9 @@ def single_instance(chosen: Settings) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int:
+    # Never for others: who may open a lock file, if only to read, can hold its lock for ever.
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     try:
         _take(descriptor)
     except BlockingIOError:
@@ -67,7 +68,7 @@ def _take(descriptor: int) -> None:
 def running_pid(chosen: Settings) -> int | None:
     """The pid of the daemon that works here, or None."""
     for path in lock_files(chosen):
-        with suppress(FileNotFoundError), path.open("rb") as file:
+        with suppress(FileNotFoundError, PermissionError), path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -87,4 +87,4 @@ def is_alive(batch_round: Round) -> bool:
 
 
 def _lock_file(batch_round: Round) -> int:
-    return os.open(batch_round.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return os.open(batch_round.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)

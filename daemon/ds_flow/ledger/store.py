@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -41,6 +41,7 @@ class Store:
                 f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)"
             )
         with _one_opener(path.parent), _translated(path):
+            _create_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             self._db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
@@ -109,6 +110,12 @@ class Store:
         return self._db.executemany(sql, args).rowcount
 
 
+def _create_private(path: Path) -> None:
+    """Let no others read it: reasons may quote files. SQLite's own files take its mode."""
+    with suppress(OSError):  # SQLite says it better
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660))
+
+
 @contextmanager
 def _one_opener(folder: Path) -> Iterator[None]:
     """Open one after the other: SQLite does not wait where two turn a new file to WAL."""
@@ -133,6 +140,7 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
     if found:
         copy = path.with_name(f"{path.name}.schema-{found}")
         copy.unlink(missing_ok=True)
+        _create_private(copy)
         db.execute("VACUUM INTO ?", (str(copy),))
     scripts = {0: files("ds_flow.ledger").joinpath("schema.sql").read_text(), **migrations}
     steps = [scripts[step] for step in range(found, version)] if found else [scripts[0]]

@@ -1,0 +1,108 @@
+"""What SECURITY.md claims, claim by claim; what other tests hold is named there."""
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from project import Project, table
+
+SECRET = "s3cr3t-of-the-team"  # noqa: S105 - looked for everywhere
+FORMULA = "=HYPERLINK(1)"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One run, with umask 077, of hostile names by a transform that prints all that it can see."""
+    made = Project(tmp_path_factory.mktemp("security") / "project")
+    made.configure(compute={"transform": "telling:transform", "lsf_queue": "short"})
+    (made.root / ".env").write_text(f"TEAM_TOKEN={SECRET}\nPROCESS_TAG=spring\n")
+    (made.root / "telling.py").write_text(TELLING)
+    made.drop("student_a.csv", table("a", note=FORMULA))
+    made.drop("student_-rf $(touch pwned) `touch pwned`;touch pwned.csv", table("b"))
+    made.drop("student_bad.csv", f"a\n{SECRET},1\n")
+    made.prefix = ("bash", "-c", 'umask 077; exec "$@"', "bash")
+    assert made.once().returncode == 1  # one file was set aside
+    made.prefix = ()
+    yield made
+    made.end_everything()
+
+
+TELLING = """
+import os, subprocess
+
+def transform(frame):
+    print("environment:", os.environ)
+    # what every user of this host can see of this project's processes
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    open(os.path.join(os.path.dirname(__file__), "ps"), "a").write(lines)
+    return frame
+"""
+
+
+def everything_below(folder: Path) -> Iterator[Path]:
+    yield from (path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_secret_is_in_no_log_no_manifest_no_ledger_and_no_command_line(project: Project) -> None:
+    assert "environment:" in "".join(path.read_text() for path in project.log.glob("run_*.log"))
+    tell = [*everything_below(project.out), *everything_below(project.log), project.root / "ps"]
+
+    found = [path for path in tell if SECRET.encode() in path.read_bytes()]
+
+    assert not found
+
+
+def test_a_hostile_name_runs_nothing(project: Project) -> None:
+    assert not list(project.root.rglob("pwned"))
+    assert len(project.published_ids()) == 6
+
+
+def test_a_formula_is_passed_on_as_it_is(project: Project) -> None:
+    assert {row["note"] for row in project.combined()} == {FORMULA, ""}
+
+
+def test_others_may_neither_read_the_ledger_nor_hold_a_lock(tmp_path: Path) -> None:
+    made = Project(tmp_path / "project")
+    made.start()
+    private = [
+        *made.out.glob("ledger.db*"),
+        *(made.out / ".work").glob("*.lock"),
+    ]
+    modes = {path.name: stat.filemode(path.stat().st_mode) for path in private}
+    made.stop()
+
+    assert set(modes) >= {"ledger.db", "ledger.db-wal", "ledger.db-shm", "ds-flow.lock"}
+    assert [mode for mode in modes.values() if not mode.endswith("---")] == []
+
+
+def test_what_is_published_obeys_the_umask(project: Project) -> None:
+    files = [*everything_below(project.out), *everything_below(project.log)]
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+    assert len(project.names()) == 4
+
+
+def test_nothing_listens(project: Project) -> None:
+    pid = project.start()
+    inodes = {
+        os.readlink(entry.path)
+        for entry in os.scandir(f"/proc/{pid}/fd")
+        if os.path.lexists(entry.path)
+    }
+    project.stop()
+
+    assert not [name for name in inodes if name.startswith("socket:")]
+
+
+def test_settings_are_read_as_plain_values(tmp_path: Path) -> None:
+    made = Project(tmp_path / "project")
+    made.config.write_text("project_name: !!python/object/apply:os.mkdir [pwned]\n")
+
+    done = subprocess.run(
+        made.command("status"), env=made.environ(), capture_output=True, cwd=tmp_path, check=False
+    )
+
+    assert done.returncode == 78
+    assert not (tmp_path / "pwned").exists()
