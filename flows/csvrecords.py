@@ -132,7 +132,7 @@ class Records:
         while len(self._pending) < size and not self._ended:
             try:
                 text = next(self._texts, None)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
                 raise self._undecodable(error) from None
             if text is None:
                 self._ended = True
@@ -141,7 +141,9 @@ class Records:
                 if (found := text.find(b"\0")) >= 0:
                     self._refuse([(len(self._pending) - len(text) + found, "a NUL byte")])
 
-    def _undecodable(self, error: UnicodeDecodeError) -> TableError:
+    def _undecodable(self, error: UnicodeError) -> TableError:
+        if not isinstance(error, UnicodeDecodeError):  # such as UTF-16 without a byte order mark
+            return TableError(f"it cannot be decoded: {error}", self._line)
         lines = self._pending.count(b"\n") + error.object.count(b"\n", 0, error.start)
         byte = error.object[error.start]
         return TableError(f"byte 0x{byte:02x} is not {error.encoding}", self._line + lines)
@@ -154,7 +156,7 @@ class Records:
 
 
 def decoded(blocks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """Give the blocks as UTF-8, without a byte order mark; raises UnicodeDecodeError."""
+    """Give the blocks as UTF-8, without a byte order mark; raises UnicodeError."""
     decoder = codecs.getincrementaldecoder(encoding)()
     begun = False
     for block in chain(blocks, [b""]):

@@ -5,6 +5,7 @@ UTF-8, LF, a cell quoted only where it must be.
 """
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +105,12 @@ def parse(block: Block, header: Sequence[str], delimiter: str) -> pa.Table:
     schema = pa.schema([(name, pa.string()) for name in names])
     if not block.rows:
         return schema.empty_table()
+    # Arrow takes one byte order mark off whatever it is given; here it would be a cell's.
+    text = BOM_UTF8 + block.text if block.text.startswith(BOM_UTF8) else block.text
     try:
         table = csv.read_csv(
-            pa.BufferReader(block.text),
-            csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block.text) + 1),
+            pa.BufferReader(text),
+            csv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1),
             csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             csv.ConvertOptions(column_types=schema, strings_can_be_null=False),
         )
