@@ -597,6 +597,11 @@ def test_any_mapping_gives_settings_or_faults(project: Load, tree: dict[Any, Any
     told(project, FIVE + yaml.safe_dump(tree).removeprefix("{}"))
 
 
+def test_a_number_without_end_is_a_fault(project: Load) -> None:
+    with pytest.raises(SettingsError, match=r"run\.attempts"):
+        project(f"{FIVE}run: {{attempts: 0x{'f' * 5000}}}\n")
+
+
 @same_folder
 @given(st.text(max_size=60))
 def test_any_text_gives_settings_or_faults(project: Load, text: str) -> None:

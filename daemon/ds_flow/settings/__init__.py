@@ -137,7 +137,13 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
         case _:
             text = fault["msg"].removeprefix("Input ")
     found = None if loc == SECRET else fault["input"]
-    return f"{text} (it is {reprlib.repr(found)})" if isinstance(found, str | float | int) else text
+    is_shown = isinstance(found, str | float | int) and not _is_endless(found)
+    return f"{text} (it is {reprlib.repr(found)})" if is_shown else text
+
+
+def _is_endless(found: object) -> bool:
+    """Whether it is a number that Python refuses to write out."""
+    return isinstance(found, int) and found.bit_length() > 10_000  # noqa: PLR2004 - of 14,000
 
 
 def _suggestion(loc: Loc, origin: Origin) -> str:
