@@ -14,7 +14,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check faults bench history soak image crash chaos install uninstall lock format clean
+.PHONY: help setup demo test check faults bench history soak image crash chaos memory power audit install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -74,11 +74,20 @@ image: setup ## build IMAGE, which runs every stage in Docker, on BASE
 	@$(DOCKER) build --quiet --network none --build-arg BASE=$(BASE) --tag $(IMAGE) \
 	    --file flows/Dockerfile build/image
 
+memory: setup ## measure the peak memory of hostile and very large inputs
+	@$(BIN)/python tests/bench.py memory
+
 crash: setup ## kill at every durable step in turn, start again, and look
 	@PYTHONPATH=tests $(BIN)/python -m chaos.crashpoints
 
+power: setup ## lose what was not synced before every durable step in turn, start again, and look
+	@PYTHONPATH=tests $(BIN)/python -m chaos.powerloss
+
 chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; SEED plays a plan again
 	@PYTHONPATH=tests $(BIN)/python -m chaos
+
+audit: ## compare all pinned versions with the public advisories; needs the network
+	@$(UV) audit
 
 lock: ## pin the newest versions that fit, in pyproject.toml
 	@$(UV) run --no-project --quiet python .ci/lock.py

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from backends import BATCH, Place, lsf
@@ -79,6 +80,39 @@ def look_at_lsf(place: Place, stage: Path, folder: Path) -> float:
     return (time.process_time() - start_s) / 10
 
 
+def memory() -> None:
+    """Measure what the largest inputs cost: `make memory`."""
+    for kind in BOMBS:
+        show(f"256 MB of {kind}", once_over(partial(bomb, kind=kind), code=1))
+    show("one file of 4 GB", once_over(lambda inbox: large(inbox, 4096)))
+    show("60,000 files at once", once_over(lambda inbox: tables(inbox, files=60_000, rows=1)))
+
+
+BOMBS = {
+    "one line": (b"", b"x" * 2**20),
+    "commas": (b"a,b\n", b"," * 2**20),
+    "quotes": (b"a,b\n", b'"' * 2**20),
+    "one quoted cell": (b'a,b\n"', b'x""' * 2**18),
+    "column names": (b"", b"".join(b"c%d," % n for n in range(10**5))),
+}
+
+
+def bomb(inbox: Path, kind: str) -> None:
+    """One hostile file."""
+    start, rest = BOMBS[kind]
+    with (inbox / "student_bomb.csv").open("wb") as file:
+        file.write(start)
+        file.writelines(rest for _ in range(2**28 // len(rest)))
+
+
+def large(inbox: Path, size_mb: int) -> None:
+    """One file of about so many MB."""
+    rows = b"token-0001,F,18,U,GT3,A,4,teacher,at home,0.25\n" * 20_000
+    with (inbox / "student_large.csv").open("wb") as file:
+        file.write(b"token," + b",".join(b"c%d" % n for n in range(9)) + b"\n")
+        file.writelines(rows for _ in range(size_mb * 2**20 // len(rows)))
+
+
 def show(what: str, figures: tuple[float, int]) -> None:
     """Print one line."""
     print(f"{what}: {figures[0]:.1f} s, peak memory of all processes {figures[1]} MB")
@@ -110,7 +144,7 @@ def tables(inbox: Path, *, files: int, rows: int) -> None:
             file.writelines(f"t{number}-{line},{row}\n" for line in range(rows))
 
 
-def once_over(fill: Callable[[Path], None]) -> tuple[float, int]:
+def once_over(fill: Callable[[Path], None], code: int = 0) -> tuple[float, int]:
     """Work one inbox off: seconds, and the peak proportional set size of the process tree in MB."""
     with project() as root:
         fill(root / "data")
@@ -120,7 +154,7 @@ def once_over(fill: Callable[[Path], None]) -> tuple[float, int]:
             while ran.poll() is None:
                 peak_kb = max(peak_kb, sum(map(pss_kb, tree(ran.pid))))
                 time.sleep(0.05)  # noqa: TID251 - it samples
-        if ran.returncode:
+        if ran.returncode != code:
             sys.exit(f"ds-flow once exited {ran.returncode}")
         return time.monotonic() - start_s, peak_kb // 1024
 
@@ -213,4 +247,4 @@ def known(root: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    memory() if sys.argv[1:] == ["memory"] else main()

@@ -54,7 +54,14 @@ def stage(folder: Path) -> Iterator[tuple[Project, Journal]]:
         project.end_everything()
 
 
-def work(project: Project, log: Path, die: str = "", *, everyone: bool = False) -> int:
+def work(
+    project: Project,
+    log: Path,
+    die: str = "",
+    *,
+    everyone: bool = False,
+    store: Path | None = None,
+) -> int:
     """Let `ds-flow once` work, dying where it is told to; its exit code.
 
     On one core, so that a run is cut into one group and takes the same steps each time.
@@ -67,6 +74,7 @@ def work(project: Project, log: Path, die: str = "", *, everyone: bool = False) 
         "STEPS_LOG": str(log),
         "STEPS_DIE": die,
         "STEPS_ALL": "1" if everyone else "",
+        "STEPS_STORE": str(store or ""),
     }
     before, project.environment = project.environment, {**project.environment, **own}
     try:

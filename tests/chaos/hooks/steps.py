@@ -16,8 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import disk  # type: ignore[import-not-found] # it stands beside this file
+
 ROOT = os.environ.get("STEPS_ROOT", "")
 LOG = os.environ.get("STEPS_LOG", "")
+STORE = os.environ.get("STEPS_STORE", "")  # what lies on disk at each step goes there
 
 # docs.python.org/3/library/audit_events.html
 CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
@@ -51,6 +54,8 @@ def step(what: str, path: str = "", who: str = "") -> None:
     seen[line] += 1
     line = f"{line} #{seen[line]}"
     number = _tell(line)
+    if STORE:
+        disk.photograph(Path(ROOT, "out"), Path(STORE), number, line, path)
     if os.environ.get("STEPS_DIE") in {line, str(number)} and _first():
         _die()
 
