@@ -132,6 +132,7 @@ class Project:
         self.config = root / "config" / "settings.yaml"
         self.ledger = self.out / "ledger.db"
         self.prefix: tuple[str, ...] = ()
+        self.patience_s = DEADLINE_SECONDS  # with one command
         self.environment: dict[str, str] = {"PROCESS_TAG": "spring"}
         self._daemon: subprocess.Popen[bytes] | None = None
         for folder in (self.inbox, self.config.parent):
@@ -230,7 +231,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=DEADLINE_SECONDS,
+            timeout=self.patience_s,
         )
 
     def once(self) -> subprocess.CompletedProcess[str]:

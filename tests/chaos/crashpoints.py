@@ -25,6 +25,7 @@ from chaos.drops import Journal
 
 HOOKS = Path(__file__).parent / "hooks"
 MODES = ("one", "all", "twice")
+PATIENCE_SECONDS = 600.0  # on a machine that others load
 SECOND_STEPS = 25  # a second death comes at one of the first steps of the second start
 
 
@@ -45,6 +46,7 @@ class Point:
 def stage(folder: Path) -> Iterator[tuple[Project, Journal]]:
     """A small project with every kind of work: tables of unlike columns, and a bad file."""
     project, journal = Project(folder / "project"), Journal()
+    project.patience_s = PATIENCE_SECONDS
     project.drop("student_a.csv", journal.good(2).text)
     project.drop("student_b.csv", journal.good(2, "other").text)
     project.drop("student_bad.csv", journal.bad().text)

@@ -59,6 +59,7 @@ class World(Project):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, **SETTINGS)
+        self.patience_s = 600.0
         for name, size_mb in MOUNTS.items():
             (root / name).mkdir(exist_ok=True)
             command = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=755", "tmpfs"]
