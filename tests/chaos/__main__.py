@@ -27,7 +27,7 @@ from chaos.world import World, enter_namespace
 
 FAULT_EVERY_SECONDS = 1.8
 DROP_EVERY_SECONDS = 2.0
-FILES_A_DROP = (10, 120)
+FILES_A_DROP = (20, 200)
 REST_SECONDS = float(os.environ.get("CHAOS_REST_SECONDS", "1800"))
 STEP_SECONDS = 0.1
 
