@@ -1,4 +1,4 @@
-"""A full disk is waited out: on a real small file system, where the machine lets one be mounted."""
+"""A disk that takes nothing is waited out: one that is full, one that cannot be written to."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import require
 from project import Project, ids, table, until
 
 
@@ -44,4 +45,20 @@ def test_a_full_disk_is_waited_out_and_no_attempt_is_used_up(project: Project) -
     until("the file is processed", lambda: project.status()["files"]["processed"] == 1, every=0.5)
     project.stop()
     assert project.published_ids() == sorted(ids("a"))
+    assert project.status()["runs"] == {"succeeded": 1}
+
+
+def test_a_folder_that_cannot_be_written_to_is_waited_out_too(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", paths={"ledger": "ledger.db"})
+    obeying = "--bounding-set=-dac_override,-dac_read_search"  # root obeys modes without these
+    project.prefix = (require("setpriv"), obeying, "--") if os.geteuid() == 0 else ()
+    project.start()
+    project.out.chmod(0o555)
+    project.drop("student_a.csv", table("a"))
+    until("the daemon waits", lambda: "stage.waits" in project.said())
+
+    project.out.chmod(0o755)
+
+    until("the file is processed", lambda: project.status()["files"]["processed"] == 1, every=0.5)
+    project.stop()
     assert project.status()["runs"] == {"succeeded": 1}

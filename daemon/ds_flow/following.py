@@ -1,6 +1,7 @@
 """The end of the line: start runs, follow them, record what became of them."""
 
 import logging
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -92,9 +93,11 @@ class Following:
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
 
     def _require_room(self, batch: str) -> None:
-        """Hold a batch back while the disk cannot take its outputs. Raises DispatchError."""
+        """Hold a batch back while the disk does not take its outputs. Raises DispatchError."""
         need = sum(file.size_bytes for file in self.ledger.read.planned(batch)) * OUTPUT_FACTOR
         for folder, least in ((self.settings.output_dir, need), (self.settings.log_dir, 0)):
+            if folder.exists() and not os.access(folder, os.W_OK):
+                raise DispatchError(f"batch {batch} waits: {folder} cannot be written to")
             free = space.free_bytes(folder)
             if free < least + LEAST_FREE_BYTES:
                 want_mb, free_mb = (least + LEAST_FREE_BYTES) / 2**20, free / 2**20
@@ -102,12 +105,12 @@ class Following:
                     f"batch {batch} waits: {folder} has {free_mb:.1f} MB free, {want_mb:.1f} needed"
                 )
 
-    def _is_full(self, batch: str) -> bool:
+    def _why_no_room(self, batch: str) -> str:
         try:
             self._require_room(batch)
-        except DispatchError:
-            return True
-        return False
+        except DispatchError as error:
+            return str(error)
+        return ""
 
     def _plan(self, batch: BatchRow) -> Plan:
         last = self.ledger.schedules.last_run(batch.selection)
@@ -185,8 +188,8 @@ class Following:
                 recovery.tidy(self.ledger, work)
                 return 1
         state, error = _verdict(run, work, self.settings.log_dir)
-        if state == RunState.FAILED and self._is_full(run.batch):
-            state, error = RunState.LOST, f"the disk is full: {error}"
+        if state == RunState.FAILED and (cannot := self._why_no_room(run.batch)):
+            state, error = RunState.LOST, f"{cannot}: {error}"
         results = workdir.count_results(work)
         then = self._what_follows(run, state, results, now)
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
