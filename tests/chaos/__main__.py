@@ -99,14 +99,20 @@ class Player:
     def _keep(self, now_s: float) -> None:
         for item in [item for item in self._undo if item[0] <= now_s]:
             self._undo.remove(item)
-            item[2]()
+            self._take_back(item[2])
         self.chaos.world.keep()
         threading.Event().wait(STEP_SECONDS)
+
+    def _take_back(self, undo: Undo) -> None:
+        try:
+            undo()
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"          not taken back: {error}")
 
     def calm(self) -> None:
         """Take back every fault; the clock, too."""
         for _, _, undo in self._undo:
-            undo()
+            self._take_back(undo)
         self._undo.clear()
         self.chaos.world.clock.write_text("+0\n")
         self.chaos.dropper.wait()
@@ -146,6 +152,8 @@ def summary(player: Player, report: Report, seed: int, seconds: float) -> Iterat
     journal = chaos.dropper.journal
     yield f"seed {seed}, {seconds / 60:g} minutes, {chaos.world.starts} daemons started"
     yield f"daemons that ended by themselves, by exit code: {chaos.world.exits}"
+    said = chaos.world.said()
+    yield f"bugs in the daemon's log: {said.count('stage.bug') + said.count('file.bug')}"
     yield "faults: " + ", ".join(f"{n} {name}" for name, n in sorted(player.counts.items()))
     yield f"good tables set aside, with these reasons: {dict(report.set_aside)}"
     yield from (f"{finding.kind}: {finding.what}" for finding in report.findings[:50])

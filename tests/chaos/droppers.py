@@ -141,7 +141,9 @@ class Dropper:
         (self.inbox / f"student_{number}_folder.csv").mkdir(exist_ok=True)
         if not (self.inbox / f"student_{number}_fifo.csv").exists():
             os.mkfifo(self.inbox / f"student_{number}_fifo.csv")
-            (self.inbox / f"student_{number}_link.csv").symlink_to("/etc/passwd")
+            outside = self.inbox.parent / "outside.csv"  # a dropper may write through the link
+            outside.touch()
+            (self.inbox / f"student_{number}_link.csv").symlink_to(outside)
 
     def burst(self, count: int) -> None:
         """Many at once, faster than anyone reads events."""

@@ -199,11 +199,10 @@ def use_up_descriptors(chaos: Chaos) -> Undo:
     pid = chaos.world.daemon
     if pid is None:
         return lambda: None
-    with suppress(ProcessLookupError):
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (16, 4096))
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (16, 4096))
 
     def undo() -> None:
-        with suppress(ProcessLookupError):
+        with suppress(OSError):  # it may be gone, or in a namespace of its own by now
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
     return undo
