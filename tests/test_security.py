@@ -31,14 +31,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 TELLING = """
-import os, subprocess
+import os
+from pathlib import Path
 
 def transform(frame):
     print("environment:", os.environ)
-    # what every user of this host can see of this project's processes
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    open(os.path.join(os.path.dirname(__file__), "ps"), "a").write(lines)
+    # what every user of this host can see of processes
+    with Path(__file__).with_name("ps").open("ab") as ps:
+        ps.writelines(map(command_line, Path("/proc").glob("[0-9]*")))
     return frame
+
+def command_line(process):
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 """
 
 
@@ -47,6 +54,7 @@ def everything_below(folder: Path) -> Iterator[Path]:
 
 
 def test_a_secret_is_in_no_log_no_manifest_no_ledger_and_no_command_line(project: Project) -> None:
+    assert b"student_flow.py" in (project.root / "ps").read_bytes()
     assert "environment:" in "".join(path.read_text() for path in project.log.glob("run_*.log"))
     tell = [*everything_below(project.out), *everything_below(project.log), project.root / "ps"]
 

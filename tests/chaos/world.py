@@ -5,6 +5,7 @@ that can be filled, away from the inbox's.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,13 @@ def enter_namespace() -> None:
     """Run this program again where its mounts are its own; return there."""
     if os.environ.get(IN_NAMESPACE):
         return
+    if os.geteuid() != 0:
+        sys.exit("chaos mounts file systems of its own: run it as root")
+    for program in ("unshare", "setpriv", "strace", "rsync", "scp"):
+        if shutil.which(program) is None:
+            sys.exit(f"chaos needs {program}")
+    if not FAKETIME.exists():
+        print(f"the clock will not jump: there is no {FAKETIME}")
     os.environ[IN_NAMESPACE] = "1"
     again = [sys.executable, "-m", "chaos", *sys.argv[1:]]
     unshare = ["unshare", "--mount", "--propagation", "private", "--"]
