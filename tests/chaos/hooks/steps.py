@@ -32,6 +32,7 @@ SAME = (  # what differs between two runs that do the same
     (re.compile(r"(?<![^/._-])[0-9a-f]{10}(?![0-9a-z])"), "BATCH"),
     (re.compile(r"(?<![^/._-])[0-9a-f]{8}(?![0-9a-z])"), "TOKEN"),
     (re.compile(r"\d+of\d+"), "GROUP"),
+    (re.compile(r"(?<=\.csv)\.\w{6}$"), ".TEMP"),  # mktemp's
 )
 seen: Counter[str] = Counter()
 
