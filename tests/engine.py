@@ -187,7 +187,9 @@ def full_image() -> str:
 
 @cache
 def _full_image(_engine: str | None) -> str:
-    programs = "awk bash cat chmod cmp cut env head mkdir mktemp mv rm sed sh tail tr wc xargs yes"
+    programs = (
+        "awk bash cat chmod cmp cut env head mkdir mktemp mv rm sed sh sync tail tr wc xargs yes"
+    )
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         _add_python(tar, map(require, programs.split()))

@@ -17,7 +17,7 @@ from ds_flow.settings import Settings
 LIMIT_SECONDS = 60.0  # in a busy queue it may wait for longer; then that is said
 JOB_MINUTES = 5
 PYTHON = ("-c", "import pandas, pyarrow, ds_flow.results")
-TOOLS = ("bash", "-c", "type awk cmp cut head sed tail tr xargs")
+TOOLS = ("bash", "-c", "type awk cmp cut head sed sync tail tr xargs")
 
 
 Verdict = Literal["ok", "warning", "fault"]

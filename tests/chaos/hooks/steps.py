@@ -11,6 +11,7 @@ import re
 import signal
 import sqlite3
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -117,14 +118,19 @@ def watch() -> None:
         sqlite3.connect = _connect  # type: ignore[assignment] # nor has a commit
 
 
-inside = False  # telling is no step
+class Telling(threading.local):
+    """Whether this thread tells of a step now: that is none itself."""
+
+    inside = False
+
+
+telling = Telling()
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    global inside  # noqa: PLW0603 - an audit hook has no other state
-    if inside:
+    if telling.inside:
         return
-    inside = True
+    telling.inside = True
     try:
         if event in CHANGES or (event == "open" and _writes(*args)):
             path = _absolute(
@@ -135,7 +141,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         elif event == "subprocess.Popen" and args[0] != "git":
             step("spawn", Path(os.fsdecode(args[0])).name)
     finally:
-        inside = False
+        telling.inside = False
 
 
 def _is_looked_at(event: str, path: str) -> bool:
@@ -155,12 +161,11 @@ def _absolute(path: Any) -> str:
 def _told(what: str, act: Callable[[int], None]) -> Callable[[int], None]:
     def told(descriptor: int) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-        global inside  # noqa: PLW0603
-        was, inside = inside, True
+        was, telling.inside = telling.inside, True
         try:
             step(what, os.readlink(f"/proc/self/fd/{number}"))
         finally:
-            inside = was
+            telling.inside = was
         act(descriptor)
 
     return told
