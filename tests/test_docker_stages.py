@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import LSF_SITE, lsf
 from engine import docker, engine, full_image, small_image
 from jsonschema import Draft202012Validator
 
@@ -14,7 +15,8 @@ import finishing
 import stages
 from ds_flow import CHECKOUT, workdir
 from ds_flow.manifest import Manifest
-from ds_flow.plan import Options, Plan, PlannedFile, StageOptions
+from ds_flow.model import STAGES
+from ds_flow.plan import Options, Plan, PlannedFile, Site, StageOptions
 
 SHARDS = [(0, 24), (25, 49)]
 
@@ -27,32 +29,35 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def ran(root: Path, batch: str, images: dict[str, str]) -> Manifest:
-    """Fifty files through every stage, in these images or, for want of one, locally."""
-    executor = "docker" if images else "local"
+def ran(
+    root: Path, name: str, batch: str, images: dict[str, str], otherwise: str = "local"
+) -> Manifest:
+    """Fifty files through every stage, in these images or, for want of one, elsewhere."""
     options = Options(
         project_name="test",
         root=str(root),
-        output_dir=str(root / executor),
+        output_dir=str(root / name),
         log_dir=str(root / "log"),
         inbox=str(root / "data"),
         tag="über",
         stages={
-            name: StageOptions(
-                executor=executor,
+            stage: StageOptions(
+                executor="docker" if stage in images else otherwise,
                 memory_mb=512,
-                image=images.get(name, ""),
-                command=("wc", "-l") if name == "analyze" else (),
+                queue="short",
+                image=images.get(stage, ""),
+                command=("wc", "-l") if stage == "analyze" else (),
             )
-            for name in ("process", "combine", "analyze")
+            for stage in STAGES
         },
+        site=Site(lsf=LSF_SITE),
     )
     files = [
         PlannedFile(path=f"data/{path.name}", version=1, sha256=None, size_bytes=1)
         for path in sorted((root / "data").iterdir())
     ]
     plan = Plan(batch=batch, trigger="arrival", formed_at="", files=tuple(files), options=options)
-    work = workdir.create(root / executor, plan)
+    work = workdir.create(root / name, plan)
     (work / "attempts" / "1").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(workdir.ATTEMPT_MARK, f"{batch}/1")
@@ -71,7 +76,7 @@ def outputs(folder: Path) -> dict[str, str]:
     return {path.name: time.sub("<time>", path.read_text()) for path in folder.glob("*.csv")}
 
 
-def test_fifty_files_come_out_of_containers_as_they_do_without(tmp_path: Path) -> None:
+def test_fifty_files_come_out_of_containers_and_of_a_mix_as_they_do_without(tmp_path: Path) -> None:
     inbox = tmp_path / "data"
     inbox.mkdir()
     for number in range(49):
@@ -79,11 +84,18 @@ def test_fifty_files_come_out_of_containers_as_they_do_without(tmp_path: Path) -
     (inbox / "student_other.csv").write_text("id;more\n1;x")  # other columns: it gets aligned
     full, small = full_image(), small_image()
 
-    local = ran(tmp_path, "aaaaaaaaaa", {})
+    local = ran(tmp_path, "local", "aaaaaaaaaa", {})
     images = {"process": full, "combine": full, "analyze": small}
-    contained = ran(tmp_path, "bbbbbbbbbb", images)
+    contained = ran(tmp_path, "docker", "bbbbbbbbbb", images)
+    with lsf(tmp_path / "cluster", "ibm"):
+        mixed = ran(tmp_path, "mixed", "cccccccccc", {"analyze": small}, otherwise="lsf")
 
     assert outputs(tmp_path / "docker") == outputs(tmp_path / "local")
+    assert outputs(tmp_path / "mixed") == outputs(tmp_path / "local")
+    assert mixed.analysis
+    assert mixed.analysis["stdout"].split()[0] == "100"
+    backends = {job["stage"]: job["backend"] for job in mixed.jobs}
+    assert backends == {"process": "lsf", "combine": "lsf", "analyze": "docker"}
     assert len(outputs(tmp_path / "docker")) == 51
     assert contained.rejected == local.rejected == ()
     assert contained.analysis
