@@ -246,9 +246,8 @@ def _unreadable(seen: Sighting, error: OSError) -> Settled:
     if error.errno in OWN_ERRORS:
         raise DispatchError(f"inbox: {seen.path}: {error.strerror}") from error
     why = f"cannot be read: {error.strerror}"
-    # Rights are given back by a change of the file; an error of its disk or server just passes.
-    passes = error.errno not in {errno.EACCES, errno.EPERM}
-    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=passes)
+    # Neither a disk that works again nor a folder that may be entered again changes the file.
+    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=True)
 
 
 def is_open_for_writing(descriptor: int) -> bool | None:
