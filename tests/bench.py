@@ -162,13 +162,12 @@ def once_over(fill: Callable[[Path], None], code: int = 0) -> tuple[float, int]:
 def tree(root: int) -> Iterator[int]:
     """A process and all that descend from it."""
     yield root
-    for task in Path(f"/proc/{root}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from tree(int(child))
+    try:
+        lists = [task.read_text() for task in Path(f"/proc/{root}/task").glob("*/children")]
+    except OSError:  # it has ended
+        return
+    for child in " ".join(lists).split():
+        yield from tree(int(child))
 
 
 def pss_kb(pid: int) -> int:
