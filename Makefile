@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 UV := .ci/uv
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -q -n 2
+PYTEST := $(BIN)/python -m pytest -q -n 3
 DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
 PREFIX := /opt/ds-flow
