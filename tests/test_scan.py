@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rights import no_rights, public_folder
 
+from ds_flow import scan
 from ds_flow.errors import DispatchError
 from ds_flow.names import unescape
 from ds_flow.scan import Look, Pattern, look, sight
@@ -35,6 +36,18 @@ def put(root: Path, *names: str) -> None:
 
 def found(seen: Look) -> list[str]:
     return sorted(sighting.path for sighting in seen.sightings)
+
+
+def test_a_long_look_says_now_and_then_that_it_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "FILES_A_PULSE", 2)
+    put(root, *(f"data/{number}.csv" for number in range(5)))
+    told: list[None] = []
+
+    look(Pattern.parse(f"{root}/data/*.csv", root), lambda: told.append(None))
+
+    assert len(told) == 3  # for the folder, and after the second and the fourth file
 
 
 # --------------------------------------------------------------------------- patterns

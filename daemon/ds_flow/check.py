@@ -21,7 +21,7 @@ from ds_flow.settings import Settings
 
 LOW_SPACE_BYTES = 10**9
 IMPORT_LIMIT_SECONDS = 60
-ENGINE_LIMIT_SECONDS = 10
+ENGINE_LIMIT_SECONDS = 10  # a daemon that starts waits no longer for a backend
 INOTIFY_LIMITS = Path("/proc/sys/fs/inotify")
 FLOW_FILE = CHECKOUT / "flows" / "student_flow.py"
 COMBINE_SCRIPT = CHECKOUT / "bash" / "combine.sh"
@@ -297,7 +297,8 @@ def _local(_settings: Settings, _environ: Mapping[str, str]) -> Finding:
 
 def _lsf(settings: Settings, _environ: Mapping[str, str]) -> Finding:
     """Ask for a job that never was: LSF's answer is that there is none."""
-    command, limit_s = ["bjobs", "-J", "ds-flow-check"], settings.site.lsf.command_seconds
+    command = ["bjobs", "-J", "ds-flow-check"]
+    limit_s = min(settings.site.lsf.command_seconds, ENGINE_LIMIT_SECONDS)
     try:
         answer = call(command, limit_s, cwd=settings.root)
     except DispatchError as error:

@@ -86,6 +86,7 @@ class Inbox:
         self._mode = observer
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None  # device and inode of the base
+        self.alive: Callable[[], None] = lambda: None  # called now and then within a look
 
     @property
     def is_polling(self) -> bool:
@@ -160,7 +161,7 @@ class Inbox:
         """
         before = self._watched
         self.watch()
-        found = scan.look(self.pattern)
+        found = scan.look(self.pattern, self.alive)
         if before is not None and found.device != before[0]:
             raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
         return found

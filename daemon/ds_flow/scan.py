@@ -15,6 +15,8 @@ from ds_flow.model import Sighting, Stat
 from ds_flow.names import escape
 from ds_flow.settings.patterns import TEMPORARY, matches, split
 
+FILES_A_PULSE = 1000
+
 TWICE = ("**", "**")  # no more than once
 
 KINDS = {
@@ -63,11 +65,14 @@ class Look:
     ignored: dict[str, str] = field(default_factory=dict)  # path -> why it is no input
 
 
-def look(pattern: Pattern) -> Look:
-    """Find every regular file that matches the pattern. Raises DispatchError if base is missing."""
+def look(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Look:
+    """Find every regular file that matches the pattern. Raises DispatchError if base is missing.
+
+    `pulse` is called now and then: a slow server may take minutes for a million files.
+    """
     try:
         found = Look(pattern.base.stat().st_dev)
-        walk = _Walk(found, os.path.realpath(pattern.base))
+        walk = _Walk(found, os.path.realpath(pattern.base), pulse)
         walk.folder(str(pattern.base), _prefix(pattern), pattern.parts)
     except OSError as error:
         raise DispatchError(f"inbox {pattern.base}: {error.strerror}") from error
@@ -113,12 +118,14 @@ def _prefix(pattern: Pattern) -> str:
 class _Walk:
     found: Look
     base: str  # real path
+    pulse: Callable[[], None]
 
     def folder(self, folder: str, prefix: str, parts: tuple[str, ...]) -> None:
         """Look through one folder, then through those below it that the pattern reaches."""
         here = parts[1:] if parts[0] == "**" else parts
         is_match = _matcher(here[0])
         below: list[tuple[str, tuple[str, ...]]] = []
+        self.pulse()
         with os.scandir(folder) as entries:
             for entry in entries:
                 if TEMPORARY.fullmatch(entry.name):
@@ -156,6 +163,8 @@ class _Walk:
             self.found.ignored[path] = seen
         else:
             self.found.sightings.append(Sighting(path, seen))
+            if len(self.found.sightings) % FILES_A_PULSE == 0:
+                self.pulse()
 
 
 @cache

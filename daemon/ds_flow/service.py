@@ -221,9 +221,13 @@ class Service:
     def _on_reload(self, _number: int, _frame: object) -> None:
         self.reload_asked = True
 
+    def alive(self) -> None:
+        """Feed systemd's watchdog within long work."""
+        notify("WATCHDOG=1")
+
     def pulse(self) -> None:
         """Feed systemd's watchdog within long work, and end it when told to stop."""
-        notify("WATCHDOG=1")
+        self.alive()
         if self.stops and not self.engine.is_draining:
             raise DispatchError("told to stop")
 
@@ -277,6 +281,7 @@ def service(chosen: Settings) -> Iterator[Service]:
         keeping = Keeping(chosen, ledger, engine.clock)
         made = Service(chosen, engine, keeping, wake)
         engine.admission.pulse = engine.firing.pulse = made.pulse
+        inbox.alive = made.alive
         made.take_signals()
         stack.callback(keeping.close)
         stack.callback(signal.set_wakeup_fd, -1)
