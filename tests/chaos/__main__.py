@@ -1,4 +1,4 @@
-"""`make chaos`: drop, break, wait for rest, look. CHAOS_MINUTES and SEED choose how long and which.
+"""`make chaos`: drop, break, wait for rest, look. CHAOS_MINUTES, SEED and CHAOS_BACKEND choose.
 
 The plan - what is dropped and broken, and when - follows from the seed alone, so that a failing
 seed can be played again. When time is up all faults are taken back, the daemon works off what is
@@ -15,14 +15,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.checker import Report, check
+from chaos.checker import Finding, Report, check
 from chaos.droppers import WAYS, Dropper
 from chaos.drops import Journal
-from chaos.faults import FAULTS, Chaos, Undo
+from chaos.faults import Chaos, Fault, Undo
+from chaos.sites import SITES, Site
 from chaos.world import World, enter_namespace
 
 FAULT_EVERY_SECONDS = 1.8
@@ -42,7 +43,7 @@ class Moment:
     count: int = 0
 
 
-def plan(seed: int, seconds: float) -> list[Moment]:
+def plan(seed: int, seconds: float, faults: Mapping[str, Fault]) -> list[Moment]:
     """What happens when, from the seed alone."""
     rng = random.Random(seed)
     moments = [Moment(seconds / 3, "fault", "overflow")]
@@ -51,7 +52,7 @@ def plan(seed: int, seconds: float) -> list[Moment]:
         at_s += rng.expovariate(1 / DROP_EVERY_SECONDS)
         way = rng.choice([way for way in WAYS if way != "burst"])
         moments.append(Moment(at_s, "drop", way, rng.randint(*FILES_A_DROP)))
-    names, weights = list(FAULTS), [fault.weight for fault in FAULTS.values()]
+    names, weights = list(faults), [fault.weight for fault in faults.values()]
     at_s = 3.0
     while at_s < seconds:
         at_s += rng.expovariate(1 / FAULT_EVERY_SECONDS)
@@ -62,8 +63,8 @@ def plan(seed: int, seconds: float) -> list[Moment]:
 class Player:
     """Plays a plan on a world."""
 
-    def __init__(self, chaos: Chaos) -> None:
-        self.chaos = chaos
+    def __init__(self, chaos: Chaos, faults: Mapping[str, Fault]) -> None:
+        self.chaos, self.faults = chaos, faults
         self.counts: Counter[str] = Counter()
         self._undo: list[tuple[float, str, Undo]] = []
 
@@ -90,7 +91,7 @@ class Player:
     def _break(self, what: str, now_s: float) -> None:
         if any(name == what for _, name, _ in self._undo):
             return  # it lasts already
-        fault = FAULTS[what]
+        fault = self.faults[what]
         self.counts[what] += 1
         undo = fault.act(self.chaos)
         if undo is not None:
@@ -167,31 +168,40 @@ def summary(player: Player, report: Report, seed: int, seconds: float) -> Iterat
 
 
 def main() -> int:
-    """Play one plan."""
-    seconds = float(os.environ.get("CHAOS_MINUTES", "2")) * 60
+    """Play one plan on the site of CHAOS_BACKEND."""
+    seconds = float(os.environ.get("CHAOS_MINUTES", "") or 2) * 60
     seed = int(os.environ.get("SEED", "") or random.randrange(10**6))
+    site = SITES[os.environ.get("CHAOS_BACKEND", "") or "local"]
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="ds-flow-chaos-"))
     folder.chmod(0o755)
-    (folder / "staged").mkdir()
-    rng = random.Random(seed)
-    world = World(folder / "project")
-    dropper = Dropper(world.inbox, folder / "staged", Journal(), rng)
-    player = Player(Chaos(world, dropper, rng))
-    try:
-        player.play(plan(seed, seconds))
-        rest(world)
-        report = check(world, dropper.journal)
-        print(*summary(player, report, seed, seconds), sep="\n")
-    finally:
-        world.end_everything()
-        shutil.copytree(world.log, folder / "log", dirs_exist_ok=True)
-        world.unmount()
+    with site(folder) as place:
+        report = play(folder, place, seed, seconds)
     if report.findings:
         print(f"kept for a look: {folder}")
         return 1
     shutil.rmtree(folder)
     return 0
+
+
+def play(folder: Path, site: Site, seed: int, seconds: float) -> Report:
+    """Play one plan in a folder; what the checker finds, and what the site still holds."""
+    (folder / "staged").mkdir()
+    rng = random.Random(seed)
+    world = World(folder / "project", site.compute, site.environment, clock="clock" in site.faults)
+    dropper = Dropper(world.inbox, folder / "staged", Journal(), rng)
+    player = Player(Chaos(world, dropper, rng), site.faults)
+    try:
+        player.play(plan(seed, seconds, site.faults))
+        rest(world)
+        report = check(world, dropper.journal)
+        report.findings += [Finding("stray", what) for what in site.left()]
+        print(*summary(player, report, seed, seconds), sep="\n")
+    finally:
+        world.end_everything()
+        shutil.copytree(world.log, folder / "log", dirs_exist_ok=True)
+        world.unmount()
+    return report
 
 
 if __name__ == "__main__":

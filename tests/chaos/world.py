@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ def enter_namespace() -> None:
 class World(Project):
     """A project whose daemon is started again whenever it is not there."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root, **SETTINGS)
+    def __init__(
+        self, root: Path, compute: Mapping[str, Any], environment: Mapping[str, str], *, clock: bool
+    ) -> None:
+        super().__init__(root, **{**SETTINGS, "compute": {**SETTINGS["compute"], **compute}})
+        self.environment |= environment
         self.patience_s = 600.0
         for name, size_mb in MOUNTS.items():
             (root / name).mkdir(exist_ok=True)
@@ -81,7 +85,7 @@ class World(Project):
         self.clock.write_text("+0\n")
         self.plain = OBEYING
         self.prefix = OBEYING
-        if FAKETIME.exists():
+        if clock and FAKETIME.exists():
             self.environment |= {
                 "LD_PRELOAD": str(FAKETIME),
                 "PYTHONPATH": str(Path(__file__).parent / "clock"),
