@@ -19,9 +19,9 @@ from lsf_emulator.config import Dialect
 from project import until
 
 from ds_flow.dispatch import JobSpec, Outcome, Site, cancel_jobs
-from ds_flow.dispatch.rounds import rounds_in
+from ds_flow.dispatch.rounds import open_round, rounds_in
 from ds_flow.errors import DispatchError
-from ds_flow.model import FailureClass
+from ds_flow.model import FailureClass, JobState
 
 ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
 FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41
@@ -342,6 +342,23 @@ def test_a_job_that_cannot_see_the_work_directory_is_no_success(tmp_path: Path) 
 
         assert outcome.failure == FailureClass.INFRASTRUCTURE
         assert "is the work directory seen from its host?" in outcome.reason
+
+
+def test_an_exit_code_that_stays_torn_is_judged_after_the_grace_time(bench: Bench) -> None:
+    backend = bench.place.backend()
+    opened = open_round(
+        bench.stage, BATCH, f"{BATCH}/1", "lsf", [job := bench.job(0)], [job.command]
+    )
+    until("it was handed over", lambda: backend.submit(opened))
+    until("it ended", lambda: opened.ended() and all(one.ended_at for one in bench.cluster.jobs()))
+    (opened.folder / "1.exit").write_bytes(b"\0\0\0\0")
+
+    assert backend.ask(opened, [1])[1].state == JobState.UNKNOWN
+    until("it was judged", lambda: backend.ask(opened, [1])[1].state == JobState.FAILED)
+
+    report = backend.ask(opened, [1])[1]
+    assert report.failure == FailureClass.INFRASTRUCTURE
+    assert "LSF says done, but it left no exit code" in report.reason
 
 
 # --------------------------------------------------------------------------- cost and secrets

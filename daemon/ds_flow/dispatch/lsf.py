@@ -135,14 +135,20 @@ class Lsf:
     def _of_ended(self, commands: Commands, index: int, poll: Poll) -> Report:
         """By the exit code; of one over 128 the reason, once LSF says it."""
         left, row = commands.batch_round.exit_of(index), poll.rows.get(index)
-        if left is None:  # it is seen in the folder, and cannot be read yet
-            return Report(state=JobState.UNKNOWN)
+        if left is None:
+            return self._of_torn(commands, index, row)
         if not _is_told_by_lsf(left):
             return _report(texts.end_with_code(left[0], row))
         is_known = row is not None and row.state in ENDED
         if not is_known and self._absent_s(_place(commands, index)) <= self.site.grace_seconds:
             return Report(state=JobState.RUNNING)
         return _report(texts.end_with_code(left[0], self._told(commands, index, row)))
+
+    def _of_torn(self, commands: Commands, index: int, row: Row | None) -> Report:
+        """Of an exit code that stands in the folder and cannot be read: late, or torn for ever."""
+        if self._absent_s(_place(commands, index)) <= self.site.grace_seconds:
+            return Report(state=JobState.UNKNOWN)
+        return _report(texts.end_without_code(self._told(commands, index, row)))
 
     def _of_open(self, commands: Commands, index: int, poll: Poll) -> Report:
         """By what LSF says, as far as it says something."""
@@ -236,8 +242,8 @@ def _place(commands: Commands, index: int) -> Place:
 
 
 def _is_told_by_lsf(left: tuple[int, str] | None) -> bool:
-    """Whether LSF knows more of this end than its exit code says: a signal, sent for a reason."""
-    return left is not None and left[0] > 128  # noqa: PLR2004 - 128 + signal
+    """Whether LSF knows more of this end: a signal, sent for a reason, or a code that is torn."""
+    return left is None or left[0] > 128  # noqa: PLR2004 - 128 + signal
 
 
 def _report(end: End) -> Report:
