@@ -83,7 +83,7 @@ crash: setup ## kill at every durable step in turn, start again, and look
 power: setup ## lose what was not synced before every durable step in turn, start again, and look
 	@PYTHONPATH=tests $(BIN)/python -m chaos.powerloss
 
-chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; SEED plays a plan again
+chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; CHAOS_BACKEND: local, lsf, docker; SEED plays again
 	@PYTHONPATH=tests $(BIN)/python -m chaos
 
 audit: ## compare all pinned versions with the public advisories; needs the network
