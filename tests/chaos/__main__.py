@@ -31,6 +31,8 @@ DROP_EVERY_SECONDS = 2.0
 FILES_A_DROP = (20, 200)
 REST_SECONDS = float(os.environ.get("CHAOS_REST_SECONDS", "1800"))
 STEP_SECONDS = 0.1
+AGAIN_SECONDS = 1.0  # until what could not be taken back is tried again
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,23 +100,28 @@ class Player:
             self._undo.append((now_s + fault.seconds, what, undo))
 
     def _keep(self, now_s: float) -> None:
-        for item in [item for item in self._undo if item[0] <= now_s]:
+        due = [item for item in self._undo if item[0] <= now_s]
+        for item in due:
             self._undo.remove(item)
-            self._take_back(item[2])
+            if not self._take_back(item[2]):
+                self._undo.append((now_s + AGAIN_SECONDS, *item[1:]))
         self.chaos.world.keep()
         threading.Event().wait(STEP_SECONDS)
 
-    def _take_back(self, undo: Undo) -> None:
+    def _take_back(self, undo: Undo) -> bool:
+        """Whether that could be done: one fault may stand in another's way."""
         try:
             undo()
         except (OSError, subprocess.CalledProcessError) as error:
-            print(f"          not taken back: {error}")
+            print(f"          not taken back yet: {error}")
+            return False
+        return True
 
     def calm(self) -> None:
         """Take back every fault; the clock, too."""
-        for _, _, undo in self._undo:
-            self._take_back(undo)
-        self._undo.clear()
+        for _ in range(TRIES):
+            self._undo = [item for item in self._undo if not self._take_back(item[2])]
+        assert not self._undo, self._undo
         self.chaos.world.clock.write_text("+0\n")
         self.chaos.dropper.wait()
 

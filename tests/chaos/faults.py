@@ -199,7 +199,9 @@ def use_up_descriptors(chaos: Chaos) -> Undo:
     pid = chaos.world.daemon
     if pid is None:
         return lambda: None
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (16, 4096))
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    # The hard limit stays: not every root may raise it again.
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (16, before[1]))
 
     def undo() -> None:
         with suppress(OSError):  # it may be gone, or in a namespace of its own by now
