@@ -13,7 +13,15 @@ import pytest
 from backends import BATCH, PLACES, Place
 from project import until
 
-from ds_flow.dispatch import ROUNDS_LIMIT, JobSpec, Outcome, Site, cancel_jobs, log_of
+from ds_flow.dispatch import (
+    ROUNDS_LIMIT,
+    JobSpec,
+    Outcome,
+    Site,
+    cancel_jobs,
+    has_jobs_elsewhere,
+    log_of,
+)
 from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass
@@ -341,6 +349,21 @@ def test_cancelled_jobs_end_and_none_that_waits_begins(
     assert cancel_jobs(stage.parent, place.site) == []
     (outcome,) = place.run(stage, job)
     assert outcome.failure is not None
+
+
+def test_what_a_closed_round_could_not_let_go_of_is_let_go_of_later(
+    run: Run, shell: Shell, stage: Path, place: Place
+) -> None:
+    run(shell("a", "true"))
+    (closed,) = rounds_in(stage)
+    assert not has_jobs_elsewhere(stage.parent)
+
+    (closed.folder / "released").unlink()  # its release got no answer
+
+    assert has_jobs_elsewhere(stage.parent) == (place.executor != "local")
+    until("it was let go of", lambda: not cancel_jobs(stage.parent, place.site))
+    assert closed.is_released
+    assert not has_jobs_elsewhere(stage.parent)
 
 
 def test_a_batch_without_jobs_has_none_to_cancel(tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ class Following:
         now = self.clock.now()
         manifest = recover(work, self.settings.output_dir)
         if manifest is not None:
+            if self._end_jobs(run, work) is None:
+                return 0
             if self.ledger.record(manifest, now):
                 log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
             if manifest.attempt == run.attempt:
@@ -193,17 +195,26 @@ class Following:
         results = workdir.count_results(work)
         then = self._what_follows(run, state, results, now)
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
-        if is_over and has_jobs_elsewhere(work / "jobs"):
-            left = self.runs.cancel_jobs(self.settings, run.batch, run.attempt)
-            if left is None:
-                return 0
-            error += "; not all of its jobs could be ended" * bool(left)
+        remark = self._end_jobs(run, work) if is_over else ""
+        if remark is None:
+            return 0
         self.ledger.end_run(
-            run.batch, run.attempt, state, error=error, results=results, then=then, now=now
+            run.batch, run.attempt, state, error=error + remark, results=results, then=then, now=now
         )
         _log_end(run, state, error, then)
         recovery.tidy(self.ledger, work)
         return 1
+
+    def _end_jobs(self, run: RunRow, work: Path) -> str | None:
+        """End what a batch still has elsewhere: None until that is done, a remark if some stays."""
+        if not has_jobs_elsewhere(work / "jobs"):
+            return ""
+        left = self.runs.cancel_jobs(
+            self.settings, run.batch, _log_file(run, self.settings.log_dir)
+        )
+        if left:
+            log.error("job.left", extra={"batch": run.batch, "why": "see the run's log"})
+        return None if left is None else "; not all of its jobs could be ended" * bool(left)
 
     def _what_follows(
         self, run: RunRow, state: RunState, results: int, now: datetime
@@ -252,13 +263,21 @@ def _verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
 
 
+def _log_file(run: RunRow, log_dir: Path) -> Path:
+    if run.run_id is None:
+        return workdir.attempt_log(log_dir, run.batch, run.attempt)
+    return log_dir / f"run_{run.run_id}.log"
+
+
 def _last_words(run: RunRow, log_dir: Path) -> str:
     """The last line of a run's log, for a failure that no step has told."""
-    log_file = log_dir / f"run_{run.run_id}.log"
-    if run.run_id is None:
-        log_file = workdir.attempt_log(log_dir, run.batch, run.attempt)
     try:
-        lines = log_file.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
+        lines = (
+            _log_file(run, log_dir)
+            .read_bytes()[-LAST_WORDS_BYTES:]
+            .decode(errors="replace")
+            .split("\n")
+        )
     except OSError:
         return "and its log cannot be read"
     return next((line for line in reversed(lines) if line.strip()), "and its log is empty")

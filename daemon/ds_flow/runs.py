@@ -109,7 +109,7 @@ class Runs:
             else:
                 _signal(process.pid, signal.SIGKILL)
 
-    def cancel_jobs(self, settings: Settings, batch: str, attempt: int) -> int | None:
+    def cancel_jobs(self, settings: Settings, batch: str, log_file: Path) -> int | None:
         """End a batch's jobs that run elsewhere: 0 once none is left, 1 if some stay, else None.
 
         Asked again by whoever comes next, it begins anew: to end what has ended is nothing.
@@ -117,7 +117,7 @@ class Runs:
         child = self._cancellers.get(batch)
         if child is None:
             work = work_root(settings.output_dir) / batch
-            with attempt_log(settings.log_dir, batch, attempt).open("ab") as output:
+            with log_file.open("ab") as output:
                 child = self._cancellers[batch] = subprocess.Popen(
                     [sys.executable, "-m", "ds_flow.cancelling", str(work)],
                     stdin=subprocess.DEVNULL,

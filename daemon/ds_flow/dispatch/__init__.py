@@ -135,10 +135,11 @@ def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
     return outcomes
 
 
-def _release(batch_round: Round, backend: Backend) -> None:
-    """Let go of what a closed round holds; once it is known to have been done, not again."""
+def _release(batch_round: Round, backend: Backend) -> bool:
+    """Let go of what a closed round holds, whether that is done; and if so, not again."""
     if not batch_round.is_released and backend.release(batch_round):
         batch_round.mark_released()
+    return batch_round.is_released
 
 
 def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
@@ -165,22 +166,25 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
 
 
 def cancel_jobs(jobs_dir: Path, site: Site) -> list[str]:
-    """Ask all jobs of a batch's open rounds to end; the names of rounds that have not yet."""
+    """End what a batch's rounds still have or hold; the names of those that are not through."""
     live: list[str] = []
     for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
         for batch_round in rounds_in(stage_dir):
             backend = BACKENDS[batch_round.executor](site)
-            if batch_round.verdict() is not None:
-                _release(batch_round, backend)
-            elif not backend.cancel(batch_round):
+            is_closed = batch_round.verdict() is not None
+            if not (_release if is_closed else _cancel)(batch_round, backend):
                 live.append(batch_round.name)
     return live
 
 
+def _cancel(batch_round: Round, backend: Backend) -> bool:
+    return backend.cancel(batch_round)
+
+
 def has_jobs_elsewhere(jobs_dir: Path) -> bool:
-    """Whether a batch has an open round on a backend whose jobs outlive their run."""
+    """Whether a batch has or holds something on a backend whose jobs outlive their run."""
     return any(
-        batch_round.executor != "local" and batch_round.verdict() is None
+        batch_round.executor != "local" and not batch_round.is_released
         for stage_dir in (jobs_dir.iterdir() if jobs_dir.is_dir() else ())
         for batch_round in rounds_in(stage_dir)
     )
