@@ -195,9 +195,13 @@ class Project:
                     stderr=log,
                 )
             daemon = self._daemon
-            until("the daemon answered", lambda: readable(systemd) or daemon.poll() is not None)
+
+            def is_ready() -> bool:
+                heard = readable(systemd) and systemd.recv(200).startswith(b"READY=1")
+                return heard or daemon.poll() is not None
+
+            until("the daemon was ready", is_ready)
             assert daemon.poll() is None, self.said()
-            assert systemd.recv(200).startswith(b"READY=1")
         return self._daemon.pid
 
     def signal(self, number: signal.Signals) -> None:
