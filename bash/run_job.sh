@@ -12,12 +12,13 @@ set -u
 source "${BASH_SOURCE[0]%/*}/oom_kills.sh"
 round=$1
 shift
+mask=$(umask)
 id=${LSB_JOBID:-$$}
 ((${LSB_JOBINDEX:-0})) && id+="[$LSB_JOBINDEX]"
 
 # Builtins where there are some: an array may start a thousand of these at once.
 run_job() {
-    local index=$1 args code before stdin=/dev/null
+    local index=$1 args code before log stdin=/dev/null
     set -o noclobber
     { printf '%s %s %(%s)T\n' "$HOSTNAME" "$id" -1 >"$round/$index.claim"; } 2>/dev/null || return 0
     set +o noclobber
@@ -26,8 +27,12 @@ run_job() {
     [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
     count_oom_kills
     before=$oom_kills
-    "${args[@]}" <"$stdin" >"$round/$index.log" 2>&1
+    umask 077 # what a job prints is for this user alone
+    exec {log}>"$round/$index.log"
+    umask "$mask"
+    "${args[@]}" <"$stdin" >&"$log" 2>&1 {log}>&-
     code=$?
+    exec {log}>&-
     count_oom_kills
     ((code == 137 && oom_kills > before)) && : >"$round/$index.starved"
     printf '%s %(%s)T\n' "$code" -1 >"$round/$index.exit.part" &&

@@ -6,15 +6,17 @@ looks later sees which processes belong to which attempt.
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ds_flow import scan, settings, workdir
 from ds_flow.errors import DsFlowError, RequestError
-from ds_flow.model import Trigger
+from ds_flow.model import Sighting, Trigger
 from ds_flow.names import is_hostile, unescape
 from ds_flow.plan import Plan, PlannedFile
 from ds_flow.workdir import ATTEMPT_MARK
@@ -47,10 +49,8 @@ def begin(argv: Sequence[str]) -> None:
 
 
 def form(chosen: settings.Settings) -> Plan:
-    """Make a plan of every file that matches now. Raises RequestError if none does."""
-    pattern = scan.Pattern.parse(chosen.pattern, chosen.root)
-    seen = sorted(scan.look(pattern).sightings)
-    files = [item for item in seen if not is_hostile(unescape(item.path))]
+    """Make a plan of every file that matches and is whole. Raises RequestError if none is."""
+    files = settled(chosen)
     if not files:
         raise RequestError(f"no file matches {chosen.pattern}: nothing to do")
     return Plan(
@@ -63,6 +63,38 @@ def form(chosen: settings.Settings) -> Plan:
         ),
         options=chosen.options(),
     )
+
+
+def settled(chosen: settings.Settings) -> list[Sighting]:
+    """The files that two looks found alike, and that nobody has open for writing.
+
+    What is still being written is named and left out: half a file is published by nobody.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer that opens a file meanwhile sends it
+    pattern = scan.Pattern.parse(chosen.pattern, chosen.root)
+    before = set(scan.look(pattern).sightings)
+    time.sleep(chosen.watch.quiet_seconds)  # noqa: TID251 - nothing else to do
+    files = []
+    for item in sorted(scan.look(pattern).sightings):
+        raw = unescape(item.path)
+        if is_hostile(raw):
+            continue
+        if item in before and not _is_being_written(Path(chosen.root, raw)):
+            files.append(item)
+        else:
+            print(f"student_flow.py: left out, still arriving: {item.path}", file=sys.stderr)
+    return files
+
+
+def _is_being_written(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # the process stage says what is wrong with it
+    try:
+        return scan.is_open_for_writing(descriptor) is True
+    finally:
+        os.close(descriptor)
 
 
 def _copy_to(log: Path, descriptor: int) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from project import DEADLINE_SECONDS, Project, ids, table
 
+import byhand
 from ds_flow import CHECKOUT
 from ds_flow.model import FileState, RunState, Trigger
+from ds_flow.settings import load
 
 NAMELESS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER", "LOGNAME")
 
@@ -142,3 +144,19 @@ def test_the_ledger_takes_up_runs_by_hand_and_the_daemon_does_nothing_again(
         assert project.states(f"student_{name}.csv") == [FileState.PROCESSED]
     assert (project.status()["accounted"], project.leftovers()) == (True, [])
     assert project.published_ids() == sorted([*ids("a"), *ids("b")] * 2)  # asked for twice
+
+
+def test_a_file_that_is_still_being_written_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path / "project")
+    project.drop("student_whole.csv", table("whole"))
+    path = project.drop("student_half.csv", "id\nhalf-0\n")
+    chosen = load(project.config, {})
+
+    with path.open("a"):
+        plan = byhand.form(chosen)
+
+    assert [file.path for file in plan.files] == ["data/student_whole.csv"]
+    assert "left out, still arriving: data/student_half.csv" in capsys.readouterr().err
+    assert len(byhand.form(chosen).files) == 2

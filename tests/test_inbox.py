@@ -12,9 +12,9 @@ from rights import no_rights, public_folder
 from samples import sha256
 
 from ds_flow.errors import DispatchError
-from ds_flow.inbox import PIECE_BYTES, Inbox, StillArriving, hash_of, is_open_for_writing
+from ds_flow.inbox import PIECE_BYTES, Inbox, StillArriving, hash_of
 from ds_flow.model import Arrival, Cause, Settled, Sighting
-from ds_flow.scan import Pattern
+from ds_flow.scan import Pattern, is_open_for_writing
 from ds_flow.wake import Wake
 
 LONG_S = 20.0  # at most, for what comes at once

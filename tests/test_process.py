@@ -407,6 +407,20 @@ def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(project:
     assert project.tables() == [project.result("student_b.csv").output]
 
 
+def test_a_secret_in_an_exception_is_masked(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOKEN", "swordfish")
+    monkeypatch.setenv("DS_FLOW_MASK", "TOKEN")
+    project.code("import os\ndef transform(frame):\n    raise ValueError(os.environ['TOKEN'])\n")
+    project.put("student_a.csv", GOOD)
+
+    assert project.run() == 0
+
+    assert project.aside("student_a.csv").reason.startswith("ValueError: ***")
+    assert "swordfish" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

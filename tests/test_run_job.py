@@ -43,6 +43,15 @@ def test_a_job_leaves_its_claim_its_log_and_its_exit_code(folder: Path) -> None:
     assert not (folder / "1.exit.part").exists()
 
 
+def test_a_log_is_its_owner_s_alone_and_what_the_job_makes_is_as_ever(folder: Path) -> None:
+    put(folder, 1, "touch", f"{folder}/made")
+
+    assert run(folder, 1) == 0
+
+    assert (folder / "1.log").stat().st_mode & 0o077 == 0
+    assert (folder / "made").stat().st_mode & 0o044
+
+
 def test_a_claimed_job_does_not_run_again(folder: Path) -> None:
     put(folder, 1, "touch", f"{folder}/ran")
     (folder / "1.claim").write_text("elsewhere 1 1\n")

@@ -137,6 +137,7 @@ def status(args: argparse.Namespace) -> int:
     with _reading(args) as (chosen, ledger):
         answer = report.status(chosen, ledger, running_pid(chosen), _now())
         dead = [batch.id for batch in ledger.read.batches_in(BatchState.DEAD)]
+        dead = [batch for batch in dead if ledger.read.has_dead_files(batch)]  # else retried
     if args.json:
         console.put_document(answer)
     else:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ds_flow import scan
-from ds_flow.inbox import is_open_for_writing
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
 from ds_flow.model import BatchState, Cause, FileState, Stat
@@ -160,7 +159,7 @@ def _is_being_written(raw: str) -> bool:
     except OSError:
         return False
     try:
-        return bool(is_open_for_writing(descriptor))
+        return bool(scan.is_open_for_writing(descriptor))
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,6 @@
 """The only eyes on the input directory: watching, looking, fingerprinting."""
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -231,7 +230,7 @@ class Inbox:
         if stat_of(os.fstat(descriptor)) != seen.stat:
             return StillArriving("changed since it was looked at")
         age_s = now_s - arrival.unchanged_since_s
-        match is_open_for_writing(descriptor):
+        match scan.is_open_for_writing(descriptor):
             case True:
                 return StillArriving("open for writing")
             case None if age_s < UNLEASED_QUIET_SECONDS:
@@ -249,21 +248,6 @@ def _unreadable(seen: Sighting, error: OSError) -> Settled:
     why = f"cannot be read: {error.strerror}"
     # Neither a disk that works again nor a folder that may be entered again changes the file.
     return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=True)
-
-
-def is_open_for_writing(descriptor: int) -> bool | None:
-    """Whether a process on this host has the file open for writing; None if nobody can say.
-
-    A read lease is refused with EAGAIN while it is (fcntl(2)). It needs the file's owner or
-    CAP_LEASE, and a local file system. It is given back at once; SIGIO, which a writer's open
-    sends meanwhile, must be ignored by the process.
-    """
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return True if error.errno == errno.EAGAIN else None
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
 
 
 def hash_of(descriptor: int, pulse: Callable[[], None]) -> str:

@@ -5,7 +5,7 @@ import logging
 import logging.handlers
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -78,6 +78,12 @@ def mask(text: str, secrets: Collection[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
     return text
+
+
+def secrets(environ: Mapping[str, str]) -> list[str]:
+    """The values, in a run, of the variables that DS_FLOW_MASK names: never to be printed."""
+    names = environ.get("DS_FLOW_MASK", "").split(",")
+    return [environ[name] for name in names if environ.get(name)]
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -27,6 +27,7 @@ from ds_flow.typed import find_batch, find_place
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 NAMED_OUTPUTS = 20  # of one run, in the summary
 POLL_SECONDS = 0.1
+CANCEL_SECONDS = 60.0  # that a person waits for a cluster
 
 Item = TypeVar("Item")
 
@@ -168,8 +169,10 @@ def _cancel(chosen: Settings, ledger: Ledger, running: list[str], now: datetime,
 def _end_jobs(chosen: Settings, ledger: Ledger, batch: str) -> str:
     """End the jobs that a batch without a run has left elsewhere; a remark if some stay."""
     work = chosen.work_dir / batch
-    live = cancelling.cancel(work) if has_jobs_elsewhere(work / "jobs") else []
-    recovery.tidy(ledger, work)
+    is_elsewhere = has_jobs_elsewhere(work / "jobs")
+    live = cancelling.cancel(work, CANCEL_SECONDS) if is_elsewhere else []
+    if not live:
+        recovery.tidy(ledger, work)
     return f"; jobs of {', '.join(live)} could not be ended" if live else ""
 
 

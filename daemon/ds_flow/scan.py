@@ -1,5 +1,7 @@
 """What matches the input pattern now: the walk over the input directory."""
 
+import errno
+import fcntl
 import fnmatch
 import os
 import re
@@ -104,6 +106,21 @@ def stat_of(status: os.stat_result) -> Stat:
     return Stat(
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )
+
+
+def is_open_for_writing(descriptor: int) -> bool | None:
+    """Whether a process on this host has the file open for writing; None if nobody can say.
+
+    A read lease is refused with EAGAIN while it is (fcntl(2)). It needs the file's owner or
+    CAP_LEASE, and a local file system. It is given back at once; SIGIO, which a writer's open
+    sends meanwhile, must be ignored by the process.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def _prefix(pattern: Pattern) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ds_flow import CHECKOUT
-from ds_flow.dispatch import BACKENDS, LIVE, Backend
+from ds_flow.dispatch import LIVE, Backend, backend_on
 from ds_flow.dispatch.rounds import JobSpec, Report, Round, open_round
 from ds_flow.errors import DispatchError
 from ds_flow.model import JobState
@@ -32,8 +32,10 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
     executor = options.stages[stage].executor
     try:
         settings.work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=settings.work_dir) as name:
-            backend = BACKENDS[executor](options.site)
+        with tempfile.TemporaryDirectory(
+            prefix=".check-", dir=settings.work_dir, ignore_cleanup_errors=True
+        ) as name:
+            backend = backend_on(executor, options.site)
             job = _job(settings, stage, Path(name))
             commands = [backend.command(job)]
             batch = secrets.token_hex(5)
@@ -67,17 +69,21 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
 
 def _seen(tried: Round, backend: Backend, limit_s: float) -> tuple[Verdict, str]:
     report = _awaited(tried, backend, limit_s)
+    _take_back(tried, backend, limit_s)
     if report.state in LIVE:
-        end_s = time.monotonic() + limit_s
-        while not backend.cancel(tried) and time.monotonic() < end_s:
-            time.sleep(backend.poll_seconds[0])  # noqa: TID251 - nothing else to do
         return "warning", f"a job is {report.state} after {limit_s:g} s, and was taken back"
     host = (tried.claim_of(1) or ("", "", ""))[0]
     words = tried.log_of(1).strip().splitlines()
-    backend.release(tried)
     if report.state == JobState.SUCCEEDED:
         return "ok", f"a job ran on {host} and saw the work directory"
     return "fault", f"a job failed: {report.reason}" + (f": {words[-1]}" if words else "")
+
+
+def _take_back(tried: Round, backend: Backend, limit_s: float) -> None:
+    """Wait until nothing of it is left that could still write to the folder."""
+    end_s = time.monotonic() + limit_s
+    while not backend.cancel(tried) and time.monotonic() < end_s:
+        time.sleep(backend.poll_seconds[0])  # noqa: TID251 - nothing else to do
 
 
 def _awaited(tried: Round, backend: Backend, limit_s: float) -> Report:

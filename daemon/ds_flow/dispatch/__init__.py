@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -61,6 +62,12 @@ BACKENDS: dict[str, Callable[[Site], Backend]] = {
 }
 
 
+@cache
+def backend_on(executor: str, site: Site) -> Backend:
+    """One backend a process: it remembers what it has waited for, and what it has said."""
+    return BACKENDS[executor](site)
+
+
 def run_stage(
     stage_dir: Path,
     *,
@@ -81,7 +88,7 @@ def run_stage(
         asked: dict[str, JobSpec] = {}
         rounds = list(rounds_in(stage_dir))
         for batch_round in rounds:
-            backend = BACKENDS[batch_round.executor](site)
+            backend = backend_on(batch_round.executor, site)
             found = batch_round.verdict()
             if found is None:
                 found = _finish(batch_round, backend)
@@ -93,7 +100,7 @@ def run_stage(
         if not left:
             return [outcomes[job.key] for job in jobs]
         left = [_roomier(job, outcomes.get(job.key), asked, site) for job in left]
-        commands = [BACKENDS[executor](site).command(job) for job in left]
+        commands = [backend_on(executor, site).command(job) for job in left]
         open_round(stage_dir, batch, attempt, executor, left, commands)
 
 
@@ -170,7 +177,7 @@ def cancel_jobs(jobs_dir: Path, site: Site) -> list[str]:
     live: list[str] = []
     for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
         for batch_round in rounds_in(stage_dir):
-            backend = BACKENDS[batch_round.executor](site)
+            backend = backend_on(batch_round.executor, site)
             is_closed = batch_round.verdict() is not None
             if not (_release if is_closed else _cancel)(batch_round, backend):
                 live.append(batch_round.name)

@@ -93,7 +93,10 @@ def given(environ: Mapping[str, str]) -> dict[str, str]:
 
 def put_environment(folder: Path) -> None:
     """Leave the variables of `.env` where only this user's jobs find them: bash/run_job.sh."""
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in given(os.environ).items()]
+    variables = given(os.environ)
+    if variables:
+        variables["DS_FLOW_MASK"] = os.environ.get("DS_FLOW_MASK", "")
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     path = folder / "env"
     if lines and not path.exists():
         part = folder / ".env.part"

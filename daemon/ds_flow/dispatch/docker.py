@@ -220,6 +220,7 @@ class Docker:
     def _put_log(self, batch_round: Round, index: int, container: Container) -> None:
         path = _path(batch_round, index, ".log")
         part = path.with_suffix(".part")
+        part.touch(0o600)
         with part.open("wb") as file:
             answer = self.engine.call("logs", container.id, output=file.fileno())
         if answer.exit_code and not texts.ANSWERED.search(part.read_text(errors="replace")):
