@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -62,9 +61,8 @@ BACKENDS: dict[str, Callable[[Site], Backend]] = {
 }
 
 
-@cache
 def backend_on(executor: str, site: Site) -> Backend:
-    """One backend a process: it remembers what it has waited for, and what it has said."""
+    """Make the backend of a site."""
     return BACKENDS[executor](site)
 
 
