@@ -23,7 +23,7 @@ import process_exit
 from csvrecords import TableError
 from csvtable import Source, TableWriter, UnreadableError, Written, read_tables, to_frame, to_text
 from ds_flow.errors import DsFlowError, InputError, SettingsError
-from ds_flow.logs import mask, secrets
+from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
 from ds_flow.model import Stat
 from ds_flow.names import output_stems, unescape
@@ -236,7 +236,7 @@ def write(tables: Iterator[pa.Table], target: Path, constants: Mapping[str, str]
 def rejected(planned: PlannedFile, error: InputError, sha256: str | None) -> Rejected:
     line = error.line if isinstance(error, TableError) else None
     reason = error.reason if isinstance(error, TableError) else str(error)
-    reason = mask(reason, secrets(os.environ))  # a transform may say what nobody is to read
+    reason = masked(reason, os.environ)  # a transform may say what nobody is to read
     return Rejected(
         path=planned.path,
         version=planned.version,

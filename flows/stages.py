@@ -14,7 +14,7 @@ import process_exit
 from ds_flow import CHECKOUT, durable, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
-from ds_flow.logs import mask, secrets
+from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
 from ds_flow.model import FailureClass
 from ds_flow.names import output_stems
@@ -41,13 +41,10 @@ def told(work: Path) -> Iterator[None]:
             text = (
                 str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
             )
-            durable.write_word(workdir.attempt_dir(work, attempt) / "error", masked(text))
+            durable.write_word(
+                workdir.attempt_dir(work, attempt) / "error", masked(text, os.environ)
+            )
         raise
-
-
-def masked(text: str) -> str:
-    """Hide the secrets of this run in a text."""
-    return mask(text, secrets(os.environ))
 
 
 # --------------------------------------------------------------------------- start
@@ -277,7 +274,7 @@ def analyze(work: Path, combined: Path | None) -> dict[str, Any] | None:
     job = _job(plan, "analyze", combined.stem, (*command, str(combined)))
     job = replace(job, reads=(combined.parent,))
     outcome = _run_one(work, plan, "analyze", job)
-    printed = masked(log_of(work / "jobs" / "analyze", outcome))
+    printed = masked(log_of(work / "jobs" / "analyze", outcome), os.environ)
     return {"command": list(command), "stdout": printed[-ANALYSIS_CHARACTERS:]}
 
 
@@ -333,7 +330,7 @@ def _run(work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec])
         printed = log_of(work / "jobs" / part, outcome).rstrip()
         if printed:
             print(
-                f"[{outcome.round}[{outcome.index}]]\n{masked(printed)}",
+                f"[{outcome.round}[{outcome.index}]]\n{masked(printed, os.environ)}",
                 flush=True,
             )
     return outcomes

@@ -18,6 +18,7 @@ from ds_flow.dispatch import (
     JobSpec,
     Outcome,
     Site,
+    backends,
     cancel_jobs,
     has_jobs_elsewhere,
     log_of,
@@ -344,9 +345,9 @@ def test_cancelled_jobs_end_and_none_that_waits_begins(
     killed.kill()
     killed.wait()
 
-    until("no job was left", lambda: not cancel_jobs(stage.parent, place.site))
+    until("no job was left", lambda: not cancel_jobs(stage.parent, backends(place.site)))
 
-    assert cancel_jobs(stage.parent, place.site) == []
+    assert cancel_jobs(stage.parent, backends(place.site)) == []
     (outcome,) = place.run(stage, job)
     assert outcome.failure is not None
 
@@ -361,10 +362,10 @@ def test_what_a_closed_round_could_not_let_go_of_is_let_go_of_later(
     (closed.folder / "released").unlink()  # its release got no answer
 
     assert has_jobs_elsewhere(stage.parent) == (place.executor != "local")
-    until("it was let go of", lambda: not cancel_jobs(stage.parent, place.site))
+    until("it was let go of", lambda: not cancel_jobs(stage.parent, backends(place.site)))
     assert closed.is_released
     assert not has_jobs_elsewhere(stage.parent)
 
 
 def test_a_batch_without_jobs_has_none_to_cancel(tmp_path: Path) -> None:
-    assert cancel_jobs(tmp_path / "jobs", Site()) == []
+    assert cancel_jobs(tmp_path / "jobs", backends(Site())) == []

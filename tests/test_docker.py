@@ -14,7 +14,7 @@ from engine import docker, engine, names_of, own_engine, small_image
 from project import until
 from test_dispatch import caller
 
-from ds_flow.dispatch import JobSpec, Outcome, cancel_jobs, log_of
+from ds_flow.dispatch import JobSpec, Outcome, backends, cancel_jobs, log_of
 from ds_flow.dispatch import docker as backend_module
 from ds_flow.dispatch import docker_texts as texts
 from ds_flow.dispatch.docker_texts import Container
@@ -526,7 +526,7 @@ def test_cancelling_leaves_no_container_of_any_state(
     single.backend().submit(batch_round)
     assert names_of(ROUND)
 
-    until("all were cancelled", lambda: not cancel_jobs(stage.parent, single.site))
+    until("all were cancelled", lambda: not cancel_jobs(stage.parent, backends(single.site)))
 
     assert names_of(ROUND) == []
     outcomes = single.run(stage, *batch_round.jobs)

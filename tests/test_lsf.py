@@ -18,7 +18,7 @@ from lsf_emulator import faults
 from lsf_emulator.config import Dialect
 from project import until
 
-from ds_flow.dispatch import JobSpec, Outcome, Site, cancel_jobs
+from ds_flow.dispatch import JobSpec, Outcome, Site, backends, cancel_jobs
 from ds_flow.dispatch.rounds import open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
@@ -397,7 +397,9 @@ def test_cancelling_is_watched_until_every_element_has_ended(bench: Bench) -> No
     ]
 
     def cancel() -> None:
-        until("none was left", lambda: not cancel_jobs(bench.stage.parent, bench.place.site))
+        until(
+            "none was left", lambda: not cancel_jobs(bench.stage.parent, backends(bench.place.site))
+        )
 
     with meanwhile("both ran", lambda: len(bench.ran()) == len(jobs), cancel):
         outcomes = bench.run(*jobs)

@@ -190,3 +190,12 @@ def test_check_tells_what_lsf_refuses(project: Project) -> None:
     assert done.returncode == SettingsError.exit_code
     assert re.search(r"fault +process on lsf \(nosuch\) +bsub refused", done.stdout)
     assert "No such queue" in done.stdout
+
+
+def test_what_is_there_can_be_read_where_no_lsf_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+
+    assert project.ds_flow("status", "--json").returncode == 0
+    assert "there is no bsub on PATH" in project.ds_flow("once").stderr

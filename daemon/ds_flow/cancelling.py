@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from ds_flow.dispatch import cancel_jobs
+from ds_flow.dispatch import backends, cancel_jobs
 from ds_flow.errors import DsFlowError
 from ds_flow.workdir import read_plan
 
@@ -17,9 +17,9 @@ POLL_SECONDS = 1.0
 
 def cancel(work: Path, limit_s: float = LIMIT_SECONDS) -> list[str]:
     """End all jobs of a batch and watch until they have ended; the rounds that have not."""
-    site = read_plan(work).options.site
+    on = backends(read_plan(work).options.site)
     end_s = time.monotonic() + limit_s
-    while (live := cancel_jobs(work / "jobs", site)) and time.monotonic() < end_s:
+    while (live := cancel_jobs(work / "jobs", on)) and time.monotonic() < end_s:
         time.sleep(POLL_SECONDS)  # noqa: TID251 - nothing else to do
     return live
 

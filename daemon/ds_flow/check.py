@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -51,6 +51,8 @@ Findings = Iterator[Finding]
 
 def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Look at everything outside the settings; nothing is left behind and no input is touched."""
+    backends = list(reachable(settings, environ))
+    answering = {found.subject for found in backends if found.level == "ok"}
     return [
         *_folders(settings),
         *_inbox(settings),
@@ -61,8 +63,8 @@ def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding
         _bash(environ),
         *_analysis(settings, environ),
         *_alerts(settings, environ),
-        *reachable(settings, environ),
-        *_trials(settings),
+        *backends,
+        *_trials(settings, answering),
     ]
 
 
@@ -333,13 +335,13 @@ REACHABLE: dict[str, Callable[[Settings, Mapping[str, str]], Finding]] = {
 }
 
 
-def _trials(settings: Settings) -> Findings:
-    """Run one job for each stage that runs elsewhere."""
+def _trials(settings: Settings, answering: Container[str]) -> Findings:
+    """Run one job for each stage that runs elsewhere, where something answers."""
     for name, stage in settings.stages.items():
-        if stage.executor == "local" or (name == "analyze" and not stage.command):
+        # No job for an analysis that is not, or in an image that may hold nothing but it.
+        is_tried = name != "analyze" or (stage.command and stage.executor == "lsf")
+        if stage.executor == "local" or stage.executor not in answering or not is_tried:
             continue
-        if name == "analyze" and stage.executor == "docker":
-            continue  # any image will do, also one with nothing but the analysis
         where = stage.queue if stage.executor == "lsf" else stage.image
         level, text = trial.attempt(settings, name)
         yield Finding(level, f"{name} on {stage.executor} ({where})", text)

@@ -36,12 +36,12 @@ class UsageError(DsFlowError):
 # --------------------------------------------------------------------------- what commands share
 
 
-def _settings(args: argparse.Namespace) -> "Settings":
+def _settings(args: argparse.Namespace, *, to_work: bool = True) -> "Settings":
     from ds_flow import logs, settings
 
     # Absolute, since runs read it again from another directory.
     file = Path.cwd() / settings.find(getattr(args, "config", None), os.environ)
-    chosen = settings.load(file, os.environ)
+    chosen = settings.load(file, os.environ, to_work=to_work)
     logs.set_up(level="WARNING", json_lines=False, secrets=chosen.secrets)
     return chosen
 
@@ -54,7 +54,7 @@ def _now() -> datetime:
 def _reading(args: argparse.Namespace) -> "Iterator[tuple[Settings, Ledger]]":
     from ds_flow.report import opened
 
-    chosen = _settings(args)
+    chosen = _settings(args, to_work=False)
     with opened(chosen, _now()) as ledger:
         yield chosen, ledger
 

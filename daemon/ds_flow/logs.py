@@ -80,10 +80,10 @@ def mask(text: str, secrets: Collection[str]) -> str:
     return text
 
 
-def secrets(environ: Mapping[str, str]) -> list[str]:
-    """The values, in a run, of the variables that DS_FLOW_MASK names: never to be printed."""
+def masked(text: str, environ: Mapping[str, str]) -> str:
+    """Hide, in a run, the values of the variables that DS_FLOW_MASK names."""
     names = environ.get("DS_FLOW_MASK", "").split(",")
-    return [environ[name] for name in names if environ.get(name)]
+    return mask(text, [environ[name] for name in names if environ.get(name)])
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ds_flow import CHECKOUT
-from ds_flow.dispatch import LIVE, Backend, backend_on
+from ds_flow.dispatch import LIVE, Backend, backends
 from ds_flow.dispatch.rounds import JobSpec, Report, Round, open_round
 from ds_flow.errors import DispatchError
 from ds_flow.model import JobState
@@ -35,7 +35,7 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
         with tempfile.TemporaryDirectory(
             prefix=".check-", dir=settings.work_dir, ignore_cleanup_errors=True
         ) as name:
-            backend = backend_on(executor, options.site)
+            backend = backends(options.site)[executor]
             job = _job(settings, stage, Path(name))
             commands = [backend.command(job)]
             batch = secrets.token_hex(5)

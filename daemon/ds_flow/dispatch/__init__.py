@@ -61,9 +61,9 @@ BACKENDS: dict[str, Callable[[Site], Backend]] = {
 }
 
 
-def backend_on(executor: str, site: Site) -> Backend:
-    """Make the backend of a site."""
-    return BACKENDS[executor](site)
+def backends(site: Site) -> dict[str, Backend]:
+    """Every backend of a site; each remembers what it has waited for, and what it has said."""
+    return {name: make(site) for name, make in BACKENDS.items()}
 
 
 def run_stage(
@@ -81,16 +81,16 @@ def run_stage(
     continues the open one, and opens further rounds for what has not succeeded. A job that its
     own code failed is not tried again within an attempt; one that had too little memory gets more.
     """
+    on = backends(site)
     while True:
         outcomes: dict[str, Outcome] = {}
         asked: dict[str, JobSpec] = {}
         rounds = list(rounds_in(stage_dir))
         for batch_round in rounds:
-            backend = backend_on(batch_round.executor, site)
             found = batch_round.verdict()
             if found is None:
-                found = _finish(batch_round, backend)
-            _release(batch_round, backend)
+                found = _finish(batch_round, on[batch_round.executor])
+            _release(batch_round, on[batch_round.executor])
             outcomes |= {outcome.key: outcome for outcome in found}
             asked |= {job.key: job for job in batch_round.jobs}
         mine = [batch_round for batch_round in rounds if batch_round.opened_by == attempt]
@@ -98,7 +98,7 @@ def run_stage(
         if not left:
             return [outcomes[job.key] for job in jobs]
         left = [_roomier(job, outcomes.get(job.key), asked, site) for job in left]
-        commands = [backend_on(executor, site).command(job) for job in left]
+        commands = [on[executor].command(job) for job in left]
         open_round(stage_dir, batch, attempt, executor, left, commands)
 
 
@@ -170,14 +170,13 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
     )
 
 
-def cancel_jobs(jobs_dir: Path, site: Site) -> list[str]:
+def cancel_jobs(jobs_dir: Path, on: Mapping[str, Backend]) -> list[str]:
     """End what a batch's rounds still have or hold; the names of those that are not through."""
     live: list[str] = []
     for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
         for batch_round in rounds_in(stage_dir):
-            backend = backend_on(batch_round.executor, site)
-            is_closed = batch_round.verdict() is not None
-            if not (_release if is_closed else _cancel)(batch_round, backend):
+            end = _cancel if batch_round.verdict() is None else _release
+            if not end(batch_round, on[batch_round.executor]):
                 live.append(batch_round.name)
     return live
 
@@ -208,6 +207,7 @@ __all__ = [
     "JobSpec",
     "Outcome",
     "Site",
+    "backends",
     "cancel_jobs",
     "has_jobs_elsewhere",
     "log_of",

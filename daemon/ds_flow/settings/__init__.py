@@ -29,8 +29,10 @@ def find(config: str | None, environ: Mapping[str, str]) -> Path:
     return Path(chosen) if chosen else CHECKOUT / "config" / "settings.yaml"
 
 
-def load(file: Path, environ: Mapping[str, str]) -> Settings:
+def load(file: Path, environ: Mapping[str, str], *, to_work: bool = True) -> Settings:
     """Read the settings of the project that holds `file`.
+
+    Whoever only reads what is there needs no backend: `to_work` is False.
 
     Raises:
         SettingsError: one line a fault, with its file and line or its variable.
@@ -42,8 +44,9 @@ def load(file: Path, environ: Mapping[str, str]) -> Settings:
     keys, faults = _judge(given)
     faults += _tag_faults(given, environ)
     settings = _resolve(keys, file, root, given, environ) if keys else None
+    path = environ.get("PATH", os.defpath) if to_work else None
     if settings:
-        faults += [_line(given, loc, text) for loc, text in rules.broken(settings, environ)]
+        faults += [_line(given, loc, text) for loc, text in rules.broken(settings, path)]
     if faults or settings is None:
         raise SettingsError("\n".join(dict.fromkeys(faults)))
     return settings

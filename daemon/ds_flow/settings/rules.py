@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from ds_flow.model import STAGES
@@ -16,11 +16,12 @@ Broken = tuple[Loc, str]
 _RUN_ID = "1700000000000000"
 
 
-def broken(settings: Settings, environ: Mapping[str, str]) -> Iterator[Broken]:
-    """Give every rule that the settings break."""
+def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
+    """Give every rule that the settings break. `path`: where backends' programs have to be."""
     yield from _inbox_apart(settings)
     yield from _ledger_apart(settings)
-    yield from _backends_there(settings, environ.get("PATH", os.defpath))
+    if path is not None:
+        yield from _backends_there(settings, path)
     yield from _names_apart(settings)
 
 
