@@ -1,9 +1,12 @@
 """Every backend that jobs can run on here, as tests want it: quick to ask, and with a real end."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,23 @@ PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "lsf-ibm": lambda folder: lsf(folder, "ibm"),
     "lsf-openlava": lambda folder: lsf(folder, "openlava"),
 }
+
+
+RUN_STAGE = """
+import json, sys
+from pathlib import Path
+from ds_flow.dispatch import run_stage
+from ds_flow.dispatch.rounds import JobSpec
+from ds_flow.plan import Site
+stage, executor, batch, site, *jobs = sys.argv[1:]
+run_stage(Path(stage), executor=executor, site=Site.from_json(json.loads(site)), batch=batch,
+          attempt=f"{batch}/1", jobs=[JobSpec.from_json(json.loads(job)) for job in jobs])
+"""
+
+
+def caller(stage: Path, place: Place, *jobs: JobSpec) -> subprocess.Popen[bytes]:
+    """A process that runs a stage, to be killed."""
+    site = json.dumps(asdict(place.site))
+    texts = [json.dumps(job.to_json()) for job in jobs]
+    command = [sys.executable, "-c", RUN_STAGE, str(stage), place.executor, BATCH, site, *texts]
+    return subprocess.Popen(command)

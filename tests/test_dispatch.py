@@ -1,16 +1,14 @@
 """What every backend keeps to: jobs run once, ends are sorted, a killed stage is continued."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from backends import BATCH, PLACES, Place
+from backends import BATCH, PLACES, Place, caller
 from project import until
 
 from ds_flow.dispatch import (
@@ -221,25 +219,6 @@ def test_variables_of_env_reach_a_job_and_no_command_line(
 
 
 # --------------------------------------------------------------------------- a caller's death
-
-RUN_STAGE = """
-import json, sys
-from pathlib import Path
-from ds_flow.dispatch import run_stage
-from ds_flow.dispatch.rounds import JobSpec
-from ds_flow.plan import Site
-stage, executor, batch, site, *jobs = sys.argv[1:]
-run_stage(Path(stage), executor=executor, site=Site.from_json(json.loads(site)), batch=batch,
-          attempt=f"{batch}/1", jobs=[JobSpec.from_json(json.loads(job)) for job in jobs])
-"""
-
-
-def caller(stage: Path, place: Place, *jobs: JobSpec) -> subprocess.Popen[bytes]:
-    """A process that runs a stage, to be killed."""
-    site = json.dumps(asdict(place.site))
-    texts = [json.dumps(job.to_json()) for job in jobs]
-    command = [sys.executable, "-c", RUN_STAGE, str(stage), place.executor, BATCH, site, *texts]
-    return subprocess.Popen(command)
 
 
 def test_a_stage_whose_caller_was_killed_is_continued_and_no_job_runs_twice(

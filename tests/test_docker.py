@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from backends import BATCH, Place
+from backends import BATCH, Place, caller
 from engine import docker, engine, names_of, own_engine, small_image
 from project import until
-from test_dispatch import caller
 
 from ds_flow.dispatch import JobSpec, Outcome, backends, cancel_jobs, log_of
 from ds_flow.dispatch import docker as backend_module

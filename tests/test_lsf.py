@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from backends import BATCH, LSF_SITE, Place, lsf
+from backends import BATCH, LSF_SITE, Place, caller, lsf
 from lsf import Cluster
 from lsf_emulator import faults
 from lsf_emulator.config import Dialect
@@ -230,7 +230,22 @@ def test_an_unknown_queue_is_told_in_lsf_s_words(bench: Bench) -> None:
         bench.run(replace(bench.job(0), queue="nosuch"))
 
 
+def test_an_array_whose_submitter_was_killed_before_the_answer_is_found(bench: Bench) -> None:
+    bench.cluster.fault("reply_lost", how="hang", times=1)
+    killed = caller(bench.stage, bench.place, bench.job(0))
+    until("it was accepted", bench.cluster.jobs)
+    killed.kill()
+    killed.wait()
+
+    (outcome,) = bench.run(bench.job(0))
+
+    assert outcome.failure is None
+    assert bench.ran() == [1]
+    assert len({job.job_id for job in bench.cluster.jobs()}) == 1
+
+
 def test_a_bsub_that_never_arrived_is_sent_again_after_two_clean_looks(bench: Bench) -> None:
+    bench = with_site(bench, grace_seconds=0.001, memory_unit="plain")  # else one is refused
     bench.cluster.fault("down", mode="fail", stream="stderr", commands=["bsub"])
 
     with meanwhile(
@@ -242,7 +257,10 @@ def test_a_bsub_that_never_arrived_is_sent_again_after_two_clean_looks(bench: Be
 
     assert outcome.failure is None
     assert bench.ran() == [1]
-    assert bench.submissions() >= 2
+    calls = " ".join(call.command for call in bench.cluster.calls())
+    between = calls.split("bsub")[1:-1]
+    assert between
+    assert all(looks.count("bhist") >= 2 for looks in between), calls
 
 
 # --------------------------------------------------------------------------- arrays
