@@ -241,7 +241,9 @@ def test_a_transform_that_fails_on_every_file_uses_up_its_attempts_until_it_is_m
     for name in ("a", "b"):
         project.drop(f"student_{name}.csv", table(name))
     whole = (project.root / "gated.py").read_text()
-    (project.root / "gated.py").write_text("def transform(frame):\n    raise ValueError('moon')\n")
+    (project.root / "gated.py").write_text(
+        "def transform(frame):\n    raise ValueError(f'moon of {frame.id[0]}')\n"
+    )
     done = project.once()
 
     runs = project.runs()
@@ -250,10 +252,13 @@ def test_a_transform_that_fails_on_every_file_uses_up_its_attempts_until_it_is_m
     assert project.names() == set()
     for name in ("a", "b"):
         assert project.states(f"student_{name}.csv") == [FileState.QUARANTINED]
-        assert "2 of 2 attempts used up" in project.reason(f"student_{name}.csv")
-        assert "ValueError: moon" in project.reason(f"student_{name}.csv")
+        reason = project.reason(f"student_{name}.csv")
+        assert f"ValueError: moon of {name}" in reason
+        assert f"(batch {runs[0].batch} is dead)" in reason
     with project.reading() as read:
-        assert [batch.id for batch in read.batches_in(BatchState.DEAD)] == [runs[0].batch]
+        (dead,) = read.batches_in(BatchState.DEAD)
+    assert dead.id == runs[0].batch
+    assert "2 of 2 attempts used up; last: every file failed" in dead.reason
 
     (project.root / "gated.py").write_text(whole)
     assert project.ds_flow("retry", runs[0].batch).returncode == 0

@@ -249,6 +249,7 @@ def test_verdicts_of_all_kinds_are_counted(work: Path) -> None:
     results.set_aside("c", rejected("c", Cause.REJECTED))
 
     assert workdir.count_results(work) == 3
+    assert workdir.own_reasons(work) == {"b": "it is gone", "c": "it is rejected"}
 
 
 def test_other_settings_use_no_result_made_under_these(work: Path) -> None:

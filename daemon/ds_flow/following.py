@@ -179,16 +179,19 @@ class Following:
 
         Jobs that nobody will wait for any more are ended first: 0 until that is done.
         """
-        now = self.clock.now()
         manifest = recover(work, self.settings.output_dir)
         if manifest is not None:
             if self._end_jobs(run, work) is None:
                 return 0
-            if self.ledger.record(manifest, now):
+            if self.ledger.record(manifest, self.clock.now()):
                 log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
             if manifest.attempt == run.attempt:
                 recovery.tidy(self.ledger, work)
                 return 1
+        return self._record_failure(run, work)
+
+    def _record_failure(self, run: RunRow, work: Path) -> int:
+        now = self.clock.now()
         state, error = _verdict(run, work, self.settings.log_dir)
         if state == RunState.FAILED and (cannot := self._why_no_room(run.batch)):
             state, error = RunState.LOST, f"{cannot}: {error}"
@@ -199,7 +202,14 @@ class Following:
         if remark is None:
             return 0
         self.ledger.end_run(
-            run.batch, run.attempt, state, error=error + remark, results=results, then=then, now=now
+            run.batch,
+            run.attempt,
+            state,
+            error=error + remark,
+            results=results,
+            then=then,
+            now=now,
+            reasons=workdir.own_reasons(work) if isinstance(then, Dead) else {},
         )
         _log_end(run, state, error, then)
         recovery.tidy(self.ledger, work)

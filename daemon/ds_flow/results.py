@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +64,14 @@ class Results:
                 result = Result.from_json(row)
                 return result if self._is_whole(result) else None
         return None
+
+    def rejected(self) -> Iterator[Rejected]:
+        """Every file's verdict that is a reason."""
+        for end in (".json", ASIDE):
+            for record in sorted(self.folder.glob(f"*{end}")):
+                verdict = self.get(record.name.removesuffix(end))
+                if isinstance(verdict, Rejected):
+                    yield verdict
 
     def _is_whole(self, result: Result) -> bool:
         try:

@@ -153,6 +153,13 @@ def count_results(work: Path) -> int:
     return sum(1 for end in (".json", ASIDE) for _ in work.glob(f"results/*/*{end}"))
 
 
+def own_reasons(work: Path) -> dict[str, str]:
+    """Why files of a batch failed by themselves, by path; the newest code's verdicts win."""
+    folders = sorted(work.glob("results/*"), key=lambda folder: folder.stat().st_mtime_ns)
+    verdicts = (verdict for folder in folders for verdict in Results(folder).rejected())
+    return {verdict.path: verdict.sentence for verdict in verdicts}
+
+
 # --------------------------------------------------------------------------- code
 
 

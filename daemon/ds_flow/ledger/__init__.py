@@ -1,8 +1,9 @@
 """The ledger: every move of every file, batch and run. One public method is one transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from ds_flow.errors import LedgerError, RequestError
 from ds_flow.ledger.history import History
@@ -24,6 +25,8 @@ from ds_flow.model import (
 )
 from ds_flow.plan import Plan
 from ds_flow.retrying import Dead, RetryAt
+
+NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Ledger:
@@ -225,8 +228,15 @@ class Ledger:
             self._end_batch(batch, BatchState.CANCELLED, "cancelled by request", now)
             return BatchState.CANCELLED
 
-    def _end_batch(self, batch: str, new: BatchState, why: str, now: datetime) -> None:
-        """End a batch without a result: its files are quarantined with the cause."""
+    def _end_batch(
+        self,
+        batch: str,
+        new: BatchState,
+        why: str,
+        now: datetime,
+        reasons: Mapping[str, str] = NO_REASONS,
+    ) -> None:
+        """End a batch without a result: its files are quarantined, with their own reasons first."""
         old = self._moves.batch_state(batch)
         if new not in BATCH_MOVES[old]:
             raise LedgerError(f"batch {batch}: {old} -> {new} is not a legal move")
@@ -237,10 +247,10 @@ class Ledger:
         )
         self._moves.note(now, f"batch.{new}", batch_id=batch, detail=why)
         cause = Cause.DEAD if new == BatchState.DEAD else Cause.CANCELLED
-        for (file,) in self._moves.unended_files(batch):
-            self._moves.move_file(
-                file, FileState.QUARANTINED, now, cause, f"batch {batch}: {why}", batch=batch
-            )
+        for file, path in self._moves.unended_files(batch):
+            own = reasons.get(path)
+            reason = f"{own} (batch {batch} is {new})" if own else f"batch {batch}: {why}"
+            self._moves.move_file(file, FileState.QUARANTINED, now, cause, reason, batch=batch)
 
     def adopt(self, plan: Plan, attempt: int, now: datetime) -> None:
         """Enter a batch that a lost ledger knew, from its plan, with its last attempt as live.
@@ -308,8 +318,12 @@ class Ledger:
         results: int,
         then: RetryAt | Dead | None,
         now: datetime,
+        reasons: Mapping[str, str] = NO_REASONS,
     ) -> None:
-        """Record a run that published nothing, and what follows: None for a cancelled one."""
+        """Record a run that published nothing, and what follows: None for a cancelled one.
+
+        `reasons` gives by path why a file of the batch failed, where that is known of it alone.
+        """
         with self._store.transaction():
             self._moves.end_run(batch, attempt, state, error=error, results=results, now=now)
             if self._moves.batch_state(batch) != BatchState.RUNNING:
@@ -318,7 +332,8 @@ class Ledger:
                 case None:
                     self._end_batch(batch, BatchState.CANCELLED, error, now)
                 case Dead(why):
-                    self._end_batch(batch, BatchState.DEAD, f"{why}; last: {error}", now)
+                    last = f"{why}; last: {error}"
+                    self._end_batch(batch, BatchState.DEAD, last, now, reasons)
                 case RetryAt(at):
                     self._retry_at(batch, at, now)
 

@@ -101,9 +101,9 @@ class Recording:
         )
 
     def unended_files(self, batch: str) -> list[Row]:
-        """The ids of a batch's versions that still are in it."""
+        """The ids and paths of a batch's versions that still are in it."""
         return self._store.rows(
-            "SELECT id FROM batch_file JOIN file ON id = file_id"
+            "SELECT id, path FROM batch_file JOIN file ON id = file_id"
             " WHERE batch_id = ? AND state = 'batched' ORDER BY id",
             (batch,),
         )
@@ -279,7 +279,7 @@ class Recording:
         old = self.batch_state(batch)
         if BatchState.SUCCEEDED not in BATCH_MOVES[old]:
             raise LedgerError(f"batch {batch} is {old} already, and not by run {manifest.run_id}")
-        for (file,) in self.unended_files(batch):
+        for file, _ in self.unended_files(batch):
             why = f"run {manifest.run_id} does not account for it"
             self.move_file(file, FileState.QUARANTINED, now, Cause.REJECTED, why, batch=batch)
         self._store.change_one(
