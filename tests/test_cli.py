@@ -317,6 +317,15 @@ def test_a_usage_fault_is_2(ds_flow_here: Cli, argv: list[str]) -> None:
     assert "ds-flow" in err
 
 
+@pytest.mark.parametrize(("name", "states"), [("files", FileState), ("runs", RunState)])
+def test_an_unknown_state_is_answered_with_the_words_that_there_are(
+    ds_flow_here: Cli, name: str, states: type[FileState | RunState]
+) -> None:
+    _, _, err = ds_flow_here(name, "--state", "nonsense")
+    words = err.rpartition("(choose from ")[2].replace("'", "")  # which not every Python puts
+    assert words == f"{', '.join(state.value for state in states)})\n"
+
+
 def test_faulty_settings_are_78_and_all_named(project: Project, ds_flow_here: Cli) -> None:
     project.config.write_text("project_name: x\nbogus: 1\nrun: {attempts: 0}\n")
     code, _, err = ds_flow_here("status")

@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.metadata import version
 from typing import Any
 
@@ -67,6 +68,11 @@ def _argument(*flags: str, **options: Any) -> Argument:
     return Argument(flags, options)
 
 
+def _words(states: Iterable[StrEnum]) -> list[str]:
+    """Name states as their words: argparse shows a choice by its repr."""
+    return [state.value for state in states]
+
+
 def _flag(*flags: str, help: str) -> Argument:  # noqa: A002 - argparse's word
     return _argument(*flags, action="store_true", help=help)
 
@@ -112,7 +118,7 @@ COMMANDS: dict[str, Command] = {
         "list file versions and where each is",
         (
             _argument("paths", nargs="*", metavar="PATH", help="only these"),
-            _argument("--state", choices=[*FileState], help="only in this state"),
+            _argument("--state", choices=_words(FileState), help="only in this state"),
             JSON,
         ),
     ),
@@ -120,7 +126,7 @@ COMMANDS: dict[str, Command] = {
         commands.runs,
         "list runs, oldest first",
         (
-            _argument("--state", choices=[*RunState], help="only in this state"),
+            _argument("--state", choices=_words(RunState), help="only in this state"),
             _argument("--limit", type=_count, metavar="N", help="only the newest N"),
             JSON,
         ),
