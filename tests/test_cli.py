@@ -342,9 +342,10 @@ def test_a_broken_ledger_is_70_with_the_remedy(project: Project, ds_flow_here: C
 
 
 def test_what_does_not_exist_is_1(ds_flow_here: Cli) -> None:
-    for argv in (["show", "17"], ["logs", "17"], ["logs"], ["manifest", "--run", "17"]):
-        code, _, err = ds_flow_here(*argv)
-        assert code == 1
+    of_one = ["manifest", "--run", "17"]
+    for argv in (["show", "17"], ["logs", "17"], ["logs"], of_one, [*of_one, "--json"]):
+        code, out, err = ds_flow_here(*argv)
+        assert (code, out) == (1, "")
         assert err.startswith(("ds-flow: no ", "ds-flow: there is no run"))
     for argv in (["retry", "x"], ["cancel", "x"], ["rerun", "x"], ["rerun", "--all"]):
         assert ds_flow_here(*argv)[0] == 1

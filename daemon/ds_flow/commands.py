@@ -228,6 +228,8 @@ def manifest(args: argparse.Namespace) -> int:
         raise UsageError("manifest: --json or --csv, not both")
     faults: list[str] = []
     with _reading(args) as (chosen, ledger):
+        if args.run_id and ledger.read.run(args.run_id) is None:
+            raise RequestError(f"no run {args.run_id!r}; `ds-flow runs` lists them")
         faults += (f"run {run}: its manifest is gone" for run in missing_manifests(chosen, ledger))
         documents = manifests(chosen, args.run_id, faults.append)
         if args.json:
@@ -236,8 +238,6 @@ def manifest(args: argparse.Namespace) -> int:
             pages.put_manifests_csv(documents)
         else:
             pages.put_manifests(documents)
-        if args.run_id and ledger.read.run(args.run_id) is None:
-            raise RequestError(f"no run {args.run_id!r}; `ds-flow runs` lists them")
     for fault in faults:
         console.say(fault)
     return FAILED if faults else DONE
