@@ -103,8 +103,9 @@ def test_reading_where_nothing_was_ever_made_leaves_nothing(
     for path in (project.root / "out").iterdir():
         path.unlink()
     (project.root / "out").rmdir()
-    for argv in (["status"], ["files"], ["runs"], ["manifest"], ["explain", "data/x"]):
+    for argv in (["status"], ["files"], ["runs"], ["manifest"]):
         assert ds_flow_here(*argv)[0] == 0
+    assert ds_flow_here("explain", "data/x")[0] == 1
     assert not (project.root / "out").exists()
 
 
@@ -189,6 +190,18 @@ def test_explain_has_the_promised_shape(project: Project, ds_flow_here: Cli) -> 
     assert found["verdict"] == "Version 1 was processed by run 17."
     assert found["events"][0]["kind"] == "file.waiting"
     assert all(event.keys() == {"at", "kind", "detail"} for event in found["events"])
+
+
+def test_explaining_what_is_neither_known_nor_there_is_a_failure(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    (row,) = project.published(BATCH, "17", "student_gone.csv")
+    (project.root / row.path).unlink()
+    project.drop("other.txt")
+    for name, code in (("student_x.csv", 1), ("student_gone.csv", 0), ("other.txt", 0)):
+        path = str(project.root / "data" / name)
+        assert ds_flow_here("explain", path)[0] == code
+        assert ds_flow_here("explain", "--json", path)[0] == code
 
 
 def test_manifests_come_whole_as_a_table_and_as_csv(project: Project, ds_flow_here: Cli) -> None:

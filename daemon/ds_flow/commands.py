@@ -209,7 +209,7 @@ def explain(args: argparse.Namespace) -> int:
         has_daemon = running_pid(chosen) is not None
         answer = explained(Asked(chosen, ledger, found, has_daemon, _now()))
     (console.put_document if args.json else put_explanation)(answer)
-    return DONE
+    return DONE if answer["state"] or os.path.lexists(found.raw) else FAILED
 
 
 def logs(args: argparse.Namespace) -> int:
