@@ -188,6 +188,28 @@ def test_where_there_is_nothing_to_take_nothing_is_run(line: Line) -> None:
     assert not list(line.ledger.read.runs())
 
 
+LIKEWISE = """
+- {name: all, cron: "0 * * * *", timezone: UTC}
+- {name: news, cron: "0 * * * *", timezone: UTC, select: since_last}
+- {name: some, cron: "0 * * * *", timezone: UTC, select: "data/a*.csv"}
+- {name: failed, cron: "0 * * * *", timezone: UTC, select: failed}
+"""
+
+
+def test_files_that_are_on_their_way_for_the_first_time_are_named(line: Line) -> None:
+    line.reopen(LIKEWISE)
+    (line.root / "data" / "a.csv").write_text("1")
+    while not line.ledger.read.live_runs():
+        line.tick()
+        line.wait(1)
+    (batch,) = (run.batch for run in line.ledger.read.live_runs())
+    line.wait(HOUR)
+    line.tick(4)
+    said = f"left out: data/a.csv is in batch {batch}; run it again later"
+    assert [line.last(name).detail for name in ("all", "news", "some")] == [said] * 3
+    assert line.last("failed").detail == "there is no such file"
+
+
 def test_a_fire_does_nothing_while_the_last_one_still_runs(line: Line) -> None:
     blind(line).drop(a="1")
     for _ in range(3):

@@ -137,12 +137,17 @@ class Firing:
         rows = reruns.selected(self.settings, self.ledger.read, due.selection)
         choice = reruns.choose(self.settings, rows, self.pulse)
         if not choice.free:
-            self._record(due, FireOutcome.NOTHING, choice.sentence or "there is no such file")
+            self._record(due, FireOutcome.NOTHING, self._why_nothing(due, choice))
         elif schedule.skip_unchanged and not found and (last := self._unchanged(due, choice.free)):
             steps = verify(self.settings.output_dir, self.ledger.read, last.run_id)
             self._verification = Verification(due, last, steps)
         else:
             self._run(due, choice, found)
+
+    def _why_nothing(self, due: Due, choice: Choice) -> str:
+        coming = reruns.coming(self.settings, self.ledger.read, due.selection)
+        left_out = reruns.choose(self.settings, coming, self.pulse).left_out
+        return Choice(left_out=choice.left_out | left_out).why_nothing
 
     def _unchanged(self, due: Due, rows: Sequence[FileRow]) -> LastRun | None:
         """The last run over this selection, if it had these files and all else is the same."""

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ds_flow.ledger.reading import FileRow, Reading
 from ds_flow.model import Cause, FileState
@@ -37,9 +38,21 @@ def selected(chosen: Settings, read: Reading, selection: str) -> Iterator[FileRo
             failed = read.newest(FileState.QUARANTINED)
             return (row for row in failed if row.cause in {Cause.DEAD, Cause.REJECTED})
         case pattern:
-            whole = os.path.normpath(chosen.root / pattern)
-            published = read.newest(FileState.PROCESSED)
-            return (row for row in published if matches(whole, _raw(chosen, row)))
+            return _matching(chosen, pattern, read.newest(FileState.PROCESSED))
+
+
+def coming(chosen: Settings, read: Reading, selection: str) -> Iterator[FileRow]:
+    """Give the files that a selection will mean once the batch that they wait for is published."""
+    rows = chain.from_iterable(map(read.newest, (FileState.BATCHED, FileState.WAITING)))
+    if selection == "failed":
+        return iter(())
+    is_any = selection == "all" or selection.startswith("since_last:")
+    return rows if is_any else _matching(chosen, selection, rows)
+
+
+def _matching(chosen: Settings, pattern: str, rows: Iterable[FileRow]) -> Iterator[FileRow]:
+    whole = os.path.normpath(chosen.root / pattern)
+    return (row for row in rows if matches(whole, _raw(chosen, row)))
 
 
 def _raw(chosen: Settings, row: FileRow) -> str:
@@ -62,6 +75,12 @@ class Choice:
         there = f"{gone} no longer there" if gone else ""
         said = "; ".join(filter(None, (*named[:NAMED], more, there)))
         return f"left out: {said}" if said else ""
+
+    @property
+    def why_nothing(self) -> str:
+        """Say why there is nothing to take, and whether that passes."""
+        passes = any(why != GONE for why in self.left_out.values())
+        return (self.sentence or "there is no such file") + "; run it again later" * passes
 
 
 def choose(
