@@ -2,7 +2,9 @@
 
 import os
 import resource
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from ds_flow.check import (
     surroundings,
     watched,
 )
+from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings, load
 
 PATHS = "paths: {input_pattern: data/student_*.csv, output_dir: out, log_dir: log}\n"
@@ -107,6 +110,44 @@ def test_a_ledger_on_a_network_file_system_is_a_fault() -> None:
     assert found.level == "fault"
     assert "set paths.ledger" in found.text
     assert ledger_on("ext4", Path("/local")).level == "ok"
+
+
+def torn(path: Path) -> None:
+    pages = path.read_bytes()
+    path.write_bytes(pages[:8192] + b"x" * (len(pages) - 8192))
+
+
+def replaced(path: Path) -> None:
+    path.write_text("a,b\n1,2\n" * 100)
+
+
+def from_the_future(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (torn, "the ledger is rebuilt"),
+        (replaced, "file is not a database; stop ds-flow"),
+        (from_the_future, "install that version again"),
+    ],
+)
+def test_a_ledger_that_cannot_be_used_is_a_fault_and_stays_as_it_is(
+    project: Project, root: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    chosen = project()
+    with closing(Ledger(chosen.ledger)):
+        assert check._ledger(chosen).level == "ok"
+    damage(chosen.ledger)
+    before = {path.name: path.read_bytes() for path in (root / "out").iterdir()}
+
+    found = check._ledger(chosen)
+
+    assert found.level == "fault"
+    assert words in found.text
+    assert {path.name: path.read_bytes() for path in (root / "out").iterdir()} == before
 
 
 @pytest.mark.parametrize(("observer", "level"), [("auto", "ok"), ("inotify", "warning")])

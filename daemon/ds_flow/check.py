@@ -17,6 +17,7 @@ from ds_flow import CHECKOUT, mounts, trial
 from ds_flow.dispatch.calls import call
 from ds_flow.dispatch.docker_engine import Engine, unobtainable
 from ds_flow.errors import DispatchError
+from ds_flow.ledger.store import fault_of
 from ds_flow.settings import Settings
 
 LOW_SPACE_BYTES = 10**9
@@ -56,7 +57,7 @@ def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding
     return [
         *_folders(settings),
         *_inbox(settings),
-        ledger_on(mounts.fs_type(settings.ledger.parent), settings.ledger.parent),
+        _ledger(settings),
         _events(settings),
         _free_space(settings),
         *_flow(settings, environ),
@@ -140,6 +141,12 @@ def inbox_on(fs: str, folder: Path, observer: str) -> Findings:
     yield Finding("ok", "read leases", f"none on {fs}: quiet times are at least 10 s")
 
 
+def _ledger(settings: Settings) -> Finding:
+    if why := fault_of(settings.ledger):
+        return Finding("fault", "ledger", why)
+    return ledger_on(mounts.fs_type(settings.ledger.parent), settings.ledger.parent)
+
+
 def ledger_on(fs: str, folder: Path) -> Finding:
     """Say whether SQLite's WAL works on a type of file system."""
     if mounts.is_network(fs):
@@ -176,8 +183,7 @@ def watched(folder: Path) -> Finding:
     """Watch a folder for a moment."""
     names = ("max_user_instances", "max_user_watches")
     limits = ", ".join(f"{name} {_limit(name)}" for name in names)
-    failure = _watch(folder)
-    if failure:
+    if failure := _watch(folder):
         return Finding("warning", "inotify", f"{failure}; polling is used ({limits})")
     return Finding("ok", "inotify", f"the inbox can be watched ({limits})")
 
@@ -254,10 +260,9 @@ def _compiles(file: Path) -> Finding:
 
 def _python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> Finding:
     """Run code in an interpreter of its own, as a run does; -P: the current folder is no source."""
-    command = [sys.executable, "-P", "-c", *code]
     try:
         done = subprocess.run(  # the exit code is the answer
-            command,
+            [sys.executable, "-P", "-c", *code],
             env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -270,8 +275,7 @@ def _python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> 
         return Finding("fault", subject, f"no answer in {IMPORT_LIMIT_SECONDS} s")
     if done.returncode == 0:
         return Finding("ok", subject, good)
-    lines = done.stderr.split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "no message")
+    last = next(filter(str.strip, reversed(done.stderr.split("\n"))), "no message")
     return Finding("fault", subject, f"exit code {done.returncode}: {last}")
 
 
@@ -299,10 +303,9 @@ def _local(_settings: Settings, _environ: Mapping[str, str]) -> Finding:
 
 def _lsf(settings: Settings, _environ: Mapping[str, str]) -> Finding:
     """Ask for a job that never was: LSF's answer is that there is none."""
-    command = ["bjobs", "-J", "ds-flow-check"]
     limit_s = min(settings.site.lsf.command_seconds, ENGINE_LIMIT_SECONDS)
     try:
-        answer = call(command, limit_s, cwd=settings.root)
+        answer = call(["bjobs", "-J", "ds-flow-check"], limit_s, cwd=settings.root)
     except DispatchError as error:
         return Finding("fault", "lsf", str(error))
     if answer.timed_out or "Cannot connect" in answer.text or "down" in answer.text:

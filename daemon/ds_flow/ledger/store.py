@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -35,11 +35,7 @@ class Store:
         """Open the ledger, making or migrating it as needed. Raises LedgerError, DispatchError."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        kind = fs_type(path.parent)
-        if is_network(kind):
-            raise LedgerError(
-                f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)"
-            )
+        _refuse_network(path)
         with _one_opener(path.parent), _translated(path):
             _create_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -110,6 +106,34 @@ class Store:
         return self._db.executemany(sql, args).rowcount
 
 
+def _refuse_network(path: Path) -> None:
+    kind = fs_type(path.parent)
+    if is_network(kind):
+        raise LedgerError(f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)")
+
+
+def fault_of(path: Path) -> str:
+    """Read a ledger whole without changing it; why it cannot be used and what to do, or ""."""
+    if not path.exists():
+        return ""
+    # Without a log beside it nobody has it open; SQLite would make one, unless told to take it so.
+    mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
+    try:
+        _refuse_network(path)
+        with _translated(path), closing(_read_only(path, mode)) as db:
+            _refuse_newer(_version(db), path, SCHEMA_VERSION)
+            (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if said != "ok":
+                raise sqlite3.DatabaseError(said)
+    except (LedgerError, DispatchError) as error:
+        return str(error)
+    return ""
+
+
+def _read_only(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+
+
 def _create_private(path: Path) -> None:
     """Let no others read it: reasons may quote files. SQLite's own files take its mode."""
     with suppress(OSError):  # SQLite says it better
@@ -132,11 +156,7 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
     found = _version(db)
     if found == version:
         return
-    if found > version:
-        raise LedgerError(
-            f"{path}: written by a newer ds-flow (schema {found}, this one knows {version}); "
-            "install that version again"
-        )
+    _refuse_newer(found, path, version)
     if found:
         copy = path.with_name(f"{path.name}.schema-{found}")
         copy.unlink(missing_ok=True)
@@ -155,6 +175,14 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _refuse_newer(found: int, path: Path, version: int) -> None:
+    if found > version:
+        raise LedgerError(
+            f"{path}: written by a newer ds-flow (schema {found}, this one knows {version}); "
+            "install that version again"
+        )
 
 
 def statements(script: str) -> Iterator[str]:
