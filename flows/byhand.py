@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from ds_flow import scan, settings, workdir
 from ds_flow.errors import DsFlowError, RequestError
@@ -20,20 +22,36 @@ from ds_flow.model import Sighting, Trigger
 from ds_flow.names import is_hostile, unescape
 from ds_flow.plan import Plan, PlannedFile
 from ds_flow.workdir import ATTEMPT_MARK
+from stages import work_dir
+
+OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
+OPTIONS.add_argument("--batch")
+OPTIONS.add_argument("--output-dir")
 
 
 def begin(argv: Sequence[str]) -> None:
-    """Form the batch and run again as its first attempt; return if this is no such command."""
+    """Form the batch and run again as its first attempt; return if this is no such command.
+
+    A batch that is named must be planned; without a folder, where the settings have it.
+    """
     if "run" not in argv[1:] or "--help" in argv or ATTEMPT_MARK in os.environ:
         return
-    if any(word == "--batch" or word.startswith("--batch=") for word in argv):
-        return
+    named, _ = OPTIONS.parse_known_args(argv[1:])
     try:
         chosen = settings.load(settings.find(None, os.environ), os.environ)
-        plan = form(chosen)
+        output_dir = str(chosen.output_dir)
+        if named.batch is None:
+            _run_formed(argv, chosen, form(chosen))
+        work_dir(named.output_dir or output_dir, named.batch)
     except DsFlowError as error:
         print(f"student_flow.py: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    if not named.output_dir:
+        _run_again([*argv, "--output-dir", output_dir], os.environ)
+
+
+def _run_formed(argv: Sequence[str], chosen: settings.Settings, plan: Plan) -> NoReturn:
+    """Run a batch that was formed just now, marked as its first attempt."""
     work = workdir.create(chosen.output_dir, plan)
     number = workdir.new_attempt(work)
     log = workdir.attempt_log(chosen.log_dir, plan.batch, number)
@@ -43,9 +61,12 @@ def begin(argv: Sequence[str]) -> None:
     mark = f"{plan.batch}/{number}"
     environment = {**chosen.run_environment(os.environ), ATTEMPT_MARK: mark}
     batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
-    os.execve(  # noqa: S606 - this very process, marked
-        sys.executable, [sys.executable, *argv, *batch], environment
-    )
+    _run_again([*argv, *batch], environment)
+
+
+def _run_again(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Become the same program with other arguments or another environment."""
+    os.execve(sys.executable, [sys.executable, *argv], environment)  # noqa: S606 - this very process
 
 
 def form(chosen: settings.Settings) -> Plan:

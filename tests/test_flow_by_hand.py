@@ -86,6 +86,24 @@ def test_where_nothing_matches_it_says_so(tmp_path: Path) -> None:
     assert not (project.out / ".work").exists()
 
 
+@pytest.mark.parametrize("batch", ["nope", ""])
+def test_a_batch_that_is_not_planned_is_one_line(tmp_path: Path, batch: str) -> None:
+    done = flow(Project(tmp_path / "project"), "run", "--batch", batch)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("student_flow.py: ")
+    assert "no such batch here" in line or "no batch is named" in line
+
+
+def test_a_batch_is_looked_for_where_the_settings_have_it(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    project.out.mkdir(exist_ok=True)
+    (project.out / "manifest_17.json").write_text('{"batch": "0123456789", "run_id": "17"}')
+    done = flow(project, "run", "--batch=0123456789", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "published already, by run 17" in done.stderr
+
+
 def test_a_failed_run_publishes_nothing_and_its_resumption_everything_once(
     project: Project,
     failed: subprocess.CompletedProcess[str],
