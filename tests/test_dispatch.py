@@ -154,7 +154,7 @@ def test_a_crash_is_told_apart_and_not_tried_again(run: Run, counting: Shell, ra
 def test_a_job_ends_at_its_limit(run: Run, place: Place, counting: Shell, ran: Ran) -> None:
     job = counting("a", "exec sleep 60")
 
-    (outcome,) = run(replace(job, limit_minutes=place.shortest_limit_minutes))  # type: ignore[arg-type]
+    (outcome,) = run(replace(job, limit_minutes=place.shortest_limit_minutes))
 
     assert outcome.failure == FailureClass.LIMIT
     assert ran() == "a\n"

@@ -297,7 +297,7 @@ def test_only_what_failed_is_submitted_again_as_a_compact_array(bench: Bench) ->
 def test_what_is_asked_for_stands_on_bsub_s_command_line(bench: Bench) -> None:
     site = {"project": "grades", "throttle": 5, "extra": ("-app", "night")}
     asked = with_site(bench, **site)
-    job = replace(bench.job(0), cpus=2, memory_mb=300, limit_minutes=7, queue="normal")
+    job = replace(bench.job(0), cpus=2, memory_mb=300, limit_minutes=6.5, queue="normal")
 
     (outcome,) = asked.run(job)
 

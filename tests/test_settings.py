@@ -131,13 +131,13 @@ compute:
   lsf_queue: long
   docker_image: all
   stages:
-    combine: {queue: short, image: own, limit_minutes: 9}
+    combine: {queue: short, image: own, limit_minutes: 0.25}
 """
     made = project(FIVE + text).stages
     assert (made["process"].queue, made["process"].image) == ("long", "all")
-    assert made["process"].limit_minutes == 1
+    assert made["process"].limit_minutes == 0.5
     assert (made["combine"].queue, made["combine"].image) == ("short", "own")
-    assert made["combine"].limit_minutes == 9
+    assert made["combine"].limit_minutes == 0.25
 
 
 def test_an_empty_section_holds_its_defaults(project: Load) -> None:

@@ -14,7 +14,7 @@ class StageOptions:
     executor: str = "local"
     cpus: int = 1
     memory_mb: int = 2048
-    limit_minutes: int = 720
+    limit_minutes: float = 720
     queue: str = ""
     image: str = ""
     command: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ poll_seconds = (0.02, 1.0)
 
 def command(job: JobSpec) -> tuple[str, ...]:
     """What really runs: the job under its run limit."""
-    limit = f"{job.limit_minutes}m"
+    limit = f"{job.limit_minutes:g}m"
     return ("timeout", "--foreground", "--kill-after=10", limit, *job.command)
 
 

@@ -1,6 +1,7 @@
 """What LSF's commands are told, and what they say: IBM's, and older ones without -json."""
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def bsub_command(
         *("-n", f"{job.cpus}"),
         *("-R", f"span[hosts=1] rusage[mem={memory}]"),
         *("-M", limit),
-        *("-W", f"{job.limit_minutes}"),
+        *("-W", f"{math.ceil(job.limit_minutes)}"),
         *("-o", str(folder / "lsf.out")),
         *(("-P", site.project) if site.project else ()),
         *site.extra,

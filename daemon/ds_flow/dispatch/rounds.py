@@ -29,7 +29,7 @@ class JobSpec:
     stdin: Path | None = None
     cpus: int = 1
     memory_mb: int = 2048
-    limit_minutes: int = 720
+    limit_minutes: float = 720
     queue: str = ""  # of LSF
     image: str = ""  # of Docker
     reads: tuple[Path, ...] = ()  # what it reads and writes, where a backend must bring it there

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ds_flow.settings.kinds import (
-    YEAR_MINUTES,
     Argument,
     Command,
     Count,
@@ -28,8 +27,9 @@ class Stage(Section, frozen=True):
     )
     cpus: Count = Field(default=1, le=4096, description="CPU cores of a job.")
     memory_mb: Count = Field(default=2048, le=2**30, description="MiB of memory of a job.")
-    limit_minutes: Annotated[Count, Field(le=YEAR_MINUTES)] | None = Field(
-        default=None, description="Minutes a job may take; by default `run.limit_minutes`."
+    limit_minutes: Minutes | None = Field(
+        default=None,
+        description="Minutes a job may take, on LSF rounded up; by default `run.limit_minutes`.",
     )
     queue: Text | None = Field(
         default=None, description="LSF queue; by default `compute.lsf_queue`."

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -162,7 +161,7 @@ class Settings:
             executor=own.executor or self.compute.executor,
             cpus=own.cpus,
             memory_mb=own.memory_mb,
-            limit_minutes=own.limit_minutes or math.ceil(self.run.limit_minutes),
+            limit_minutes=own.limit_minutes or self.run.limit_minutes,
             queue=self.compute.lsf_queue if own.queue is None else own.queue,
             image=self.compute.docker_image if own.image is None else own.image,
             command=own.command if isinstance(own, Analyze) else (),
