@@ -24,7 +24,6 @@ from ds_flow.results import LASTING, Result
 FLOWS = Path(__file__).resolve().parent
 APPENDED = 3  # processed_at, source_file, tag: an output's last columns
 NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.BY_HAND})
-ANALYSIS_CHARACTERS = 2**16
 
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
@@ -275,7 +274,7 @@ def analyze(work: Path, combined: Path | None) -> dict[str, Any] | None:
     job = replace(job, reads=(combined.parent,))
     outcome = _run_one(work, plan, "analyze", job)
     printed = masked(log_of(work / "jobs" / "analyze", outcome), os.environ)
-    return {"command": list(command), "stdout": printed[-ANALYSIS_CHARACTERS:]}
+    return {"command": list(command), "stdout": printed}
 
 
 # --------------------------------------------------------------------------- jobs

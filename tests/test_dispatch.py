@@ -189,10 +189,13 @@ def test_a_list_arrives_on_standard_input(
     assert log_of(stage, outcome) == "[a b][c\nd]"
 
 
-def test_of_a_long_log_the_end_is_kept(run: Run, shell: Shell, stage: Path) -> None:
+def test_of_a_long_log_the_end_is_kept_and_the_rest_is_counted(
+    run: Run, shell: Shell, stage: Path
+) -> None:
     (outcome,) = run(shell("a", "head -c 200000 /dev/zero | tr '\\0' x; printf '\\377 the end'"))
 
-    kept = log_of(stage, outcome)
+    mark, kept = log_of(stage, outcome).split("\n")
+    assert mark == f"... {200_009 - 2**16} bytes before this are left out"
     assert len(kept) == 2**16
     assert kept.endswith("\ufffd the end")
 

@@ -151,3 +151,20 @@ def test_a_job_that_left_no_exit_code_blames_no_file(
 
     with pytest.raises(DispatchError, match="lost"):
         left(lost)
+
+
+def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(
+    work: Path, tmp_path: Path
+) -> None:
+    plan = workdir.read_plan(work)
+    command = ("sh", "-c", "seq -w 20000")  # six bytes a line
+    options = {**plan.options.stages, "analyze": StageOptions(command=command)}
+    (work / "batch.json").unlink()
+    workdir.create(tmp_path / "out", replace(plan, options=replace(plan.options, stages=options)))
+
+    analysis = stages.analyze(work, tmp_path / "combined.csv")
+
+    assert analysis is not None
+    mark, *lines = analysis["stdout"].splitlines()
+    assert mark == f"... {20000 * 6 - 2**16} bytes before this are left out"
+    assert (len("\n".join(lines)) + 1, lines[-1]) == (2**16, "20000")

@@ -119,12 +119,13 @@ class Round:
         return (self.folder / f"{index}.starved").exists()
 
     def log_of(self, index: int) -> str:
-        """The end of what a job printed, at most 64 KiB."""
+        """What a job printed: its last 64 KiB, after a line that says so if that is not all."""
         try:
             with (self.folder / f"{index}.log").open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - LOG_BYTES))
-                return file.read().decode(errors="replace")
+                left_out = file.seek(max(0, size - LOG_BYTES))
+                mark = f"... {left_out} bytes before this are left out\n" if left_out else ""
+                return mark + file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
 
