@@ -1,12 +1,15 @@
 """Low space: no new batch forms or starts, and the line goes on by itself once there is room."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cli_project import Project
+from cli_project import NOON, Project
 
 from ds_flow import space
 from ds_flow.cli import main
+from ds_flow.model import Settled, Sighting
+from ds_flow.scan import stat_of
 from ds_flow.settings import load
 
 ENDLESS_MB = 2**30  # no disk has so much
@@ -31,3 +34,19 @@ def test_status_says_that_space_is_low(tmp_path: Path, capsys: pytest.CaptureFix
         file.write(f"run: {{min_free_mb: {ENDLESS_MB}}}\n")
     assert main(["--config", str(project.config), "status"]) == 0
     assert "MB free, run.min_free_mb is 1073741824; no new batch" in capsys.readouterr().out
+
+
+def test_status_names_a_batch_that_the_disk_holds_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path)
+    with closing(project.open()):
+        (row,) = project.admit("student_a.csv")
+        stat = stat_of((tmp_path / row.path).stat())._replace(size_bytes=2**60)
+        settled = Settled(sighting=Sighting(row.path, stat), sha256="0" * 64)
+        project.ledger.admit([settled], NOON)
+        project.form("0123456789", project.ledger.read.latest())
+    assert main(["--config", str(project.config), "status"]) == 0
+    said = capsys.readouterr().out
+    assert f"held back  batch 0123456789 waits: {tmp_path}/out has " in said
+    assert f" MB free, {2 * 2**40 + 0.25:.1f} needed" in said

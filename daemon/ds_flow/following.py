@@ -24,8 +24,6 @@ from ds_flow.settings import Settings
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-OUTPUT_FACTOR = 2  # a batch's bytes stand in its processed files, and in the combined one
-LEAST_FREE_BYTES = 2**18
 LAST_WORDS_BYTES = 4096
 EXIT_CODE = re.compile("[0-9]{1,3}")
 
@@ -94,16 +92,12 @@ class Following:
 
     def _require_room(self, batch: str) -> None:
         """Hold a batch back while the disk does not take its outputs. Raises DispatchError."""
-        need = sum(file.size_bytes for file in self.ledger.read.planned(batch)) * OUTPUT_FACTOR
-        for folder, least in ((self.settings.output_dir, need), (self.settings.log_dir, 0)):
+        for folder in (self.settings.output_dir, self.settings.log_dir):
             if folder.exists() and not os.access(folder, os.W_OK):
                 raise DispatchError(f"batch {batch} waits: {folder} cannot be written to")
-            free = space.free_bytes(folder)
-            if free < least + LEAST_FREE_BYTES:
-                want_mb, free_mb = (least + LEAST_FREE_BYTES) / 2**20, free / 2**20
-                raise DispatchError(
-                    f"batch {batch} waits: {folder} has {free_mb:.1f} MB free, {want_mb:.1f} needed"
-                )
+        size_bytes = sum(file.size_bytes for file in self.ledger.read.planned(batch))
+        if why := space.lack(self.settings, batch, size_bytes):
+            raise DispatchError(why)
 
     def _why_no_room(self, batch: str) -> str:
         try:

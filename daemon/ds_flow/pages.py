@@ -29,6 +29,8 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
         put(f"           {path}")
     if status["low_space"]:
         put(f"low space  {printable(status['low_space'])}; no new batch starts")
+    for why in status["held_back"]:
+        put(f"held back  {printable(why)}")
     for advice in _advice(status, dead):
         put(f"next       {advice}")
 

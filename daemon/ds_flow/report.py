@@ -31,6 +31,7 @@ Document = dict[str, Any]
 
 COUNTED_AGAIN = 3  # a daemon at work may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
+NAMED_BATCHES = 5  # of those that are due
 
 
 @contextmanager
@@ -86,7 +87,16 @@ def status(chosen: Settings, ledger: Ledger, pid: int | None, now: datetime) -> 
         "unaccounted": accounts.unaccounted[:NAMED_PATHS],
         "next_due_at": due_at.isoformat() if due_at else None,
         "low_space": space.shortage(chosen),
+        "held_back": list(_held_back(chosen, ledger, now)),
     }
+
+
+def _held_back(chosen: Settings, ledger: Ledger, now: datetime) -> Iterator[str]:
+    """Say of the batches that may start next why the disk holds them back."""
+    for batch in ledger.read.due(now)[:NAMED_BATCHES]:
+        size_bytes = sum(file.size_bytes for file in ledger.read.planned(batch.id))
+        if why := space.lack(chosen, batch.id, size_bytes):
+            yield why
 
 
 def _counted(ledger: Ledger) -> tuple[dict[str, int], int]:

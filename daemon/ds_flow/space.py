@@ -12,6 +12,10 @@ class LowSpaceError(DispatchError):
     """Less than `run.min_free_mb` is free: no new work until there is room again."""
 
 
+OUTPUT_FACTOR = 2  # a batch's bytes stand in its processed files, and in the combined one
+LEAST_FREE_BYTES = 2**18
+
+
 def free_bytes(folder: Path) -> int:
     """How much a folder's file system can still take from this user; endless if nobody can say."""
     try:
@@ -29,6 +33,17 @@ def shortage(chosen: Settings) -> str:
         free_mb = free_bytes(folder) / 2**20
         if free_mb < least_mb:
             return f"{folder} has {free_mb:.1f} MB free, run.min_free_mb is {least_mb}"
+    return ""
+
+
+def lack(chosen: Settings, batch: str, size_bytes: int) -> str:
+    """Say which folder has no room for the outputs of a batch of this size; "" if both have."""
+    need = size_bytes * OUTPUT_FACTOR
+    for folder, least in ((chosen.output_dir, need), (chosen.log_dir, 0)):
+        free = free_bytes(folder)
+        if free < least + LEAST_FREE_BYTES:
+            want_mb, free_mb = (least + LEAST_FREE_BYTES) / 2**20, free / 2**20
+            return f"batch {batch} waits: {folder} has {free_mb:.1f} MB free, {want_mb:.1f} needed"
     return ""
 
 
