@@ -1,5 +1,6 @@
 """The line as a whole where something outside stops it for a while."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,29 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     clock.elapsed_s += 1
     assert engine.tick() == 1
     assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
+
+
+def test_a_lost_inbox_is_told_once_with_what_to_do_and_so_is_its_return(
+    engine: Engine, clock: MovedClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ds_flow")
+
+    def look(times: int) -> None:
+        for _ in range(times):
+            engine.hint()
+            engine.tick()
+            clock.elapsed_s += 40
+
+    look(1)
+    (tmp_path / "data").rmdir()
+    look(3)
+    (trouble,) = engine.troubles
+    assert trouble.endswith("the folder must be there and readable, or paths.input_pattern differ")
+    (tmp_path / "data").mkdir()
+    look(3)
+
+    assert engine.troubles == []
+    assert [record.message for record in caplog.records] == ["inbox.lost", "inbox.back"]
 
 
 def test_low_space_holds_new_batches_back_until_there_is_room(

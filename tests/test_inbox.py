@@ -297,6 +297,23 @@ def test_our_own_reading_wakes_nobody(make: Make, wake: Wake, file: Path) -> Non
 
 
 @pytest.mark.parametrize("way", ["moved away", "removed"])
+def test_a_watched_folder_that_goes_wakes_and_its_neighbours_do_not(
+    make: Make, root: Path, wake: Wake, way: str
+) -> None:
+    make().watch()
+    (root / "other").mkdir()
+    (root / "other").rename(root / "another")
+    assert not wake.wait(SHORT_S)
+
+    if way == "removed":
+        (root / "data").rmdir()
+    else:
+        (root / "data").rename(root / "old")
+
+    assert wake.wait(LONG_S)
+
+
+@pytest.mark.parametrize("way", ["moved away", "removed"])
 def test_a_folder_put_in_place_of_the_watched_one_is_watched(
     make: Make, root: Path, wake: Wake, way: str
 ) -> None:
@@ -320,7 +337,7 @@ def test_a_missing_folder_is_an_error_until_it_is_back(make: Make, root: Path, w
     inbox = make()
     inbox.look()
     (root / "data").rmdir()
-    with pytest.raises(DispatchError, match="No such file"):
+    with pytest.raises(DispatchError, match="No such file or directory; the folder must be"):
         inbox.look()
 
     (root / "data").mkdir()

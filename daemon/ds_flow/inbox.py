@@ -6,11 +6,14 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watchdog.events import (
     DirCreatedEvent,
+    DirDeletedEvent,
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
@@ -50,6 +53,7 @@ CHANGES: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirMovedEvent,
 ]
+GOINGS: list[type[FileSystemEvent]] = [DirCreatedEvent, DirDeletedEvent, DirMovedEvent]
 
 
 class _Hint(FileSystemEventHandler):
@@ -65,6 +69,18 @@ class _Hint(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         self._named.append(os.fsdecode(event.dest_path or event.src_path))
         self._wake.set()
+
+
+class _Whereabouts(FileSystemEventHandler):
+    """The inbox's folder itself went or came: of its own move, its own watch hears nothing."""
+
+    def __init__(self, wake: Wake, folder: Path) -> None:
+        self._wake = wake
+        self._folder = str(folder)
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if self._folder in map(os.fsdecode, (event.src_path, event.dest_path)):
+            self._wake.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +157,16 @@ class Inbox:
             log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
             return
         self._observer = observer
+        self._watch_above(observer)
+
+    def _watch_above(self, observer: "BaseObserver") -> None:
+        """Hear of the folder's removal at once; where that cannot be, a scan tells."""
+        base = self.pattern.base
+        if base != base.parent:
+            with suppress(OSError):
+                observer.schedule(
+                    _Whereabouts(self._wake, base), str(base.parent), event_filter=GOINGS
+                )
 
     def close(self) -> None:
         """Stop watching."""

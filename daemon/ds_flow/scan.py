@@ -77,7 +77,8 @@ def look(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Look:
         walk = _Walk(found, os.path.realpath(pattern.base), pulse)
         walk.folder(str(pattern.base), _prefix(pattern), pattern.parts)
     except OSError as error:
-        raise DispatchError(f"inbox {pattern.base}: {error.strerror}") from error
+        todo = "the folder must be there and readable, or paths.input_pattern differ"
+        raise DispatchError(f"inbox {pattern.base}: {error.strerror}; {todo}") from error
     if pattern.parts.count("**") > 1:  # a file may be reached in two ways
         found.sightings[:] = {seen.path: seen for seen in found.sightings}.values()
     return found
