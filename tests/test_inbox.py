@@ -285,6 +285,16 @@ def test_a_file_in_a_new_subfolder_wakes(make: Make, root: Path, wake: Wake) -> 
     assert wake.wait(LONG_S)
 
 
+def test_a_file_in_an_inbox_that_is_a_link_wakes(make: Make, root: Path, wake: Wake) -> None:
+    (root / "data").rename(root / "real")
+    (root / "data").symlink_to("real")
+    make().watch()
+
+    (root / "data/a.csv").write_text("1")
+
+    assert wake.wait(LONG_S)
+
+
 def test_our_own_reading_wakes_nobody(make: Make, wake: Wake, file: Path) -> None:
     inbox = make()
     inbox.watch()

@@ -76,7 +76,7 @@ class _Whereabouts(FileSystemEventHandler):
 
     def __init__(self, wake: Wake, folder: Path) -> None:
         self._wake = wake
-        self._folder = str(folder)
+        self._folder = os.path.join(_itself(folder.parent), folder.name)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if self._folder in map(os.fsdecode, (event.src_path, event.dest_path)):
@@ -147,7 +147,7 @@ class Inbox:
             observer = Observer()
             observer.schedule(
                 _Hint(self._wake, self._named),
-                str(self.pattern.base),
+                _itself(self.pattern.base),
                 recursive=self.pattern.is_recursive,
                 event_filter=CHANGES,
             )
@@ -165,7 +165,7 @@ class Inbox:
         if base != base.parent:
             with suppress(OSError):
                 observer.schedule(
-                    _Whereabouts(self._wake, base), str(base.parent), event_filter=GOINGS
+                    _Whereabouts(self._wake, base), _itself(base.parent), event_filter=GOINGS
                 )
 
     def close(self) -> None:
@@ -265,6 +265,11 @@ class Inbox:
         if stat_of(os.fstat(descriptor)) != seen.stat:
             return StillArriving("changed while it was fingerprinted")
         return Settled(sighting=seen, sha256=digest)
+
+
+def _itself(folder: Path) -> str:
+    """Name what is to be watched: of a link, the folder behind it, since links hear nothing."""
+    return os.path.realpath(folder) if folder.is_symlink() else str(folder)
 
 
 def _unreadable(seen: Sighting, error: OSError) -> Settled:
