@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,6 +131,8 @@ def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
     except (FileNotFoundError, NotADirectoryError):
         raise GoneError("it is gone") from None
     except OSError as error:
+        if error.errno in process_exit.OUT_OF_FILES_ERRORS:
+            raise
         raise UnreadableError(error.strerror) from error
     try:
         if not S_ISREG(os.fstat(descriptor).st_mode):
@@ -295,8 +297,10 @@ def main(argv: list[str]) -> int:
         is_settings = isinstance(error, SettingsError)
         return process_exit.SETTINGS if is_settings else process_exit.OWN_DISK
     except OSError as error:  # our own side: the disk is full, the work directory is gone
-        print(f"process: {said(error)}", file=sys.stderr)
-        return process_exit.OWN_DISK
+        with suppress(OSError):  # standard error may be closed, too
+            print(f"process: {said(error)}", file=sys.stderr)
+        is_out_of_files = error.errno in process_exit.OUT_OF_FILES_ERRORS
+        return process_exit.OUT_OF_FILES if is_out_of_files else process_exit.OWN_DISK
     return 0
 
 

@@ -153,6 +153,8 @@ class _Process:
             return [(suspect, suspect, suffix), *rest]
         file = self.plan.files[suspect]
         why = outcome.reason or "ended before its verdict"
+        if outcome.exit_code == process_exit.OUT_OF_FILES:
+            why = process_exit.OUT_OF_FILES_REASON
         rejected = Rejected(
             path=file.path,
             version=file.version,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import process_exit
 import stages
 from ds_flow import workdir
 from ds_flow.dispatch import JobSpec, Outcome, Site, run_stage
@@ -68,6 +69,8 @@ def verdicts(work: Path) -> Verdicts:
         ("os._exit(3)", "exit code 3"),
         ("os.abort()", "crashed by SIGABRT"),
         ("raise MemoryError", "exit code 1"),
+        ("os.closerange(0, 1024)", process_exit.OUT_OF_FILES_REASON),
+        ("os.closerange(3, 1024)", process_exit.OUT_OF_FILES_REASON),
     ],
 )
 def test_a_file_that_ends_its_process_is_set_aside_alone(
@@ -82,6 +85,21 @@ def test_a_file_that_ends_its_process_is_set_aside_alone(
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
     assert found["b"].reason == f"its process, alone with it: {reason}"
+
+
+def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothing(
+    work: Path,
+) -> None:
+    leak = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); [os.dup(0) for _ in range(64)]"
+    transform(work, f"import resource; {leak}")
+
+    stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert "Too many open files" in found["b"].reason
 
 
 def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
