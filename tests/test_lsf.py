@@ -18,8 +18,8 @@ from lsf_emulator import faults
 from lsf_emulator.config import Dialect
 from project import until
 
-from ds_flow.dispatch import JobSpec, Outcome, Site, backends, cancel_jobs
-from ds_flow.dispatch.rounds import open_round, rounds_in
+from ds_flow.dispatch import Backend, JobSpec, Outcome, Site, backends, cancel_jobs
+from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
 
@@ -80,6 +80,14 @@ def started(tmp_path: Path, dialect: Dialect = "ibm", **options: float) -> Itera
 def with_site(bench: Bench, **changes: object) -> Bench:
     site = Site(lsf=replace(bench.place.site.lsf, **changes))  # type: ignore[arg-type]
     return replace(bench, place=replace(bench.place, site=site))
+
+
+def handed_over(bench: Bench, job: JobSpec) -> tuple[Backend, Round]:
+    """A round of one job that nobody waits for."""
+    backend = bench.place.backend()
+    opened = open_round(bench.stage, BATCH, f"{BATCH}/1", "lsf", [job], [job.command])
+    until("it was handed over", lambda: backend.submit(opened))
+    return backend, opened
 
 
 # --------------------------------------------------------------------------- every fault
@@ -337,17 +345,53 @@ def test_a_job_with_too_little_memory_gets_more(tmp_path: Path) -> None:
         assert [one.jobs[0].memory_mb for one in (first, second)] == [100, 150]
 
 
-def test_what_an_owner_ended_is_told_so_and_left_to_the_next_attempt(bench: Bench) -> None:
-    def bkill() -> None:
-        job_id = str(bench.cluster.jobs()[0].job_id)
-        subprocess.run(["bkill", job_id], check=True, capture_output=True)
+def bkill(cluster: Cluster) -> None:
+    subprocess.run(["bkill", str(cluster.jobs()[0].job_id)], check=True, capture_output=True)
 
-    with meanwhile("it ran", bench.ran, bkill):
+
+def test_what_an_owner_ended_is_told_so_and_left_to_the_next_attempt(bench: Bench) -> None:
+    with meanwhile("it ran", bench.ran, lambda: bkill(bench.cluster)):
         (outcome,) = bench.run(bench.job(0, "sleep 60 & wait"))
 
     assert outcome.failure == FailureClass.BY_HAND
     assert "ended by its owner" in outcome.reason
     assert bench.ran() == [1]
+
+
+@pytest.mark.parametrize("dialect", ["ibm", "openlava"])
+def test_a_kill_that_lsf_has_not_seen_yet_is_told_by_its_reason_once_it_has(
+    tmp_path: Path, dialect: Dialect
+) -> None:
+    with started(tmp_path, dialect) as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        job = replace(bench.job(0, "sleep 600"), limit_minutes=1)
+        backend, opened = handed_over(bench, job)
+        bench.cluster.fault("shown", status="RUN", instead_of=["EXIT"])
+        until("its limit ended it", lambda: all(one.ended_at for one in bench.cluster.jobs()))
+        (opened.folder / "1.exit").write_text("137 1700000000\n")
+
+        looks = [backend.ask(opened, [1])[1].state for _ in range(3)]
+        bench.cluster.mend("shown")
+
+        assert looks == [JobState.RUNNING] * 3
+        report = backend.ask(opened, [1])[1]
+        assert (report.failure, report.state) == (FailureClass.LIMIT, JobState.FAILED)
+
+
+def test_what_bhist_said_of_a_job_that_ran_is_not_taken_for_its_end(tmp_path: Path) -> None:
+    with started(tmp_path, "openlava") as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+        until("it ran", bench.ran)
+        bench.cluster.fault("fresh_hidden", seconds=600.0)
+        until("bhist was asked", lambda: backend.ask(opened, [1]) and bench.cluster.calls("bhist"))
+
+        bkill(bench.cluster)
+        until("it ended", lambda: all(one.ended_at for one in bench.cluster.jobs()))
+        bench.cluster.mend("fresh_hidden")
+
+        until("it was judged", lambda: backend.ask(opened, [1])[1].state == JobState.FAILED)
+        assert backend.ask(opened, [1])[1].failure == FailureClass.BY_HAND
 
 
 def test_a_job_that_cannot_see_the_work_directory_is_no_success(tmp_path: Path) -> None:
@@ -363,11 +407,7 @@ def test_a_job_that_cannot_see_the_work_directory_is_no_success(tmp_path: Path) 
 
 
 def test_an_exit_code_that_stays_torn_is_judged_after_the_grace_time(bench: Bench) -> None:
-    backend = bench.place.backend()
-    opened = open_round(
-        bench.stage, BATCH, f"{BATCH}/1", "lsf", [job := bench.job(0)], [job.command]
-    )
-    until("it was handed over", lambda: backend.submit(opened))
+    backend, opened = handed_over(bench, bench.job(0))
     until("it ended", lambda: opened.ended() and all(one.ended_at for one in bench.cluster.jobs()))
     (opened.folder / "1.exit").write_bytes(b"\0\0\0\0")
 

@@ -115,6 +115,7 @@ class Executor:
                 element = self.running.pop(pid, None)
                 if element and element.pid == pid:
                     code = os.waitstatus_to_exitcode(status)
+                    self._forget_signals(pid)
                     element.signal = max(0, -code)
                     outside = "TERM_EXTERNAL_SIGNAL" if element.signal else ""
                     self._end(element, code if code >= 0 else 128 - code, element.reason or outside)
@@ -161,6 +162,11 @@ class Executor:
         for _, session, number in due:
             if not send(session, number):
                 self._signals = [entry for entry in self._signals if entry[1] != session]
+
+    def _forget_signals(self, session: int) -> None:
+        """Send nothing to a session that nobody is left in: its number is given to another."""
+        if not any(members([session])):
+            self._signals = [entry for entry in self._signals if entry[1] != session]
 
     def _check_run_limit(self, element: Element, now: float) -> None:
         minutes = element.submission.run_limit_minutes

@@ -140,9 +140,14 @@ class Lsf:
         if not _is_told_by_lsf(left):
             return _report(texts.end_with_code(left[0], row))
         is_known = row is not None and row.state in ENDED
-        if not is_known and self._absent_s(_place(commands, index)) <= self.site.grace_seconds:
+        if not is_known and self._absent_s(_place(commands, index)) <= self._patience_s(row):
             return Report(state=JobState.RUNNING)
         return _report(texts.end_with_code(left[0], self._told(commands, index, row)))
+
+    def _patience_s(self, row: Row | None) -> float:
+        """How long LSF may take to say why a job ended: longer where it has not seen it yet."""
+        is_behind = row is not None and row.state in LIVE
+        return self.site.unknown_minutes * 60 if is_behind else self.site.grace_seconds
 
     def _of_torn(self, commands: Commands, index: int, row: Row | None) -> Report:
         """Of an exit code that stands in the folder and cannot be read: late, or torn for ever."""
@@ -195,11 +200,16 @@ class Lsf:
         return now_s - absence.since_s
 
     def _told(self, commands: Commands, index: int, row: Row | None) -> Row | None:
-        """What LSF says of an end: the row if it has a reason, else bhist, asked once for many."""
+        """What LSF says of an end: the row if it has a reason, else bhist, asked once for many.
+
+        What bhist has said of a job that had not ended yet says nothing of its end.
+        """
         if row is not None and (row.term or row.exit_code is not None):
             return row
         name = commands.batch_round.name
-        if (name, index) not in self._history:
+        known = self._history.get((name, index))
+        is_new = row is not None and row.state in ENDED and known and known.state not in ENDED
+        if is_new or (name, index) not in self._history:
             missed = {at for other, at in self._absences if other == name}
             unasked = [at for at in sorted(missed - {index}) if (name, at) not in self._history]
             found = commands.history([index, *unasked][:HISTORY_JOBS])
