@@ -20,6 +20,7 @@ from ds_flow.dispatch import (
     cancel_jobs,
     has_jobs_elsewhere,
     log_of,
+    long_logs,
 )
 from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
@@ -151,13 +152,15 @@ def test_a_crash_is_told_apart_and_not_tried_again(run: Run, counting: Shell, ra
     assert ran() == "a\n"
 
 
-def test_a_job_ends_at_its_limit(run: Run, place: Place, counting: Shell, ran: Ran) -> None:
-    job = counting("a", "exec sleep 60")
+def test_a_job_ends_at_its_limit_and_is_not_tried_again(
+    run: Run, place: Place, shell: Shell, stage: Path
+) -> None:
+    job = shell("a", "exec sleep 60")
 
     (outcome,) = run(replace(job, limit_minutes=place.shortest_limit_minutes))
 
     assert outcome.failure == FailureClass.LIMIT
-    assert ran() == "a\n"
+    assert len(list(rounds_in(stage))) == 1  # whether it had begun, on a slow machine, or not
 
 
 def test_a_missing_command_is_a_failure_of_its_own(run: Run, place: Place, tmp_path: Path) -> None:
@@ -198,6 +201,42 @@ def test_of_a_long_log_the_end_is_kept_and_the_rest_is_counted(
     assert mark == f"... {200_009 - 2**16} bytes before this are left out"
     assert len(kept) == 2**16
     assert kept.endswith("\ufffd the end")
+
+
+def test_a_log_without_end_gives_its_middle_back_while_the_job_prints_on(
+    run: Run, shell: Shell, stage: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place.executor == "docker":
+        return  # its engine keeps only the end: test_docker
+    monkeypatch.setattr(long_logs, "LIMIT_BYTES", 2**20)
+    monkeypatch.setattr(long_logs, "KEPT_BYTES", 2**18)
+    log = stage / "1" / "1.log"
+    is_cut = f"(($(stat -c %b '{log}') < 2048))"
+    await_cut = f"for i in {{1..600}}; do {is_cut} && break; sleep 0.1; done"
+
+    (outcome,) = run(shell("a", f"seq 1000000; {await_cut}; seq 1000000 1000100; exit 3"))
+
+    assert (outcome.failure, outcome.exit_code) == (FailureClass.USER_CODE, 3)
+    printed = log.read_bytes()
+    whole = b"".join(b"%d\n" % number for number in (*range(1, 1000001), *range(1000000, 1000101)))
+    assert len(printed) == len(whole)
+    assert printed[: 2**18] == whole[: 2**18]
+    assert printed[2**18 :].startswith(long_logs.NOTE + b"\0" * 2**18)
+    assert printed.endswith(whole[-(2**18) :])
+    assert log_of(stage, outcome) == whole[-(2**16) :].decode()
+
+
+def test_what_a_job_has_put_in_its_log_s_place_is_not_cut(
+    run: Run, shell: Shell, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_logs, "LIMIT_BYTES", 2**12)
+    monkeypatch.setattr(long_logs, "KEPT_BYTES", 2**10)
+    (tmp_path / "own").write_bytes(b"x" * 2**16)
+
+    (outcome,) = run(shell("a", f"ln -sf '{tmp_path}/own' '{stage}/1/1.log'; exit 3"))
+
+    assert outcome.exit_code == 3
+    assert (tmp_path / "own").read_bytes() == b"x" * 2**16
 
 
 def test_a_name_that_no_round_has_has_no_log(run: Run, shell: Shell, stage: Path) -> None:

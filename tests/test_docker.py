@@ -13,7 +13,7 @@ from backends import BATCH, Place, caller
 from engine import docker, engine, names_of, own_engine, small_image
 from project import until
 
-from ds_flow.dispatch import JobSpec, Outcome, backends, cancel_jobs, log_of
+from ds_flow.dispatch import JobSpec, Outcome, backends, cancel_jobs, log_of, long_logs
 from ds_flow.dispatch import docker as backend_module
 from ds_flow.dispatch import docker_texts as texts
 from ds_flow.dispatch.docker_texts import Container
@@ -237,6 +237,17 @@ def test_too_little_memory_is_told_apart_and_given(place: Place, stage: Path, sh
     assert outcome.failure is None
     assert second == [outcome]
     assert next(iter(list(rounds_in(stage))[1].jobs)).memory_mb == 384
+
+
+def test_of_what_a_container_prints_without_end_its_engine_keeps_the_end(
+    place: Place, stage: Path, shell: Shell
+) -> None:
+    without_end = "for i in {1..40000}; do printf '%01000d\\n' 0; done; echo the end"
+
+    log = printed(place, stage, shell(without_end))
+
+    assert log.endswith("0\nthe end\n")
+    assert (stage / "1" / "1.log").stat().st_size < long_logs.LIMIT_BYTES / 2
 
 
 def test_any_program_of_any_image_can_be_the_job(place: Place, stage: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from ds_flow.dispatch import local
 from ds_flow.dispatch.docker import Docker
 from ds_flow.dispatch.docker_engine import Engine
+from ds_flow.dispatch.long_logs import cut_logs
 from ds_flow.dispatch.lsf import Lsf
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
@@ -129,6 +130,7 @@ def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
     while True:
         all_handed_over = backend.submit(batch_round)
         reports = backend.ask(batch_round, set(batch_round.indices) - ended.keys())
+        cut_logs(batch_round.folder)
         ended |= {index: report for index, report in reports.items() if report.state not in LIVE}
         if all_handed_over and len(ended) == len(batch_round.jobs):
             break

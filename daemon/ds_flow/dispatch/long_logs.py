@@ -1,0 +1,50 @@
+"""Logs of jobs that print without end: their middle is given back to the disk."""
+
+import ctypes
+import os
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
+
+LIMIT_BYTES = 64 * 2**20  # that a log may take on disk, seen at each look at its round
+KEPT_BYTES = 16 * 2**20  # of a longer one, at either end
+
+NOTE = b"\n[... too long: the middle of this log is cut out, and reads as zeros ...]\n"
+
+PUNCH_HOLE = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE; linux/falloc.h
+BLOCK_BYTES = 512  # of st_blocks; stat(2)
+
+_libc = ctypes.CDLL(None)
+
+
+def cut_logs(folder: Path) -> None:
+    """Cut the logs in a round's folder that take too much.
+
+    A job that writes on does not see it: it has no reader to wait for, and the file's length stays
+    (fallocate(2)). What cannot be cut, as on NFS before 4.2, stays whole.
+    """
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".log"):
+            with suppress(OSError):
+                if _is_too_long(entry.stat(follow_symlinks=False)):
+                    _cut(entry.path)
+
+
+def _is_too_long(status: os.stat_result) -> bool:
+    # Of its length: blocks may be reserved beyond the end. Of its blocks: it may be cut already.
+    taken = min(status.st_size, status.st_blocks * BLOCK_BYTES)
+    return S_ISREG(status.st_mode) and taken > LIMIT_BYTES
+
+
+def _cut(path: str) -> None:
+    # A job may have put anything in its log's place.
+    log = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(log)
+        if _is_too_long(status):
+            length = status.st_size - 2 * KEPT_BYTES
+            offset, size = ctypes.c_int64(KEPT_BYTES), ctypes.c_int64(length)
+            if _libc.fallocate64(log, PUNCH_HOLE, offset, size) == 0:
+                os.pwrite(log, NOTE, KEPT_BYTES)
+    finally:
+        os.close(log)
