@@ -378,6 +378,28 @@ def test_a_kill_that_lsf_has_not_seen_yet_is_told_by_its_reason_once_it_has(
         assert (report.failure, report.state) == (FailureClass.LIMIT, JobState.FAILED)
 
 
+def test_a_job_that_runs_by_an_array_that_bsub_told_nothing_of_is_followed_there(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path, "openlava") as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        backend = bench.place.backend()
+        bench.cluster.fault("twice", times=1)
+        backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+        until("one ran", lambda: bench.ran() and any(one.ended_at for one in bench.cluster.jobs()))
+        (runs,) = (one for one in bench.cluster.jobs() if not one.ended_at)
+        (ended,) = (one for one in bench.cluster.jobs() if one.ended_at)
+        handover = opened.folder / "lsf.json"
+        handover.write_text(handover.read_text().replace(str(runs.job_id), str(ended.job_id)))
+
+        looks = [backend.ask(opened, [1])[1].state for _ in range(3)]
+        subprocess.run(["bkill", str(runs.job_id)], check=True, capture_output=True)
+
+        assert looks == [JobState.UNKNOWN, JobState.RUNNING, JobState.RUNNING]
+        until("it was judged", lambda: backend.ask(opened, [1])[1].state == JobState.FAILED)
+        assert backend.ask(opened, [1])[1].failure == FailureClass.BY_HAND
+
+
 def test_what_bhist_said_of_a_job_that_ran_is_not_taken_for_its_end(tmp_path: Path) -> None:
     with started(tmp_path, "openlava") as plain:
         bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)

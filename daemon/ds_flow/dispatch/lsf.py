@@ -171,7 +171,7 @@ class Lsf:
             return Report(state=row.state)
         if row.state == JobState.UNKNOWN:
             return self._of_unseen(commands, index, row)
-        if self._absent_s(place) <= self.site.grace_seconds:
+        if commands.find_claimer(index) or self._absent_s(place) <= self.site.grace_seconds:
             return Report(state=JobState.UNKNOWN)  # its exit code may yet show
         return _report(texts.end_without_code(self._told(commands, index, row)))
 

@@ -106,11 +106,29 @@ class Commands:
             return row.state == JobState.RUNNING and other.state != JobState.RUNNING
         return claim[1].partition("[")[0] == row.job_id
 
+    def find_claimer(self, index: int) -> bool:
+        """Know the array that has claimed a job, where bsub took a chunk twice and told of one.
+
+        Whether it was not known yet.
+        """
+        job_id = self._claimer(index).partition("[")[0]
+        chunk = self.handover.chunk_of(index)
+        if not job_id or job_id in chunk.job_ids:
+            return False
+        chunk.job_ids.append(job_id)
+        self.handover.save()
+        return True
+
+    def _claimer(self, index: int) -> str:
+        """The element that has claimed a job, as LSF's commands take it: `123[7]`; "" if none."""
+        claim = self.batch_round.claim_of(index)
+        return claim[1] if claim and "[" in claim[1] else ""
+
     # ------------------------------------------------------------------ bhist, bkill
 
     def history(self, indices: Iterable[int]) -> dict[int, Row | None]:
         """What bhist says of jobs, None of what it does not know; nothing if it is not sure."""
-        asked = {index: self.handover.native_id(index) for index in indices}
+        asked = {index: self._claimer(index) or self.handover.native_id(index) for index in indices}
         answer = self._call(["bhist", "-n", "0", "-l", *asked.values()])
         rows = {f"{row.job_id}[{row.index}]": row for row in texts.rows_in_history(answer.out)}
         if not rows and not is_not_there(answer):
