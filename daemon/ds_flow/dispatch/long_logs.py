@@ -14,7 +14,7 @@ NOTE = b"\n[... too long: the middle of this log is cut out, and reads as zeros 
 PUNCH_HOLE = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE; linux/falloc.h
 BLOCK_BYTES = 512  # of st_blocks; stat(2)
 
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None)  # whose off_t has 64 bits on every system of 64
 
 
 def cut_logs(folder: Path) -> None:
@@ -44,7 +44,7 @@ def _cut(path: str) -> None:
         if _is_too_long(status):
             length = status.st_size - 2 * KEPT_BYTES
             offset, size = ctypes.c_int64(KEPT_BYTES), ctypes.c_int64(length)
-            if _libc.fallocate64(log, PUNCH_HOLE, offset, size) == 0:
+            if _libc.fallocate(log, PUNCH_HOLE, offset, size) == 0:
                 os.pwrite(log, NOTE, KEPT_BYTES)
     finally:
         os.close(log)
