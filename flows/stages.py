@@ -293,12 +293,9 @@ def _python(plan: Plan, stage: str) -> str:
 
 def _inputs(plan: Plan) -> Iterator[Path]:
     """Everything of the project that the process stage reads, and no more of it."""
-    root = Path(plan.options.root)
-    module = plan.options.transform.partition(":")[0].replace(".", "/") + ".py"
-    own = (root / "flows", root / module)
-    inbox = Path(plan.options.inbox or root)
+    inbox = Path(plan.options.inbox or plan.options.root)
     # Links in it may lead to files in it by its real path.
-    yield from (path for path in {inbox, inbox.resolve(), *own} if path.exists())
+    yield from {inbox, inbox.resolve(), *workdir.own_code(plan.options)}
 
 
 def _job(

@@ -109,6 +109,16 @@ def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
     assert set(verdicts(work).values()) == {None}
 
 
+def test_the_process_stage_reads_all_that_the_transform_may_import(work: Path) -> None:
+    root = work.parents[2]
+    own = {root / "flows", root / "mine", root / "mine.py"}
+    for path in own:
+        path.mkdir()
+
+    reads = stages._Process(work, "process-0").job((0, 2, "")).reads
+    assert own < set(reads)
+
+
 def test_the_next_attempt_judges_again_what_the_transform_raised_on_and_nothing_else(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

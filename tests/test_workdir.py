@@ -260,6 +260,41 @@ def test_other_settings_use_no_result_made_under_these(work: Path) -> None:
         assert workdir.results_for(work, other).folder != here
 
 
+OWN_CODE = ("mine.py", "flows/mine.py", "flows/beside.py", "flows/deep/er.py", "flows/mine/a.py")
+OWN_PACKAGE = (
+    "science/core.py",
+    "science/__init__.py",
+    "science/of/all.py",
+    "flows/science/core.py",
+)
+
+
+@pytest.mark.parametrize("layout", ["a checkout", "a folder of its own"])
+@pytest.mark.parametrize(
+    ("transform", "changed"),
+    [
+        *(("mine:transform", name) for name in OWN_CODE),
+        *(("science.core:transform", name) for name in OWN_PACKAGE),
+    ],
+)
+def test_a_change_of_any_code_that_the_transform_may_import_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, transform: str, changed: str
+) -> None:
+    if layout == "a checkout":
+        monkeypatch.setattr(workdir, "CHECKOUT", tmp_path)
+    options = replace(OPTIONS, root=str(tmp_path), transform=transform)
+    code, other = tmp_path / changed, tmp_path / "other" / "core.py"
+    for path in (code, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1\n")
+    before = workdir.code_fingerprint(options)
+
+    other.write_text("2\n")
+    assert workdir.code_fingerprint(options) == before
+    code.write_text("2\n")
+    assert workdir.code_fingerprint(options) != before
+
+
 def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path: Path) -> None:
     (tmp_path / "manifest_16.json").write_text("{")
     (tmp_path / "manifest_17.json").write_text('{"batch": "0123456789", "run_id": "17"}')

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -163,16 +164,22 @@ def own_reasons(work: Path) -> dict[str, str]:
 # --------------------------------------------------------------------------- code
 
 
+def own_code(options: Options) -> list[Path]:
+    """Files and whole folders of the project from which the transform may be imported."""
+    root, package = Path(options.root), re.split("[.:]", options.transform)[0]
+    places = (root / "flows", root / f"{package}.py", root / package)
+    return [place for place in places if place.exists()]
+
+
 def code_fingerprint(options: Options) -> str:
     """Hex SHA-256 over the bytes of everything that decides an output, but for the input."""
-    module = options.transform.partition(":")[0].replace(".", "/") + ".py"
-    root = Path(options.root)
-    own = [root / "flows" / module, root / module] if root != CHECKOUT else []
-    found = [*sorted(CHECKOUT.glob("flows/*.py")), *sorted(CHECKOUT.glob("bash/*.sh")), *own]
+    places = [CHECKOUT / "flows", CHECKOUT / "bash", *own_code(options)]
     digest = hashlib.sha256()
-    for path in found:
-        if path.is_file():
-            digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    for place in dict.fromkeys(place.resolve() for place in places):
+        for path in sorted([place, *place.rglob("*.py"), *place.glob("*.sh")]):
+            if path.is_file():
+                name = path.relative_to(place.parent)
+                digest.update(os.fsencode(name) + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
