@@ -29,6 +29,7 @@ class PretendedRuns(Runs):
 
     root: Path
     alive: dict[str, Path] = field(default_factory=dict)  # <batch>/<attempt> -> attempt's folder
+    left_out: dict[str, Cause] = field(default_factory=dict)  # paths that no run can judge well
     crash: str = ""  # the daemon dies "before" or "after" it starts the next run
     run_ids: Iterator[int] = field(default_factory=lambda: count(1))
     results: Iterator[int] = field(default_factory=lambda: count(1))
@@ -74,8 +75,11 @@ class PretendedRuns(Runs):
         good, bad = [], []
         plan = workdir.read_plan(work)
         for planned in plan.files:
-            content = self._read(planned)
-            if isinstance(content, Cause):
+            content = self.left_out.get(planned.path) or self._read(planned)
+            if content == Cause.REJECTED:
+                text = self.input(planned.path).read_text()
+                bad.append(rejected(planned.path, Cause.REJECTED, text, planned.version))
+            elif isinstance(content, Cause):
                 bad.append(rejected(planned.path, content, content=None, version=planned.version))
             elif content == BAD:
                 bad.append(rejected(planned.path, Cause.REJECTED, BAD, planned.version))

@@ -22,7 +22,8 @@ import ds_flow
 from ds_flow.cli import COMMANDS, Command, main
 from ds_flow.instance import single_instance
 from ds_flow.ledger.schedules import Fire
-from ds_flow.model import BatchState, Cause, FileState, FireOutcome, RunState
+from ds_flow.model import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
+from ds_flow.requests import Tally, _summarize
 from ds_flow.retrying import Dead, RetryAt
 from ds_flow.tail import find_log
 
@@ -752,6 +753,18 @@ def test_once_says_what_came_of_it(project: Project) -> None:
     assert code == 1
     assert "quarantined: data/student_b.csv: " in out
     assert len(list((project.root / "out").glob("final_combined_*.csv"))) == 2
+
+
+def test_what_a_rerun_left_out_is_named_and_no_success(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = project.published(BATCH, "17", "student_a.csv")
+    before = Tally.of(project.ledger.read)
+    project.ledger.form(OTHER, [rows[0].id], Trigger.RERUN, NOON)
+    project.start(OTHER, "18")
+    project.publish(OTHER, "18", [], rejected=rows)
+    assert _summarize(project.settings, project.ledger, before) == 1
+    assert "left out: data/student_a.csv: run 18: line 2: " in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------- schedules, verifying

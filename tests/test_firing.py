@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from pretended import PretendedRuns
 
 from ds_flow import workdir
+from ds_flow.alerts import SAID
 from ds_flow.engine import Engine
 from ds_flow.firing import CLOCK_SECONDS
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.schedules import Fire
 from ds_flow.manifest import Manifest
-from ds_flow.model import Cause, FireOutcome, Trigger
+from ds_flow.model import Cause, FileState, FireOutcome, Trigger
 from ds_flow.publish import manifest_name
 from ds_flow.scan import Pattern
 from ds_flow.scheduling import SET_BACK, Timetable, due_fire
@@ -306,6 +307,58 @@ def test_other_code_is_a_change(line: Line) -> None:
     line.next_hour()
     line.next_hour()
     assert line.outcomes() == ["run", "run", "verified"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "then"),
+    [
+        (Cause.UNREADABLE, ["run", "run", "verified"]),
+        (Cause.REJECTED, ["verified", "verified", "verified"]),  # as the same code would again
+    ],
+)
+def test_a_file_that_a_rerun_left_out_is_taken_again_unless_it_would_be_judged_alike(
+    line: Line, cause: Cause, then: list[str]
+) -> None:
+    line.drop(a="1", b="2")
+    line.next_hour()
+    line.runs.left_out["data/b.csv"] = cause
+    line.reopen(PROCESS_TAG="autumn")
+    line.next_hour()
+    line.next_hour()
+    line.runs.left_out.clear()
+    line.next_hour()
+    line.next_hour()
+    assert line.outcomes() == ["run", "run", *then]
+    assert line.ledger.read.versions("data/b.csv")[-1].state == FileState.PROCESSED
+    assert (len(line.manifest().inputs) == 1) == (cause == Cause.REJECTED)
+
+
+def test_a_file_that_a_rerun_left_out_is_an_event_and_an_alert(line: Line) -> None:
+    line.drop(a="1", b="2")
+    line.runs.left_out["data/b.csv"] = Cause.UNREADABLE
+    line.next_hour()
+    batch, run_id = line.last().batch or "", line.manifest().run_id
+    why = f"run {run_id}: it is unreadable"
+    assert line.ledger.history.left_out(batch) == [("data/b.csv", why)]
+    every, gather = timedelta(hours=1), timedelta()
+    alert = line.ledger.history.take_alert(
+        "file.left_out", line.clock.now(), every=every, gather=gather
+    )
+    assert alert is not None
+    assert alert.examples == (f"data/b.csv: {why}",)
+    assert "file.left_out" in SAID
+
+
+def test_what_no_run_of_a_schedule_has_published_is_news_to_it_yet(line: Line) -> None:
+    line.reopen("\n" + SELECTIONS)
+    line.drop(a="1", b="2")
+    line.runs.left_out["data/b.csv"] = Cause.UNREADABLE
+    line.next_hour()
+    line.runs.left_out.clear()
+    line.next_hour()
+    assert line.ledger.read.batch_paths(line.last("news").batch or "") == ["data/b.csv"]
+    line.next_hour()
+    assert line.last("news").outcome == FireOutcome.NOTHING
 
 
 @pytest.mark.parametrize("damage", ["lost", "longer", "other", "link", "manifest"])

@@ -9,7 +9,7 @@ import pytest
 from cli_project import NOON, Project
 
 from ds_flow.explain import Asked, explain
-from ds_flow.model import Cause, RunState
+from ds_flow.model import Cause, RunState, Trigger
 from ds_flow.report import opened, status
 from ds_flow.retrying import Dead, RetryAt
 from ds_flow.typed import Place, find_place
@@ -86,6 +86,22 @@ def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project)
 def test_what_was_published_is_explained_by_its_run(project: Project) -> None:
     project.published("0123456789", "17", "student_a.csv")
     assert verdict(project, "data/student_a.csv") == ("Version 1 was processed by run 17.", "")
+
+
+def test_what_a_rerun_left_out_is_said_until_it_is_published_again(project: Project) -> None:
+    rows = project.published("0123456789", "17", "student_a.csv")
+
+    def rerun(batch: str, run_id: str, *, is_left_out: bool) -> str:
+        project.ledger.form(batch, [rows[0].id], Trigger.RERUN, NOON)
+        project.start(batch, run_id)
+        project.publish(batch, run_id, [] if is_left_out else rows, rows if is_left_out else [])
+        return verdict(project, "data/student_a.csv")[0]
+
+    assert rerun("0123456788", "18", is_left_out=True) == (
+        "Version 1 was processed by run 17, and was left out since by run 18:"
+        " line 2: cells: 1 in this row, 2 in the header."
+    )
+    assert rerun("0123456787", "19", is_left_out=False) == "Version 1 was processed by run 19."
 
 
 def test_a_waiting_file_waits_for_a_batch(project: Project) -> None:

@@ -23,6 +23,7 @@ LAST_WORDS = 200  # characters of what a failed command said
 
 SAID = {
     "batch.dead": "a batch has used up its attempts",
+    "file.left_out": "a rerun left files out that were published before",
     "file.quarantined": "files were set aside",
     "files.missing": "expected files did not come",
     "schedule.missed": "a schedule was missed",

@@ -11,6 +11,7 @@ from typing import Any
 from ds_flow import scan
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
+from ds_flow.ledger.recording import LEFT_OUT
 from ds_flow.model import BatchState, Cause, FileState, Stat
 from ds_flow.names import escape
 from ds_flow.settings import Settings, patterns
@@ -70,11 +71,20 @@ def _known(asked: Asked, row: FileRow) -> tuple[str, str]:
             return f"{version} is {_in_batch(asked, row)}", _batch_advice(asked, row)
         case FileState.PROCESSED:
             again = f", and is {_in_batch(asked, row)} for another" if row.batch else ""
-            return f"{version} was processed by run {row.run_id}{again}", ""
+            left_out = _left_out(asked, row)
+            return f"{version} was processed by run {row.run_id}{again}{left_out}", ""
         case FileState.QUARANTINED:
             return f"{version} is quarantined: {row.reason}", _remedy(asked, row)
         case FileState.SUPERSEDED:
             return f"{version} is superseded: {row.reason}", ""
+
+
+def _left_out(asked: Asked, row: FileRow) -> str:
+    """Say by which run, and why, a published version was left out since it was published last."""
+    moves = {"file.processed", "file.published", LEFT_OUT}
+    events = [event for event in asked.ledger.read.events(row.path) if event.kind in moves]
+    is_so = events and events[-1].kind == LEFT_OUT
+    return f", and was left out since by {events[-1].detail}" if is_so else ""
 
 
 def _in_batch(asked: Asked, row: FileRow) -> str:

@@ -12,9 +12,11 @@ from ds_flow.errors import LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow
 from ds_flow.ledger.schedules import Fire, LastRun, ScheduleRow
+from ds_flow.manifest import Manifest
 from ds_flow.model import Clock, FireOutcome
 from ds_flow.publish import manifest_name
 from ds_flow.reruns import Choice
+from ds_flow.results import LASTING
 from ds_flow.scheduling import Timetable, due_fire, is_missed
 from ds_flow.settings import Settings
 from ds_flow.settings.keys import Schedule
@@ -150,16 +152,15 @@ class Firing:
         return Choice(left_out=choice.left_out | left_out).why_nothing
 
     def _unchanged(self, due: Due, rows: Sequence[FileRow]) -> LastRun | None:
-        """The last run over this selection, if it had these files and all else is the same."""
+        """The last run over this selection, if it judged these files and all else is the same."""
         last = self.ledger.schedules.last_run(due.selection)
         if last is None:
-            return None
-        files = {(file.path, file.sha256) for file in self.ledger.read.planned(last.batch)}
-        if files != {(row.path, row.sha256) for row in rows}:
             return None
         try:
             old = workdir.read_manifest(self.settings.output_dir / manifest_name(last.run_id))
         except (LedgerError, OSError):
+            return None
+        if _judged(old) != {(row.path, row.sha256) for row in rows}:
             return None
         options = self.settings.options()
         then = (old.tag, old.settings_fingerprint, old.code_fingerprint)
@@ -213,3 +214,14 @@ class Firing:
             batch=batch,
             detail=detail,
         )
+
+
+def _judged(manifest: Manifest) -> set[tuple[str, str | None]]:
+    """Path and content of the files that another run would judge as this one did.
+
+    One that was left out for a reason that may pass is not among them.
+    """
+    published = {(item.path, item.sha256) for item in manifest.inputs}
+    return published | {
+        (item.path, item.sha256) for item in manifest.rejected if item.cause in LASTING
+    }

@@ -60,12 +60,12 @@ def work_off(chosen: Settings, judged_anew: Collection[int] = ()) -> int:
     Raises RequestError if a daemon is running.
     """
     with service(chosen) as made:
-        read = made.engine.ledger.read
-        before = Tally.of(read)
+        ledger = made.engine.ledger
+        before = Tally.of(ledger.read)
         before.quarantined.difference_update(judged_anew)
         with shown(chosen):
             made.once()
-        code = _summarize(chosen, read, before)
+        code = _summarize(chosen, ledger, before)
         if made.stops:
             return INTERRUPTED
         if lost := made.engine.admission.inbox_error:
@@ -74,7 +74,8 @@ def work_off(chosen: Settings, judged_anew: Collection[int] = ()) -> int:
         return code
 
 
-def _summarize(chosen: Settings, read: Reading, before: Tally) -> int:
+def _summarize(chosen: Settings, ledger: Ledger, before: Tally) -> int:
+    read = ledger.read
     news = read.run_ids() - before.published
     published = [run for run in read.runs() if run.run_id in news]
     for run in published:
@@ -85,6 +86,9 @@ def _summarize(chosen: Settings, read: Reading, before: Tally) -> int:
             put(f"  {printable(os.path.relpath(chosen.output_dir / name, chosen.root))}")
         if len(names) > NAMED_OUTPUTS:
             put(f"  and {len(names) - NAMED_OUTPUTS} more: ds-flow show {run.run_id}")
+    left_out = [one for run in published for one in ledger.history.left_out(run.batch)]
+    for path, why in left_out:
+        put(f"left out: {path}: {printable(why)}")
     bad = [row for row in read.files_in(FileState.QUARANTINED) if row.id not in before.quarantined]
     for row in bad:
         put(f"quarantined: {row.path}: {printable(row.reason)}")
@@ -93,7 +97,7 @@ def _summarize(chosen: Settings, read: Reading, before: Tally) -> int:
         put(f"dead: batch {batch.id}: {printable(batch.reason)}")
     if not (published or bad or dead):
         put("nothing new")
-    return FAILED if bad or dead else DONE
+    return FAILED if left_out or bad or dead else DONE
 
 
 def _carry_out(chosen: Settings, *, no_wait: bool, judged_anew: Collection[int] = ()) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ds_flow.ledger.reading import RUN_COLUMNS, RunRow, run_row
-from ds_flow.ledger.recording import Recording
+from ds_flow.ledger.recording import LEFT_OUT, Recording
 from ds_flow.ledger.store import Store, text
 from ds_flow.model import RunState
 
@@ -109,6 +109,15 @@ class History:
         ):
             *run, inputs, outputs = row
             yield LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
+
+    def left_out(self, batch: str) -> list[tuple[str, str]]:
+        """The published paths that a rerun left out, each with the run and the reason."""
+        rows = self._store.rows(
+            "SELECT path, detail FROM event JOIN file ON file.id = file_id"
+            " WHERE batch_id = ? AND kind = ? ORDER BY path",
+            (batch, LEFT_OUT),
+        )
+        return [(path, detail) for path, detail in rows]
 
     # ------------------------------------------------------------------ alerts
 

@@ -232,12 +232,11 @@ class Reading:
         return self.files(f"WHERE state = ? AND {_NEWEST}", (state,))
 
     def unpublished(self, selection: str) -> Iterator[FileRow]:
-        """Published newest versions that no rerun over this selection has taken, or is taking."""
+        """Published newest versions that no rerun over this selection has published."""
         return self.files(
             f"WHERE {_NEWEST} AND state = 'processed' AND NOT EXISTS"
-            " (SELECT 1 FROM batch_file JOIN batch ON batch.id = batch_id"
-            "  WHERE file_id = file.id AND selection = ?"
-            "  AND (ended_at IS NULL OR batch.state = 'succeeded'))",
+            " (SELECT 1 FROM output JOIN run ON run.id = run JOIN batch ON batch.id = batch_id"
+            "  WHERE file_id = file.id AND selection = ?)",
             (selection,),
         )
 

@@ -17,6 +17,8 @@ from ds_flow.model import (
 )
 from ds_flow.plan import Plan, PlannedFile
 
+LEFT_OUT = "file.left_out"  # by a rerun: what an earlier run published stays
+
 
 class Recording:
     """Single moves, each a compare-and-set with its event, and what a commit adds up to."""
@@ -267,7 +269,11 @@ class Recording:
                 path=item.path, version=item.version, sha256=item.sha256, size_bytes=0
             )
             file = self._find_or_enter(seen, f"run {manifest.run_id}", now)
-        if self.file_state(file) not in {FileState.BATCHED, FileState.WAITING}:
+        old = self.file_state(file)
+        if old == FileState.PROCESSED:
+            why = f"run {manifest.run_id}: {item.sentence}"
+            self.note(now, LEFT_OUT, file_id=file, batch_id=manifest.batch, detail=why)
+        if old not in {FileState.BATCHED, FileState.WAITING}:
             return  # set aside or processed already
         state = FileState.SUPERSEDED if cause == Cause.CHANGED else FileState.QUARANTINED
         self.move_file(file, state, now, cause, item.sentence, batch=manifest.batch)
