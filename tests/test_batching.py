@@ -1,5 +1,7 @@
 """Which waiting files make a batch now."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +50,23 @@ def test_while_files_still_come_only_full_batches_are_due(files: list[Waiting]) 
     assert all(is_full(group) for group in groups)
     assert taken == files[: len(taken)]
     assert not is_full(files[len(taken) :])
+
+
+class Counted(Waiting):
+    """Counts how often it is asked for its size."""
+
+    asked = 0
+
+    def __getattribute__(self, name: str) -> object:
+        Counted.asked += name == "size_bytes"
+        return super().__getattribute__(name)
+
+
+def test_each_file_is_weighed_once_however_many_wait() -> None:
+    limits = replace(LIMITS, max_files=1000)
+    files = [Counted(number, 0) for number in range(500)]
+    assert due(files, newest_age_s=0, oldest_age_s=0, limits=limits) == []
+    assert Counted.asked == len(files)
 
 
 @given(waiting_files, ages, ages)

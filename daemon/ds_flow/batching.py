@@ -1,6 +1,6 @@
 """Which waiting files make a batch now."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -34,27 +34,23 @@ def due(
     All of them are due once none has come for `quiet_s` or the oldest has waited `max_wait_s`;
     before that only groups that are full, by files or by bytes.
     """
-    groups = list(_groups(waiting, limits))
-    if newest_age_s >= limits.quiet_s or oldest_age_s >= limits.max_wait_s:
-        return groups
-    return [group for group in groups if _is_full(group, limits)]
+    full, rest = _cut(waiting, limits)
+    is_time = newest_age_s >= limits.quiet_s or oldest_age_s >= limits.max_wait_s
+    return [*full, rest] if rest and is_time else full
 
 
-def _groups(waiting: Sequence[Waiting], limits: Limits) -> Iterator[list[Waiting]]:
+def _cut(waiting: Sequence[Waiting], limits: Limits) -> tuple[list[list[Waiting]], list[Waiting]]:
+    """Cut off every group that is full, in one pass; those, and the files that fill none."""
+    full: list[list[Waiting]] = []
     group: list[Waiting] = []
+    size_bytes = 0
     for file in waiting:
         group.append(file)
-        if _is_full(group, limits):
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _is_full(group: Sequence[Waiting], limits: Limits) -> bool:
-    return (
-        len(group) >= limits.max_files or sum(file.size_bytes for file in group) >= limits.max_bytes
-    )
+        size_bytes += file.size_bytes
+        if len(group) >= limits.max_files or size_bytes >= limits.max_bytes:
+            full.append(group)
+            group, size_bytes = [], 0
+    return full, group
 
 
 def seconds_until_due(*, newest_age_s: float, oldest_age_s: float, limits: Limits) -> float:
