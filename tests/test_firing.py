@@ -20,6 +20,7 @@ from pretended import PretendedRuns
 from ds_flow import workdir
 from ds_flow.alerts import SAID
 from ds_flow.engine import Engine
+from ds_flow.errors import DispatchError
 from ds_flow.firing import CLOCK_SECONDS
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
@@ -94,7 +95,7 @@ class Line:
                 self.runs.publish(mark)
                 self.runs.end(mark, "0")
             self.tick()
-            if self.engine.is_idle and not self.engine.firing._verification:
+            if self.engine.is_idle and not self.engine.firing._verifications:
                 return
             self.clock.elapsed_s += 1
         pytest.fail("it never comes to rest")
@@ -401,6 +402,68 @@ def test_a_verification_lets_new_files_through(line: Line) -> None:
     assert not line.engine.is_idle
     line.work()
     assert line.outcomes() == ["run", "verified"]
+
+
+ANOTHER = """
+- {name: all, cron: "0 * * * *", timezone: UTC, skip_unchanged: true, catch_up: false}
+- {name: some, cron: "5 * * * *", timezone: UTC, catch_up: false, select: "data/a*.csv"}
+"""
+
+
+def verifying(line: Line, minutes: float) -> None:
+    """Reach an hour for whose verification each piece of an output takes so long."""
+    line.reopen(ANOTHER)
+    line.drop(a="1", b="2", c="3", d="4", e="5")
+    line.next_hour()
+    line.wait(10 * MINUTE)
+    line.work()
+    assert (line.outcomes(), line.outcomes("some")) == (["run"], ["run"])
+
+    def pulse() -> None:
+        line.clock.elapsed_s += minutes * MINUTE
+
+    line.engine.firing.pulse = pulse
+    line.wait(50 * MINUTE)
+    line.tick()
+
+
+def test_a_long_verification_makes_no_other_schedule_miss_its_time(line: Line) -> None:
+    verifying(line, minutes=4)
+    line.work()
+    assert line.outcomes("some") == ["run", "run"]
+    assert line.outcomes() == ["run", "verified"]
+
+
+def test_a_fire_does_nothing_while_the_last_one_still_verifies(line: Line) -> None:
+    verifying(line, minutes=12)
+    line.work()
+    assert line.outcomes() == ["run", "nothing", "verified"]
+    assert line.fired()[1][2] == "the last fire still verifies"
+
+
+def test_what_a_long_verification_found_is_made_anew_and_not_missed(line: Line) -> None:
+    verifying(line, minutes=4)
+    (line.root / "out" / line.manifest().outputs[-1].name).write_text("other")
+    line.work()
+    assert line.outcomes() == ["run", "run"]
+
+
+def test_a_verification_that_could_not_go_on_begins_anew(line: Line) -> None:
+    line.drop(a="1", b="2")
+    line.next_hour()
+    (line.root / "out" / line.manifest().outputs[-1].name).write_text("other")
+    line.wait(HOUR)
+    line.tick()
+
+    def locked() -> Iterator[str]:
+        yield ""
+        raise DispatchError("the ledger is locked")
+
+    line.engine.firing._verifications[0].steps = locked()
+    with pytest.raises(DispatchError):
+        line.engine.firing.fire()
+    line.work()
+    assert line.outcomes() == ["run", "run"]
 
 
 # --------------------------------------------------------------------------- new files go first

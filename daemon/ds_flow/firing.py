@@ -66,21 +66,18 @@ class Firing:
 
     _kept: tuple[Schedule, ...] | None = None
     _timetables: dict[str, Timetable] = field(default_factory=dict)
-    _verification: Verification | None = None
+    _verifications: list[Verification] = field(default_factory=list)  # each has its turn
 
     def fire(self) -> int:
         """Do what is due of one schedule, or a piece of it."""
-        if self._verification is not None:
-            return self._go_on(self._verification)
-        due = self._due(self.clock.now())
-        if due is None:
-            return 0
-        self._begin(due)
-        return 1
+        if due := self._due(self.clock.now()):
+            self._begin(due)
+            return 1
+        return self._go_on() if self._verifications else 0
 
     def patience_s(self) -> float:
         """How long nothing will be due unless a person asks, or the clock is set."""
-        if self._verification is not None:
+        if self._verifications:
             return 0.0
         now = self.clock.now()
         nexts = (one.next_after(now) for one in self._timetables.values())
@@ -92,17 +89,19 @@ class Firing:
         """Whether no fire is asked for or on its way."""
         rows = self.ledger.schedules.rows()
         asked = (one.name in rows and rows[one.name].asked_at for one in self.settings.schedule)
-        return self._verification is None and not any(asked)
+        return not (self._verifications or any(asked))
 
     # ------------------------------------------------------------------ what is due
 
     def _due(self, now: datetime) -> Due | None:
         rows = self._rows(now)
+        begun = {(one.due.schedule.name, one.due.due_at) for one in self._verifications}
         for schedule in self.settings.schedule:
             row = rows.get(schedule.name)
-            if row and (at := self._time_has_come(schedule.name, row, now)):
+            at = row and self._time_has_come(schedule.name, row, now)
+            if at and (schedule.name, at) not in begun:
                 return Due(schedule, at, is_asked=False)
-            if row and row.asked_at:
+            if row and row.asked_at and (schedule.name, row.asked_at) not in begun:
                 return Due(schedule, row.asked_at, is_asked=True)
         return None
 
@@ -130,7 +129,10 @@ class Firing:
     def _begin(self, due: Due, found: str = "") -> None:
         """Decide what a fire does. `found`: what is off with the outputs of the last run."""
         schedule, now = due.schedule, self.clock.now()
-        if is_missed(due.due_at, now) and not (schedule.catch_up or due.is_asked):
+        if any(one.due.schedule.name == schedule.name for one in self._verifications):
+            self._record(due, FireOutcome.NOTHING, "the last fire still verifies")
+            return
+        if is_missed(due.due_at, now) and not (schedule.catch_up or due.is_asked or found):
             self._record(due, FireOutcome.MISSED, f"due at {due.due_at}, seen at {now}")
             return
         if batch := self.ledger.schedules.live_batch(due.selection):
@@ -142,7 +144,7 @@ class Firing:
             self._record(due, FireOutcome.NOTHING, self._why_nothing(due, choice))
         elif schedule.skip_unchanged and not found and (last := self._unchanged(due, choice.free)):
             steps = verify(self.settings.output_dir, self.ledger.read, last.run_id)
-            self._verification = Verification(due, last, steps)
+            self._verifications.append(Verification(due, last, steps))
         else:
             self._run(due, choice, found)
 
@@ -167,16 +169,17 @@ class Firing:
         settings, code = workdir.settings_fingerprint(options), workdir.code_fingerprint(options)
         return last if then == (options.tag, settings, code) else None
 
-    def _go_on(self, verification: Verification) -> int:
+    def _go_on(self) -> int:
         """Verify for a moment; at the end, what was found says what the fire does."""
+        verification = self._verifications.pop(0)  # one that raises begins anew
         end_s = self.clock.monotonic_s() + VERIFYING_SECONDS
         for fault in verification.steps:
             if fault:
                 verification.faults.append(fault)
             self.pulse()
             if self.clock.monotonic_s() > end_s:
+                self._verifications.append(verification)
                 return 1
-        self._verification = None
         due, run_id = verification.due, verification.last.run_id
         if verification.faults:
             found = f"run {run_id} is not as it was published: {'; '.join(verification.faults)}"
