@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds_flow.expecting import DAYS, Window, came, last_window
+from ds_flow.names import escape
 from ds_flow.settings.keys import Expected
 
 MONDAY = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -50,8 +51,13 @@ def test_windows_follow_each_other_without_a_gap(
     assert DAYS[here.weekday()] in days
 
 
-@pytest.mark.parametrize("pattern", ["data/a_*.csv", "{root}/data/a_*.csv"])
+@pytest.mark.parametrize("pattern", ["data/a_*.csv", "./data//a_*.csv", "{root}/data/a_*.csv"])
 def test_only_expected_names_count_and_each_once(tmp_path: Path, pattern: str) -> None:
     wanted = expected(pattern=pattern.format(root=tmp_path))
     paths = ["data/a_1.csv", "data/a_1.csv", "data/a_2.csv", "data/b_1.csv", "data/x/a_3.csv"]
     assert came(Project(tmp_path).settings, wanted, paths) == 2
+
+
+def test_a_pattern_means_a_file_by_its_name_and_not_as_the_ledger_writes_it(tmp_path: Path) -> None:
+    paths = [escape(f"data/a_{name}.csv") for name in ("\\", "é", "12")]
+    assert came(Project(tmp_path).settings, expected(pattern="data/a_?.csv"), paths) == 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
+from ds_flow.names import unescape
 from ds_flow.settings import Settings, patterns
 from ds_flow.settings.keys import Expected
 
@@ -42,5 +43,6 @@ def _deadlines(expected: Expected, now: datetime, zone: tzinfo | None) -> list[d
 
 def came(chosen: Settings, expected: Expected, paths: Iterable[str]) -> int:
     """How many different files of these are expected ones; paths as the ledger has them."""
-    pattern = os.path.join(chosen.root, expected.pattern)
-    return sum(patterns.matches(pattern, os.path.join(chosen.root, path)) for path in {*paths})
+    pattern = chosen.whole(expected.pattern)
+    raw = (os.path.join(chosen.root, unescape(path)) for path in {*paths})
+    return sum(patterns.matches(pattern, path) for path in raw)

@@ -51,7 +51,7 @@ def coming(chosen: Settings, read: Reading, selection: str) -> Iterator[FileRow]
 
 
 def _matching(chosen: Settings, pattern: str, rows: Iterable[FileRow]) -> Iterator[FileRow]:
-    whole = os.path.normpath(chosen.root / pattern)
+    whole = chosen.whole(pattern)
     return (row for row in rows if matches(whole, _raw(chosen, row)))
 
 

@@ -59,7 +59,11 @@ class Settings:
     @property
     def pattern(self) -> str:
         """The absolute input pattern."""
-        return os.path.normpath(self.root / self.paths.input_pattern)
+        return self.whole(self.paths.input_pattern)
+
+    def whole(self, pattern: str) -> str:
+        """Make a pattern absolute."""
+        return os.path.normpath(self.root / pattern)
 
     @property
     def inbox(self) -> Path:
