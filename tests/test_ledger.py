@@ -49,6 +49,20 @@ def test_the_same_content_again_is_nothing_new_and_its_look_is_kept(ledger: Ledg
     assert kinds(ledger) == ["file.waiting"]
 
 
+@pytest.mark.parametrize(
+    ("mtime_ns", "came"), [(20, [PATH]), (10, [])], ids=["delivered again", "only its mode changed"]
+)
+def test_the_same_content_delivered_again_has_come_again(
+    ledger: Ledger, mtime_ns: int, came: list[str]
+) -> None:
+    first = settled(PATH, "1", at=10)
+    ledger.admit([first], NOON)
+    stat = first.sighting.stat._replace(mtime_ns=mtime_ns, ctime_ns=20)
+    ledger.admit([replace(first, sighting=first.sighting._replace(stat=stat))], LATER)
+    assert list(ledger.history.seen_since(NOON)) == came
+    assert ledger.read.known() == {PATH: stat}
+
+
 def test_new_content_supersedes_a_version_that_was_not_read(ledger: Ledger) -> None:
     admit(ledger, "1", at=1)
 

@@ -62,9 +62,12 @@ class Ledger:
                 continue  # never read: the one before it says whether this content is known
             if sha256 != new.sha256:
                 break
+            # With another mtime, it came again; with another ctime alone, only its mode may differ.
+            mtime_ns = new.sighting.stat.mtime_ns
             self._store.change(
-                "UPDATE file SET stat = ? WHERE path = ? AND version = ?",
-                (stat, path, versions[0][1]),
+                "UPDATE file SET seen_at = iif(stat = '' OR instr(stat, ?), seen_at, ?), stat = ?"
+                " WHERE path = ? AND version = ?",
+                (f" {mtime_ns} ", text(now), stat, path, versions[0][1]),
             )
             if file != versions[0][0] and versions[0][3] != FileState.SUPERSEDED:
                 self._supersede(versions[0], f"version {versions[1][1]} has its content", now)

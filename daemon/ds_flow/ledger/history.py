@@ -96,7 +96,7 @@ class History:
         return datetime.fromisoformat(row[0]) if row else None
 
     def seen_since(self, at: datetime) -> Iterator[str]:
-        """The paths of the versions that were admitted after a time."""
+        """The paths of the versions that came after a time, for the first time or again."""
         for (path,) in self._store.each("SELECT path FROM file WHERE seen_at > ?", (text(at),)):
             yield path
 

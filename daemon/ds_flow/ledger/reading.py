@@ -23,7 +23,7 @@ class FileRow:
     state: FileState
     cause: str | None
     reason: str
-    seen_at: str
+    seen_at: str  # when it came, the last time
     run_id: str | None
     batch: str | None  # the live one that claims it
 
