@@ -19,9 +19,11 @@ from lsf_emulator.config import Dialect
 from project import until
 
 from ds_flow.dispatch import Backend, JobSpec, Outcome, Site, backends, cancel_jobs
+from ds_flow.dispatch.lsf_chunks import FILE
 from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
+from ds_flow.workdir import progress
 
 ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
 FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41
@@ -271,6 +273,24 @@ def test_a_bsub_that_never_arrived_is_sent_again_after_two_clean_looks(bench: Be
     assert all(looks.count("bhist") >= 2 for looks in between), calls
 
 
+def test_looking_in_vain_for_a_lost_submission_is_no_progress(tmp_path: Path) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, grace_seconds=0.001)
+        backend = bench.place.backend()
+        opened = open_round(
+            bench.stage, BATCH, f"{BATCH}/1", "lsf", [job := bench.job(0)], [job.command]
+        )
+        bench.cluster.fault("down", mode="fail", stream="stderr", commands=["bsub"])
+        backend.submit(opened)
+        before = progress(tmp_path, 1)
+
+        until("it was sent again", lambda: backend.submit(opened) or bench.submissions() > 1)
+        bench.cluster.fault("down", mode="fail", stream="stderr")
+        backend.submit(opened)
+
+        assert progress(tmp_path, 1) == before
+
+
 # --------------------------------------------------------------------------- arrays
 
 
@@ -389,7 +409,7 @@ def test_a_job_that_runs_by_an_array_that_bsub_told_nothing_of_is_followed_there
         until("one ran", lambda: bench.ran() and any(one.ended_at for one in bench.cluster.jobs()))
         (runs,) = (one for one in bench.cluster.jobs() if not one.ended_at)
         (ended,) = (one for one in bench.cluster.jobs() if one.ended_at)
-        handover = opened.folder / "lsf.json"
+        handover = opened.folder / FILE
         handover.write_text(handover.read_text().replace(str(runs.job_id), str(ended.job_id)))
 
         looks = [backend.ask(opened, [1])[1].state for _ in range(3)]

@@ -9,7 +9,7 @@ from typing import Self
 from ds_flow.dispatch.rounds import Round, put_json
 from ds_flow.plan import LsfSite
 
-FILE = "lsf.json"
+FILE = "lsf/handover.json"  # in a folder of its own: to ask LSF is no progress of the jobs
 
 
 @dataclass(slots=True)
@@ -48,6 +48,7 @@ class Handover:
 
     def save(self) -> None:
         """Put it in place, whole."""
+        self.path.parent.mkdir(exist_ok=True)
         row = {"is_plain": self.is_plain, "speaks_json": self.speaks_json}
         put_json(self.path, {**row, "chunks": [asdict(chunk) for chunk in self.chunks]})
 
