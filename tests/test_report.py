@@ -14,6 +14,7 @@ from ds_flow.report import opened, status
 from ds_flow.retrying import Dead, RetryAt
 from ds_flow.typed import Place, find_place
 
+SOON = timedelta(minutes=1)
 LATER = timedelta(hours=1)
 
 
@@ -37,8 +38,15 @@ def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[s
 
 def test_files_that_a_daemon_has_not_seen_yet_are_arriving(project: Project) -> None:
     project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + SOON)
     assert (found["arriving"], found["unaccounted"], found["accounted"]) == (1, [], True)
+
+
+def test_a_file_that_a_daemon_has_passed_over_is_unaccounted_for(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
+    assert found["accounted"] is False
 
 
 def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Project) -> None:

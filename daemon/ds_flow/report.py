@@ -32,6 +32,7 @@ Document = dict[str, Any]
 COUNTED_AGAIN = 3  # a daemon at work may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
 NAMED_BATCHES = 5  # of those that are due
+SCANS = 2  # within which a daemon at work has seen a file: one may be under way when it comes
 
 
 @contextmanager
@@ -113,8 +114,9 @@ def _look(chosen: Settings, ledger: Ledger, *, is_watched: bool, now: datetime) 
     except DispatchError as error:
         return Accounts(reason=str(error))
     accounts = Accounts(ignored=len(found.ignored))
+    limit_s = arriving_s(chosen, is_watched=is_watched)
     for seen in _unknown(ledger, found.sightings):
-        if is_watched or age_s(seen.stat.ctime_ns, now) < quiet_s(chosen):
+        if age_s(seen.stat.ctime_ns, now) < limit_s:
             accounts.arriving += 1
         else:
             accounts.unaccounted.append(seen.path)
@@ -130,9 +132,12 @@ def _unknown(ledger: Ledger, sightings: list[Sighting]) -> Iterator[Sighting]:
     return (seen for seen in sightings if known.get(seen.path) not in {"", str(seen.stat)})
 
 
-def quiet_s(chosen: Settings) -> float:
+def arriving_s(chosen: Settings, *, is_watched: bool) -> float:
     """How long after its last change a file may still be expected to be arriving."""
-    return max(chosen.watch.quiet_seconds, chosen.batch.quiet_seconds)
+    watch = chosen.watch
+    quiet_s = max(watch.quiet_seconds, chosen.batch.quiet_seconds)
+    scans_s = SCANS * max(watch.rescan_seconds, watch.poll_seconds)
+    return quiet_s + (scans_s if is_watched else 0)
 
 
 def age_s(changed_ns: int, now: datetime) -> float:
