@@ -29,11 +29,11 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_call_carries_no_mark_and_no_secret_but_what_the_tools_go_by() -> None:
     environ = {
         "DS_FLOW_ATTEMPT": "a/1",
-        "DS_FLOW_GIVEN": "TOKEN,LSF_ENVDIR",
-        "TOKEN": "x",
+        "DS_FLOW_GIVEN": "HOME_TOKEN,LSF_ENVDIR",
+        "HOME_TOKEN": "x",
         "LSF_ENVDIR": "/etc/lsf",
         "LANG": "C",
     }
 
     assert calls.environment(environ).keys() == {"DS_FLOW_GIVEN", "LSF_ENVDIR", "LANG"}
-    assert calls.given(environ) == {"TOKEN": "x", "LSF_ENVDIR": "/etc/lsf"}
+    assert calls.given(environ) == {"HOME_TOKEN": "x", "LSF_ENVDIR": "/etc/lsf"}

@@ -1,6 +1,7 @@
 """One call of another system's command line: hard time limit, no mark, no secret."""
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ NOT_FOUND_EXIT_CODE = 127
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"  # a job that carried it would die with the run
 GIVEN_NAMES = "DS_FLOW_GIVEN"  # the names in .env: their values go by a file, see `environment`
-TOOLS_OWN = ("LSF_", "LSB_", "EGO_", "DOCKER_", "CONTAINER_", "XDG_", "PATH", "HOME", "LD_LIBRARY")
-"""How the variables begin that the commands themselves go by, wherever they were set."""
+TOOLS_OWN = re.compile(r"(LSF|LSB|EGO|DOCKER|CONTAINER|XDG)_.*|PATH|HOME|LD_LIBRARY_PATH")
+"""The variables that the commands themselves go by, wherever they were set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def _answer(program: str, done: subprocess.CompletedProcess[str]) -> Answer:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without what only the run may carry, and without what is secret in `.env`."""
-    hidden = {ATTEMPT_MARK, *(name for name in given(environ) if not name.startswith(TOOLS_OWN))}
+    hidden = {ATTEMPT_MARK, *(name for name in given(environ) if not TOOLS_OWN.fullmatch(name))}
     return {name: value for name, value in environ.items() if name not in hidden}
 
 
