@@ -224,13 +224,6 @@ def test_secrets_are_the_long_values_of_dotenv_that_are_not_our_own(project: Loa
 # --------------------------------------------------------------------------- options
 
 
-def test_the_fingerprint_stays_until_an_option_changes(project: Load) -> None:
-    first = project().fingerprint
-    assert project(FIVE + "watch: {quiet_seconds: 3}").fingerprint == first
-    assert project(FIVE + "csv: {columns: strict}").fingerprint != first
-    assert project(PROCESS_TAG="x").fingerprint != first
-
-
 def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
         FIVE.replace("data/", "inbox/")

@@ -113,7 +113,6 @@ class JobState(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELLED = "cancelled"
     UNKNOWN = "unknown"  # the backend cannot say; never a verdict
 
 

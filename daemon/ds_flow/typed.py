@@ -23,11 +23,6 @@ class Place:
     raw: str  # absolute
 
 
-def place(chosen: Settings, path: str) -> Place:
-    """Find a stored path on disk."""
-    return Place(path, os.path.join(chosen.root, unescape(path)))
-
-
 def find_place(chosen: Settings, ledger: Ledger, typed: str, cwd: str) -> Place:
     """Take a path from `cwd`, the root or the inbox, absolute, or as ds-flow prints it.
 

@@ -177,14 +177,11 @@ def cancel_jobs(jobs_dir: Path, on: Mapping[str, Backend]) -> list[str]:
     live: list[str] = []
     for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
         for batch_round in rounds_in(stage_dir):
-            end = _cancel if batch_round.verdict() is None else _release
-            if not end(batch_round, on[batch_round.executor]):
+            backend = on[batch_round.executor]
+            is_open = batch_round.verdict() is None
+            if not (backend.cancel(batch_round) if is_open else _release(batch_round, backend)):
                 live.append(batch_round.name)
     return live
-
-
-def _cancel(batch_round: Round, backend: Backend) -> bool:
-    return backend.cancel(batch_round)
 
 
 def has_jobs_elsewhere(jobs_dir: Path) -> bool:

@@ -1,6 +1,5 @@
 """The settings in force: typed, absolute, and with every default filled in."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -149,12 +148,6 @@ class Settings:
             lsf=LsfSite(**compute.lsf.model_dump()),
             docker=DockerSite(command=compute.docker_command, **compute.docker.model_dump()),
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the options as canonical JSON, in hex."""
-        text = json.dumps(asdict(self.options()), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def _absolute(self, path: str) -> Path:
         return Path(os.path.normpath(self.root / path))
