@@ -9,21 +9,17 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from csvtable import align
-from ds_flow.durable import sync_dir, sync_file
-
-SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
+from ds_flow.durable import sync_dir, sync_files
 
 
 def main(folder: Path, names: bytes) -> None:
     """Rewrite every named file; they outlast a power loss, as the verdict on this job may."""
     columns = json.loads((folder / "columns.json").read_bytes())
     made = [rewrite(Path(os.fsdecode(name)), folder, columns) for name in names.split(b"\0")[:-1]]
-    with ThreadPoolExecutor(SYNC_THREADS) as pool:
-        list(pool.map(sync_file, made))
+    sync_files(made)
     sync_dir(folder)
 
 

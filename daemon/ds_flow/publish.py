@@ -3,19 +3,16 @@
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from ds_flow.durable import link_new, part_name, read_json, sync_dir, sync_file, write_json
+from ds_flow.durable import link_new, part_name, read_json, sync_dir, sync_files, write_json
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Manifest
 from ds_flow.workdir import attempt_dir, read_manifest, work_root
 
 REMOVED = "removed"
 """The folder in the output folder that holds the manifests of outputs that retention removed."""
-
-SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
 
 
 class AlreadyCommittedError(DispatchError):
@@ -57,8 +54,7 @@ def publish(work: Path, manifest: Manifest, sources: Mapping[str, Path], output_
         _refuse_taken(output_dir, sources)
         attempt = attempt_dir(work, manifest.attempt)
         _write_intent(attempt, manifest.run_id, list(sources))
-        with ThreadPoolExecutor(SYNC_THREADS) as pool:
-            list(pool.map(sync_file, sources.values()))
+        sync_files(sources.values())
         for name, source in sources.items():
             link_new(source, output_dir / name)
         sync_dir(output_dir)
