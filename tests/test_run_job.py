@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ds_flow.dispatch.local import RUN_JOB
+from ds_flow.dispatch.rounds import RUN_JOB
 
 
 @pytest.fixture

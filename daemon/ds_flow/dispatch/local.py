@@ -5,12 +5,9 @@ import os
 import subprocess
 from collections.abc import Collection
 
-from ds_flow import CHECKOUT
 from ds_flow.dispatch import ends
-from ds_flow.dispatch.rounds import JobSpec, Report, Round
+from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
 from ds_flow.model import JobState
-
-RUN_JOB = CHECKOUT / "bash" / "run_job.sh"
 
 poll_seconds = (0.02, 1.0)
 

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ds_flow import CHECKOUT
 from ds_flow.dispatch.ends import End, of_exit_code, signal_of
-from ds_flow.dispatch.rounds import JobSpec
+from ds_flow.dispatch.rounds import RUN_JOB, JobSpec
 from ds_flow.model import FailureClass, JobState
 from ds_flow.plan import LsfSite
-
-RUN_JOB = CHECKOUT / "bash" / "run_job.sh"
 
 # IBM's bjobs(1), lsf_admin/terms. UNKWN and ZOMBI: its host is out of sight, it may be alive.
 STATES: dict[str, JobState] = {

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from ds_flow import CHECKOUT
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
 
+RUN_JOB = CHECKOUT / "bash" / "run_job.sh"  # what runs a job and leaves the files here
 LOG_BYTES = 2**16  # of a job's log that is kept, its end
 
 EXIT = re.compile(r"([0-9]{1,3}) ([0-9]{1,11})\n")
