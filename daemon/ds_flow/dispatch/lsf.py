@@ -22,7 +22,7 @@ from ds_flow.plan import LsfSite
 LOOKS = 2  # clean ones that agree that a job is not there
 HISTORY_JOBS = 200  # elements that one bhist is asked about
 
-LIVE = frozenset({JobState.PENDING, JobState.RUNNING})
+GOING = frozenset({JobState.PENDING, JobState.RUNNING})  # by LSF's own word
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
 
 Place = tuple[str, int]
@@ -146,7 +146,7 @@ class Lsf:
 
     def _patience_s(self, row: Row | None) -> float:
         """How long LSF may take to say why a job ended: longer where it has not seen it yet."""
-        is_behind = row is not None and row.state in LIVE
+        is_behind = row is not None and row.state in GOING
         return self.site.unknown_minutes * 60 if is_behind else self.site.grace_seconds
 
     def _of_torn(self, commands: Commands, index: int, row: Row | None) -> Report:
@@ -166,7 +166,7 @@ class Lsf:
                 if poll.is_clean
                 else Report(state=JobState.UNKNOWN)
             )
-        if row.state in LIVE:
+        if row.state in GOING:
             self._absences.pop(place, None)
             return Report(state=row.state)
         if row.state == JobState.UNKNOWN:
