@@ -13,7 +13,7 @@ from typing import Literal
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-from ds_flow import CHECKOUT, mounts, trial
+from ds_flow import CHECKOUT, datastore, mounts, trial
 from ds_flow.dispatch.calls import call
 from ds_flow.dispatch.docker_engine import Engine, unobtainable
 from ds_flow.errors import DispatchError
@@ -76,7 +76,7 @@ def _folders(settings: Settings) -> Findings:
     yield _published(settings.output_dir)
     yield _writable("log_dir", settings.log_dir)
     yield _writable("ledger folder", settings.ledger.parent)
-    yield _writable("Metaflow's folder", settings.root / ".metaflow")
+    yield _writable("Metaflow's folder", datastore.folder(settings.root))
 
 
 def _published(folder: Path) -> Finding:
