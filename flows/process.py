@@ -25,7 +25,6 @@ from csvtable import Source, TableWriter, UnreadableError, Written, read_tables,
 from ds_flow.errors import DsFlowError, InputError, SettingsError
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
-from ds_flow.model import Stat
 from ds_flow.names import output_stems, unescape
 from ds_flow.plan import Plan, PlannedFile
 from ds_flow.results import LASTING, Result, Results
@@ -145,9 +144,10 @@ def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
-def stat_of(stream: BinaryIO) -> Stat:
+def last_change(stream: BinaryIO) -> tuple[int, int, int]:
+    """Tell of an open file what differs once anybody has written to it."""
     found = os.fstat(stream.fileno())
-    return Stat(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @contextmanager
@@ -176,14 +176,14 @@ class Shard:
             return rejected(planned, error, planned.sha256)
 
     def _read(self, stream: BinaryIO, planned: PlannedFile, target: Path) -> Result | Rejected:
-        before = stat_of(stream)
+        before = last_change(stream)
         source = Source(stream)
         with removed_on_error(target):
             outcome = self._convert(source, planned, target)
             # A half-written file must not become a lasting reject: the hash comes first.
             source.drain()
             if planned.sha256 is None:
-                if stat_of(stream) != before:
+                if last_change(stream) != before:
                     raise ChangedError("it changed while it was read")
             elif planned.sha256 != source.sha256:
                 raise ChangedError("its content is no longer what it was when the batch formed")
