@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ds_flow import commands, completion, console
-from ds_flow.commands import DONE, FAILED, INTERRUPTED
+from ds_flow.console import DONE, FAILED, INTERRUPTED
 from ds_flow.errors import DsFlowError
 from ds_flow.model import FileState, RunState
 

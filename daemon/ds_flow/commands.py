@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds_flow import console
+from ds_flow.console import DONE, FAILED, INTERRUPTED
 from ds_flow.errors import DsFlowError, RequestError, SettingsError
 from ds_flow.model import BatchState, FileState, RunState
 from ds_flow.names import printable
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ds_flow.settings import Settings
 
 # What only some commands need is imported by them: start-up time is every command's.
-
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 
 
 class UsageError(DsFlowError):

@@ -8,6 +8,8 @@ from typing import Any
 
 from ds_flow.names import printable
 
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+
 Cell = str | int | None
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from ds_flow import cancelling, recovery, reruns
-from ds_flow.console import counted, put, say
+from ds_flow.console import DONE, FAILED, INTERRUPTED, counted, put, say
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import RequestError
 from ds_flow.instance import running_pid, wake_daemon
@@ -24,7 +24,6 @@ from ds_flow.service import Service, service
 from ds_flow.settings import Settings
 from ds_flow.typed import find_batch, find_place
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 NAMED_OUTPUTS = 20  # of one run, in the summary
 POLL_SECONDS = 0.1
 CANCEL_SECONDS = 60.0  # that a person waits for a cluster
