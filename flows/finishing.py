@@ -17,7 +17,7 @@ from ds_flow.names import output_stems
 from ds_flow.plan import Plan
 from ds_flow.publish import manifest_name, publish
 from ds_flow.results import Result
-from stages import APPENDED, verdicts
+from verdicts import APPENDED, verdicts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,9 @@ from ds_flow.model import FailureClass
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan, cut_shards
 from ds_flow.results import LASTING, Result
+from verdicts import union, verdicts
 
 FLOWS = Path(__file__).resolve().parent
-APPENDED = 3  # processed_at, source_file, tag: an output's last columns
 NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.BY_HAND})
 
 Range = tuple[int, int]
@@ -174,38 +174,6 @@ def _may_change(verdict: Result | Rejected | None) -> bool:
 # --------------------------------------------------------------------------- combine
 
 
-def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
-    """Give each file's verdict, in the plan's order. Raises DispatchError if one has none."""
-    plan = workdir.read_plan(work)
-    results = workdir.results_for(work, plan.options)
-    good: list[Result] = []
-    bad: list[Rejected] = []
-    for path, stem in output_stems(file.path for file in plan.files).items():
-        verdict = results.get(stem)
-        if verdict is None:
-            why = "flows/, bash/ or the transform changed during this run, or its output is gone"
-            raise DispatchError(f"{path}: no result of the process stage ({why})")
-        if isinstance(verdict, Rejected):
-            bad.append(verdict)
-        elif plan.options.columns == "strict" and good and verdict.columns != good[0].columns:
-            bad.append(_other_columns(verdict, good[0]))
-        else:
-            good.append(verdict)
-    return good, bad
-
-
-def _other_columns(result: Result, first: Result) -> Rejected:
-    odd = set(result.columns) ^ set(first.columns)
-    what = f"columns {', '.join(sorted(odd))}" if odd else "the order of its columns"
-    return Rejected(
-        path=result.path,
-        version=result.version,
-        sha256=result.sha256,
-        cause="rejected",
-        reason=f"csv.columns is strict, and {what} differ from {first.path}'s",
-    )
-
-
 def combine(work: Path) -> Path | None:
     """Join the processed files into one; its path, or None if there is no good file.
 
@@ -228,12 +196,6 @@ def combine(work: Path) -> Path | None:
     job = _job(plan, "combine", key, command, stdin=names)
     _run_one(work, plan, "combine", replace(job, reads=CODE, writes=(work,)))
     return target
-
-
-def union(headers: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """All data columns in the order of their first appearance, then the three appended ones."""
-    data = dict.fromkeys(name for header in headers for name in header[:-APPENDED])
-    return (*data, *headers[0][-APPENDED:])
 
 
 def _aligned(
