@@ -89,6 +89,28 @@ class Project:
         return self.ledger.read.latest([row.path for row in rows])
 
 
+def input_of(row: FileRow) -> Input:
+    return Input(
+        path=row.path,
+        version=row.version,
+        sha256=str(row.sha256),
+        bytes=row.size_bytes,
+        rows=3,
+        columns=2,
+    )
+
+
+def rejected_of(row: FileRow) -> Rejected:
+    return Rejected(
+        path=row.path,
+        version=row.version,
+        sha256=row.sha256,
+        cause="rejected",
+        reason="cells: 1 in this row, 2 in the header",
+        line=2,
+    )
+
+
 def manifest_of(
     batch: str, run_id: str, rows: Sequence[FileRow], rejected: Sequence[FileRow] = ()
 ) -> Manifest:
@@ -112,32 +134,12 @@ def manifest_of(
         code_fingerprint=sha256,
         git_commit="",
         settings_fingerprint=sha256,
-        inputs=tuple(
-            Input(
-                path=row.path,
-                version=row.version,
-                sha256=str(row.sha256),
-                bytes=row.size_bytes,
-                rows=3,
-                columns=2,
-            )
-            for row in rows
-        ),
+        inputs=tuple(map(input_of, rows)),
         outputs=tuple(
             Output(name=name, source=source, sha256=sha256, bytes=9, rows=3)
             for name, source in [*names, (f"final_combined_{run_id}.csv", "")]
         ),
-        rejected=tuple(
-            Rejected(
-                path=row.path,
-                version=row.version,
-                sha256=row.sha256,
-                cause="rejected",
-                reason="cells: 1 in this row, 2 in the header",
-                line=2,
-            )
-            for row in rejected
-        ),
+        rejected=tuple(map(rejected_of, rejected)),
         jobs=(),
         analysis={"command": ["wc", "-l"], "stdout": "4 final.csv\n"},
     )

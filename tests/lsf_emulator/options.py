@@ -63,10 +63,9 @@ def read_submission(
         return options.get(name, [default])[-1]
 
     name, indices, parallel = read_name(last("J", _default_name(script, words)), config.max_array)
-    if "K" in options and indices != (0,):
-        raise Refused("Job array doesn't support -K option. Job not submitted.\n")
     if "K" in options:
-        raise Refused("-K is not emulated. Job not submitted.\n")
+        why = "Job array doesn't support -K option" if any(indices) else "-K is not emulated"
+        raise Refused(f"{why}. Job not submitted.\n")
     _check_resources(options.get("R", []), config)
     return Submission(
         name=name,
