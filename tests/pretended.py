@@ -39,7 +39,7 @@ class PretendedRuns(Runs):
         crash, self.crash = self.crash, ""
         if crash == "before":
             raise CrashError
-        folder = workdir.attempt_dir(settings.work_dir / batch, attempt)
+        folder = workdir.attempt_dir(settings.work_root / batch, attempt)
         folder.mkdir(parents=True, exist_ok=True)
         self.alive[f"{batch}/{attempt}"] = folder
         if crash == "after":

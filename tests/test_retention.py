@@ -200,7 +200,7 @@ def test_what_is_told_of_a_run_stays_right_after_its_outputs_went(project: Proje
     assert run.removed_at == LATER.isoformat(timespec="milliseconds")
     assert [event.kind for event in ledger.read.events("data/x.csv")].count("run.removed") == 1
     with pytest.raises(DispatchError, match="published already, by run 1 "):
-        workdir.read_plan(chosen.work_dir / A)
+        workdir.read_plan(chosen.work_root / A)
 
 
 def test_a_removal_that_was_stopped_goes_on(project: Project) -> None:

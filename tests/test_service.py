@@ -240,9 +240,9 @@ def test_a_folder_that_may_not_be_written_to_is_a_fault_of_the_settings() -> Non
     with public_folder() as root:
         made = project_in(root)
         made.log_dir.mkdir()
-        made.work_dir.mkdir(parents=True)
+        made.work_root.mkdir(parents=True)
         with (
-            no_rights(made.work_dir),
+            no_rights(made.work_root),
             pytest.raises(SettingsError, match=r"\.work.*: Permission denied"),
             service(made),
         ):

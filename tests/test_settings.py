@@ -81,7 +81,7 @@ def test_a_file_with_the_five_keys_is_complete(project: Load, tmp_path: Path) ->
     assert made.pattern == f"{root}/data/student_*.csv"
     assert made.inbox == root / "data"
     assert made.output_dir == root / "out"
-    assert made.work_dir == root / "out" / ".work"
+    assert made.work_root == root / "out" / ".work"
     assert made.log_dir == root / "log"
     assert made.ledger == root / "out" / "ledger.db"
     assert made.batch.quiet_seconds == 1

@@ -20,7 +20,7 @@ WAKE_SIGNAL = signal.SIGUSR1  # what the CLI sends after recording a wish
 
 def lock_files(chosen: Settings) -> tuple[Path, Path]:
     """Whoever works on these outputs and this ledger holds both, with its pid inside."""
-    own = chosen.work_dir / "ds-flow.lock"
+    own = chosen.work_root / "ds-flow.lock"
     return own, chosen.ledger.with_name(f"{chosen.ledger.name}.lock")
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 FILE_COST_BYTES = 2**18
+WORK = ".work"  # in the output folder: the folder of all work directories
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

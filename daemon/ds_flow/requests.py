@@ -171,7 +171,7 @@ def _cancel(chosen: Settings, ledger: Ledger, running: list[str], now: datetime,
 
 def _end_jobs(chosen: Settings, ledger: Ledger, batch: str) -> str:
     """End the jobs that a batch without a run has left elsewhere; a remark if some stay."""
-    work = chosen.work_dir / batch
+    work = chosen.work_root / batch
     is_elsewhere = has_jobs_elsewhere(work / "jobs")
     live = cancelling.cancel(work, CANCEL_SECONDS) if is_elsewhere else []
     if not live:

@@ -160,7 +160,7 @@ class Retention:
     def _is_recorded(self, run_id: str) -> bool:
         """Whether nobody is about to finish this run's publication."""
         run = self.ledger.read.run(run_id)
-        is_open = run is not None and (self.chosen.work_dir / run.batch).exists()
+        is_open = run is not None and (self.chosen.work_root / run.batch).exists()
         return not is_open and find_manifest(self.chosen.output_dir, run_id) is not None
 
     def _remove_outputs(self, runs: Sequence[str], why: str) -> None:
@@ -216,7 +216,7 @@ class Retention:
 
 @contextmanager
 def _only_one(chosen: Settings) -> Iterator[None]:
-    path = chosen.work_dir / "gc.lock"
+    path = chosen.work_root / "gc.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     try:

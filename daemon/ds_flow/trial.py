@@ -31,9 +31,9 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
     options = settings.options()
     executor = options.stages[stage].executor
     try:
-        settings.work_dir.mkdir(parents=True, exist_ok=True)
+        settings.work_root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
-            prefix=".check-", dir=settings.work_dir, ignore_cleanup_errors=True
+            prefix=".check-", dir=settings.work_root, ignore_cleanup_errors=True
         ) as name:
             backend = backends(options.site)[executor]
             job = _job(settings, stage, Path(name))

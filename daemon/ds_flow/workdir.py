@@ -16,7 +16,7 @@ from ds_flow.durable import read_json, sync_dir, write_json, write_word
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Manifest
 from ds_flow.names import unescape
-from ds_flow.plan import Options, Plan
+from ds_flow.plan import WORK, Options, Plan
 from ds_flow.results import ASIDE, Results
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
@@ -32,7 +32,7 @@ TRASH = ".trash-"  # a work directory on its way out; nothing reads it any more
 
 def work_root(output_dir: Path) -> Path:
     """Name the folder of all work directories."""
-    return output_dir / ".work"
+    return output_dir / WORK
 
 
 def create(output_dir: Path, plan: Plan) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ds_flow.model import STAGES
-from ds_flow.plan import DockerSite, LsfSite, Options, Site, StageOptions
+from ds_flow.plan import WORK, DockerSite, LsfSite, Options, Site, StageOptions
 from ds_flow.settings import patterns
 from ds_flow.settings.compute import Analyze, Compute
 from ds_flow.settings.keys import (
@@ -86,9 +86,9 @@ class Settings:
         return self.output_dir / "ledger.db" if given is None else self._absolute(given)
 
     @property
-    def work_dir(self) -> Path:
+    def work_root(self) -> Path:
         """The folder that holds each batch until it is committed and recorded."""
-        return self.output_dir / ".work"
+        return self.output_dir / WORK
 
     @property
     def secrets(self) -> frozenset[str]:

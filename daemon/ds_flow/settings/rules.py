@@ -29,7 +29,7 @@ def _inbox_apart(settings: Settings) -> Iterator[Broken]:
     """Nothing that ds-flow writes may be an input, or each run would bring the next."""
     pattern = _real_pattern(settings.pattern)
     inbox, _ = patterns.split(pattern)
-    if Path(inbox).is_relative_to(os.path.realpath(settings.work_dir)):
+    if Path(inbox).is_relative_to(os.path.realpath(settings.work_root)):
         yield ("paths", "input_pattern"), "lies in the work directory; take a folder of its own"
     for key, folder, names in _written(settings, pattern):
         real = os.path.realpath(folder)
@@ -62,7 +62,7 @@ def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list
 def _ledger_apart(settings: Settings) -> Iterator[Broken]:
     if settings.ledger in {settings.output_dir, settings.log_dir, settings.root}:
         yield ("paths", "ledger"), "is a folder; name a file in it, like ledger.db"
-    elif settings.ledger.is_relative_to(settings.work_dir):
+    elif settings.ledger.is_relative_to(settings.work_root):
         yield ("paths", "ledger"), "lies in the work directory; take another folder"
 
 
