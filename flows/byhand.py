@@ -18,10 +18,9 @@ from typing import NoReturn
 
 from ds_flow import scan, settings, workdir
 from ds_flow.errors import DsFlowError, RequestError
-from ds_flow.model import Sighting, Trigger
+from ds_flow.model import ATTEMPT_MARK, Sighting, Trigger
 from ds_flow.names import is_hostile, unescape
 from ds_flow.plan import Plan, PlannedFile
-from ds_flow.workdir import ATTEMPT_MARK
 from stages import work_dir
 
 OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)

@@ -16,7 +16,7 @@ from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
-from ds_flow.model import FailureClass
+from ds_flow.model import ATTEMPT_MARK, FailureClass
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan, cut_shards
 from ds_flow.results import LASTING, Result
@@ -117,7 +117,7 @@ class _Process:
         self.work = work
         self.name = name
         self.plan = workdir.read_plan(work)
-        self.attempt = os.environ.get(workdir.ATTEMPT_MARK, "")
+        self.attempt = os.environ.get(ATTEMPT_MARK, "")
         self._results = workdir.results_for(work, self.plan.options)
         self._stems = output_stems(file.path for file in self.plan.files)
 
@@ -283,7 +283,7 @@ def _run(work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec])
         executor=plan.options.stages[stage].executor,
         site=plan.options.site,
         batch=plan.batch,
-        attempt=os.environ.get(workdir.ATTEMPT_MARK, ""),
+        attempt=os.environ.get(ATTEMPT_MARK, ""),
         jobs=jobs,
     )
     for outcome in outcomes:

@@ -20,9 +20,9 @@ import yaml
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import Reading, RunRow
 from ds_flow.manifest import Manifest
-from ds_flow.model import FileState, RunState
+from ds_flow.model import ATTEMPT_MARK, FileState, RunState
 from ds_flow.publish import published
-from ds_flow.workdir import ATTEMPT_MARK, read_manifest
+from ds_flow.workdir import read_manifest
 
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
 DEADLINE_SECONDS = 90.0

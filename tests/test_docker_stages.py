@@ -15,7 +15,7 @@ import finishing
 import stages
 from ds_flow import CHECKOUT, workdir
 from ds_flow.manifest import Manifest
-from ds_flow.model import STAGES
+from ds_flow.model import ATTEMPT_MARK, STAGES
 from ds_flow.plan import Options, Plan, PlannedFile, Site, StageOptions
 
 SHARDS = [(0, 24), (25, 49)]
@@ -60,7 +60,7 @@ def ran(
     work = workdir.create(root / name, plan)
     (work / "attempts" / "1").mkdir()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(workdir.ATTEMPT_MARK, f"{batch}/1")
+        patched.setenv(ATTEMPT_MARK, f"{batch}/1")
         stages.process(work, "1of1", SHARDS)
         combined = stages.combine(work)
         analysis = stages.analyze(work, combined)

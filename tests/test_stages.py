@@ -13,7 +13,7 @@ from ds_flow import workdir
 from ds_flow.dispatch import JobSpec, Outcome, Site, run_stage
 from ds_flow.errors import DispatchError
 from ds_flow.manifest import Rejected
-from ds_flow.model import FailureClass
+from ds_flow.model import ATTEMPT_MARK, FailureClass
 from ds_flow.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.results import Result
 
@@ -42,7 +42,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         files.append(PlannedFile(path=f"data/{name}.csv", version=1, sha256=sha256, size_bytes=5))
     plan = Plan(batch=BATCH, trigger="arrival", formed_at="", files=tuple(files), options=options)
-    monkeypatch.setenv(workdir.ATTEMPT_MARK, f"{BATCH}/1")
+    monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/1")
     return workdir.create(tmp_path / "out", plan)
 
 
@@ -126,7 +126,7 @@ def test_the_next_attempt_judges_again_what_the_transform_raised_on_and_nothing_
 
     stages.process(work, "1of1", [(0, 2)])
     first = verdicts(work)
-    monkeypatch.setenv(workdir.ATTEMPT_MARK, f"{BATCH}/2")
+    monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/2")
     stages.process(work, "1of1", [(0, 2)])
 
     assert (tmp_path / "ran").read_text() == "xx"

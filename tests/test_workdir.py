@@ -10,10 +10,9 @@ from samples import BATCH, planned, rejected, sha256
 from ds_flow import durable, workdir
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Rejected
-from ds_flow.model import Cause
+from ds_flow.model import ATTEMPT_MARK, Cause
 from ds_flow.plan import Options, Plan, StageOptions
 from ds_flow.results import Result, Results
-from ds_flow.workdir import ATTEMPT_MARK
 
 OPTIONS = Options(
     project_name="sample",

@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol, Self
 
 STAGES = ("process", "combine", "analyze")
 
+ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
+"""Each process of an attempt carries `<batch>/<n>` in this environment variable."""
+
 
 class FileState(StrEnum):
     """Where one version of one file is."""

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ds_flow import CHECKOUT
 from ds_flow.errors import DispatchError
+from ds_flow.model import ATTEMPT_MARK
 from ds_flow.settings import Settings
-from ds_flow.workdir import ATTEMPT_MARK, attempt_dir, attempt_log, work_root
+from ds_flow.workdir import attempt_dir, attempt_log, work_root
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,10 @@ from ds_flow import CHECKOUT
 from ds_flow.durable import read_json, sync_dir, write_json, write_word
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Manifest
+from ds_flow.model import ATTEMPT_MARK
 from ds_flow.names import unescape
 from ds_flow.plan import WORK, Options, Plan
 from ds_flow.results import ASIDE, Results
-
-ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
-"""Each process of an attempt carries `<batch>/<n>` in this environment variable."""
 
 MANIFESTS_READ = 10_000  # the newest, to say which run published a batch
 

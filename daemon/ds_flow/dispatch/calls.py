@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.errors import DispatchError
+from ds_flow.model import ATTEMPT_MARK
 
 KILL_AFTER_SECONDS = 5
 TIMED_OUT_EXIT_CODE = 124  # of timeout(1)
 TIMED_OUT = frozenset({TIMED_OUT_EXIT_CODE, 137})  # 137: after the kill that follows
 NOT_FOUND_EXIT_CODE = 127
 
-ATTEMPT_MARK = "DS_FLOW_ATTEMPT"  # a job that carried it would die with the run
 GIVEN_NAMES = "DS_FLOW_GIVEN"  # the names in .env: their values go by a file, see `environment`
 TOOLS_OWN = re.compile(r"(LSF|LSB|EGO|DOCKER|CONTAINER|XDG)_.*|PATH|HOME|LD_LIBRARY_PATH")
 """The variables that the commands themselves go by, wherever they were set."""
@@ -81,7 +81,10 @@ def _answer(program: str, done: subprocess.CompletedProcess[str]) -> Answer:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what only the run may carry, and without what is secret in `.env`."""
+    """The environment without the mark, and without what is secret in `.env`.
+
+    A job that carried the mark would die with the run.
+    """
     hidden = {ATTEMPT_MARK, *(name for name in given(environ) if not TOOLS_OWN.fullmatch(name))}
     return {name: value for name, value in environ.items() if name not in hidden}
 
