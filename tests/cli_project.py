@@ -60,8 +60,8 @@ class Project:
         self.ledger.admit(settled, NOON)
         return self.ledger.read.latest([item.sighting.path for item in settled])
 
-    def form(self, batch: str, rows: Sequence[FileRow]) -> str:
-        self.ledger.form(batch, [row.id for row in rows], Trigger.ARRIVAL, NOON)
+    def form(self, batch: str, rows: Sequence[FileRow], trigger: Trigger = Trigger.ARRIVAL) -> str:
+        self.ledger.form(batch, [row.id for row in rows], trigger, NOON)
         return batch
 
     def start(self, batch: str, run_id: str | None = None) -> int:

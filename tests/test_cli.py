@@ -532,7 +532,7 @@ def test_a_rerun_takes_what_is_published_there_and_unclaimed(
 ) -> None:
     names = [f"student_{letter}.csv" for letter in "abc"]
     rows = project.published(BATCH, "17", *names)
-    project.form(OTHER, rows[:1])
+    project.form(OTHER, rows[:1], Trigger.RERUN)
     project.ledger.start_run(OTHER, NOON)
     (project.root / "data" / names[1]).unlink()
     code, _, err = ds_flow_here("rerun", "--all", "--no-wait")

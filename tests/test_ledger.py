@@ -183,16 +183,38 @@ def test_a_batch_claims_its_files(ledger: Ledger) -> None:
     assert file == 1
 
 
-def test_two_live_batches_for_one_file_are_refused_and_nothing_changes(ledger: Ledger) -> None:
+def test_a_batch_leaves_out_what_another_claims(ledger: Ledger) -> None:
     file = batched(ledger)
     ledger.admit([settled("data/b.csv", "1")], NOON)
     free = latest(ledger, "data/b.csv").id
 
-    with pytest.raises(LedgerError):
-        ledger.form(OTHER_BATCH, [free, file], Trigger.ARRIVAL, NOON)
+    assert ledger.form(OTHER_BATCH, [free, file], Trigger.ARRIVAL, NOON) == 1
+
+    assert ledger.read.batch_paths(OTHER_BATCH) == ["data/b.csv"]
+    assert latest(ledger).batch == BATCH
+
+
+def test_a_file_published_by_hand_before_it_is_claimed_is_published_no_more(ledger: Ledger) -> None:
+    admit(ledger, "1", at=1)
+    (seen,) = ledger.read.waiting()
+    by_hand = manifest("900", inputs=[read(PATH, "1", None)], trigger="manual")
+    ledger.record(by_hand, NOON)  # by whatever command comes between
+
+    assert ledger.form(OTHER_BATCH, [seen.id], Trigger.ARRIVAL, NOON) == 0
 
     assert ledger.read.batch(OTHER_BATCH) is None
-    assert latest(ledger, "data/b.csv").state == WAITING
+    assert latest(ledger).state == PROCESSED
+
+
+def test_a_file_set_aside_before_it_is_claimed_stays_so(ledger: Ledger) -> None:
+    admit(ledger, "1", at=1)
+    (seen,) = ledger.read.waiting()
+    reject = rejected(PATH, Cause.REJECTED, "1")
+    ledger.record(manifest("900", rejects=[reject], trigger="manual"), NOON)
+
+    assert ledger.form(OTHER_BATCH, [seen.id], Trigger.ARRIVAL, NOON) == 0
+
+    assert latest(ledger).state == QUARANTINED
 
 
 def test_the_schema_itself_refuses_a_second_live_claim(
@@ -210,8 +232,7 @@ def test_a_superseded_version_is_in_no_new_batch(ledger: Ledger) -> None:
     admit(ledger, "1", at=1)
     admit(ledger, "2", at=2)
 
-    with pytest.raises(LedgerError, match="superseded"):
-        ledger.form(BATCH, [1], Trigger.ARRIVAL, NOON)
+    assert ledger.form(BATCH, [1], Trigger.ARRIVAL, NOON) == 0
 
 
 def test_a_rerun_claims_a_processed_file_which_stays_processed(ledger: Ledger) -> None:
@@ -295,6 +316,7 @@ def test_a_dead_batch_quarantines_its_files_with_the_cause(ledger: Ledger) -> No
 
 def test_arrivals_run_before_reruns_and_the_oldest_first(ledger: Ledger) -> None:
     ledger.admit([settled(name, "1") for name in "abc"], NOON)
+    ledger.record(manifest(inputs=[read("a", "1")]), NOON)
     ledger.form("1" * 10, [1], Trigger.RERUN, NOON)
     ledger.form("2" * 10, [2], Trigger.ARRIVAL, LATER)
     ledger.form("3" * 10, [3], Trigger.ARRIVAL, NOON)

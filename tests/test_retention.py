@@ -70,7 +70,9 @@ def arrive(project: Project, **contents: str) -> list[FileRow]:
 def publish(project: Project, batch: str, run_id: str, **contents: str) -> set[str]:
     """A run that published files with these contents; the names of its outputs, on disk."""
     rows = arrive(project, **contents)
-    project.start(project.form(batch, rows), run_id)
+    is_again = any(row.state == FileState.PROCESSED for row in rows)
+    trigger = Trigger.RERUN if is_again else Trigger.ARRIVAL
+    project.start(project.form(batch, rows, trigger), run_id)
     outputs = project.publish(batch, run_id, rows)["outputs"]
     return {write(project.root / "out" / output["name"]).name for output in outputs}
 

@@ -180,8 +180,8 @@ class Admission:
         for group in groups:
             batch = secrets.token_hex(5)
             ids = [file.id for file in group]
-            self.ledger.form(batch, ids, Trigger.ARRIVAL, self.clock.now())
-            log.info("batch.queued", extra={"batch": batch, "files": len(ids)})
+            if files := self.ledger.form(batch, ids, Trigger.ARRIVAL, self.clock.now()):
+                log.info("batch.queued", extra={"batch": batch, "files": files})
         if groups:
             self._oldest_s = None
         return len(groups)

@@ -147,6 +147,13 @@ class Trigger(StrEnum):
 AGAIN = (Trigger.RERUN, Trigger.SCHEDULE)
 """What makes a rerun; files that arrive go first."""
 
+TAKEN = {
+    Trigger.ARRIVAL: frozenset({FileState.WAITING}),
+    Trigger.RETRY: frozenset({FileState.QUARANTINED}),
+    **dict.fromkeys(AGAIN, frozenset({FileState.PROCESSED, FileState.QUARANTINED})),
+}
+"""The states of unclaimed files that a batch takes, by what makes it."""
+
 
 class FireOutcome(StrEnum):
     """What a schedule's fire did."""

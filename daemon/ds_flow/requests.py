@@ -259,12 +259,12 @@ def rerun(chosen: Settings, wanted: Wanted, cwd: str, now: datetime, *, no_wait:
         choice = reruns.choose(chosen, _rows(chosen, ledger, wanted, cwd))
         for path, why in choice.left_out.items():
             say(f"left out: {path} {why}")
-        if not choice.free:
-            raise RequestError("nothing to rerun: no such file is published, there and unclaimed")
         batch = secrets.token_hex(5)
         ids = [row.id for row in choice.free]
-        ledger.form(batch, ids, Trigger.RERUN, now, wanted.selection)
-        put(f"batch {batch}: {counted(len(ids), 'file')}")
+        files = ledger.form(batch, ids, Trigger.RERUN, now, wanted.selection)
+        if not files:
+            raise RequestError("nothing to rerun: no such file is published, there and unclaimed")
+        put(f"batch {batch}: {counted(files, 'file')}")
     return _carry_out(chosen, no_wait=no_wait)
 
 

@@ -16,6 +16,7 @@ from ds_flow.manifest import Manifest
 from ds_flow.model import (
     BATCH_MOVES,
     LIVE_BATCHES,
+    TAKEN,
     BatchState,
     Cause,
     FileState,
@@ -69,13 +70,13 @@ class Ledger:
         trigger: Trigger,
         now: datetime,
         selection: str = "",
-    ) -> None:
-        """Claim files for a new batch. Raises LedgerError, and claims none, if one is not free.
+    ) -> int:
+        """Claim for a new batch those files that it may take still; how many. None make no batch.
 
         Waiting files become batched; a processed one stays so, and only its claim is new.
         """
         with self._store.transaction():
-            self._form(batch, file_ids, trigger, now, selection=selection)
+            return self._form(batch, file_ids, trigger, now, selection=selection)
 
     def _form(
         self,
@@ -86,7 +87,11 @@ class Ledger:
         *,
         detail: str = "",
         selection: str = "",
-    ) -> None:
+    ) -> int:
+        states = {file: self._unclaimed_state(file) for file in file_ids}
+        free = {file: state for file, state in states.items() if state in TAKEN[trigger]}
+        if not free:
+            return 0
         self._store.insert(
             "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
             " VALUES (?, ?, ?, ?, ?, ?)",
@@ -94,20 +99,25 @@ class Ledger:
         )
         self._store.change_many(
             "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)",
-            ((batch, file) for file in file_ids),
+            ((batch, file) for file in free),
         )
-        self._moves.note(
-            now, "batch.queued", batch_id=batch, detail=detail or f"{len(file_ids)} files"
-        )
-        for file in file_ids:
-            state = self._moves.file_state(file)
+        said = ", ".join(filter(None, (f"{len(free)} files", detail)))
+        self._moves.note(now, "batch.queued", batch_id=batch, detail=said)
+        for file, state in free.items():
             if state == FileState.QUARANTINED:
                 self._moves.move_file(file, FileState.WAITING, now, reason=f"{trigger}")
-                state = FileState.WAITING
-            if state == FileState.WAITING:
+            if state != FileState.PROCESSED:
                 self._moves.move_file(file, FileState.BATCHED, now, batch=batch)
-            elif state != FileState.PROCESSED:
-                raise LedgerError(f"file {file} is {state}: no batch can take it")
+        return len(free)
+
+    def _unclaimed_state(self, file: int) -> FileState | None:
+        """Read a version's state now; None while a live batch claims it."""
+        row = self._store.row(
+            "SELECT state FROM file WHERE id = ? AND NOT EXISTS"
+            " (SELECT 1 FROM batch_file WHERE file_id = file.id AND live)",
+            (file,),
+        )
+        return FileState(row[0]) if row else None
 
     def retry(self, batch: str, new_batch: str, now: datetime) -> str:
         """Start a batch's next attempt at once; the id of the batch that will run.

@@ -51,7 +51,7 @@ class FireRow:
 class Schedules:
     """Moves and questions; each move is one transaction."""
 
-    def __init__(self, store: Store, moves: Recording, form: Callable[..., None]) -> None:
+    def __init__(self, store: Store, moves: Recording, form: Callable[..., int]) -> None:
         """`form` makes a batch within a transaction."""
         self._store = store
         self._moves = moves
@@ -96,26 +96,17 @@ class Schedules:
     def form(self, fire: Fire, selection: str, file_ids: Sequence[int], now: datetime) -> int:
         """Enter a fire with its batch, of those files that still are free; how many there are."""
         with self._store.transaction():
-            free = [file for file in file_ids if self._is_free(file)]
-            if free:
-                self._form(
-                    fire.batch,
-                    free,
-                    Trigger.SCHEDULE,
-                    now,
-                    detail=f"{len(free)} files, by schedule {fire.schedule}",
-                    selection=selection,
-                )
+            files = self._form(
+                fire.batch,
+                file_ids,
+                Trigger.SCHEDULE,
+                now,
+                detail=f"by schedule {fire.schedule}",
+                selection=selection,
+            )
+            if files:
                 self._enter(fire, now)
-            return len(free)
-
-    def _is_free(self, file: int) -> bool:
-        row = self._store.row(
-            "SELECT 1 FROM file WHERE id = ? AND state IN ('processed', 'quarantined') AND NOT"
-            " EXISTS (SELECT 1 FROM batch_file WHERE file_id = file.id AND live)",
-            (file,),
-        )
-        return row is not None
+            return files
 
     def _enter(self, fire: Fire, now: datetime) -> None:
         name, due_at = fire.schedule, text(fire.due_at)
