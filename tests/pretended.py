@@ -1,6 +1,6 @@
 """Runs without processes, for tests of all that goes on around them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -31,8 +31,14 @@ class PretendedRuns(Runs):
     alive: dict[str, Path] = field(default_factory=dict)  # <batch>/<attempt> -> attempt's folder
     left_out: dict[str, Cause] = field(default_factory=dict)  # paths that no run can judge well
     crash: str = ""  # the daemon dies "before" or "after" it starts the next run
+    meanwhile: Callable[[str], object] = str  # what somebody does to the next batch to be started
     run_ids: Iterator[int] = field(default_factory=lambda: count(1))
     results: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
+        super().prepare(settings, batch, attempt)
+        meanwhile, self.meanwhile = self.meanwhile, str
+        meanwhile(batch)
 
     def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
         assert trigger

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from clock import MovedClock
+from pretended import PretendedRuns
+from samples import settled
 
 from ds_flow.engine import Engine
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
+from ds_flow.model import BatchState, Trigger
 from ds_flow.runs import Runs
 from ds_flow.scan import Pattern
 from ds_flow.settings import load
@@ -90,6 +93,38 @@ def test_a_lost_inbox_is_told_once_with_what_to_do_and_so_is_its_return(
 
     assert engine.troubles == []
     assert [record.message for record in caplog.records] == ["inbox.lost", "inbox.back"]
+
+
+@pytest.fixture
+def runs(engine: Engine, tmp_path: Path) -> PretendedRuns:
+    """Runs of the engine that have no processes."""
+    engine.following.runs = made = PretendedRuns(tmp_path)
+    return made
+
+
+def batches_of(engine: Engine, **contents: str) -> list[str]:
+    """Let each file have arrived, and be a batch of its own; the batches."""
+    batches = []
+    for name, content in contents.items():
+        engine.ledger.admit([settled(f"data/{name}.csv", content)], engine.clock.now())
+        Path(engine.settings.root, "data", f"{name}.csv").write_text(content)
+        (waiting,) = engine.ledger.read.waiting()
+        batches.append(f"{waiting.id:010d}")
+        engine.ledger.form(batches[-1], [waiting.id], Trigger.ARRIVAL, engine.clock.now())
+    return batches
+
+
+def test_a_batch_that_is_cancelled_while_it_is_started_ends_nothing_else(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    runs.meanwhile = lambda batch: engine.ledger.cancel(batch, engine.clock.now())
+
+    engine.tick()
+
+    assert engine.ledger.read.batches_in(BatchState.CANCELLED)[0].id == first
+    assert list(runs.alive) == [f"{second}/1"]
+    assert not (engine.settings.work_root / first).exists()
 
 
 def test_low_space_holds_new_batches_back_until_there_is_room(

@@ -192,6 +192,10 @@ class Line(RuleBasedStateMachine):
             with suppress(RequestError):
                 self.ledger.cancel(batch.id, self.clock.now())
 
+    @rule()
+    def cancel_what_is_about_to_start(self) -> None:
+        self.runs.meanwhile = lambda batch: self.ledger.cancel(batch, self.clock.now())
+
     @rule(state=st.sampled_from([BatchState.DEAD, BatchState.RETRYING]))
     def retry(self, state: BatchState) -> None:
         for batch in self.ledger.read.batches_in(state)[:1]:
@@ -244,7 +248,7 @@ class Line(RuleBasedStateMachine):
 
     def come_to_rest(self) -> None:
         """Let everything go well until nothing moves, then compare the ledger with the disk."""
-        self.runs.crash = ""
+        self.runs.crash, self.runs.meanwhile = "", str
         for _ in range(200):
             self.engine.hint()
             self.tick()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ds_flow import recovery
 from ds_flow.admission import Admission
-from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.errors import BatchError, DispatchError, DsFlowError
 from ds_flow.firing import Firing
 from ds_flow.following import POLL_SECONDS, Following
 from ds_flow.inbox import Inbox
@@ -91,7 +91,7 @@ class Engine:
             return 0
         try:
             moved = stage()
-        except (DispatchError, OSError) as error:  # a full or read-only disk is no bug
+        except (DispatchError, BatchError, OSError) as error:  # a full disk is no bug
             self._waits[name] = _longer(wait, str(error), now_s)
             if self._told.get(name) != str(error):
                 log.warning("stage.waits", extra={"stage": name, "why": str(error)})

@@ -22,9 +22,16 @@ class DispatchError(DsFlowError):
 
 
 class LedgerError(DsFlowError):
-    """The ledger is broken, of another program version, or was asked for an illegal move."""
+    """The ledger is broken, gone, or of another program version."""
 
     exit_code = 70  # EX_SOFTWARE
+
+
+class BatchError(LedgerError):
+    """One batch is not what it was taken for: somebody moved it meanwhile, or changed its files.
+
+    The others go on, and it is looked at again.
+    """
 
 
 class RequestError(DsFlowError):

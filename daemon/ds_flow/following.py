@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from ds_flow import durable, recovery, space, workdir
 from ds_flow.dispatch import has_jobs_elsewhere
-from ds_flow.errors import DispatchError
+from ds_flow.errors import BatchError, DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
 from ds_flow.model import AGAIN, STARVED, Clock, RunState
@@ -48,6 +49,7 @@ class Following:
     runs: Runs
     clock: Clock
     progress: dict[str, Progress] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)  # batch -> what is off with it
 
     # ------------------------------------------------------------------ start
 
@@ -70,14 +72,14 @@ class Following:
         return self.ledger.read.due(self.clock.now())
 
     def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
-        started = batches[: max(room, 0)]
-        if started:
-            space.require(self.settings)
-        for batch in started:
-            self._start_run(batch)
-        return len(started)
+        if not batches or room <= 0:
+            return 0
+        space.require(self.settings)
+        started = (batch for batch in batches if self._start_run(batch))
+        return len(list(islice(started, room)))
 
-    def _start_run(self, batch: BatchRow) -> None:
+    def _start_run(self, batch: BatchRow) -> bool:
+        """Start a batch's next run, unless somebody has just cancelled it; whether it did."""
         try:
             work = workdir.create(self.settings.output_dir, self._plan(batch))
         except OSError as error:
@@ -86,9 +88,15 @@ class Following:
         attempt = max(self.ledger.read.next_attempt(batch.id), workdir.last_attempt(work) + 1)
         self._require_room(batch.id)
         self.runs.prepare(self.settings, batch.id, attempt)
-        self.ledger.start_run(batch.id, self.clock.now(), attempt)
+        try:
+            self.ledger.start_run(batch.id, self.clock.now(), attempt)
+        except BatchError as error:
+            log.warning("batch.left", extra={"batch": batch.id, "why": str(error)})
+            recovery.tidy(self.ledger, work)
+            return False
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
+        return True
 
     def _require_room(self, batch: str) -> None:
         """Hold a batch back while the disk does not take its outputs. Raises DispatchError."""
@@ -125,9 +133,18 @@ class Following:
         live = self.ledger.read.live_runs()
         for gone in self.progress.keys() - {f"{run.batch}/{run.attempt}" for run in live}:
             del self.progress[gone]
-        return sum(self._follow_run(run) for run in live)
+        return sum(map(self._follow_run, live))
 
     def _follow_run(self, run: RunRow) -> int:
+        try:
+            return self._follow(run)
+        except BatchError as error:  # it stands still, and stops no other
+            if self.told.get(run.batch) != str(error):
+                log.error("batch.unreadable", extra={"batch": run.batch, "why": str(error)})
+            self.told[run.batch] = str(error)
+            return 0
+
+    def _follow(self, run: RunRow) -> int:
         work = self._work(run)
         moved = self._learn_run_id(run, work)
         life = self.runs.life(run.batch, run.attempt)

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from ds_flow.errors import LedgerError, RequestError
+from ds_flow.errors import BatchError, RequestError
 from ds_flow.ledger.history import History
 from ds_flow.ledger.reading import Reading
 from ds_flow.ledger.recording import Recording
@@ -172,7 +172,7 @@ class Ledger:
         """End a batch without a result: its files are quarantined, with their own reasons first."""
         old = self._moves.batch_state(batch)
         if new not in BATCH_MOVES[old]:
-            raise LedgerError(f"batch {batch}: {old} -> {new} is not a legal move")
+            raise BatchError(f"batch {batch}: {old} -> {new} is not a legal move")
         self._store.change_one(
             "UPDATE batch SET state = ?, ended_at = ?, reason = ? WHERE id = ? AND state = ?",
             (new, text(now), why, batch, old),
@@ -203,7 +203,7 @@ class Ledger:
         with self._store.transaction():
             old = self._moves.batch_state(batch)
             if BatchState.RUNNING not in BATCH_MOVES[old]:
-                raise LedgerError(f"batch {batch}: {old} -> running is not a legal move")
+                raise BatchError(f"batch {batch}: {old} -> running is not a legal move")
             self._store.change_one(
                 "UPDATE batch SET state = 'running' WHERE id = ? AND state = ?",
                 (batch, old),

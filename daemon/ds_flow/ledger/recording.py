@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from ds_flow.errors import LedgerError
+from ds_flow.errors import BatchError
 from ds_flow.ledger.store import Row, Store, text
 from ds_flow.manifest import Input, Manifest, Rejected
 from ds_flow.model import (
@@ -79,10 +79,10 @@ class Recording:
         reason: str = "",
         batch: str | None = None,
     ) -> None:
-        """Move a version along one legal edge, or raise LedgerError and change nothing."""
+        """Move a version along one legal edge, or raise BatchError and change nothing."""
         old = self.file_state(file)
         if new not in FILE_MOVES[old]:
-            raise LedgerError(f"file {file}: {old} -> {new} is not a legal move")
+            raise BatchError(f"file {file}: {old} -> {new} is not a legal move")
         self._store.change_one(
             "UPDATE file SET state = ?, cause = ?, reason = ? WHERE id = ? AND state = ?",
             (new, cause, reason if cause else "", file, old),
@@ -97,7 +97,7 @@ class Recording:
     # ------------------------------------------------------------------ batches and runs
 
     def batch_state(self, batch: str) -> BatchState:
-        """Read a batch's state now. Raises LedgerError if there is no such batch."""
+        """Read a batch's state now. Raises BatchError if there is no such batch."""
         return BatchState(
             self._one("SELECT state FROM batch WHERE id = ?", batch, f"batch {batch}")
         )
@@ -123,12 +123,12 @@ class Recording:
         )
 
     def run_of(self, batch: str, attempt: int) -> int:
-        """The id of an attempt's row. Raises LedgerError if there is none."""
+        """The id of an attempt's row. Raises BatchError if there is none."""
         row = self._store.row(
             "SELECT id FROM run WHERE batch_id = ? AND attempt = ?", (batch, attempt)
         )
         if row is None:
-            raise LedgerError(f"no run {batch}/{attempt}")
+            raise BatchError(f"no run {batch}/{attempt}")
         return int(row[0])
 
     def end_run(
@@ -145,7 +145,7 @@ class Recording:
         run = self.run_of(batch, attempt)
         old = RunState(self._one("SELECT state FROM run WHERE id = ?", run, f"run {run}"))
         if state not in RUN_MOVES[old]:
-            raise LedgerError(f"run {batch}/{attempt}: {old} -> {state} is not a legal move")
+            raise BatchError(f"run {batch}/{attempt}: {old} -> {state} is not a legal move")
         self._store.change_one(
             "UPDATE run SET state = ?, error = ?, results = ?, ended_at = ?"
             " WHERE id = ? AND state = ?",
@@ -284,7 +284,7 @@ class Recording:
         batch = manifest.batch
         old = self.batch_state(batch)
         if BatchState.SUCCEEDED not in BATCH_MOVES[old]:
-            raise LedgerError(f"batch {batch} is {old} already, and not by run {manifest.run_id}")
+            raise BatchError(f"batch {batch} is {old} already, and not by run {manifest.run_id}")
         for file, _ in self.unended_files(batch):
             why = f"run {manifest.run_id} does not account for it"
             self.move_file(file, FileState.QUARANTINED, now, Cause.REJECTED, why, batch=batch)
@@ -341,5 +341,5 @@ class Recording:
     def _one(self, sql: str, key: object, what: str) -> str:
         row = self._store.row(sql, (key,))
         if row is None:
-            raise LedgerError(f"no {what}")
+            raise BatchError(f"no {what}")
         return str(row[0])

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.errors import BatchError, DispatchError, LedgerError
 from ds_flow.mounts import fs_type, is_network
 
 SCHEMA_VERSION = 2
@@ -93,9 +93,9 @@ class Store:
         return self._db.execute(sql, args).rowcount
 
     def change_one(self, sql: str, args: Sequence[Any], what: str) -> None:
-        """Run a compare-and-set. Raises LedgerError if it did not change exactly one row."""
+        """Run a compare-and-set. Raises BatchError if it did not change exactly one row."""
         if self.change(sql, args) != 1:
-            raise LedgerError(f"{what}: it is no longer in the state that it was read in")
+            raise BatchError(f"{what}: it is no longer in the state that it was read in")
 
     def insert(self, sql: str, args: Sequence[Any]) -> int:
         """Insert one row; its id."""
@@ -222,7 +222,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
     except sqlite3.IntegrityError as error:
         why = "another process was first; look at `ds-flow status`, then try again"
-        raise LedgerError(f"ledger {path}: {error}: {why}") from error
+        raise BatchError(f"ledger {path}: {error}: {why}") from error
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
 
