@@ -127,6 +127,56 @@ def test_a_batch_that_is_cancelled_while_it_is_started_ends_nothing_else(
     assert not (engine.settings.work_root / first).exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "{}", "[]", "null", '{"run_id": "9", "names": ["removed"]}', '{"run_id": 1}'],
+)
+def test_a_batch_whose_intent_cannot_be_read_is_dead_and_the_line_goes_on(
+    engine: Engine, runs: PretendedRuns, content: str
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    (runs.alive[f"{first}/1"] / "intent.json").write_text(content)
+    runs.end(f"{first}/1", "1")
+
+    engine.tick()  # as after a restart, which does not help
+    engine.open()
+    engine.tick()
+
+    (dead,) = engine.ledger.read.batches_in(BatchState.DEAD)
+    assert dead.id == first
+    assert "intent.json" in dead.reason
+    assert list(runs.alive) == [f"{second}/1"]
+
+
+def test_a_copy_of_a_work_directory_is_no_batch(
+    engine: Engine, runs: PretendedRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    engine.tick()
+    work = engine.settings.work_root / batch
+    shutil.copytree(work, work.with_name(f"{batch}.bak"))
+
+    engine.open()
+
+    assert [run.batch for run in engine.ledger.read.live_runs()] == [batch]
+    (named,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "a copy of batch" in str(vars(named)["why"])
+    runs.publish(f"{batch}/1")
+    runs.end(f"{batch}/1", "0")
+    engine.tick()
+    assert [row.state for row in engine.ledger.read.latest()] == ["processed"]
+
+
+def test_a_stranger_among_the_attempts_is_passed_over(engine: Engine, runs: PretendedRuns) -> None:
+    (batch,) = batches_of(engine, a="1")
+    (engine.settings.work_root / batch / "attempts" / "1.bak").mkdir(parents=True)
+
+    engine.tick()
+
+    assert list(runs.alive) == [f"{batch}/1"]
+
+
 def test_low_space_holds_new_batches_back_until_there_is_room(
     engine: Engine, clock: MovedClock, tmp_path: Path
 ) -> None:

@@ -116,6 +116,15 @@ def test_a_commit_that_cannot_be_read_stops_no_other(
     assert (broken / "committed.json").read_text() == content
 
 
+def test_a_commit_that_the_ledger_refuses_stops_no_other(ledger: Ledger, out: Path) -> None:
+    published(out, manifest("16", batch="0" * 10, inputs=[read("data/b.csv", "1", -1)]))
+    published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
+
+    assert recovery.admit_commits(ledger, out, NOON) == 1
+
+    assert state(ledger) == FileState.PROCESSED
+
+
 # --------------------------------------------------------------------------- a lost ledger
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ds_flow.errors import LedgerError
+from ds_flow.errors import BatchError
 
 SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
 CANNOT_LINK = frozenset({1, 18, 31, 38, 95})  # EPERM, EXDEV, EMLINK, ENOSYS, EOPNOTSUPP
@@ -52,11 +52,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of ours. Raises LedgerError if it is not JSON, FileNotFoundError if gone."""
+    """Read a JSON file of ours. Raises BatchError if it is not JSON, FileNotFoundError if gone."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
-        raise LedgerError(f"{path}: not JSON: {error}") from error
+        raise BatchError(f"{path}: not JSON: {error}") from error
 
 
 def read_word(path: Path) -> str | None:

@@ -190,7 +190,10 @@ class Following:
 
         Jobs that nobody will wait for any more are ended first: 0 until that is done.
         """
-        manifest = recover(work, self.settings.output_dir)
+        try:
+            manifest = recover(work, self.settings.output_dir)
+        except BatchError as error:
+            return self._record_failure(run, work, broken=str(error))
         if manifest is not None:
             if self._end_jobs(run, work) is None:
                 return 0
@@ -201,13 +204,16 @@ class Following:
                 return 1
         return self._record_failure(run, work)
 
-    def _record_failure(self, run: RunRow, work: Path) -> int:
+    def _record_failure(self, run: RunRow, work: Path, broken: str = "") -> int:
+        """Record a run that published nothing; `broken`: why no attempt at its batch can."""
         now = self.clock.now()
         state, error = _verdict(run, work, self.settings.log_dir)
         if state == RunState.FAILED and (cannot := self._why_no_room(run.batch)):
             state, error = RunState.LOST, f"{cannot}: {error}"
         results = workdir.count_results(work)
         then = self._what_follows(run, state, results, now)
+        if broken and then is not None:
+            then = Dead(f"its work directory was changed: {broken}")
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
         remark = self._end_jobs(run, work) if is_over else ""
         if remark is None:

@@ -2,17 +2,20 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ds_flow.durable import link_new, part_name, read_json, sync_dir, sync_files, write_json
-from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.errors import BatchError, DispatchError
 from ds_flow.manifest import Manifest
 from ds_flow.workdir import attempt_dir, read_manifest, work_root
 
 REMOVED = "removed"
 """The folder in the output folder that holds the manifests of outputs that retention removed."""
+
+OUTPUT_NAME = re.compile(r"(processed|final_combined)_[^/\0\ud800-\udfff]+\.csv")
 
 
 class AlreadyCommittedError(DispatchError):
@@ -103,12 +106,15 @@ def _recover(work: Path, output_dir: Path) -> Manifest | None:
 def _take_back(intent: Path, output_dir: Path) -> None:
     """Remove exactly the names that one uncommitted attempt meant to make."""
     row = read_json(intent)
-    run_id, names = str(row["run_id"]), [str(name) for name in row["names"]]
+    try:
+        run_id, names = str(row["run_id"]), [str(name) for name in row["names"]]
+    except (TypeError, KeyError) as error:
+        raise BatchError(f"{intent}: not an intent of this version: {error!r}") from error
     if (output_dir / manifest_name(run_id)).exists():
-        raise LedgerError(f"{intent}: run {run_id} has a manifest but no commit; not touched")
+        raise BatchError(f"{intent}: run {run_id} has a manifest but no commit; not touched")
     for name in names:
-        if "/" in name or name in {"", ".", ".."}:
-            raise LedgerError(f"{intent}: {name!r} is not an output's name; not touched")
+        if not OUTPUT_NAME.fullmatch(name):
+            raise BatchError(f"{intent}: {name!r} is not an output's name; not touched")
         (output_dir / name).unlink(missing_ok=True)
         (output_dir / part_name(name)).unlink(missing_ok=True)
     sync_dir(output_dir)

@@ -1,11 +1,13 @@
 """What lies on disk and the ledger does not know: commits, half-made outputs, manifests."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from ds_flow import workdir
-from ds_flow.errors import DsFlowError, LedgerError
+from ds_flow.errors import LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
 from ds_flow.publish import REMOVED, age, manifest_name, manifest_names, recover
@@ -23,21 +25,22 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     for work in workdir.work_dirs(output_dir):
         if not (work / "committed.json").exists() or ledger.read.has_live_run(work.name):
             continue
-        try:
+        with _named_if_bad(work):
             manifest = recover(work, output_dir)  # waits for a publication that is not over yet
-        except LedgerError as error:
-            _name_unreadable(work, error)
-            continue
-        if manifest is not None and ledger.record(manifest, now):
-            log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
-            count += 1
-        tidy(ledger, work)
+            if manifest is not None and ledger.record(manifest, now):
+                log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
+                count += 1
+            tidy(ledger, work)
     return count
 
 
-def _name_unreadable(work: Path, error: DsFlowError) -> None:
-    """Say that a work directory was changed by someone; the others go on."""
-    log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+@contextmanager
+def _named_if_bad(work: Path) -> Iterator[None]:
+    """Say that a work directory was changed by someone, and let the others go on."""
+    try:
+        yield
+    except LedgerError as error:
+        log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
 
 
 def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:
@@ -60,7 +63,7 @@ def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
         is_news = ledger.record(manifest, now)
         if path.parent.name == REMOVED:
             ledger.history.remove_outputs([manifest.run_id], "known from its manifest", now)
-    except DsFlowError as error:
+    except LedgerError as error:
         log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
         return False
     return is_news
@@ -75,15 +78,13 @@ def adopt(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     for work in workdir.work_dirs(output_dir):
         if ledger.read.batch(work.name) is not None or (work / "committed.json").exists():
             continue
-        try:
+        with _named_if_bad(work):
             plan = workdir.read_plan(work)
-        except DsFlowError as error:
-            _name_unreadable(work, error)
-            continue
-        if plan.trigger != Trigger.MANUAL:
-            ledger.adopt(plan, max(1, workdir.last_attempt(work)), now)
-            log.warning("batch.running", extra={"batch": work.name, "why": "the ledger was lost"})
-            count += 1
+            if plan.trigger != Trigger.MANUAL:
+                ledger.adopt(plan, max(1, workdir.last_attempt(work)), now)
+                why = "the ledger was lost"
+                log.warning("batch.running", extra={"batch": work.name, "why": why})
+                count += 1
     return count
 
 
@@ -93,11 +94,8 @@ def undo_uncommitted(ledger: Ledger, output_dir: Path) -> None:
     Only for the holder of the single-instance lock: nobody else starts runs meanwhile.
     """
     for work in workdir.work_dirs(output_dir):
-        try:
+        with _named_if_bad(work):
             recover(work, output_dir)
-        except LedgerError as error:
-            _name_unreadable(work, error)
-        else:
             tidy(ledger, work)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ds_flow import CHECKOUT
 from ds_flow.durable import read_json, sync_dir, write_json, write_word
-from ds_flow.errors import DispatchError, LedgerError
+from ds_flow.errors import BatchError, DispatchError
 from ds_flow.manifest import Manifest
 from ds_flow.model import ATTEMPT_MARK
 from ds_flow.names import unescape
@@ -44,15 +44,18 @@ def create(output_dir: Path, plan: Plan) -> Path:
 
 
 def read_plan(work: Path) -> Plan:
-    """Read a batch's plan. Raises DispatchError if there is none, LedgerError if it is broken."""
+    """Read a batch's plan. Raises DispatchError if there is none, BatchError if it is broken."""
     try:
-        return Plan.from_json(read_json(work / "batch.json"))
+        plan = Plan.from_json(read_json(work / "batch.json"))
     except FileNotFoundError as error:
         run_id = _published_by(work)
         why = f"published already, by run {run_id}" if run_id else "no such batch here"
         raise DispatchError(f"batch {work.name}: {why} (no {work}/batch.json)") from error
     except (TypeError, KeyError) as error:
-        raise LedgerError(f"{work}/batch.json: not a plan of this version: {error!r}") from error
+        raise BatchError(f"{work}/batch.json: not a plan of this version: {error!r}") from error
+    if plan.batch != work.name:
+        raise BatchError(f"{work}: a copy of batch {plan.batch}; remove it")
+    return plan
 
 
 def _published_by(work: Path) -> str:
@@ -61,7 +64,7 @@ def _published_by(work: Path) -> str:
     found = (*output_dir.glob("manifest_*.json"), *output_dir.glob("removed/manifest_*.json"))
     manifests = sorted(found, key=lambda path: path.name, reverse=True)
     for path in manifests[:MANIFESTS_READ]:
-        with suppress(LedgerError, FileNotFoundError):
+        with suppress(BatchError, FileNotFoundError):
             row = read_json(path)
             if isinstance(row, dict) and row.get("batch") == work.name:
                 return str(row.get("run_id", ""))
@@ -138,7 +141,8 @@ def new_attempt(work: Path) -> int:
 
 def last_attempt(work: Path) -> int:
     """The highest number that an attempt has taken; 0 if none has."""
-    return max((int(path.name) for path in (work / "attempts").iterdir()), default=0)
+    names = (path.name for path in work.glob("attempts/*"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def progress(work: Path, number: int) -> int:
@@ -216,8 +220,8 @@ def git_commit() -> str:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest. Raises LedgerError if it is not one, FileNotFoundError if gone."""
+    """Read a manifest. Raises BatchError if it is not one, FileNotFoundError if gone."""
     try:
         return Manifest.from_json(read_json(path))
     except (TypeError, KeyError) as error:
-        raise LedgerError(f"{path}: not a manifest of this version: {error!r}") from error
+        raise BatchError(f"{path}: not a manifest of this version: {error!r}") from error
