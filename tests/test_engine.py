@@ -13,7 +13,8 @@ from samples import settled
 from ds_flow.engine import Engine
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
-from ds_flow.model import BatchState, Trigger
+from ds_flow.model import BatchState, RunState, Trigger
+from ds_flow.publish import publish_lock
 from ds_flow.runs import Runs
 from ds_flow.scan import Pattern
 from ds_flow.settings import load
@@ -52,20 +53,16 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     engine: Engine, clock: MovedClock, tmp_path: Path
 ) -> None:
     (tmp_path / "data" / "a.csv").write_text("id\n1\n")
-    lock = tmp_path / "out" / ".work" / "publish.lock"
-    lock.mkdir(parents=True)  # it cannot be opened as a file
-    committed = lock.with_name("0123456789")
-    committed.mkdir()
-    for name in ("batch.json", "committed.json"):
-        (committed / name).write_text("{}")
+    work = tmp_path / "out" / ".work" / "0123456789"
+    (work / "committed.json").mkdir(parents=True)  # the system reads no folder as a file
+    (work / "batch.json").write_text("{}")
 
     for _ in range(10):  # more often than bugs in a row would be borne
         assert engine.tick() == 0
         clock.elapsed_s += 40
     assert not engine.is_idle
 
-    lock.rmdir()
-    shutil.rmtree(committed)
+    shutil.rmtree(work)
     engine.tick()
     clock.elapsed_s += 1
     assert engine.tick() == 1
@@ -175,6 +172,30 @@ def test_a_stranger_among_the_attempts_is_passed_over(engine: Engine, runs: Pret
     engine.tick()
 
     assert list(runs.alive) == [f"{batch}/1"]
+
+
+def test_a_publication_that_takes_long_holds_nothing_else_up(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    engine.tick()
+    runs.publish(f"{batch}/1")
+    runs.end(f"{batch}/1", "0")
+    (tmp_path / "data" / "b.csv").write_text("2")
+
+    with publish_lock(engine.settings.output_dir):
+        engine.open()
+        engine.hint()
+        engine.tick()
+        clock.elapsed_s += 40
+        engine.tick()
+        assert len(engine.ledger.read.waiting()) == 1
+        assert engine.ledger.read.has_live_run(batch)
+        assert engine.patience_s() <= 1
+    engine.tick()
+
+    (run,) = engine.ledger.read.runs()
+    assert run.state == RunState.SUCCEEDED
 
 
 def test_low_space_holds_new_batches_back_until_there_is_room(

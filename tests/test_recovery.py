@@ -13,7 +13,7 @@ from ds_flow.ledger import Ledger
 from ds_flow.manifest import Manifest
 from ds_flow.model import BatchState, Cause, FileState, RunState, Trigger
 from ds_flow.plan import Options, Plan, PlannedFile
-from ds_flow.publish import publish
+from ds_flow.publish import publish, publish_lock
 from ds_flow.retrying import Dead, RetryAt
 
 PATH = "data/a.csv"
@@ -59,6 +59,19 @@ def test_a_commit_by_hand_is_recorded_by_whoever_opens_the_ledger_next(
 
     assert recovery.admit_commits(ledger, out, NOON) == 1
     assert recovery.admit_commits(ledger, out, NOON) == 0
+
+    assert state(ledger) == FileState.PROCESSED
+    assert not work.exists()
+
+
+def test_a_commit_by_hand_is_recorded_while_another_publishes(ledger: Ledger, out: Path) -> None:
+    waiting(ledger)
+    work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
+
+    with publish_lock(out):
+        assert recovery.admit_commits(ledger, out, NOON) == 1
+        assert work.exists()  # its publisher may still need it
+    recovery.admit_commits(ledger, out, NOON)
 
     assert state(ledger) == FileState.PROCESSED
     assert not work.exists()

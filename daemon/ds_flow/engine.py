@@ -117,7 +117,7 @@ class Engine:
         if not self.is_draining:
             now_s = self.clock.monotonic_s()
             waits += [self.admission.patience_s(now_s), self.firing.patience_s()]
-        if self.following.progress:
+        if self.ledger.read.live_runs():
             waits.append(POLL_SECONDS)
         elif due_at := self.ledger.read.next_due():
             now = self.clock.now()

@@ -17,7 +17,7 @@ from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
 from ds_flow.model import AGAIN, STARVED, Clock, RunState
 from ds_flow.plan import Plan
-from ds_flow.publish import recover
+from ds_flow.publish import BusyError, recover
 from ds_flow.retrying import Dead, Ended, Policy, RetryAt, after
 from ds_flow.runs import Life, Runs
 from ds_flow.settings import Settings
@@ -188,10 +188,12 @@ class Following:
     def _record_end(self, run: RunRow, work: Path) -> int:
         """Record a dead run by what it left: its commit, else its exit code, else it is lost.
 
-        Jobs that nobody will wait for any more are ended first: 0 until that is done.
+        Other publications and the end of jobs that nobody will wait for come first: 0 until then.
         """
         try:
             manifest = recover(work, self.settings.output_dir)
+        except BusyError:
+            return 0
         except BatchError as error:
             return self._record_failure(run, work, broken=str(error))
         if manifest is not None:

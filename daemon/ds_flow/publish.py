@@ -26,17 +26,25 @@ class AlreadyCommittedError(DispatchError):
         self.run_id = run_id
 
 
+class BusyError(DispatchError):
+    """Somebody publishes, or removes outputs, at this very moment."""
+
+
 @contextmanager
-def publish_lock(output_dir: Path) -> Iterator[None]:
+def publish_lock(output_dir: Path, *, waits: bool = True) -> Iterator[None]:
     """Hold the one lock under which outputs are made or taken back.
 
     The kernel gives it back when its holder dies, so an intent found under it is nobody's work.
+    Who does not wait gets a BusyError while another holds it.
     """
     path = work_root(output_dir) / "publish.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise BusyError(f"{path} is held: a publication goes on") from error
         yield
     finally:
         os.close(descriptor)
@@ -84,8 +92,11 @@ def _write_intent(attempt: Path, run_id: str, names: list[str]) -> None:
 
 
 def recover(work: Path, output_dir: Path) -> Manifest | None:
-    """Finish a committed batch's publication, or take back what an uncommitted one had begun."""
-    with publish_lock(output_dir):
+    """Finish a committed batch's publication, or take back what an uncommitted one had begun.
+
+    Raises BusyError while another publication goes on, BatchError if files cannot be read.
+    """
+    with publish_lock(output_dir, waits=False):
         return _recover(work, output_dir)
 
 

@@ -7,10 +7,11 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow import workdir
+from ds_flow.durable import sync_dir
 from ds_flow.errors import LedgerError
 from ds_flow.ledger import Ledger
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
-from ds_flow.publish import REMOVED, age, manifest_name, manifest_names, recover
+from ds_flow.publish import REMOVED, BusyError, age, manifest_name, manifest_names, recover
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +27,26 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
         if not (work / "committed.json").exists() or ledger.read.has_live_run(work.name):
             continue
         with _named_if_bad(work):
-            manifest = recover(work, output_dir)  # waits for a publication that is not over yet
-            if manifest is not None and ledger.record(manifest, now):
+            manifest = workdir.read_manifest(work / "committed.json")
+            sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
+            if ledger.record(manifest, now):
                 log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
                 count += 1
+            recover(work, output_dir)
             tidy(ledger, work)
     return count
 
 
 @contextmanager
 def _named_if_bad(work: Path) -> Iterator[None]:
-    """Say that a work directory was changed by someone, and let the others go on."""
+    """Say that a work directory was changed by someone, and let the others go on.
+
+    One that waits for a publication, or that another process removes, is the next look's.
+    """
     try:
         yield
+    except (BusyError, FileNotFoundError):
+        pass
     except LedgerError as error:
         log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
 
