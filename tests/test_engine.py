@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,26 @@ def test_a_publication_that_takes_long_holds_nothing_else_up(
 
     (run,) = engine.ledger.read.runs()
     assert run.state == RunState.SUCCEEDED
+
+
+def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    large = settled("data/large.csv", "1")
+    stat = large.sighting.stat._replace(size_bytes=2**60)
+    large = replace(large, sighting=large.sighting._replace(stat=stat))
+    engine.ledger.admit([large], clock.now())
+    engine.ledger.form("0" * 10, [1], Trigger.ARRIVAL, clock.now())
+    (small,) = batches_of(engine, small="1")
+
+    engine.tick()
+    assert list(runs.alive) == [f"{small}/1"]
+
+    runs.end(f"{small}/1", "1")
+    engine.tick()
+    engine.tick()
+    (said,) = engine.troubles
+    assert "batch 0000000000 waits" in said
 
 
 def test_low_space_holds_new_batches_back_until_there_is_room(

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 
 from ds_flow import durable, recovery, space, workdir
@@ -75,8 +74,17 @@ class Following:
         if not batches or room <= 0:
             return 0
         space.require(self.settings)
-        started = (batch for batch in batches if self._start_run(batch))
-        return len(list(islice(started, room)))
+        started, held = 0, ""
+        for batch in batches:
+            if started == room:
+                break
+            if cannot := self._why_no_room(batch.id):
+                held = held or cannot
+            else:
+                started += self._start_run(batch)
+        if held and not started:
+            raise DispatchError(held)
+        return started
 
     def _start_run(self, batch: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled it; whether it did."""
@@ -86,7 +94,6 @@ class Following:
             raise DispatchError(f"batch {batch.id} cannot be planned: {error}") from error
         # A person's `resume` may have taken numbers that the ledger does not know.
         attempt = max(self.ledger.read.next_attempt(batch.id), workdir.last_attempt(work) + 1)
-        self._require_room(batch.id)
         self.runs.prepare(self.settings, batch.id, attempt)
         try:
             self.ledger.start_run(batch.id, self.clock.now(), attempt)
