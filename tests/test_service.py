@@ -202,23 +202,23 @@ def test_a_wish_wakes_the_daemon_and_does_not_end_it(
 def test_settings_are_read_again_and_bad_ones_leave_the_old_in_force(
     serving: subprocess.Popen[str], notices: socket.socket, chosen: Settings
 ) -> None:
-    chosen.file.write_text("nonsense: 1\n")
-    serving.send_signal(signal.SIGHUP)
-    wait_for(notices, "READY=1")
-    chosen.file.write_text(SETTINGS.replace("out,", "out2,"))
-    serving.send_signal(signal.SIGHUP)
-    wait_for(notices, "READY=1")
-    chosen.file.write_text(SETTINGS.replace("1}", "2}"))
-    serving.send_signal(signal.SIGHUP)
-    wait_for(notices, "READY=1")
+    bad = (
+        "nonsense: 1\n",
+        SETTINGS.replace("out,", "out2,"),
+        SETTINGS.replace("log,", "config/settings.yaml,"),  # no folder
+        SETTINGS + "watch: {observer: poll}\n",
+    )
+    for text in (*bad, SETTINGS.replace("1}", "2}")):
+        chosen.file.write_text(text)
+        serving.send_signal(signal.SIGHUP)
+        wait_for(notices, "READY=1")
 
     log = (chosen.log_dir / "ds-flow.log").read_text()
     assert [word for word in log.split() if word.startswith("settings.")] == [
-        "settings.refused",
-        "settings.refused",
+        *["settings.refused"] * len(bad),
         "settings.reloaded",
     ]
-    assert "restart for that" in log
+    assert log.count("restart for that") == 2
     assert serving.poll() is None
 
 

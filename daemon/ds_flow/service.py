@@ -187,16 +187,17 @@ class Service:
         try:
             new = settings.load(old.file, os.environ)
             _refuse_moves(old, new)
-        except SettingsError as error:
+            set_up_logs(new, to_file=True)
+        except (SettingsError, OSError) as error:
             self.refused = f"settings refused: {error}"
             log.error("settings.refused", extra={"why": str(error)})
             why = logs.mask(str(error), old.secrets)
-            self.engine.ledger.history.note("settings.refused", why, self.engine.clock.now())
+            with suppress(DispatchError):  # a full disk
+                self.engine.ledger.history.note("settings.refused", why, self.engine.clock.now())
         else:
             self.settings = new
             self.engine.change_settings(new)
             self.keeping.settings = new
-            set_up_logs(new, to_file=True)
             log.info("settings.reloaded", extra={"file": new.file})
         notify("READY=1")
 
@@ -237,6 +238,8 @@ def _refuse_moves(old: Settings, new: Settings) -> None:
     for name in ("pattern", "output_dir", "ledger"):
         if getattr(old, name) != getattr(new, name):
             raise SettingsError(f"{new.file}: paths changed ({name}): restart for that")
+    if old.watch.observer != new.watch.observer:
+        raise SettingsError(f"{new.file}: watch.observer changed: restart for that")
 
 
 def set_up_logs(chosen: Settings, *, to_file: bool) -> None:
