@@ -42,6 +42,14 @@ from ds_flow.settings import load
 with service(load(Path(sys.argv[1]), {})) as made:
     made.serve()
 """
+EAGER = """
+import signal
+from ds_flow import service as module
+def somebody():  # has read the pid in the lock, and is quick
+    for number in (signal.SIGUSR1, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+module.keep_rights = somebody
+"""
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -179,6 +187,17 @@ def test_a_stopped_daemon_ends_in_order(
     log = (chosen.log_dir / "ds-flow.log").read_text()
     assert "daemon.ready" in log
     assert "daemon.stopped" in log
+
+
+def test_signals_that_come_before_the_daemon_is_ready_are_kept_for_it(
+    start: Start, notices: socket.socket
+) -> None:
+    before, serving = SERVE.split("with ")
+    process = start(f"{before}{EAGER}\nwith {serving}", NOTIFY_SOCKET=notices.getsockname())
+    wait_for(notices, "RELOADING=1")
+    wait_for(notices, "READY=1")
+
+    assert process.poll() is None
 
 
 def test_a_writer_that_opens_a_leased_file_does_not_kill_the_daemon(

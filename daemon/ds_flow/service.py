@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 ENDING_SECONDS = 15.0  # for runs that were asked to end, and for the ledger to take it in
 COUNTED = (FileState.WAITING, FileState.BATCHED, FileState.PROCESSED, FileState.QUARANTINED)
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # prctl(2)
+HELD = frozenset({WAKE_SIGNAL, signal.SIGHUP})
+"""Who reads the pid in the lock may send these before there is a handler: death by default."""
 REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -272,6 +274,8 @@ def service(chosen: Settings) -> Iterator[Service]:
     with ExitStack() as stack:
         with _operators_fault():
             set_up_logs(chosen, to_file=True)
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, HELD)
             stack.enter_context(single_instance(chosen))
         keep_rights()
         wake = Wake()
@@ -286,6 +290,7 @@ def service(chosen: Settings) -> Iterator[Service]:
         engine.admission.pulse = engine.firing.pulse = made.pulse
         inbox.alive = made.alive
         made.take_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         stack.callback(keeping.close)
         stack.callback(signal.set_wakeup_fd, -1)
         engine.open()
