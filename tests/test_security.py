@@ -1,16 +1,25 @@
 """What SECURITY.md claims, claim by claim; what other tests hold is named there."""
 
+import fcntl
 import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from project import Project, table
 
+from ds_flow import datastore
+from ds_flow.publish import publish_lock
+
 SECRET = "s3cr3t-of-the-team"  # noqa: S105 - looked for everywhere
 FORMULA = "=HYPERLINK(1)"
+PRIVATE = {
+    *("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock", "ledger.db.opening"),
+    *("ds-flow.lock", "publish.lock", ".ds-flow.lock"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +83,31 @@ def test_a_formula_is_passed_on_as_it_is(project: Project) -> None:
 
 def test_others_may_neither_read_the_ledger_nor_hold_a_lock(tmp_path: Path) -> None:
     made = Project(tmp_path / "project")
+    old = made.root / ".metaflow" / ".ds-flow.lock"
+    old.parent.mkdir()
+    old.touch(0o644)
+    made.prefix = ("bash", "-c", 'umask 000; exec "$@"', "bash")
     made.start()
-    private = [
-        *made.out.glob("ledger.db*"),
-        *(made.out / ".work").glob("*.lock"),
-    ]
-    modes = {path.name: stat.filemode(path.stat().st_mode) for path in private}
+    with publish_lock(made.out), datastore.alone(made.root):
+        private = [*made.out.glob("ledger.db*"), *made.root.rglob("*.lock")]
+        modes = {path.name: stat.filemode(path.stat().st_mode) for path in private}
     made.stop()
 
-    assert set(modes) >= {"ledger.db", "ledger.db-wal", "ledger.db-shm", "ds-flow.lock"}
-    assert [mode for mode in modes.values() if not mode.endswith("---")] == []
+    assert modes == dict.fromkeys(PRIVATE, "-rw-------")
+
+
+def test_who_holds_a_lock_on_a_folder_holds_nobody_up(tmp_path: Path) -> None:
+    made = Project(tmp_path / "project")
+    made.start()
+    with ExitStack() as stack:
+        for folder in (made.root, made.out, made.out / ".work"):
+            held = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        assert made.status()["accounted"]
+        made.stop()
+        made.start()
+    made.stop()
 
 
 def test_what_is_published_obeys_the_umask(project: Project) -> None:

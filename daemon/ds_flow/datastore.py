@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.errors import DispatchError
+from ds_flow.locks import open_private
 
 FLOW_NAME = "StudentDataFlow"
 LOCK = ".ds-flow.lock"
@@ -44,18 +45,20 @@ def hold(root: Path) -> None:
     Metaflow does not write a blob again that is there already, so a sweep beside a run could take
     what the run is about to refer to.
     """
-    with suppress(OSError):  # who may not write here runs nothing here, and may still read logs
+    try:
         folder(root).mkdir(exist_ok=True)
-        path = folder(root) / LOCK
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)  # for ever
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        descriptor = open_private(folder(root) / LOCK)  # for ever
+    except OSError:
+        if os.access(folder(root), os.W_OK):  # a run that nobody knows of could be swept away
+            raise
+        return  # who may not write here runs nothing here, and may still read logs
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 @contextmanager
 def alone(root: Path) -> Iterator[bool]:
     """Keep runs from starting; whether none is alive, by the kernel's word."""
-    # NFS wants a descriptor for writing under an exclusive lock.
-    descriptor = os.open(folder(root) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = open_private(folder(root) / LOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield True

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ds_flow.errors import RequestError
+from ds_flow.locks import open_private
 from ds_flow.settings import Settings
 
 ASKING_SECONDS = 0.5
@@ -37,9 +38,7 @@ def single_instance(chosen: Settings) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int:
-    # Never for others: who may open a lock file, if only to read, can hold its lock for ever.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    descriptor = open_private(path)
     try:
         _take(descriptor)
     except BlockingIOError:

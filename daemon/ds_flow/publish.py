@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ds_flow.durable import link_new, part_name, read_json, sync_dir, sync_files, write_json
 from ds_flow.errors import BatchError, DispatchError
+from ds_flow.locks import open_private
 from ds_flow.manifest import Manifest
 from ds_flow.workdir import attempt_dir, read_manifest, work_root
 
@@ -38,8 +39,7 @@ def publish_lock(output_dir: Path, *, waits: bool = True) -> Iterator[None]:
     Who does not wait gets a BusyError while another holds it.
     """
     path = work_root(output_dir) / "publish.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    descriptor = open_private(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))

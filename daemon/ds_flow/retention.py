@@ -16,6 +16,7 @@ from ds_flow import datastore, workdir
 from ds_flow.console import counted
 from ds_flow.errors import DispatchError, DsFlowError, RequestError
 from ds_flow.ledger import Ledger
+from ds_flow.locks import open_private
 from ds_flow.model import BatchState, Trigger
 from ds_flow.publish import find_manifest, remove_outputs
 from ds_flow.settings import Settings
@@ -216,9 +217,7 @@ class Retention:
 
 @contextmanager
 def _only_one(chosen: Settings) -> Iterator[None]:
-    path = chosen.work_root / "gc.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    descriptor = open_private(chosen.work_root / "gc.lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from ds_flow.dispatch import ends
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
+from ds_flow.locks import open_private
 from ds_flow.model import JobState
 
 poll_seconds = (0.02, 1.0)
@@ -84,4 +85,4 @@ def is_alive(batch_round: Round) -> bool:
 
 
 def _lock_file(batch_round: Round) -> int:
-    return os.open(batch_round.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    return open_private(batch_round.folder / "lock")

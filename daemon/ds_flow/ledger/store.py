@@ -4,13 +4,14 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ds_flow.errors import BatchError, DispatchError, LedgerError
+from ds_flow.locks import open_private
 from ds_flow.mounts import fs_type, is_network
 
 SCHEMA_VERSION = 2
@@ -36,7 +37,7 @@ class Store:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_network(path)
-        with _one_opener(path.parent), _translated(path):
+        with _one_opener(path), _translated(path):
             _create_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             self._db.executescript(
@@ -135,20 +136,24 @@ def _read_only(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _create_private(path: Path) -> None:
-    """Let no others read it: reasons may quote files. SQLite's own files take its mode."""
-    with suppress(OSError):  # SQLite says it better
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660))
+    """Let no others read it: reasons may quote files. SQLite's own files take its mode.
+
+    One that is there is not opened: to close it would give back the locks of this process.
+    """
+    if not path.exists():
+        with suppress(OSError):  # SQLite says it better
+            os.close(open_private(path))
 
 
 @contextmanager
-def _one_opener(folder: Path) -> Iterator[None]:
+def _one_opener(path: Path) -> Iterator[None]:
     """Open one after the other: SQLite does not wait where two turn a new file to WAL."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with suppress(OSError):  # SQLite says it better
+            descriptor = open_private(path.with_name(f"{path.name}.opening"))
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[int, str]) -> None:
