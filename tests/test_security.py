@@ -5,14 +5,19 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from project import Project, table
+from cli_project import Project as CliProject
+from clock import MovedClock
+from project import Project, table, until
 
-from ds_flow import datastore
+from ds_flow import check, datastore
+from ds_flow.keeping import COLLECT_EVERY, Keeping
 from ds_flow.publish import publish_lock
+from ds_flow.retention import DONE
+from ds_flow.runs import Runs
 
 SECRET = "s3cr3t-of-the-team"  # noqa: S105 - looked for everywhere
 FORMULA = "=HYPERLINK(1)"
@@ -75,6 +80,31 @@ def test_a_secret_is_in_no_log_no_manifest_no_ledger_and_no_command_line(project
 def test_a_hostile_name_runs_nothing(project: Project) -> None:
     assert not list(project.root.rglob("pwned"))
     assert len(project.published_ids()) == 6
+
+
+def test_what_lies_in_the_current_folder_is_no_code(
+    tmp_path: Path, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = CliProject(tmp_path)
+    made.drop("pwning.py", "open(__file__ + '.pwned', 'w')")
+    for name in ("ds_flow", "metaflow", "pandas", "json"):
+        (tmp_path / "data" / f"{name}.py").symlink_to("pwning.py")
+    monkeypatch.chdir(tmp_path / "data")
+    log = tmp_path / "log" / "cancelling"
+
+    with closing(made.open()) as ledger:
+        ledger.history.note(DONE, "", clock.now() - COLLECT_EVERY)
+        keeping = Keeping(made.settings, ledger, clock)
+        keeping._collect(0)
+        assert keeping._collector is not None
+        assert keeping._collector.wait(60) == 0
+    found = check.surroundings(made.settings, os.environ)
+    assert [one for one in found if one.level == "fault"] == []
+    runs = Runs()
+    until("it is over", lambda: runs.cancel_jobs(made.settings, "none", log) is not None)
+
+    assert "no such batch" in log.read_text()
+    assert not list(tmp_path.rglob("*.pwned"))
 
 
 def test_a_formula_is_passed_on_as_it_is(project: Project) -> None:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Literal
 from watchdog.events import FileSystemEventHandler
 from watchdog.observers.inotify import InotifyObserver
 
-from ds_flow import CHECKOUT, datastore, mounts, trial
+from ds_flow import CHECKOUT, PYTHON, datastore, mounts, trial
 from ds_flow.dispatch.calls import call
 from ds_flow.dispatch.docker_engine import Engine, unobtainable
 from ds_flow.errors import DispatchError
@@ -259,10 +258,10 @@ def _compiles(file: Path) -> Finding:
 
 
 def _python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> Finding:
-    """Run code in an interpreter of its own, as a run does; -P: the current folder is no source."""
+    """Run code in an interpreter of its own, as a run does."""
     try:
         done = subprocess.run(  # the exit code is the answer
-            [sys.executable, "-P", "-c", *code],
+            [*PYTHON, "-c", *code],
             env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,

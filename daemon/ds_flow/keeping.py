@@ -2,11 +2,10 @@
 
 import logging
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from ds_flow import alerts, expecting, space
+from ds_flow import PYTHON, alerts, expecting, space
 from ds_flow.errors import DispatchError, DsFlowError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.history import Alert
@@ -143,7 +142,7 @@ class Keeping:
             self._collector = None
             self._note_end(code, now_s)
         if now_s >= self._collect_after_s and self._is_due():
-            command = ["nice", sys.executable, "-c", _GC, "gc", "--config", str(self.settings.file)]
+            command = ["nice", *PYTHON, "-c", _GC, "gc", "--config", str(self.settings.file)]
             self._collector = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ds_flow import CHECKOUT
+from ds_flow import CHECKOUT, PYTHON
 from ds_flow.errors import DispatchError
 from ds_flow.model import ATTEMPT_MARK
 from ds_flow.settings import Settings
@@ -120,7 +120,7 @@ class Runs:
             work = work_root(settings.output_dir) / batch
             with log_file.open("ab") as output:
                 child = self._cancellers[batch] = subprocess.Popen(
-                    [sys.executable, "-m", "ds_flow.cancelling", str(work)],
+                    [*PYTHON, "-m", "ds_flow.cancelling", str(work)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

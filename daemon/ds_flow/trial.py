@@ -1,13 +1,12 @@
 """One job of a stage on its backend, to see whether the stage could work there."""
 
 import secrets
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
-from ds_flow import CHECKOUT
+from ds_flow import CHECKOUT, PYTHON
 from ds_flow.dispatch import LIVE, Backend, backends
 from ds_flow.dispatch.rounds import JobSpec, Report, Round, open_round
 from ds_flow.errors import DispatchError
@@ -16,7 +15,7 @@ from ds_flow.settings import Settings
 
 LIMIT_SECONDS = 60.0  # in a busy queue it may wait for longer; then that is said
 JOB_MINUTES = 5
-PYTHON = ("-c", "import pandas, pyarrow, ds_flow.results")
+IMPORTS = ("-c", "import pandas, pyarrow, ds_flow.results")
 TOOLS = ("bash", "-c", "type awk cmp cut head sed sync tail tr xargs")
 
 
@@ -48,9 +47,9 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
 def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
     options = settings.stages[stage]
     program = options.command[0] if options.command else "true"
-    python = "python3" if options.executor == "docker" else sys.executable
+    python = ("python3", "-P") if options.executor == "docker" else PYTHON
     commands: dict[str, tuple[str, ...]] = {
-        "process": (python, *PYTHON),
+        "process": (*python, *IMPORTS),
         "combine": TOOLS,
         "analyze": ("sh", "-c", 'command -v "$0"', program),
     }
