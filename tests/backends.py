@@ -14,7 +14,7 @@ from engine import engine, small_image
 from lsf import Cluster
 from lsf_emulator.config import Dialect
 
-from ds_flow.dispatch import BACKENDS, Backend, JobSpec, Outcome, run_stage
+from ds_flow.dispatch import Backend, JobSpec, Outcome, backends, run_stage
 from ds_flow.plan import LsfSite, Site
 
 BATCH = "0123456789"
@@ -38,7 +38,7 @@ class Place:
         return self.lsf_cluster
 
     def backend(self) -> Backend:
-        return BACKENDS[self.executor](self.site)
+        return backends(self.site)[self.executor]
 
     def job(self, key: str, *command: str, folder: Path) -> JobSpec:
         """A job that may use a folder, wherever it runs."""

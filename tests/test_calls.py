@@ -1,11 +1,21 @@
 """One call of another system's command line."""
 
+import os
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cli_project import SETTINGS, Project
+from project import until
 
+from ds_flow import check, requests, trial, workdir
 from ds_flow.dispatch import calls
+from ds_flow.dispatch.rounds import JobSpec, open_round
 from ds_flow.errors import DispatchError
+from ds_flow.plan import Plan
+from ds_flow.runs import Runs
+from ds_flow.settings import load
 
 
 def test_an_answer_has_both_streams_and_the_exit_code(tmp_path: Path) -> None:
@@ -37,3 +47,55 @@ def test_a_call_carries_no_mark_and_no_secret_but_what_the_tools_go_by() -> None
 
     assert calls.environment(environ).keys() == {"DS_FLOW_GIVEN", "LSF_ENVDIR", "LANG"}
     assert calls.given(environ) == {"HOME_TOKEN": "x", "LSF_ENVDIR": "/etc/lsf"}
+
+
+ENGINE = """#!/bin/sh
+echo "$DOCKER_HOST,$TEAM_TOKEN" >>asked
+case $1 in
+    image) echo '[{"Id": "sha256:1", "RepoDigests": []}]' ;;
+    run) echo refused >&2 && exit 1 ;;
+esac
+"""
+
+
+def check_asks(made: Project) -> None:
+    assert [one.level for one in check.reachable(made.settings, os.environ)] == ["ok"]
+
+
+def trial_asks(made: Project) -> None:
+    assert trial.attempt(made.settings, "process")[0] == "fault"
+
+
+def canceller_asks(made: Project) -> None:
+    runs, log = Runs(), made.root / "log" / "cancelling"
+    until("it is over", lambda: runs.cancel_jobs(made.settings, "b", log) is not None)
+
+
+def command_line_asks(made: Project) -> None:
+    with closing(made.open()) as ledger:
+        assert requests._end_jobs(made.settings, ledger, "b") == ""
+
+
+@pytest.mark.parametrize("ask", [check_asks, trial_asks, canceller_asks, command_line_asks])
+def test_whoever_asks_for_jobs_asks_the_engine_that_dotenv_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Project], None]
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    made, program = Project(tmp_path), tmp_path / "engine"
+    program.write_text(ENGINE.replace("asked", str(tmp_path / "asked")))
+    program.chmod(0o755)
+    (tmp_path / ".env").write_text("DOCKER_HOST=tcp://elsewhere:1\nTEAM_TOKEN=s3cr3t\n")
+    docker = f"executor: docker, docker_image: own, docker_command: {program}"
+    made.config.write_text(f"{SETTINGS}compute: {{{docker}}}\n")
+    made.settings = load(made.config, {})
+    options = made.settings.options()
+    work = workdir.create(
+        made.settings.output_dir,
+        Plan(batch="b", trigger="", formed_at="", files=(), options=options),
+    )
+    job = JobSpec(key="a", command=("true",))
+    open_round(work / "jobs" / "process", "b", "b/1", "docker", [job], [job.command])
+
+    ask(made)
+
+    assert set((tmp_path / "asked").read_text().splitlines()) == {"tcp://elsewhere:1,"}

@@ -195,7 +195,7 @@ def test_no_watch_is_tried_where_polling_is_set(project: Project) -> None:
 
 
 def transform_of(settings: Settings) -> Finding:
-    return check._transform(settings, os.environ)
+    return check._transform(settings, settings.run_environment(os.environ))
 
 
 def test_a_transform_is_found_in_the_project_root(project: Project, root: Path) -> None:

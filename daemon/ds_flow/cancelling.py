@@ -3,8 +3,10 @@
 A process of its own, since a cluster that is asked to end jobs may take minutes to answer.
 """
 
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ds_flow.dispatch import backends, cancel_jobs
@@ -15,9 +17,12 @@ LIMIT_SECONDS = 600.0
 POLL_SECONDS = 1.0
 
 
-def cancel(work: Path, limit_s: float = LIMIT_SECONDS) -> list[str]:
-    """End all jobs of a batch and watch until they have ended; the rounds that have not."""
-    on = backends(read_plan(work).options.site)
+def cancel(work: Path, environ: Mapping[str, str], limit_s: float) -> list[str]:
+    """End all jobs of a batch and watch until they have ended; the rounds that have not.
+
+    `environ` is that of a run: the jobs are where its variables lead.
+    """
+    on = backends(read_plan(work).options.site, environ)
     end_s = time.monotonic() + limit_s
     while (live := cancel_jobs(work / "jobs", on)) and time.monotonic() < end_s:
         time.sleep(POLL_SECONDS)  # noqa: TID251 - nothing else to do
@@ -27,7 +32,7 @@ def cancel(work: Path, limit_s: float = LIMIT_SECONDS) -> list[str]:
 def main(argv: list[str]) -> int:
     """0 once no job is left; 1, and their names, if some could not be ended."""
     try:
-        live = cancel(Path(argv[0]))
+        live = cancel(Path(argv[0]), os.environ, LIMIT_SECONDS)
     except DsFlowError as error:
         print(f"cancelling: {error}", file=sys.stderr)  # noqa: T201 - to the attempt's log
         return 1

@@ -51,6 +51,7 @@ Findings = Iterator[Finding]
 
 def surroundings(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Look at everything outside the settings; nothing is left behind and no input is touched."""
+    environ = settings.run_environment(environ)
     backends = list(reachable(settings, environ))
     answering = {found.subject for found in backends if found.level == "ok"}
     return [
@@ -237,7 +238,6 @@ def _alerts(settings: Settings, environ: Mapping[str, str]) -> Findings:
 def _transform(settings: Settings, environ: Mapping[str, str]) -> Finding:
     spec = settings.compute.transform
     places = str(FLOW_FILE.parent), str(settings.root / "flows"), str(settings.root)
-    environ = {**settings.dotenv, **environ}  # as for a run
     return _python("transform", f"{spec} is there", environ, _TRY_TRANSFORM, spec, *places)
 
 
@@ -293,18 +293,18 @@ def _bash(environ: Mapping[str, str]) -> Finding:
 def reachable(settings: Settings, environ: Mapping[str, str]) -> Findings:
     """Say of each backend that is used whether it answers; quickly, as at every start."""
     for executor in sorted({stage.executor for stage in settings.stages.values()}):
-        yield REACHABLE[executor](settings, environ)
+        yield REACHABLE[executor](settings, settings.run_environment(environ))
 
 
 def _local(_settings: Settings, _environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "local", "jobs run as child processes")
 
 
-def _lsf(settings: Settings, _environ: Mapping[str, str]) -> Finding:
+def _lsf(settings: Settings, environ: Mapping[str, str]) -> Finding:
     """Ask for a job that never was: LSF's answer is that there is none."""
     limit_s = min(settings.site.lsf.command_seconds, ENGINE_LIMIT_SECONDS)
     try:
-        answer = call(["bjobs", "-J", "ds-flow-check"], limit_s, cwd=settings.root)
+        answer = call(["bjobs", "-J", "ds-flow-check"], limit_s, cwd=settings.root, environ=environ)
     except DispatchError as error:
         return Finding("fault", "lsf", str(error))
     if answer.timed_out or "Cannot connect" in answer.text or "down" in answer.text:
@@ -313,13 +313,13 @@ def _lsf(settings: Settings, _environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "lsf", "answers")
 
 
-def _docker(settings: Settings, _environ: Mapping[str, str]) -> Finding:
+def _docker(settings: Settings, environ: Mapping[str, str]) -> Finding:
     """Say whether the engine answers, and whether it has or can get every image."""
     site = replace(settings.site.docker, command_seconds=ENGINE_LIMIT_SECONDS)
     stages = settings.stages.values()
     images = sorted({stage.image for stage in stages if stage.executor == "docker"})
     try:
-        missing = {name: unobtainable(Engine(site), name) for name in images}
+        missing = {name: unobtainable(Engine(site, environ), name) for name in images}
     except DispatchError as error:
         todo = "start it, or let this user talk to it (group docker)"
         return Finding("fault", "docker", f"{site.command}: {error}; {todo}")

@@ -173,7 +173,8 @@ def _end_jobs(chosen: Settings, ledger: Ledger, batch: str) -> str:
     """End the jobs that a batch without a run has left elsewhere; a remark if some stay."""
     work = chosen.work_root / batch
     is_elsewhere = has_jobs_elsewhere(work / "jobs")
-    live = cancelling.cancel(work, CANCEL_SECONDS) if is_elsewhere else []
+    environ = chosen.run_environment(os.environ)
+    live = cancelling.cancel(work, environ, CANCEL_SECONDS) if is_elsewhere else []
     if not live:
         recovery.tidy(ledger, work)
     return f"; jobs of {', '.join(live)} could not be ended" if live else ""

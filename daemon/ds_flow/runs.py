@@ -75,7 +75,7 @@ class Runs:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=settings.root,
-                    env=_environment(settings, mark),
+                    env={**_environment(settings), ATTEMPT_MARK: mark},
                     process_group=0,
                 )
         except OSError as error:
@@ -124,6 +124,7 @@ class Runs:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
+                    env=_environment(settings),
                     process_group=0,
                 )
         code = child.poll()
@@ -146,9 +147,9 @@ def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list
     ]
 
 
-def _environment(settings: Settings, mark: str) -> Mapping[str, str]:
-    """The environment of a run, with the mark that its processes are known by."""
-    variables = {**settings.run_environment(os.environ), ATTEMPT_MARK: mark}
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """The environment of a run, but for the mark that its processes are known by."""
+    variables = settings.run_environment(os.environ)
     return {name: value for name, value in variables.items() if name not in NOT_INHERITED}
 
 

@@ -1,5 +1,6 @@
 """One job of a stage on its backend, to see whether the stage could work there."""
 
+import os
 import secrets
 import tempfile
 import time
@@ -34,7 +35,7 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
         with tempfile.TemporaryDirectory(
             prefix=".check-", dir=settings.work_root, ignore_cleanup_errors=True
         ) as name:
-            backend = backends(options.site)[executor]
+            backend = backends(options.site, settings.run_environment(os.environ))[executor]
             job = _job(settings, stage, Path(name))
             commands = [backend.command(job)]
             batch = secrets.token_hex(5)

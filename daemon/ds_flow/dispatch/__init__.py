@@ -1,6 +1,7 @@
 """Stages on backends: `run_stage`, the one verb that flows call, and the waiting in it."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -55,16 +56,19 @@ class Backend(Protocol):
         """Give back what a closed round still holds outside its folder; whether all is."""
 
 
-BACKENDS: dict[str, Callable[[Site], Backend]] = {
-    "local": lambda _site: local,
-    "lsf": lambda site: Lsf(site.lsf),
-    "docker": lambda site: Docker(Engine(site.docker)),
+BACKENDS: dict[str, Callable[[Site, Mapping[str, str]], Backend]] = {
+    "local": lambda _site, _environ: local,
+    "lsf": lambda site, environ: Lsf(site.lsf, environ),
+    "docker": lambda site, environ: Docker(Engine(site.docker, environ)),
 }
 
 
-def backends(site: Site) -> dict[str, Backend]:
-    """Every backend of a site; each remembers what it has waited for, and what it has said."""
-    return {name: make(site) for name, make in BACKENDS.items()}
+def backends(site: Site, environ: Mapping[str, str] = os.environ) -> dict[str, Backend]:
+    """Every backend of a site; each remembers what it has waited for, and what it has said.
+
+    `environ` is that of a run, by which the backends' commands know where to turn.
+    """
+    return {name: make(site, environ) for name, make in BACKENDS.items()}
 
 
 def run_stage(

@@ -42,6 +42,7 @@ def call(
     *,
     stdin: str = "",
     cwd: Path,
+    environ: Mapping[str, str] = os.environ,
     output: int | None = None,
 ) -> Answer:
     """Run a command to its end or its limit, whichever comes first.
@@ -61,7 +62,7 @@ def call(
             encoding="utf-8",
             errors="replace",
             cwd=cwd,
-            env=environment(os.environ),
+            env=environment(environ),
             timeout=limit_seconds + 2 * KILL_AFTER_SECONDS,
             check=False,
         )
@@ -95,11 +96,11 @@ def given(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in names if name in environ}
 
 
-def put_environment(folder: Path) -> None:
+def put_environment(folder: Path, environ: Mapping[str, str]) -> None:
     """Leave the variables of `.env` where only this user's jobs find them: bash/run_job.sh."""
-    variables = given(os.environ)
+    variables = given(environ)
     if variables:
-        variables["DS_FLOW_MASK"] = os.environ.get("DS_FLOW_MASK", "")
+        variables["DS_FLOW_MASK"] = environ.get("DS_FLOW_MASK", "")
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     path = folder / "env"
     if lines and not path.exists():

@@ -62,7 +62,7 @@ class Docker:
         return not left
 
     def _start_some(self, batch_round: Round, left: Collection[int]) -> None:
-        put_environment(batch_round.folder)
+        put_environment(batch_round.folder, self.engine.environ)
         live = _marked(batch_round, CONTAINER) - _marked(batch_round, ENDED)
         for index in list(left)[: max(0, self._places(batch_round) - len(live))]:
             self._start(batch_round, index)

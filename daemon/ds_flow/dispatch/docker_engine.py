@@ -1,7 +1,7 @@
 """Talking to a container engine through its command: docker, or podman."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ class Engine:
     """One engine; it remembers since when it has been silent."""
 
     site: DockerSite
+    environ: Mapping[str, str]
     _is_podman: bool | None = None
     _silent_since_s: float | None = None
 
@@ -39,9 +40,10 @@ class Engine:
     def call(self, *argv: str, limit_s: float | None = None, output: int | None = None) -> Answer:
         """One call of the command. Raises EngineSilentError if the engine did not answer."""
         limit_s = limit_s or self.site.command_seconds
-        answer = call([self.site.command, *argv], limit_s, cwd=Path("/"), output=output)
+        argv = (self.site.command, *argv)
+        answer = call(argv, limit_s, cwd=Path("/"), environ=self.environ, output=output)
         if answer.timed_out:
-            raise EngineSilentError(f"{self.site.command} {argv[0]}: no answer in {limit_s:g} s")
+            raise EngineSilentError(f"{self.site.command} {argv[1]}: no answer in {limit_s:g} s")
         has_answered = answer.exit_code == 0 or texts.ANSWERED.search(answer.err)
         if not has_answered and texts.SILENT.search(answer.err):
             raise EngineSilentError(" ".join(answer.err.split()))

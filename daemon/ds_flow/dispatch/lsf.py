@@ -5,7 +5,7 @@ LSF cannot say is unknown and alive, for a bounded time.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ds_flow.dispatch import lsf_texts as texts
@@ -42,6 +42,7 @@ class Lsf:
     """The backend for one site; its memory is of waits only, and may be lost."""
 
     site: LsfSite
+    environ: Mapping[str, str]
     _absences: dict[Place, Absence] = field(default_factory=dict)
     _history: dict[Place, Row | None] = field(default_factory=dict)
     _said: str = ""
@@ -56,13 +57,13 @@ class Lsf:
         return job.command
 
     def _commands(self, batch_round: Round) -> Commands:
-        return Commands(self.site, batch_round, Handover.of(batch_round, self.site))
+        return Commands(self.site, self.environ, batch_round, Handover.of(batch_round, self.site))
 
     # ------------------------------------------------------------------ submit
 
     def submit(self, batch_round: Round) -> bool:
         """Submit each chunk once; one whose reply was lost is looked for, not sent blindly."""
-        put_environment(batch_round.folder)
+        put_environment(batch_round.folder, self.environ)
         commands = self._commands(batch_round)
         handover = commands.handover
         while (chunk := handover.next_to_submit()) is not None:

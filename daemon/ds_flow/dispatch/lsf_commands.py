@@ -28,6 +28,7 @@ class Commands:
     """bsub, bjobs, bhist and bkill for one round."""
 
     site: LsfSite
+    environ: Mapping[str, str]
     batch_round: Round
     handover: Handover
     trouble: str = ""  # what the last call could not learn, for people
@@ -141,8 +142,8 @@ class Commands:
         self._call(["bkill", *ids])
 
     def _call(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
-        limit_s = self.site.command_seconds
-        return call(argv, limit_s, stdin=stdin, cwd=self.batch_round.folder)
+        limit_s, folder = self.site.command_seconds, self.batch_round.folder
+        return call(argv, limit_s, stdin=stdin, cwd=folder, environ=self.environ)
 
 
 def is_not_there(answer: Answer) -> bool:
