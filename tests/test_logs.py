@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ds_flow import logs
 
 SECRET = "hunter2 hunter2"  # noqa: S105 - a sample
+KEY = '-----BEGIN "KEY"-----\nhunter2\tC:\\hunter2 ü\r\n  hunter2+/==\n'
 
 log = logging.getLogger("ds_flow.sample")
 
@@ -35,7 +36,7 @@ def set_up(file: Path, *, json_lines: bool = False, max_bytes: int = 10_000, kee
     logs.set_up(
         level="INFO",
         json_lines=json_lines,
-        secrets=[SECRET, "hunter2"],
+        secrets=[SECRET, KEY],
         file=file,
         max_bytes=max_bytes,
         keep=keep,
@@ -93,7 +94,12 @@ def test_no_secret_reaches_a_log(
     json_lines: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     set_up(file, json_lines=json_lines)
-    log.warning("password is %s", SECRET, extra={"command": ["login", SECRET], "other": "hunter2"})
+    shown = {"command": ["login", SECRET, [KEY]], "other": KEY, "why": KeyError(KEY)}
+    log.warning("password is %s, or %s", SECRET, KEY, extra=shown)
+    try:
+        _ = dict[str, str]()[KEY]
+    except KeyError:
+        log.exception("stage.bug")
 
     for text in (file.read_text(), capsys.readouterr().err):
         assert "hunter2" not in text
@@ -136,6 +142,12 @@ def test_a_log_that_cannot_be_written_stops_nothing(
     log.info("still here")
 
     assert "still here" in capsys.readouterr().err
+
+
+def test_each_line_of_a_secret_is_hidden_and_a_short_one_is_not() -> None:
+    text = "abcdefgh\nijklmn, op\nabcdefgh, abcdefg"
+
+    assert logs.mask(text, ["abcdefg", "abcdefgh\nijklmn", "ijklmn\n  op"]) == "***, op\n***, ***"
 
 
 @given(st.text(), st.lists(st.text(min_size=1), max_size=4))

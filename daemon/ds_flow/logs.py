@@ -8,11 +8,13 @@ import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
-from ds_flow.names import printable
+from ds_flow.names import SECRET_CHARACTERS, printable
 
 MASK = "***"
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 PRIORITIES = {
     logging.DEBUG: 7,
     logging.INFO: 6,
@@ -24,15 +26,33 @@ PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
 class Masked(logging.Formatter):
-    """A formatter whose output never holds a secret: the last place that every text passes."""
+    """A formatter whose output never holds a secret: the last place that every text passes.
+
+    Texts are masked before they are written, since quotes and line ends are written otherwise.
+    """
 
     def __init__(self, secrets: Collection[str], *, is_dated: bool = True) -> None:
         super().__init__("%(asctime)s " * is_dated + "%(levelname)-7s %(message)s")
-        self._secrets = sorted(secrets, key=len, reverse=True)
+        self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         """One record, masked."""
-        return mask(self._line(record), self._secrets)
+        hidden = {name: self._hide(value) for name, value in _extra(record).items()}
+        hidden["msg"], hidden["args"] = self._hide(record.getMessage()), None
+        return self._line(logging.makeLogRecord({**record.__dict__, **hidden, "exc_text": None}))
+
+    def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 - logging's name
+        """One traceback, masked."""
+        return mask(super().formatException(ei), self._secrets)
+
+    def _hide(self, value: object) -> object:
+        match value:
+            case bool() | int() | float() | None:
+                return value
+            case list() | tuple():
+                return [self._hide(item) for item in value]
+            case _:
+                return mask(str(value), self._secrets)
 
     def _line(self, record: logging.LogRecord) -> str:
         """`time LEVEL word key=value …`, on one line but for a traceback."""
@@ -74,9 +94,15 @@ def _is_journal() -> bool:
 
 
 def mask(text: str, secrets: Collection[str]) -> str:
-    """Put a mask in place of every secret."""
-    for secret in secrets:
-        text = text.replace(secret, MASK)
+    """Put a mask in place of every secret, and of each line of one that has many.
+
+    What Python wrote as a literal, as tracebacks have it, is found, too.
+    """
+    lines = (line.strip() for secret in secrets for line in secret.splitlines())
+    parts = {*secrets, *(line for line in lines if len(line) >= SECRET_CHARACTERS)}
+    forms = {form for part in parts for form in (part, repr(part)[1:-1])}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK)
     return text
 
 

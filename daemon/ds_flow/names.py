@@ -10,6 +10,8 @@ STEM_BYTES = 200  # a longer stem is shortened, so that every output name stays 
 
 SHORT_STEM_BYTES = 180
 
+SECRET_CHARACTERS = 6  # hiding a shorter one would hide half of every log line
+
 
 def escape(raw: str) -> str:
     r"""Turn a raw path into the text that the ledger, logs and people see.

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ds_flow.model import STAGES
+from ds_flow.names import SECRET_CHARACTERS
 from ds_flow.plan import WORK, DockerSite, LsfSite, Options, Site, StageOptions
 from ds_flow.settings import patterns
 from ds_flow.settings.compute import Analyze, Compute
@@ -30,7 +31,6 @@ from ds_flow.settings.sources import PREFIX, Loc, Origin
 
 TAG_VARIABLE = "PROCESS_TAG"
 HIDDEN = "***"
-SECRET_CHARACTERS = 6  # hiding a shorter one would hide half of every log line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
