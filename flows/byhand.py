@@ -55,6 +55,7 @@ def _run_formed(argv: Sequence[str], chosen: settings.Settings, plan: Plan) -> N
     number = workdir.new_attempt(work)
     log = workdir.attempt_log(chosen.log_dir, plan.batch, number)
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch(0o640)
     for descriptor in (1, 2):
         _copy_to(log, descriptor)
     mark = f"{plan.batch}/{number}"

@@ -5,15 +5,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import process_exit
-from ds_flow import CHECKOUT, durable, workdir
+from ds_flow import CHECKOUT, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
-from ds_flow.errors import DispatchError, DsFlowError, RequestError
+from ds_flow.errors import DispatchError, RequestError
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
 from ds_flow.model import ATTEMPT_MARK, FailureClass
@@ -27,23 +26,6 @@ NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, Fail
 
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
-
-
-@contextmanager
-def told(work: Path) -> Iterator[None]:
-    """Leave a failure's reason where the daemon finds it: in the attempt's `error` file."""
-    try:
-        yield
-    except Exception as error:
-        attempt = workdir.marked_attempt(work)
-        if attempt is not None:
-            text = (
-                str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
-            )
-            durable.write_word(
-                workdir.attempt_dir(work, attempt) / "error", masked(text, os.environ)
-            )
-        raise
 
 
 # --------------------------------------------------------------------------- start

@@ -35,6 +35,7 @@ from metaflow import FlowSpec, Parameter, current, step  # noqa: E402
 
 import finishing  # noqa: E402
 import stages  # noqa: E402
+import step_failures  # noqa: E402
 
 
 class StudentDataFlow(FlowSpec):
@@ -48,14 +49,14 @@ class StudentDataFlow(FlowSpec):
         """Plan: shards of files, in as many groups as there are usable cores."""
         self.started_at = finishing.now()
         self.work = stages.work_dir(self.output_dir, self.batch)
-        with stages.told(self.work):
+        with step_failures.told(self.work):
             self.groups = stages.begin(self.work, current.run_id)
         self.next(self.process, foreach="groups")
 
     @step
     def process(self) -> None:
         """Give each file of this group's shards an output, or a reason why it has none."""
-        with stages.told(self.work):
+        with step_failures.told(self.work):
             stages.process(self.work, f"{self.index + 1}of{len(self.groups)}", self.input)
         self.next(self.combine)
 
@@ -63,21 +64,21 @@ class StudentDataFlow(FlowSpec):
     def combine(self, inputs: Any) -> None:
         """Join the processed files into one."""
         self.merge_artifacts(inputs, include=["work", "started_at"])
-        with stages.told(self.work):
+        with step_failures.told(self.work):
             self.combined = stages.combine(self.work)
         self.next(self.analyze)
 
     @step
     def analyze(self) -> None:
         """Run the configured program on the combined file."""
-        with stages.told(self.work):
+        with step_failures.told(self.work):
             self.analysis = stages.analyze(self.work, self.combined)
         self.next(self.end)
 
     @step
     def end(self) -> None:
         """Publish under the Run ID and commit; a batch that another run published stays its own."""
-        with stages.told(self.work):
+        with step_failures.told(self.work):
             run = finishing.Run(
                 flow=current.flow_name,
                 run_id=current.run_id,

@@ -1,12 +1,17 @@
 """What a dead run's remains say of its end."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cli_project import Project
+from clock import MovedClock
 
-from ds_flow.following import _verdict
+from ds_flow.following import Following, _verdict
 from ds_flow.ledger.reading import RunRow
 from ds_flow.model import RunState, Trigger
+from ds_flow.runs import Runs
+from ds_flow.settings import load
 
 RUN = RunRow(
     batch="b" * 10,
@@ -45,3 +50,22 @@ def test_the_verdict_on_a_run_names_its_cause(
     (tmp_path / "run_1.log").write_text("words\nits last words\n\n")
 
     assert _verdict(RUN, tmp_path, tmp_path) == verdict
+
+
+def test_the_last_words_of_a_run_are_recorded_without_secrets(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    made = Project(tmp_path)
+    (tmp_path / ".env").write_text("TEAM_TOKEN=s3cr3t-of-the-team\n")
+    chosen = load(made.config, {})
+    with closing(made.open()) as ledger:
+        made.start(made.form(RUN.batch, made.admit("student_a.csv")), "1")
+        attempt = chosen.work_root / RUN.batch / "attempts" / "1"
+        attempt.mkdir(parents=True)
+        (attempt / "exit_code").write_text("1\n")
+        (tmp_path / "log" / "run_1.log").write_text("no access by s3cr3t-of-the-team\n")
+
+        assert Following(chosen, ledger, Runs(), clock).follow() == 1
+
+        (run,) = ledger.read.runs()
+    assert run.error == "exit code 1: no access by ***"

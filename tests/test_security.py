@@ -15,6 +15,7 @@ from project import Project, table, until
 
 from ds_flow import check, datastore
 from ds_flow.keeping import COLLECT_EVERY, Keeping
+from ds_flow.logs import MASK
 from ds_flow.publish import publish_lock
 from ds_flow.retention import DONE
 from ds_flow.runs import Runs
@@ -75,6 +76,26 @@ def test_a_secret_is_in_no_log_no_manifest_no_ledger_and_no_command_line(project
     found = [path for path in tell if SECRET.encode() in path.read_bytes()]
 
     assert not found
+
+
+def test_a_secret_that_a_failed_job_printed_last_is_in_no_log(tmp_path: Path) -> None:
+    made = Project(
+        tmp_path / "project",
+        compute={"stages": {"analyze": {"command": ["sh", "-c", 'echo "$TEAM_KEY"; exit 3']}}},
+        run={"attempts": 1},
+    )
+    (made.root / ".env").write_text(f"TEAM_KEY='-----KEY-----\n{SECRET} \"\\\\'\n")
+    made.drop("student_a.csv", table("a"))
+
+    said = made.once()
+
+    assert said.returncode == 1
+    assert f"exit code 3: {MASK}" in made.reason("student_a.csv")
+    read_by_people = [*made.log.iterdir(), *everything_below(made.root / ".metaflow")]
+    tell = [*read_by_people, *made.out.glob("ledger.db*")]
+    assert [path for path in tell if SECRET.encode() in path.read_bytes()] == []
+    assert SECRET not in said.stdout + said.stderr
+    assert [path for path in made.log.glob("run_*.log") if path.stat().st_mode & 0o007] == []
 
 
 def test_a_hostile_name_runs_nothing(project: Project) -> None:

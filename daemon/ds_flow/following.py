@@ -14,6 +14,7 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import BatchError, DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
+from ds_flow.logs import mask
 from ds_flow.model import AGAIN, STARVED, Clock, RunState
 from ds_flow.plan import Plan
 from ds_flow.publish import BusyError, recover
@@ -216,7 +217,8 @@ class Following:
     def _record_failure(self, run: RunRow, work: Path, broken: str = "") -> int:
         """Record a run that published nothing; `broken`: why no attempt at its batch can."""
         now = self.clock.now()
-        state, error = _verdict(run, work, self.settings.log_dir)
+        state, said = _verdict(run, work, self.settings.log_dir)
+        error = mask(said, self.settings.secrets)
         if state == RunState.FAILED and (cannot := self._why_no_room(run.batch)):
             state, error = RunState.LOST, f"{cannot}: {error}"
         results = workdir.count_results(work)

@@ -58,7 +58,7 @@ class Runs:
         try:
             attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("ab").close()
+            path.touch(0o640)  # it repeats what jobs print
         except OSError as error:
             raise DispatchError(f"run {batch}/{attempt} cannot be prepared: {error}") from error
 
