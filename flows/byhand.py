@@ -4,9 +4,9 @@ The process is then replaced by itself with the attempt's mark in its environmen
 looks later sees which processes belong to which attempt.
 """
 
+import math
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -91,31 +91,24 @@ def settled(chosen: settings.Settings) -> list[Sighting]:
 
     What is still being written is named and left out: half a file is published by nobody.
     """
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # a writer that opens a file meanwhile sends it
     pattern = scan.Pattern.parse(chosen.pattern, chosen.root)
     before = set(scan.look(pattern).sightings)
-    time.sleep(chosen.watch.quiet_seconds)  # noqa: TID251 - nothing else to do
+    quiet_s = max(filter(math.isfinite, (_needed_s(chosen, item) for item in before)), default=0)
+    time.sleep(quiet_s)  # noqa: TID251 - nothing else to do
     files = []
     for item in sorted(scan.look(pattern).sightings):
-        raw = unescape(item.path)
-        if is_hostile(raw):
+        if is_hostile(unescape(item.path)):
             continue
-        if item in before and not _is_being_written(Path(chosen.root, raw)):
+        if item in before and _needed_s(chosen, item) <= quiet_s:
             files.append(item)
         else:
             print(f"student_flow.py: left out, still arriving: {item.path}", file=sys.stderr)
     return files
 
 
-def _is_being_written(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False  # the process stage says what is wrong with it
-    try:
-        return scan.is_open_for_writing(descriptor) is True
-    finally:
-        os.close(descriptor)
+def _needed_s(chosen: settings.Settings, item: Sighting) -> float:
+    raw = str(Path(chosen.root, unescape(item.path)))
+    return scan.needed_quiet_s(raw, chosen.watch.quiet_seconds)
 
 
 def _copy_to(log: Path, descriptor: int) -> None:

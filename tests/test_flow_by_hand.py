@@ -1,12 +1,15 @@
 """`python flows/student_flow.py` as a person types it, with and without the daemon."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from project import DEADLINE_SECONDS, Project, ids, table
+from rights import NOBODY, public_folder
 
 import byhand
 from ds_flow import CHECKOUT
@@ -162,6 +165,35 @@ def test_the_ledger_takes_up_runs_by_hand_and_the_daemon_does_nothing_again(
         assert project.states(f"student_{name}.csv") == [FileState.PROCESSED]
     assert (project.status()["accounted"], project.leftovers()) == (True, [])
     assert project.published_ids() == sorted([*ids("a"), *ids("b")] * 2)  # asked for twice
+
+
+def test_where_nobody_knows_who_writes_a_file_must_be_quiet_for_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if os.geteuid():
+        pytest.skip("who owns a file can lease it")
+    with public_folder() as folder:
+        project = Project(folder / "project")
+        project.drop("student_whole.csv", table("whole"))
+        half = project.drop("student_half.csv", "id\n")
+        chosen = load(project.config, {})
+        paused_s = []
+
+        def pause(seconds: float) -> None:
+            paused_s.append(seconds)
+            os.seteuid(0)
+            half.write_text("id\nhalf-0\n")
+            os.seteuid(NOBODY)
+
+        monkeypatch.setattr(time, "sleep", pause)
+        os.seteuid(NOBODY)
+        try:
+            plan = byhand.form(chosen)
+        finally:
+            os.seteuid(0)
+
+    assert paused_s == [10.0]
+    assert [file.path for file in plan.files] == ["data/student_whole.csv"]
 
 
 def test_a_file_that_is_still_being_written_is_left_out_and_named(

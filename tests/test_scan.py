@@ -1,5 +1,6 @@
 """What matches the input pattern, and what is ignored with a reason."""
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -241,3 +242,19 @@ def test_a_sighting_has_what_changes_when_the_file_does(root: Path, find: Find) 
     assert after.stat.mtime_ns == 7
     assert after.stat.inode == before.stat.inode
     assert sight(str(root / "data/a.csv"), str(root / "data")) == after.stat
+
+
+def test_how_long_a_file_must_rest_depends_on_who_may_be_writing_it() -> None:
+    if os.geteuid():
+        pytest.skip("who owns a file can lease it")
+    with public_folder() as folder:
+        file = folder / "a.csv"
+        file.touch()
+        (folder / "closed").mkdir()
+        assert scan.needed_quiet_s(str(file), 0.5) == 0.5
+        assert scan.needed_quiet_s(str(folder / "none"), 0.5) == 0.5
+        with file.open("a"):
+            assert scan.needed_quiet_s(str(file), 0.5) == math.inf
+        with no_rights(folder / "closed"):
+            assert scan.needed_quiet_s(str(file), 0.5) == 10
+            assert scan.needed_quiet_s(str(file), 60) == 60

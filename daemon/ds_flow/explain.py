@@ -1,8 +1,8 @@
 """Where one file is and why: what the ledger says of it, and what a look at it says now."""
 
+import math
 import os
 import shlex
-import signal
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -152,26 +152,15 @@ def _not_seen(why: str, latest: FileRow | None) -> str:
 
 def _arriving(asked: Asked, seen: Stat) -> tuple[str, str]:
     watch = asked.chosen.watch
-    if _is_being_written(asked.place.raw):
+    rest_s = scan.needed_quiet_s(asked.place.raw, watch.quiet_seconds)
+    if math.isinf(rest_s):
         return "a process has it open for writing", "close it"
     age_s = max(0.0, asked.now.timestamp() - seen.ctime_ns / 1e9)
-    if age_s < watch.quiet_seconds:
-        return f"it changed {age_s:.1f} s ago, and must rest for {watch.quiet_seconds:g} s", ""
+    if age_s < rest_s:
+        return f"it changed {age_s:.1f} s ago, and must rest for {rest_s:g} s", ""
     if not asked.has_daemon:
         return "nothing has looked at it yet", NO_DAEMON
     return f"the daemon looks at it within {watch.rescan_seconds:g} s", ""
-
-
-def _is_being_written(raw: str) -> bool:
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer comes in between
-    try:
-        descriptor = os.open(os.path.realpath(raw), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return bool(scan.is_open_for_writing(descriptor))
-    finally:
-        os.close(descriptor)
 
 
 def judge(pattern: scan.Pattern, raw: str) -> Stat | str:

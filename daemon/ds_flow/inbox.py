@@ -28,16 +28,13 @@ from ds_flow.errors import DispatchError
 from ds_flow.model import Arrival, Cause, Settled, Sighting
 from ds_flow.mounts import fs_type, is_network
 from ds_flow.names import is_hostile, unescape
-from ds_flow.scan import Look, Pattern, stat_of
+from ds_flow.scan import UNLEASED_QUIET_SECONDS, Look, Pattern, stat_of
 from ds_flow.wake import Wake
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
 
 log = logging.getLogger(__name__)
-
-UNLEASED_QUIET_SECONDS = 10.0
-"""How long a file must be unchanged where the kernel cannot say who has it open for writing."""
 
 NAMED_AT_ONCE = 4096  # names that events gave; the oldest are forgotten, since a scan follows
 

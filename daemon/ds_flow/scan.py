@@ -3,8 +3,10 @@
 import errno
 import fcntl
 import fnmatch
+import math
 import os
 import re
+import signal
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +20,9 @@ from ds_flow.names import escape
 from ds_flow.settings.patterns import TEMPORARY, matches, split
 
 FILES_A_PULSE = 1000
+
+UNLEASED_QUIET_SECONDS = 10.0
+"""How long a file must be unchanged where the kernel cannot say who has it open for writing."""
 
 TWICE = ("**", "**")  # no more than once
 
@@ -122,6 +127,26 @@ def is_open_for_writing(descriptor: int) -> bool | None:
         return True if error.errno == errno.EAGAIN else None
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def needed_quiet_s(raw: str, quiet_s: float) -> float:
+    """How long a file must be unchanged to count as whole: for ever while it is being written.
+
+    One that cannot be opened is not held up: whoever reads it says what is wrong with it.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer comes in between
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(os.path.realpath(raw), flags)
+    except OSError:
+        return quiet_s
+    try:
+        is_being_written = is_open_for_writing(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_being_written is None:
+        return max(quiet_s, UNLEASED_QUIET_SECONDS)
+    return math.inf if is_being_written else quiet_s
 
 
 def _prefix(pattern: Pattern) -> str:
