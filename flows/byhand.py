@@ -19,7 +19,7 @@ from typing import NoReturn
 from ds_flow import scan, settings, workdir
 from ds_flow.errors import DsFlowError, RequestError
 from ds_flow.model import ATTEMPT_MARK, Sighting, Trigger
-from ds_flow.names import is_hostile, unescape
+from ds_flow.names import is_hostile, printable, unescape
 from ds_flow.plan import Plan, PlannedFile
 from stages import work_dir
 
@@ -43,7 +43,7 @@ def begin(argv: Sequence[str]) -> None:
             _run_formed(argv, chosen, form(chosen))
         work_dir(named.output_dir or output_dir, named.batch)
     except DsFlowError as error:
-        print(f"student_flow.py: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(error.exit_code)
     if not named.output_dir:
         _run_again([*argv, "--output-dir", output_dir], os.environ)
@@ -102,8 +102,12 @@ def settled(chosen: settings.Settings) -> list[Sighting]:
         if item in before and _needed_s(chosen, item) <= quiet_s:
             files.append(item)
         else:
-            print(f"student_flow.py: left out, still arriving: {item.path}", file=sys.stderr)
+            _say(f"left out, still arriving: {item.path}")
     return files
+
+
+def _say(text: str) -> None:
+    print(f"student_flow.py: {printable(text)}", file=sys.stderr)
 
 
 def _needed_s(chosen: settings.Settings, item: Sighting) -> float:

@@ -16,12 +16,14 @@ from project import Project, table, until
 from ds_flow import check, datastore
 from ds_flow.keeping import COLLECT_EVERY, Keeping
 from ds_flow.logs import MASK
+from ds_flow.pages import put_status
 from ds_flow.publish import publish_lock
 from ds_flow.retention import DONE
 from ds_flow.runs import Runs
 
 SECRET = "s3cr3t-of-the-team"  # noqa: S105 - looked for everywhere
 FORMULA = "=HYPERLINK(1)"
+DECEIVING = "\u202e"  # what follows is shown from right to left
 PRIVATE = {
     *("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock", "ledger.db.opening"),
     *("ds-flow.lock", "publish.lock", ".ds-flow.lock"),
@@ -37,9 +39,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     (made.root / "telling.py").write_text(TELLING)
     made.drop("student_a.csv", table("a", note=FORMULA))
     made.drop("student_-rf $(touch pwned) `touch pwned`;touch pwned.csv", table("b"))
-    made.drop("student_bad.csv", f"a\n{SECRET},1\n")
+    made.drop(f"student_{DECEIVING}bad.csv", f"a\n{SECRET},1\n")
     made.prefix = ("bash", "-c", 'umask 077; exec "$@"', "bash")
-    assert made.once().returncode == 1  # one file was set aside
+    done = made.once()
+    assert done.returncode == 1  # one file was set aside
+    (made.root / "once").write_text(done.stdout + done.stderr)
     made.prefix = ()
     yield made
     made.end_everything()
@@ -126,6 +130,21 @@ def test_what_lies_in_the_current_folder_is_no_code(
 
     assert "no such batch" in log.read_text()
     assert not list(tmp_path.rglob("*.pwned"))
+
+
+def test_no_answer_holds_what_deceives_a_terminal(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = f"data/student_{DECEIVING}bad.csv"
+    (run,) = project.runs()
+    questions = (("files",), ("explain", bad), ("show", str(run.run_id)))
+    done = [project.ds_flow(*question) for question in questions]
+    put_status({**project.status(), "unaccounted": [bad]}, [])
+
+    answers = [(project.root / "once").read_text(), *(one.stdout + one.stderr for one in done)]
+    answers.append(capsys.readouterr().out)
+    assert ["\\u202e" in answer for answer in answers] == [True] * 5
+    assert [DECEIVING in answer for answer in answers] == [False] * 5
 
 
 def test_a_formula_is_passed_on_as_it_is(project: Project) -> None:

@@ -93,7 +93,7 @@ def _completion(args: argparse.Namespace) -> int:
         for name, command in COMMANDS.items()
     }
     helps = {name: command.help for name, command in COMMANDS.items()}
-    console.put(completion.script(args.shell, flags, helps))
+    console.put_lines(completion.script(args.shell, flags, helps))
     return DONE
 
 

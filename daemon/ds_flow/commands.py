@@ -14,7 +14,6 @@ from ds_flow import console
 from ds_flow.console import DONE, FAILED, INTERRUPTED
 from ds_flow.errors import DsFlowError, RequestError, SettingsError
 from ds_flow.model import BatchState, FileState, RunState
-from ds_flow.names import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -256,7 +255,7 @@ def verify(args: argparse.Namespace) -> int:
         console.put_long_document("runs", answers)
     faults = [f"run {one['run_id']}: {fault}" for one in answers for fault in one["faults"]]
     for fault in [] if args.json else faults:
-        console.put(printable(fault))
+        console.put(fault)
     if not (args.json or faults):
         console.put(f"{console.counted(len(published), 'run')}: all outputs are as published")
     return FAILED if faults else DONE
@@ -289,14 +288,16 @@ def check(args: argparse.Namespace) -> int:
         console.put_document({"settings": str(chosen.file), "findings": found})
     else:
         console.put_table(("level", "subject", "finding"), rows)
-        console.put(f"\n# {chosen.file}, with every default and where each setting is from")
-        console.put(effective(chosen).rstrip())
+        console.put()
+        console.put(f"# {chosen.file}, with every default and where each setting is from")
+        console.put_lines(effective(chosen).rstrip())
     return SettingsError.exit_code if "fault" in {row[0] for row in rows} else DONE
 
 
 def _put_schema(name: str) -> int:
     if name == "manifest":
-        console.put(packaged("ds_flow").joinpath("manifest.schema.json").read_text().rstrip())
+        text = packaged("ds_flow").joinpath("manifest.schema.json").read_text()
+        console.put_lines(text.rstrip())
     else:
         from ds_flow.settings import schema
 

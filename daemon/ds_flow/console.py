@@ -20,13 +20,18 @@ def say(text: str) -> None:
 
 
 def put(text: str = "") -> None:
-    """Print one line of data for people."""
+    """Print one line of data for people, whatever is in it."""
+    put_lines(printable(text))
+
+
+def put_lines(text: str) -> None:
+    """Print text of our own as it is."""
     print(text)  # noqa: T201 - this is where data is printed
 
 
 def put_document(document: Any) -> None:
     """Print one JSON document, in ASCII, so that no locale can break it."""
-    put(json.dumps(document, indent=1))
+    put_lines(json.dumps(document, indent=1))
 
 
 def put_long_document(key: str, items: Iterable[Any]) -> None:

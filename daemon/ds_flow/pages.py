@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ds_flow.console import Cell, counted, put, put_table
-from ds_flow.names import printable
 
 Document = Mapping[str, Any]
 
@@ -24,13 +23,13 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
         put(f"ignored    {status['ignored']}")
     put(f"batches    {sum(status['batches'].values())}{_counts(status['batches'])}")
     put(f"runs       {sum(status['runs'].values())}{_counts(status['runs'])}")
-    put(f"accounted  {'yes' if status['accounted'] else 'no: ' + printable(status['reason'])}")
+    put(f"accounted  {'yes' if status['accounted'] else 'no: ' + status['reason']}")
     for path in status["unaccounted"]:
         put(f"           {path}")
     if status["low_space"]:
-        put(f"low space  {printable(status['low_space'])}; no new batch starts")
+        put(f"low space  {status['low_space']}; no new batch starts")
     for why in status["held_back"]:
-        put(f"held back  {printable(why)}")
+        put(f"held back  {why}")
     for advice in _advice(status, dead):
         put(f"next       {advice}")
 
@@ -97,7 +96,8 @@ def put_run(run: Document) -> None:
     _put_fields(manifest, MANIFEST_FIELDS)
     for part, columns in MANIFEST_PARTS.items():
         if manifest[part]:
-            put(f"\n{part}")
+            put()
+            put(part)
             rows = ([_cell(row.get(name)) for name in columns] for row in manifest[part])
             put_table(columns, rows)
     if manifest["analysis"]:
@@ -127,20 +127,21 @@ MANIFEST_PARTS = {
 def _put_fields(document: Document, names: Iterable[str]) -> None:
     for name in names:
         if document.get(name) not in {None, ""}:
-            put(f"{name:<22}{printable(str(document[name]))}")
+            put(f"{name:<22}{document[name]}")
 
 
 def _put_lines(heading: str, lines: Iterable[str]) -> None:
-    put(f"\n{heading}")
+    put()
+    put(heading)
     for line in lines:
-        put(f"  {printable(line)}")
+        put(f"  {line}")
 
 
 def put_explanation(explanation: Document) -> None:
     """Where a file is and why, and what happened to it."""
-    put(f"{printable(explanation['path'])}: {printable(explanation['verdict'])}")
+    put(f"{explanation['path']}: {explanation['verdict']}")
     if explanation["next"]:
-        put(f"next: {printable(explanation['next'])}")
+        put(f"next: {explanation['next']}")
     if explanation["events"]:
         put()
         rows = ([_moment(one["at"]), one["kind"], one["detail"]] for one in explanation["events"])
@@ -158,7 +159,7 @@ def put_collected(answer: Document) -> None:
     if answer["runs"]:
         put(f"outputs of {counted(len(answer['runs']), 'run')}; --json names them")
     for why in answer["left"]:
-        put(f"left: {printable(why)}")
+        put(f"left: {why}")
 
 
 def put_manifests(manifests: Iterable[Document]) -> None:

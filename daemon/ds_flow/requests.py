@@ -17,7 +17,6 @@ from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, Reading
 from ds_flow.ledger.schedules import RUN_PREFIX
 from ds_flow.model import BatchState, Cause, FileState, Trigger
-from ds_flow.names import printable
 from ds_flow.progress import shown
 from ds_flow.report import opened
 from ds_flow.service import Service, service
@@ -82,18 +81,18 @@ def _summarize(chosen: Settings, ledger: Ledger, before: Tally) -> int:
         files = counted(len(read.batch_paths(run.batch)), "file")
         put(f"run {run.run_id}: {files}, {counted(len(names), 'output')}")
         for name in names[:NAMED_OUTPUTS]:
-            put(f"  {printable(os.path.relpath(chosen.output_dir / name, chosen.root))}")
+            put(f"  {os.path.relpath(chosen.output_dir / name, chosen.root)}")
         if len(names) > NAMED_OUTPUTS:
             put(f"  and {len(names) - NAMED_OUTPUTS} more: ds-flow show {run.run_id}")
     left_out = [one for run in published for one in ledger.history.left_out(run.batch)]
     for path, why in left_out:
-        put(f"left out: {path}: {printable(why)}")
+        put(f"left out: {path}: {why}")
     bad = [row for row in read.files_in(FileState.QUARANTINED) if row.id not in before.quarantined]
     for row in bad:
-        put(f"quarantined: {row.path}: {printable(row.reason)}")
+        put(f"quarantined: {row.path}: {row.reason}")
     dead = [one for one in read.batches_in(BatchState.DEAD) if one.id not in before.dead]
     for batch in dead:
-        put(f"dead: batch {batch.id}: {printable(batch.reason)}")
+        put(f"dead: batch {batch.id}: {batch.reason}")
     if not (published or bad or dead):
         put("nothing new")
     return FAILED if left_out or bad or dead else DONE
@@ -122,7 +121,7 @@ def _each(items: Iterable[Item], record: Callable[[Item], str]) -> tuple[int, in
     recorded = refused = 0
     for item in items:
         try:
-            put(printable(record(item)))
+            put(record(item))
             recorded += 1
         except RequestError as error:
             say(str(error))
@@ -301,5 +300,5 @@ def fire(chosen: Settings, name: str, now: datetime, *, no_wait: bool) -> int:
     with opened(chosen, now) as ledger:
         last = ledger.schedules.last(name)
     if last is not None and last != before:
-        put(printable(f"schedule {name}: {last.fire.outcome}: {last.fire.detail}").rstrip(": "))
+        put(f"schedule {name}: {last.fire.outcome}: {last.fire.detail}".rstrip(": "))
     return code
