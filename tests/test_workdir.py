@@ -294,6 +294,15 @@ def test_a_change_of_any_code_that_the_transform_may_import_is_one(
     assert workdir.code_fingerprint(options) != before
 
 
+def test_another_image_is_a_change_where_it_is_used(work: Path) -> None:
+    def folder(executor: str, image: str) -> Path:
+        stages = {**OPTIONS.stages, "process": StageOptions(executor=executor, image=image)}
+        return workdir.results_for(work, replace(OPTIONS, stages=stages)).folder
+
+    assert folder("docker", "one:1") != folder("docker", "one:2")
+    assert folder("local", "one:1") == folder("local", "one:2")
+
+
 def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path: Path) -> None:
     (tmp_path / "manifest_16.json").write_text("{")
     (tmp_path / "manifest_17.json").write_text('{"batch": "0123456789", "run_id": "17"}')

@@ -195,6 +195,8 @@ def settings_fingerprint(options: Options) -> str:
         options.transform,
         options.stages["analyze"].command,
     ]
+    stages = sorted(options.stages.items())
+    content += [(name, stage.image) for name, stage in stages if stage.executor == "docker"]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
