@@ -370,6 +370,25 @@ def test_a_backend_that_is_not_there_is_told_at_the_start(
     assert [fault.partition(" ")[2].partition(";")[0] for fault in found] == said
 
 
+@pytest.mark.parametrize(
+    ("pattern", "seen"),
+    [
+        ("student_*.csv", "the project with its `.env`, output_dir, log_dir, the ledger"),
+        ("out/student_*.csv", "output_dir, the ledger"),
+    ],
+)
+def test_an_inbox_that_a_container_may_not_see_is_a_fault(
+    faults: Faults, tmp_path: Path, pattern: str, seen: str
+) -> None:
+    (tmp_path / "docker").touch(0o755)
+    docker = "compute: {executor: docker, docker_image: x}\n"
+
+    (fault,) = faults(FIVE.replace("data/student_*.csv", pattern) + docker, PATH=str(tmp_path))
+
+    assert "paths.input_pattern: containers would see" in fault
+    assert f"and so {seen}; give" in fault
+
+
 def test_lsf_with_the_ledger_on_the_shared_outputs_is_a_fault(
     faults: Faults, tmp_path: Path
 ) -> None:

@@ -79,6 +79,25 @@ def _backends_there(settings: Settings, path: str) -> Iterator[Broken]:
         if not settings.stages[name].image:
             wrong = "docker needs an image: set compute.docker_image"
             yield _executor_key(settings, name), wrong
+    if stages["process"] == "docker":
+        yield from _inbox_alone(settings)
+
+
+def _inbox_alone(settings: Settings) -> Iterator[Broken]:
+    """A container sees the whole inbox, so nothing of our own may lie in it."""
+    inbox = os.path.realpath(settings.inbox)
+    own = {
+        "the project with its `.env`": settings.root,
+        "output_dir": settings.output_dir,
+        "log_dir": settings.log_dir,
+        "the ledger": settings.ledger,
+    }
+    seen = [
+        name for name, place in own.items() if Path(os.path.realpath(place)).is_relative_to(inbox)
+    ]
+    if seen:
+        wrong = f"containers would see all of {inbox}, and so {', '.join(seen)}"
+        yield ("paths", "input_pattern"), f"{wrong}; give the inbox a folder of its own"
 
 
 def _lsf_there(settings: Settings, path: str) -> Iterator[Broken]:
