@@ -49,6 +49,12 @@ def test_a_file_that_a_daemon_has_passed_over_is_unaccounted_for(project: Projec
     assert found["accounted"] is False
 
 
+def test_a_file_that_somebody_holds_open_for_writing_is_arriving(project: Project) -> None:
+    with project.drop("student_a.csv").open("a"):
+        found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["accounted"]) == (1, True)
+
+
 def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Project) -> None:
     project.drop("student_a.csv")
     found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)

@@ -18,6 +18,7 @@ from ds_flow.ledger import Ledger
 from ds_flow.ledger.history import LongRun
 from ds_flow.ledger.reading import FileRow, RunRow
 from ds_flow.model import RunState, Sighting
+from ds_flow.names import unescape
 from ds_flow.publish import find_manifest, manifest_name, published, removed
 from ds_flow.retention import Collected
 from ds_flow.scheduling import Timetable
@@ -116,7 +117,9 @@ def _look(chosen: Settings, ledger: Ledger, *, is_watched: bool, now: datetime) 
     accounts = Accounts(ignored=len(found.ignored))
     limit_s = arriving_s(chosen, is_watched=is_watched)
     for seen in _unknown(ledger, found.sightings):
-        if age_s(seen.stat.ctime_ns, now) < limit_s:
+        raw = os.path.join(chosen.root, unescape(seen.path))
+        quiet_s = age_s(seen.stat.ctime_ns, now)
+        if quiet_s < limit_s or quiet_s < scan.needed_quiet_s(raw, limit_s):
             accounts.arriving += 1
         else:
             accounts.unaccounted.append(seen.path)
