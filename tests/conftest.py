@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pytest
 from clock import MovedClock
 
 from ds_flow.ledger import Ledger
+
+# No example fails for its time: this machine may be a slow one.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

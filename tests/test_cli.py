@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import secrets
 import signal
 import subprocess
 import sys
@@ -627,12 +628,13 @@ def test_an_earlier_attempt_keeps_its_log(project: Project, ds_flow_here: Cli) -
 
 
 def test_the_log_of_a_run_by_hand_is_over_when_its_processes_are(project: Project) -> None:
-    folder = project.root / "out" / ".work" / BATCH / "attempts" / "1"
+    batch = secrets.token_hex(5)  # other tests' processes may carry a mark of BATCH
+    folder = project.root / "out" / ".work" / batch / "attempts" / "1"
     folder.mkdir(parents=True)
     (folder / "run_id").write_text("99\n")
     path = project.root / "log" / "run_99.log"
     path.touch()
-    environ = {**os.environ, "DS_FLOW_ATTEMPT": f"{BATCH}/1"}
+    environ = {**os.environ, "DS_FLOW_ATTEMPT": f"{batch}/1"}
     with subprocess.Popen(["sleep", "60"], env=environ) as run:
         log = find_log(project.settings, project.ledger, "99")
         assert log.path() == path

@@ -124,7 +124,7 @@ moments = st.datetimes(YEAR.replace(tzinfo=None), datetime(2027, 6, 1)).map(  # 
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(CRONS),
     st.sampled_from(ZONES),

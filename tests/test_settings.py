@@ -32,9 +32,7 @@ paths:
 REFERENCE = CHECKOUT / "config" / "settings.yaml"
 
 Load = Callable[..., Settings]
-same_folder = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 @pytest.fixture

@@ -300,6 +300,5 @@ TestLine = Line.TestCase
 TestLine.settings = settings(
     max_examples=120,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -34,6 +34,7 @@ COUNTED_AGAIN = 3  # a daemon at work may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
 NAMED_BATCHES = 5  # of those that are due
 SCANS = 2  # within which a daemon at work has seen a file: one may be under way when it comes
+BACKLOG_SECONDS = 600.0  # within which it has read many or large ones; a stalled one ends sooner
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def arriving_s(chosen: Settings, *, is_watched: bool) -> float:
     watch = chosen.watch
     quiet_s = max(watch.quiet_seconds, chosen.batch.quiet_seconds)
     scans_s = SCANS * max(watch.rescan_seconds, watch.poll_seconds)
-    return quiet_s + (scans_s if is_watched else 0)
+    return quiet_s + (max(scans_s, BACKLOG_SECONDS) if is_watched else 0)
 
 
 def age_s(changed_ns: int, now: datetime) -> float:
