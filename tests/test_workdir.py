@@ -251,6 +251,17 @@ def test_verdicts_of_all_kinds_are_counted(work: Path) -> None:
     assert workdir.own_reasons(work) == {"b": "it is gone", "c": "it is rejected"}
 
 
+def test_of_a_file_that_mended_code_has_processed_no_older_reason_is_given(work: Path) -> None:
+    old = workdir.results_for(work, OPTIONS)
+    old.set_aside("a", rejected("a", Cause.REJECTED))
+    old.set_aside("b", rejected("b", Cause.REJECTED))
+    os.utime(old.folder, (1, 1))
+    new = workdir.results_for(work, replace(OPTIONS, transform="mine:transform"))
+    new.put("a", replace(result(new, "a"), path="a"))
+
+    assert workdir.own_reasons(work) == {"b": "it is rejected"}
+
+
 def test_other_settings_use_no_result_made_under_these(work: Path) -> None:
     here = workdir.results_for(work, OPTIONS).folder
 

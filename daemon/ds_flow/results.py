@@ -65,12 +65,11 @@ class Results:
                 return result if self._is_whole(result) else None
         return None
 
-    def rejected(self) -> Iterator[Rejected]:
-        """Every file's verdict that is a reason."""
+    def verdicts(self) -> Iterator[Result | Rejected]:
+        """Every file's verdict."""
         for end in (".json", ASIDE):
             for record in sorted(self.folder.glob(f"*{end}")):
-                verdict = self.get(record.name.removesuffix(end))
-                if isinstance(verdict, Rejected):
+                if verdict := self.get(record.name.removesuffix(end)):
                     yield verdict
 
     def _is_whole(self, result: Result) -> bool:

@@ -14,11 +14,11 @@ from pathlib import Path
 from ds_flow import CHECKOUT
 from ds_flow.durable import read_json, sync_dir, write_json, write_word
 from ds_flow.errors import BatchError, DispatchError
-from ds_flow.manifest import Manifest
+from ds_flow.manifest import Manifest, Rejected
 from ds_flow.model import ATTEMPT_MARK
 from ds_flow.names import unescape
 from ds_flow.plan import WORK, Options, Plan
-from ds_flow.results import ASIDE, Results
+from ds_flow.results import ASIDE, Result, Results
 
 MANIFESTS_READ = 10_000  # the newest, to say which run published a batch
 
@@ -157,10 +157,13 @@ def count_results(work: Path) -> int:
 
 
 def own_reasons(work: Path) -> dict[str, str]:
-    """Why files of a batch failed by themselves, by path; the newest code's verdicts win."""
+    """Why files of a batch failed by themselves, by path, as the newest code has judged them."""
     folders = sorted(work.glob("results/*"), key=lambda folder: folder.stat().st_mtime_ns)
-    verdicts = (verdict for folder in folders for verdict in Results(folder).rejected())
-    return {verdict.path: verdict.sentence for verdict in verdicts}
+    newest: dict[str, Result | Rejected] = {}
+    for folder in reversed(folders):
+        for verdict in Results(folder).verdicts():
+            newest.setdefault(verdict.path, verdict)
+    return {path: one.sentence for path, one in newest.items() if isinstance(one, Rejected)}
 
 
 # --------------------------------------------------------------------------- code
