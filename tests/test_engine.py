@@ -11,6 +11,8 @@ from clock import MovedClock
 from pretended import PretendedRuns
 from samples import settled
 
+from ds_flow.dispatch import JobSpec, has_jobs_elsewhere
+from ds_flow.dispatch.rounds import open_round
 from ds_flow.engine import Engine
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
@@ -123,6 +125,31 @@ def test_a_batch_that_is_cancelled_while_it_is_started_ends_nothing_else(
     assert engine.ledger.read.batches_in(BatchState.CANCELLED)[0].id == first
     assert list(runs.alive) == [f"{second}/1"]
     assert not (engine.settings.work_root / first).exists()
+
+
+def test_a_batch_that_is_cancelled_while_it_is_started_keeps_what_its_canceller_ends(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    work = engine.settings.work_root / batch
+
+    def cancel(batch: str) -> None:
+        engine.ledger.cancel(batch, engine.clock.now())
+        job = JobSpec(key="a", command=("true",))
+        open_round(
+            work / "jobs" / "process",
+            executor="lsf",
+            batch=batch,
+            opened_by=f"{batch}/1",
+            jobs=[job],
+            commands=[job.command],
+        )
+
+    runs.meanwhile = cancel
+    engine.tick()
+
+    assert [one.id for one in engine.ledger.read.batches_in(BatchState.CANCELLED)] == [batch]
+    assert has_jobs_elsewhere(work / "jobs")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ class Following:
             self.ledger.start_run(batch.id, self.clock.now(), attempt)
         except BatchError as error:
             log.warning("batch.left", extra={"batch": batch.id, "why": str(error)})
-            recovery.tidy(self.ledger, work)
+            if not has_jobs_elsewhere(work / "jobs"):  # else who cancelled it ends those first
+                recovery.tidy(self.ledger, work)
             return False
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
