@@ -27,9 +27,13 @@ os.environ.setdefault("METAFLOW_USER", "ds-flow")
 if __name__ == "__main__":
     import byhand
     from ds_flow import datastore
+    from ds_flow.errors import DsFlowError
 
     byhand.begin(sys.argv)
-    datastore.hold(Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"]))
+    try:
+        datastore.hold(Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"]))
+    except DsFlowError as error:
+        sys.exit(f"student_flow.py: {error}")
 
 from metaflow import FlowSpec, Parameter, current, step  # noqa: E402
 

@@ -5,11 +5,13 @@ import resource
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rights import no_rights, public_folder
 
-from ds_flow import check
+from ds_flow import check, datastore
 from ds_flow.check import (
     Finding,
     free_space,
@@ -87,6 +89,19 @@ def test_a_folder_that_cannot_be_written_to_is_a_fault(project: Project) -> None
     found = about("output_dir", check._folders(project(text)))
     assert found.level == "fault"
     assert "cannot be written to" in found.text
+
+
+def test_a_datastore_that_another_user_has_locked_away_is_a_fault(project: Project) -> None:
+    with public_folder() as root:
+        settings = replace(project(), root=root)
+        lock = datastore.folder(root) / datastore.LOCK
+        lock.parent.mkdir()
+        lock.parent.chmod(0o777)
+        lock.touch()
+        with no_rights(lock):
+            found = about("Metaflow's lock", check._folders(settings))
+    assert found.level == "fault"
+    assert found.text == f"{lock} cannot be held: Permission denied"
 
 
 def test_a_missing_inbox_is_a_fault(project: Project, root: Path) -> None:

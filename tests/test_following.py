@@ -7,6 +7,7 @@ import pytest
 from cli_project import Project
 from clock import MovedClock
 
+from ds_flow import datastore
 from ds_flow.following import Following, _verdict
 from ds_flow.ledger.reading import RunRow
 from ds_flow.model import RunState, Trigger
@@ -69,3 +70,21 @@ def test_the_last_words_of_a_run_are_recorded_without_secrets(
 
         (run,) = ledger.read.runs()
     assert run.error == "exit code 1: no access by ***"
+
+
+def test_a_run_that_cannot_hold_the_datastore_uses_no_attempt(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    made = Project(tmp_path)
+    (datastore.folder(tmp_path) / datastore.LOCK).mkdir(parents=True)  # nor can root open it
+    with closing(made.open()) as ledger:
+        made.start(made.form(RUN.batch, made.admit("student_a.csv")), "1")
+        attempt = made.settings.work_root / RUN.batch / "attempts" / "1"
+        attempt.mkdir(parents=True)
+        (attempt / "exit_code").write_text("1\n")
+
+        assert Following(made.settings, ledger, Runs(), clock).follow() == 1
+
+        (run,) = ledger.read.runs()
+    assert run.state == RunState.LOST
+    assert ".ds-flow.lock cannot be held: Is a directory" in run.error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import IO
 import pytest
 from cli_project import NOON, Project
 from project import until
+from rights import NOBODY
 from samples import settled
 from test_workdir import PLAN
 
@@ -452,3 +454,21 @@ def test_the_command_says_what_it_removes_and_removes_nothing_when_dry(
 def test_two_collections_are_not_at_work_at_once(project: Project) -> None:
     with _only_one(project.settings), pytest.raises(RequestError, match="another"):
         gc(project)
+
+
+@pytest.mark.parametrize(("folder", "lock"), [(0o755, 0o600), (0o775, 0o660), (0o777, 0o666)])
+def test_who_may_write_to_the_datastore_may_hold_it_whoever_made_the_lock(
+    tmp_path: Path, folder: int, lock: int
+) -> None:
+    store = datastore.folder(tmp_path)
+    store.mkdir()
+    store.chmod(folder)
+    if os.geteuid() == 0:
+        os.chown(store, NOBODY, NOBODY)
+    made = store / datastore.LOCK
+    made.touch(0o644)
+
+    with datastore.alone(tmp_path):
+        status = made.stat()
+    assert stat.S_IMODE(status.st_mode) == lock
+    assert (status.st_uid, status.st_gid) == (store.stat().st_uid, store.stat().st_gid)

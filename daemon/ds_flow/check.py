@@ -77,6 +77,8 @@ def _folders(settings: Settings) -> Findings:
     yield _writable("log_dir", settings.log_dir)
     yield _writable("ledger folder", settings.ledger.parent)
     yield _writable("Metaflow's folder", datastore.folder(settings.root))
+    if why := datastore.why_not_held(settings.root):
+        yield Finding("fault", "Metaflow's lock", why)
 
 
 def _published(folder: Path) -> Finding:
@@ -316,17 +318,15 @@ def _lsf(settings: Settings, environ: Mapping[str, str]) -> Finding:
 def _docker(settings: Settings, environ: Mapping[str, str]) -> Finding:
     """Say whether the engine answers, and whether it has or can get every image."""
     site = replace(settings.site.docker, command_seconds=ENGINE_LIMIT_SECONDS)
-    stages = settings.stages.values()
-    images = sorted({stage.image for stage in stages if stage.executor == "docker"})
+    images = sorted({one.image for one in settings.stages.values() if one.executor == "docker"})
     try:
-        missing = {name: unobtainable(Engine(site, environ), name) for name in images}
+        for name in images:
+            if why := unobtainable(Engine(site, environ), name):
+                text = f"the image {name} is not here and {why}"
+                return Finding("fault", "docker", f"{text}; load it, or name another")
     except DispatchError as error:
         todo = "start it, or let this user talk to it (group docker)"
         return Finding("fault", "docker", f"{site.command}: {error}; {todo}")
-    for name, why in missing.items():
-        if why:
-            text = f"the image {name} is not here and {why}"
-            return Finding("fault", "docker", f"{text}; load it, or name another")
     return Finding("ok", "docker", f"{site.command} answers; images: {', '.join(images)}")
 
 

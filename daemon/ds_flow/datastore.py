@@ -4,6 +4,7 @@ A run has a folder of its own; what its artifacts hold lies in `data/`, shared b
 SHA-1 of its content. Metaflow never removes any of it.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.errors import DispatchError
-from ds_flow.locks import open_private
 
 FLOW_NAME = "StudentDataFlow"
 LOCK = ".ds-flow.lock"
 TRASH = ".ds-flow-trash"
 SIDECAR = "_meta"  # beside each blob
+NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})  # for nobody here, so nobody sweeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +48,45 @@ def hold(root: Path) -> None:
     """
     try:
         folder(root).mkdir(exist_ok=True)
-        descriptor = open_private(folder(root) / LOCK)  # for ever
-    except OSError:
-        if os.access(folder(root), os.W_OK):  # a run that nobody knows of could be swept away
-            raise
-        return  # who may not write here runs nothing here, and may still read logs
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+        fcntl.flock(_open_lock(root, os.O_RDONLY), fcntl.LOCK_SH)  # for ever
+    except OSError as error:
+        if os.access(folder(root), os.W_OK) and error.errno not in NO_LOCKS:
+            # A run that nobody knows of could be swept away.
+            raise DispatchError(
+                f"{folder(root) / LOCK} cannot be held: {error.strerror}"
+            ) from error
+        # Who may not write here runs nothing here, and may still read logs.
+
+
+def why_not_held(root: Path) -> str:
+    """Why no run of this user could hold it (another user may have locked it away), or ""."""
+    path = folder(root) / LOCK
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
+        return ""
+    except OSError as error:
+        return "" if error.errno in NO_LOCKS else f"{path} cannot be held: {error.strerror}"
+    return ""
+
+
+def _open_lock(root: Path, access: int) -> int:
+    """Open the lock, made if need be, for those who may write beside it: any of them may run."""
+    flags = access | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder(root) / LOCK, flags, 0o600)
+    around = folder(root).stat()
+    writers = around.st_mode & 0o022
+    with suppress(OSError):  # another user's, who has seen to it
+        os.fchmod(descriptor, 0o600 | writers | writers << 1)
+        os.fchown(descriptor, around.st_uid if os.geteuid() == 0 else -1, around.st_gid)
+    return descriptor
 
 
 @contextmanager
 def alone(root: Path) -> Iterator[bool]:
     """Keep runs from starting; whether none is alive, by the kernel's word."""
-    descriptor = open_private(folder(root) / LOCK)
+    descriptor = _open_lock(root, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield True

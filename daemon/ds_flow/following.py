@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow import durable, recovery, space, workdir
+from ds_flow import datastore, durable, recovery, space, workdir
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import BatchError, DispatchError
 from ds_flow.ledger import Ledger
@@ -112,6 +112,8 @@ class Following:
         for folder in (self.settings.output_dir, self.settings.log_dir):
             if folder.exists() and not os.access(folder, os.W_OK):
                 raise DispatchError(f"batch {batch} waits: {folder} cannot be written to")
+        if why := datastore.why_not_held(self.settings.root):
+            raise DispatchError(f"batch {batch} waits: {why}")
         size_bytes = sum(file.size_bytes for file in self.ledger.read.planned(batch))
         if why := space.lack(self.settings, batch, size_bytes):
             raise DispatchError(why)

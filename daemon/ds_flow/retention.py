@@ -188,19 +188,19 @@ class Retention:
         root = self.chosen.root
         if not datastore.folder(root).is_dir():
             return
-        with datastore.alone(root) as is_alone:
-            if not is_alone:
-                found.left.append(WAITS_FOR_RUNS)
-                return
-            if not self.is_dry:
-                datastore.empty_trash(datastore.folder(root))
-            going = {one.name for one in self.metaflow_runs()} if self.is_dry else set()
-            try:
+        try:
+            with datastore.alone(root) as is_alone:
+                if not is_alone:
+                    found.left.append(WAITS_FOR_RUNS)
+                    return
+                if not self.is_dry:
+                    datastore.empty_trash(datastore.folder(root))
+                going = {one.name for one in self.metaflow_runs()} if self.is_dry else set()
                 for blob in datastore.unused_blobs(root, going):
                     self._take(_file("Metaflow blobs", blob, _file_bytes(blob)), found)
-            except DispatchError as error:
-                log.warning("gc.left", extra={"what": "Metaflow blobs", "why": error})
-                found.left.append(str(error))
+        except (OSError, DispatchError) as error:
+            log.warning("gc.left", extra={"what": "Metaflow blobs", "why": error})
+            found.left.append(str(error))
 
     def events(self) -> Iterator[Outdated]:
         """Old events, but for the last of each thing."""
