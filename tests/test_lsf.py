@@ -19,7 +19,7 @@ from lsf_emulator.config import Dialect
 from project import until
 
 from ds_flow.dispatch import Backend, JobSpec, Outcome, Site, backends, cancel_jobs
-from ds_flow.dispatch.lsf_chunks import FILE
+from ds_flow.dispatch.lsf_chunks import FILE, Handover
 from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError
 from ds_flow.model import FailureClass, JobState
@@ -252,6 +252,22 @@ def test_an_array_whose_submitter_was_killed_before_the_answer_is_found(bench: B
     assert outcome.failure is None
     assert bench.ran() == [1]
     assert len({job.job_id for job in bench.cluster.jobs()}) == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_the_jobs_of_a_torn_handover_are_found_again(
+    bench: Bench,
+    is_cancelled: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+    (opened.folder / FILE).write_bytes(b"")
+
+    if not is_cancelled:
+        until("it was found", lambda: backend.submit(opened))
+        assert Handover.of(opened, bench.place.site.lsf).job_ids
+    until("it was ended", lambda: backend.cancel(opened))
+    (job,) = bench.cluster.jobs()
+    assert job.ended_at
 
 
 def test_a_bsub_that_never_arrived_is_sent_again_after_two_clean_looks(bench: Bench) -> None:

@@ -13,9 +13,11 @@ from samples import BATCH, rejected, sha256
 
 from ds_flow import CHECKOUT, durable, workdir
 from ds_flow.dispatch import JobSpec
+from ds_flow.dispatch.lsf_chunks import FILE, Handover
 from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.following import EXIT_CODE
+from ds_flow.plan import LsfSite
 from ds_flow.results import Result, Results
 
 JOB = JobSpec(key="a", command=("true",))
@@ -71,6 +73,18 @@ def test_a_torn_round_is_passed_over_and_keeps_its_number(content: bytes) -> Non
         (made.folder / "round.json").write_bytes(content)
         assert not [found for found in rounds_in(stage) if found.jobs]
         assert open_round(stage, BATCH, "2", "local", [JOB], [("true",)]).folder.name == "2"
+
+
+@given(documents)
+@example(b"{}")
+def test_of_a_torn_handover_everything_may_be_with_lsf(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        made = open_round(Path(folder), BATCH, f"{BATCH}/1", "lsf", [JOB] * 3, [("true",)] * 3)
+        Handover.of(made, LsfSite()).save()
+        (made.folder / FILE).write_bytes(content)
+        torn = Handover.of(made, LsfSite(max_array=2))
+    assert [(one.first, one.count) for one in torn.asked()] == [(1, 2), (3, 1)]
+    assert torn.next_to_submit() is None
 
 
 def test_a_job_whose_command_is_gone_does_not_succeed(tmp_path: Path) -> None:

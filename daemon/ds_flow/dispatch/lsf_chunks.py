@@ -1,6 +1,7 @@
 """How a round was handed over to LSF: which arrays it became, kept in the round's folder."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,16 +36,23 @@ class Handover:
 
     @classmethod
     def of(cls, batch_round: Round, site: LsfSite) -> Self:
-        """What stands in the round's folder; at first, chunks as large as the site's arrays."""
+        """What stands in the round's folder; at first, chunks as large as the site's arrays.
+
+        Where a power loss has torn it, LSF may have any of them: as if their answers were lost.
+        """
         path = batch_round.folder / FILE
+        made = cls(path, [], is_plain=site.memory_unit == "plain")
+        made.cut(batch_round.name, 1, len(batch_round.jobs), site.max_array)
         try:
             row = json.loads(path.read_bytes())
+            chunks = [Chunk(**chunk) for chunk in row.pop("chunks")]
+            return cls(path, chunks, **row)
         except FileNotFoundError:
-            made = cls(path, [], is_plain=site.memory_unit == "plain")
-            made.cut(batch_round.name, 1, len(batch_round.jobs), site.max_array)
             return made
-        chunks = [Chunk(**chunk) for chunk in row.pop("chunks")]
-        return cls(path, chunks, **row)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            for chunk in made.chunks:
+                chunk.asked_at = time.time()
+            return made
 
     def save(self) -> None:
         """Put it in place, whole."""
