@@ -13,7 +13,7 @@ import pytest
 from rights import no_rights, public_folder
 
 from ds_flow.errors import RequestError, SettingsError
-from ds_flow.instance import running_pid, single_instance, wake_daemon
+from ds_flow.instance import lock_files, running_pid, single_instance, wake_daemon
 from ds_flow.ledger import Ledger
 from ds_flow.service import ENDING_SECONDS, notify, service
 from ds_flow.settings import Settings, load
@@ -147,6 +147,16 @@ def test_the_lock_goes_with_its_holder_even_by_kill_9(start: Start, chosen: Sett
 def test_nobody_runs_where_nobody_ever_ran(chosen: Settings) -> None:
     assert running_pid(chosen) is None
     assert not wake_daemon(chosen)
+
+
+def test_who_may_not_see_whether_a_daemon_runs_is_told_so() -> None:
+    with public_folder() as root:
+        made = project_in(root)
+        own, _ = lock_files(made)
+        own.parent.mkdir(parents=True)
+        own.touch()
+        with no_rights(own), pytest.raises(RequestError, match=r"Permission denied: whether"):
+            running_pid(made)
 
 
 @pytest.mark.parametrize("own", [("out,", "out2,"), ("ledger.db", "ledger2.db")])

@@ -65,13 +65,25 @@ def _take(descriptor: int) -> None:
 
 
 def running_pid(chosen: Settings) -> int | None:
-    """The pid of the daemon that works here, or None."""
+    """The pid of the daemon that works here, or None. Raises RequestError if nobody lets us see."""
     for path in lock_files(chosen):
-        with suppress(FileNotFoundError, PermissionError), path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read().strip() or 0) or None
+        try:
+            if pid := _holder(path):
+                return pid
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            why = "whether ds-flow runs here is for its own user to see"
+            raise RequestError(f"{path}: {error.strerror}: {why}") from error
+    return None
+
+
+def _holder(path: Path) -> int | None:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read().strip() or 0) or None
     return None
 
 
