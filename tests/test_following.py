@@ -57,8 +57,8 @@ def test_the_last_words_of_a_run_are_recorded_without_secrets(
     tmp_path: Path, clock: MovedClock
 ) -> None:
     made = Project(tmp_path)
-    (tmp_path / ".env").write_text("TEAM_TOKEN=s3cr3t-of-the-team\n")
-    chosen = load(made.config, {})
+    (tmp_path / ".env").write_text("TEAM_TOKEN=another\n")
+    chosen = load(made.config, {"TEAM_TOKEN": "s3cr3t-of-the-team"})
     with closing(made.open()) as ledger:
         made.start(made.form(RUN.batch, made.admit("student_a.csv")), "1")
         attempt = chosen.work_root / RUN.batch / "attempts" / "1"

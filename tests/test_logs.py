@@ -144,10 +144,14 @@ def test_a_log_that_cannot_be_written_stops_nothing(
     assert "still here" in capsys.readouterr().err
 
 
-def test_each_line_of_a_secret_is_hidden_and_a_short_one_is_not() -> None:
-    text = "abcdefgh\nijklmn, op\nabcdefgh, abcdefg"
+def test_of_a_secret_of_many_lines_the_keys_are_hidden_and_other_words_are_not() -> None:
+    pem = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq/+==\n-----END KEY-----\n"
+    document = '{\n "type": "service_account",\n "key_id": "0123456789abcdef"\n}\n'
+    answer = '{\n "type": "service_account",\n "rows": 1\n}'
 
-    assert logs.mask(text, ["abcdefg", "abcdefgh\nijklmn", "ijklmn\n  op"]) == "***, op\n***, ***"
+    assert logs.mask(f"{answer}\n  MIIEvQIBADANBgkq/+==", [pem, document]) == f"{answer}\n  ***"
+    assert logs.mask('id="0123456789abcdef"', [pem, document]) == 'id="***"'
+    assert logs.mask(f"{pem}, {document}", [pem, document]) == "***, ***"
 
 
 @given(st.text(), st.lists(st.text(min_size=1), max_size=4))

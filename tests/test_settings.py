@@ -194,6 +194,13 @@ def test_a_pattern_that_starts_with_a_bracket_is_text_in_a_variable(project: Loa
     assert made.paths.input_pattern == "[ab]*.csv"
 
 
+def test_what_is_secret_is_judged_by_the_value_in_force(project: Load) -> None:
+    environ = {"MODE": "1", "TOKEN": "hunter23"}
+    made = project(FIVE, "MODE=production\nTOKEN=x\n", **environ)
+    assert made.secrets == {"hunter23"}
+    assert made.run_environment(environ)["DS_FLOW_MASK"] == "TOKEN"
+
+
 def test_variables_that_are_not_settings_are_passed_over(project: Load) -> None:
     project(DS_FLOW_CONFIG="x", DS_FLOW_ATTEMPT="a/1", DS_FLOW_JOB="1", DS_FLOW_REQUIRE="docker")
 

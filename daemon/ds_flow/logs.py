@@ -1,9 +1,11 @@
 """Logging for people (text) and machines (JSON lines), with the values of `.env` masked."""
 
+import itertools
 import json
 import logging
 import logging.handlers
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -11,9 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ds_flow.names import SECRET_CHARACTERS, printable
+from ds_flow.names import printable
 
 MASK = "***"
+KEY = re.compile(r"""[^\s"']{16,}""")
+"""What may be key material: any line of PEM, a value in a file of JSON; not the words between."""
+
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 PRIORITIES = {
     logging.DEBUG: 7,
@@ -94,12 +99,12 @@ def _is_journal() -> bool:
 
 
 def mask(text: str, secrets: Collection[str]) -> str:
-    """Put a mask in place of every secret, and of each line of one that has many.
+    """Put a mask in place of every secret, and of the keys in one of many lines.
 
     What Python wrote as a literal, as tracebacks have it, is found, too.
     """
-    lines = (line.strip() for secret in secrets for line in secret.splitlines())
-    parts = {*secrets, *(line for line in lines if len(line) >= SECRET_CHARACTERS)}
+    keys = (KEY.findall(secret) for secret in secrets if len(secret.splitlines()) > 1)
+    parts = {*secrets, *itertools.chain.from_iterable(keys)}
     forms = {form for part in parts for form in (part, repr(part)[1:-1])}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)

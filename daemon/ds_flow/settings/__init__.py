@@ -70,7 +70,7 @@ def _resolve(
         root=root,
         **sections,
         tag=_tag(given, environ)[1],
-        dotenv=given.dotenv,
+        dotenv={name: environ.get(name, value) for name, value in given.dotenv.items()},
         origins=given.origins,
     )
 

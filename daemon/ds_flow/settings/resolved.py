@@ -52,7 +52,7 @@ class Settings:
     alerts: Alerts
     expect: tuple[Expected, ...]
     tag: str
-    dotenv: Mapping[str, str] = field(repr=False)  # given to every run
+    dotenv: Mapping[str, str] = field(repr=False)  # given to every run: the values in force
     origins: Mapping[Loc, Origin] = field(repr=False)
 
     @property
