@@ -1,5 +1,6 @@
 """The line as a whole where something outside stops it for a while."""
 
+import errno
 import logging
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from clock import MovedClock
 from pretended import PretendedRuns
 from samples import settled
 
+from ds_flow import workdir
 from ds_flow.dispatch import JobSpec, has_jobs_elsewhere
 from ds_flow.dispatch.rounds import open_round
 from ds_flow.engine import Engine
@@ -55,17 +57,19 @@ def engine(tmp_path: Path, clock: MovedClock) -> Iterator[Engine]:
 def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint(
     engine: Engine, clock: MovedClock, tmp_path: Path
 ) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     (tmp_path / "data" / "a.csv").write_text("id\n1\n")
-    work = tmp_path / "out" / ".work" / "0123456789"
-    (work / "committed.json").mkdir(parents=True)  # the system reads no folder as a file
-    (work / "batch.json").write_text("{}")
+    engine.admission.pulse = refuse
 
     for _ in range(10):  # more often than bugs in a row would be borne
         assert engine.tick() == 0
         clock.elapsed_s += 40
+    assert engine.troubles
     assert not engine.is_idle
 
-    shutil.rmtree(work)
+    engine.admission.pulse = lambda: None
     engine.tick()
     clock.elapsed_s += 1
     assert engine.tick() == 1
@@ -172,6 +176,54 @@ def test_a_batch_whose_intent_cannot_be_read_is_dead_and_the_line_goes_on(
     assert dead.id == first
     assert "intent.json" in dead.reason
     assert list(runs.alive) == [f"{second}/1"]
+
+
+def test_a_batch_whose_files_the_system_refuses_waits_for_it_and_stops_no_other(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    first, second, third = batches_of(engine, a="1", b="2", c="3")
+    engine.tick()
+    intent = runs.alive[f"{first}/1"] / "intent.json"
+    intent.mkdir()  # the system reads no folder as a file
+    runs.end(f"{first}/1", "1")
+
+    for _ in range(30):  # as after a restart, which does not help
+        engine.tick()
+        clock.elapsed_s += 40
+    engine.open()
+    engine.tick()
+    assert list(runs.alive) == [f"{second}/1"]
+    (trouble,) = engine.troubles
+    assert str(intent) in trouble
+    runs.end(f"{second}/1", "0")
+    engine.tick()
+    engine.tick()
+    assert list(runs.alive) == [f"{third}/1"]
+    assert not engine.ledger.read.batches_in(BatchState.DEAD)
+
+    intent.rmdir()
+    engine.tick()
+    assert engine.troubles == []
+    ended = {run.batch: run.state for run in engine.ledger.read.runs()}
+    assert ended[first] == RunState.FAILED
+
+
+def test_a_disk_that_takes_nothing_concerns_every_batch(
+    engine: Engine, runs: PretendedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    runs.end(f"{first}/1", "1")
+    monkeypatch.setattr(workdir, "count_results", full)
+
+    engine.tick()
+    engine.tick()
+
+    assert engine.following.told == {}
+    assert f"{second}/1" not in runs.alive
 
 
 def test_a_copy_of_a_work_directory_is_no_batch(

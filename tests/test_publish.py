@@ -282,6 +282,13 @@ def test_the_lock_of_publishing_has_one_holder(out: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_lock_that_nobody_can_have_is_no_batch_s_fault(out: Path) -> None:
+    (out / ".work" / "publish.lock").mkdir(parents=True)
+
+    with pytest.raises(DispatchError, match=r"publish\.lock"):
+        recover(out / ".work" / "0123456789", out)
+
+
 # --------------------------------------------------------------------------- links
 
 

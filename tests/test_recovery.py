@@ -129,6 +129,24 @@ def test_a_commit_that_cannot_be_read_stops_no_other(
     assert (broken / "committed.json").read_text() == content
 
 
+@pytest.mark.parametrize("name", ["committed.json", "batch.json", "attempts/1/intent.json"])
+def test_a_work_directory_that_the_system_refuses_stops_no_other(
+    ledger: Ledger, out: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    refused = planned_work(out, Trigger.ARRIVAL)
+    (refused / name).unlink(missing_ok=True)
+    (refused / name).symlink_to("0" * 999)  # ENAMETOOLONG stands for EACCES and EIO
+    whole = published(out, manifest("17", batch="f" * 10, inputs=[read(PATH, "1", None)]))
+    (whole / "batch.json").write_text("{}")
+
+    assert recovery.admit_commits(ledger, out, NOON) == 1
+    recovery.adopt(ledger, out, NOON)
+    recovery.undo_uncommitted(ledger, out)
+
+    assert refused.exists()
+    assert "batch.unreadable" in {record.message for record in caplog.records}
+
+
 def test_a_commit_that_the_ledger_refuses_stops_no_other(ledger: Ledger, out: Path) -> None:
     published(out, manifest("16", batch="0" * 10, inputs=[read("data/b.csv", "1", -1)]))
     published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
@@ -194,6 +212,7 @@ def test_a_manifest_that_cannot_be_read_is_passed_over(
     ledger: Ledger, out: Path, text: str
 ) -> None:
     (out / "manifest_1.json").write_text(text)
+    (out / "manifest_2.json").mkdir()
     published(out, manifest("17", inputs=[read(PATH, "1")]))
 
     assert recovery.rebuild(ledger, out, NOON) == 1

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rights import no_rights, public_folder
 from samples import BATCH, planned, rejected, sha256
 
 from ds_flow import durable, workdir
@@ -77,6 +78,14 @@ def test_a_folder_without_a_plan_is_no_work_directory(tmp_path: Path) -> None:
 
     assert list(workdir.work_dirs(tmp_path)) == []
     assert list(workdir.work_dirs(tmp_path / "missing")) == []
+
+
+def test_a_work_directory_that_nobody_may_look_into_is_named_and_stops_no_other() -> None:
+    with public_folder() as out:
+        for batch in ("0" * 10, "1" * 10):
+            workdir.create(out, replace(PLAN, batch=batch))
+        with no_rights(closed := out / ".work" / ("0" * 10)):
+            assert list(workdir.work_dirs(out)) == [closed, out / ".work" / ("1" * 10)]
 
 
 # --------------------------------------------------------------------------- durable files

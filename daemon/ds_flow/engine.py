@@ -128,8 +128,9 @@ class Engine:
 
     @property
     def troubles(self) -> list[str]:
-        """What keeps a stage from its work now, in words."""
-        return [why for why in (self.admission.inbox_error, *self._told.values()) if why]
+        """What keeps a stage or a run from its work now, in words."""
+        stages, runs = self._told.values(), self.following.told.values()
+        return [why for why in (self.admission.inbox_error, *stages, *runs) if why]
 
     @property
     def is_idle(self) -> bool:

@@ -1,5 +1,7 @@
 """The kinds of error, sorted by who must act."""
 
+import errno
+
 
 class DsFlowError(Exception):
     """Any error that ds-flow explains itself; everything else is a bug."""
@@ -36,3 +38,11 @@ class BatchError(LedgerError):
 
 class RequestError(DsFlowError):
     """What a person asked for does not exist or is not possible now."""
+
+
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether what one batch met is the disk's and so every batch's: full, or read-only."""
+    return isinstance(error, OSError) and error.errno in OF_THE_DISK

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ds_flow import datastore, durable, recovery, space, workdir
 from ds_flow.dispatch import has_jobs_elsewhere
-from ds_flow.errors import BatchError, DispatchError
+from ds_flow.errors import BatchError, DispatchError, concerns_all
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
 from ds_flow.logs import mask
@@ -58,15 +58,23 @@ class Following:
 
         None of them waits for a rerun: while one is live, there is room for one more.
         """
-        live = self.ledger.read.live_runs()
+        live = self._taking_room()
         beside = any(run.trigger in AGAIN for run in live)
         room = self.settings.run.max_parallel + beside - len(live)
         return self._start_runs([one for one in self._due() if one.trigger not in AGAIN], room)
 
     def rerun(self) -> int:
         """Start a run of each rerun that is due, where new files have left room."""
-        room = self.settings.run.max_parallel - len(self.ledger.read.live_runs())
+        room = self.settings.run.max_parallel - len(self._taking_room())
         return self._start_runs([one for one in self._due() if one.trigger in AGAIN], room)
+
+    def _taking_room(self) -> list[RunRow]:
+        """The live runs, but for dead ones whose end cannot be learnt: they stop no other."""
+        return [
+            run
+            for run in self.ledger.read.live_runs()
+            if run.batch not in self.told or self.runs.life(run.batch, run.attempt) != Life.DEAD
+        ]
 
     def _due(self) -> list[BatchRow]:
         return self.ledger.read.due(self.clock.now())
@@ -144,16 +152,22 @@ class Following:
         live = self.ledger.read.live_runs()
         for gone in self.progress.keys() - {f"{run.batch}/{run.attempt}" for run in live}:
             del self.progress[gone]
+        for gone in self.told.keys() - {run.batch for run in live}:
+            del self.told[gone]
         return sum(map(self._follow_run, live))
 
     def _follow_run(self, run: RunRow) -> int:
         try:
-            return self._follow(run)
-        except BatchError as error:  # it stands still, and stops no other
+            moved = self._follow(run)
+        except (BatchError, OSError) as error:  # it stands still, and stops no other
+            if concerns_all(error):
+                raise
             if self.told.get(run.batch) != str(error):
                 log.error("batch.unreadable", extra={"batch": run.batch, "why": str(error)})
             self.told[run.batch] = str(error)
             return 0
+        self.told.pop(run.batch, None)
+        return moved
 
     def _follow(self, run: RunRow) -> int:
         work = self._work(run)

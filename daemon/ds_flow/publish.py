@@ -36,15 +36,21 @@ def publish_lock(output_dir: Path, *, waits: bool = True) -> Iterator[None]:
     """Hold the one lock under which outputs are made or taken back.
 
     The kernel gives it back when its holder dies, so an intent found under it is nobody's work.
-    Who does not wait gets a BusyError while another holds it.
+    Who does not wait gets a BusyError while another holds it. Raises DispatchError if nobody
+    can: that concerns every batch.
     """
     path = work_root(output_dir) / "publish.lock"
-    descriptor = open_private(path)
+    try:
+        descriptor = open_private(path)
+    except OSError as error:
+        raise DispatchError(f"{path}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise BusyError(f"{path} is held: a publication goes on") from error
+        except OSError as error:
+            raise DispatchError(f"{path} cannot be locked: {error.strerror}") from error
         yield
     finally:
         os.close(descriptor)

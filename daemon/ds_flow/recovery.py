@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ds_flow import workdir
 from ds_flow.durable import sync_dir
-from ds_flow.errors import LedgerError
+from ds_flow.errors import LedgerError, concerns_all
 from ds_flow.ledger import Ledger
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
 from ds_flow.publish import REMOVED, BusyError, age, manifest_name, manifest_names, recover
@@ -24,7 +24,7 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     """
     count = 0
     for work in workdir.work_dirs(output_dir):
-        if not (work / "committed.json").exists() or ledger.read.has_live_run(work.name):
+        if ledger.read.has_live_run(work.name):
             continue
         with _named_if_bad(work):
             manifest = workdir.read_manifest(work / "committed.json")
@@ -39,7 +39,7 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
 
 @contextmanager
 def _named_if_bad(work: Path) -> Iterator[None]:
-    """Say that a work directory was changed by someone, and let the others go on.
+    """Say that a work directory was changed by someone or is refused, and let the others go on.
 
     One that waits for a publication, or that another process removes, is the next look's.
     """
@@ -47,7 +47,9 @@ def _named_if_bad(work: Path) -> Iterator[None]:
         yield
     except (BusyError, FileNotFoundError):
         pass
-    except LedgerError as error:
+    except (LedgerError, OSError) as error:
+        if concerns_all(error):
+            raise
         log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
 
 
@@ -71,7 +73,9 @@ def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
         is_news = ledger.record(manifest, now)
         if path.parent.name == REMOVED:
             ledger.history.remove_outputs([manifest.run_id], "known from its manifest", now)
-    except LedgerError as error:
+    except (LedgerError, OSError) as error:
+        if concerns_all(error):
+            raise
         log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
         return False
     return is_news
@@ -84,11 +88,11 @@ def adopt(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     """
     count = 0
     for work in workdir.work_dirs(output_dir):
-        if ledger.read.batch(work.name) is not None or (work / "committed.json").exists():
+        if ledger.read.batch(work.name) is not None:
             continue
         with _named_if_bad(work):
             plan = workdir.read_plan(work)
-            if plan.trigger != Trigger.MANUAL:
+            if plan.trigger != Trigger.MANUAL and not (work / "committed.json").exists():
                 ledger.adopt(plan, max(1, workdir.last_attempt(work)), now)
                 why = "the ledger was lost"
                 log.warning("batch.running", extra={"batch": work.name, "why": why})

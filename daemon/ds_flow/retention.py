@@ -122,14 +122,16 @@ class Retention:
                 )
 
     def _is_given_up(self, work: Path) -> bool:
-        if (work / "committed.json").exists() or self.ledger.read.has_live_run(work.name):
+        if self.ledger.read.has_live_run(work.name):
             return False
         batch = self.ledger.read.batch(work.name)
-        if batch is not None:
-            return batch.state == BatchState.DEAD
         try:
+            if (work / "committed.json").exists():
+                return False
+            if batch is not None:
+                return batch.state == BatchState.DEAD
             return workdir.read_plan(work).trigger == Trigger.MANUAL
-        except DsFlowError:
+        except (DsFlowError, OSError):
             return False
 
     def outputs(self) -> Iterator[Outdated]:

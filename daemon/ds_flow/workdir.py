@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -89,15 +90,24 @@ def remove(work: Path) -> None:
 
 
 def work_dirs(output_dir: Path) -> Iterator[Path]:
-    """Every batch's work directory that is there now."""
+    """Every batch's work directory that is there now, and each that nobody may look into."""
     root = work_root(output_dir)
     if not root.is_dir():
         return
     for work in sorted(root.iterdir()):
         if work.name.startswith(TRASH):
             shutil.rmtree(work, ignore_errors=True)
-        elif (work / "batch.json").is_file():
+        elif _may_have_plan(work):
             yield work
+
+
+def _may_have_plan(work: Path) -> bool:
+    try:
+        return stat.S_ISREG((work / "batch.json").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # whoever reads it says why it cannot be read
 
 
 # --------------------------------------------------------------------------- attempts
