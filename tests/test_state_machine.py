@@ -229,7 +229,7 @@ class Line(RuleBasedStateMachine):
         with closing(sqlite3.connect(self.settings.ledger)) as db:
             told = db.execute(
                 "SELECT state, (SELECT kind FROM event WHERE file_id = file.id"
-                " AND kind NOT IN ('file.released', 'file.published')"
+                " AND kind NOT IN ('file.released', 'file.published', 'file.left_out')"
                 " ORDER BY event.id DESC LIMIT 1) FROM file"
             ).fetchall()
         assert all(kind == f"file.{state}" for state, kind in told)
