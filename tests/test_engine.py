@@ -12,7 +12,7 @@ from clock import MovedClock
 from pretended import PretendedRuns
 from samples import settled
 
-from ds_flow import workdir
+from ds_flow import durable, workdir
 from ds_flow.dispatch import JobSpec, has_jobs_elsewhere
 from ds_flow.dispatch.rounds import open_round
 from ds_flow.engine import Engine
@@ -243,6 +243,56 @@ def test_a_copy_of_a_work_directory_is_no_batch(
     runs.end(f"{batch}/1", "0")
     engine.tick()
     assert [row.state for row in engine.ledger.read.latest()] == ["processed"]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_batch_that_got_another_s_files_is_dead_and_the_line_goes_on(
+    engine: Engine, runs: PretendedRuns, *, is_known: bool
+) -> None:
+    first, second, third = batches_of(engine, a="1", b="2", c="3")
+    engine.tick()
+    runs.publish(f"{first}/1")
+    copy = shutil.copytree(engine.settings.work_root / first, engine.settings.root / "copy")
+    runs.end(f"{first}/1", "0")
+    engine.tick()
+    engine.tick()
+    manifest = engine.settings.output_dir / "manifest_1.json"
+    if not is_known:
+        commit = workdir.read_manifest(copy / "committed.json")
+        durable.write_json(copy / "committed.json", {**commit.to_json(), "run_id": "99"})
+    shutil.copytree(copy, engine.settings.work_root / second, dirs_exist_ok=True)
+    runs.end(f"{second}/1", "1")
+
+    engine.tick()
+    engine.tick()
+    engine.open()
+
+    (dead,) = engine.ledger.read.batches_in(BatchState.DEAD)
+    assert (dead.id, f"commit of batch {first}" in dead.reason) == (second, True)
+    assert list(runs.alive) == [f"{third}/1"]
+    assert list(engine.settings.output_dir.glob("manifest_*")) == [manifest]
+
+
+def test_a_commit_that_the_ledger_refuses_makes_its_batch_dead_and_the_line_goes_on(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    runs.publish(f"{first}/1")
+    commit = engine.settings.work_root / first / "committed.json"
+    changed = workdir.read_manifest(commit).to_json()
+    changed["inputs"][0]["version"] = -1
+    changed["inputs"][0]["sha256"] = "0" * 64
+    commit.unlink()
+    durable.write_json(commit, changed)
+    runs.end(f"{first}/1", "0")
+
+    engine.tick()
+    engine.tick()
+
+    (dead,) = engine.ledger.read.batches_in(BatchState.DEAD)
+    assert dead.id == first
+    assert list(runs.alive) == [f"{second}/1"]
 
 
 def test_a_stranger_among_the_attempts_is_passed_over(engine: Engine, runs: PretendedRuns) -> None:

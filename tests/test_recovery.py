@@ -147,6 +147,20 @@ def test_a_work_directory_that_the_system_refuses_stops_no_other(
     assert "batch.unreadable" in {record.message for record in caplog.records}
 
 
+def test_a_commit_in_a_copied_work_directory_is_none_of_that_batch(
+    ledger: Ledger, out: Path
+) -> None:
+    work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
+    (out / "manifest_17.json").unlink()
+    work.rename(work.with_name(OTHER_BATCH))
+
+    assert recovery.admit_commits(ledger, out, NOON) == 0
+    recovery.undo_uncommitted(ledger, out)
+
+    assert work.with_name(OTHER_BATCH).exists()
+    assert not (out / "manifest_17.json").exists()
+
+
 def test_a_commit_that_the_ledger_refuses_stops_no_other(ledger: Ledger, out: Path) -> None:
     published(out, manifest("16", batch="0" * 10, inputs=[read("data/b.csv", "1", -1)]))
     published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))

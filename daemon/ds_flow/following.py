@@ -170,19 +170,16 @@ class Following:
         return moved
 
     def _follow(self, run: RunRow) -> int:
-        work = self._work(run)
-        moved = self._learn_run_id(run, work)
+        work = workdir.work_root(self.settings.output_dir) / run.batch
         life = self.runs.life(run.batch, run.attempt)
         if life == Life.DEAD:
             return self._record_end(run, work)
+        moved = self._learn_run_id(run, work)
         if life == Life.ORPHANED:
             self.runs.kill(run.batch, run.attempt)
         else:
             self._press(run, work)
         return moved
-
-    def _work(self, run: RunRow) -> Path:
-        return workdir.work_root(self.settings.output_dir) / run.batch
 
     def _learn_run_id(self, run: RunRow, work: Path) -> int:
         folder = workdir.attempt_dir(work, run.attempt)
@@ -215,21 +212,23 @@ class Following:
 
         Other publications and the end of jobs that nobody will wait for come first: 0 until then.
         """
+        broken = ""
         try:
             manifest = recover(work, self.settings.output_dir)
+            self._learn_run_id(run, work)
+            if manifest is not None:
+                if self._end_jobs(run, work) is None:
+                    return 0
+                if self.ledger.record(manifest, self.clock.now()):
+                    log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
+                if manifest.attempt == run.attempt:
+                    recovery.tidy(self.ledger, work)
+                    return 1
         except BusyError:
             return 0
         except BatchError as error:
-            return self._record_failure(run, work, broken=str(error))
-        if manifest is not None:
-            if self._end_jobs(run, work) is None:
-                return 0
-            if self.ledger.record(manifest, self.clock.now()):
-                log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
-            if manifest.attempt == run.attempt:
-                recovery.tidy(self.ledger, work)
-                return 1
-        return self._record_failure(run, work)
+            broken = str(error)
+        return self._record_failure(run, work, broken)
 
     def _record_failure(self, run: RunRow, work: Path, broken: str = "") -> int:
         """Record a run that published nothing; `broken`: why no attempt at its batch can."""

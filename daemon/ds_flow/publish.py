@@ -11,7 +11,7 @@ from ds_flow.durable import link_new, part_name, read_json, sync_dir, sync_files
 from ds_flow.errors import BatchError, DispatchError
 from ds_flow.locks import open_private
 from ds_flow.manifest import Manifest
-from ds_flow.workdir import attempt_dir, read_manifest, work_root
+from ds_flow.workdir import attempt_dir, read_commit, read_manifest, work_root
 
 REMOVED = "removed"
 """The folder in the output folder that holds the manifests of outputs that retention removed."""
@@ -108,7 +108,7 @@ def recover(work: Path, output_dir: Path) -> Manifest | None:
 
 def _recover(work: Path, output_dir: Path) -> Manifest | None:
     try:
-        manifest = read_manifest(work / "committed.json")
+        manifest = read_commit(work)
     except FileNotFoundError:
         for intent in sorted(work.glob("attempts/*/intent.json")):
             _take_back(intent, output_dir)

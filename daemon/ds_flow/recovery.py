@@ -27,7 +27,7 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
         if ledger.read.has_live_run(work.name):
             continue
         with _named_if_bad(work):
-            manifest = workdir.read_manifest(work / "committed.json")
+            manifest = workdir.read_commit(work)
             sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
             if ledger.record(manifest, now):
                 log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})

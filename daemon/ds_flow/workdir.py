@@ -234,6 +234,14 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
+def read_commit(work: Path) -> Manifest:
+    """Read a batch's commit. Raises BatchError if it is none of its own, FileNotFoundError."""
+    manifest = read_manifest(work / "committed.json")
+    if manifest.batch != work.name:
+        raise BatchError(f"{work}: holds the commit of batch {manifest.batch}; remove it")
+    return manifest
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest. Raises BatchError if it is not one, FileNotFoundError if gone."""
     try:
