@@ -328,6 +328,32 @@ def test_a_publication_that_takes_long_holds_nothing_else_up(
     assert run.state == RunState.SUCCEEDED
 
 
+def test_what_a_start_could_not_take_back_while_another_published_is_taken_back_later(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    batches_of(engine, a="1")
+    engine.tick()
+    (attempt,) = runs.alive.values()
+    half_made = engine.settings.output_dir / "processed_a_9.csv"
+    half_made.touch()
+    work = workdir.create(  # of a run by hand
+        engine.settings.output_dir,
+        replace(workdir.read_plan(attempt.parent.parent), batch="f" * 10, trigger=Trigger.MANUAL),
+    )
+    workdir.new_attempt(work)
+    intent = {"run_id": "9", "names": [half_made.name]}
+    durable.write_json(work / "attempts/1/intent.json", intent)
+
+    with publish_lock(engine.settings.output_dir):
+        engine.open()
+        engine.tick()
+    assert half_made.exists()
+    clock.elapsed_s += 120
+    engine.tick()
+
+    assert not half_made.exists()
+
+
 def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
     engine: Engine, runs: PretendedRuns, clock: MovedClock
 ) -> None:

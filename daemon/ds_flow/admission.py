@@ -35,6 +35,7 @@ class Admission:
     ignored: dict[str, str] = field(default_factory=dict)
     inbox_error: str = ""
     hinted: bool = True
+    has_undone: bool = True  # what dead attempts had begun before the start
     _unread: dict[str, str] = field(default_factory=dict)  # looked at again at each scan -> why
     _rest_until_s: float = 0.0
     _rescan_at_s: float = 0.0
@@ -109,6 +110,8 @@ class Admission:
         self.inbox_error = ""
         self.ledger.read.require_in_place()
         recovery.admit_commits(self.ledger, self.settings.output_dir, self.clock.now())
+        if not self.has_undone:
+            self.has_undone = recovery.undo_uncommitted(self.ledger, self.settings.output_dir)
         for path in self.ledger.read.unseen():
             self.known.pop(path, None)
         self._note_ignored(found.ignored)

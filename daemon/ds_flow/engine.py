@@ -63,7 +63,7 @@ class Engine:
         if count := recovery.rebuild(self.ledger, output_dir, now):
             log.warning("ledger.rebuilt", extra={"runs": count})
         recovery.adopt(self.ledger, output_dir, now)
-        recovery.undo_uncommitted(self.ledger, output_dir)
+        self.admission.has_undone = recovery.undo_uncommitted(self.ledger, output_dir)
         self.admission.known = self.ledger.read.known()
 
     def change_settings(self, settings: Settings) -> None:

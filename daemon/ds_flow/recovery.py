@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     for work in workdir.work_dirs(output_dir):
         if ledger.read.has_live_run(work.name):
             continue
-        with _named_if_bad(work):
+        with _named_if_bad(work), suppress(BusyError):  # what is left is the next look's
             manifest = workdir.read_commit(work)
             sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
             if ledger.record(manifest, now):
@@ -41,11 +41,11 @@ def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
 def _named_if_bad(work: Path) -> Iterator[None]:
     """Say that a work directory was changed by someone or is refused, and let the others go on.
 
-    One that waits for a publication, or that another process removes, is the next look's.
+    One that another process removes is the next look's.
     """
     try:
         yield
-    except (BusyError, FileNotFoundError):
+    except FileNotFoundError:
         pass
     except (LedgerError, OSError) as error:
         if concerns_all(error):
@@ -100,15 +100,20 @@ def adopt(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     return count
 
 
-def undo_uncommitted(ledger: Ledger, output_dir: Path) -> None:
+def undo_uncommitted(ledger: Ledger, output_dir: Path) -> bool:
     """Take back what dead attempts had begun to publish, and remove what nothing needs any more.
 
-    Only for the holder of the single-instance lock: nobody else starts runs meanwhile.
+    Only for the holder of the single-instance lock: nobody else starts runs meanwhile. Whether it
+    got through: while a publication goes on, it cannot.
     """
-    for work in workdir.work_dirs(output_dir):
-        with _named_if_bad(work):
-            recover(work, output_dir)
-            tidy(ledger, work)
+    try:
+        for work in workdir.work_dirs(output_dir):
+            with _named_if_bad(work):
+                recover(work, output_dir)
+                tidy(ledger, work)
+    except BusyError:
+        return False
+    return True
 
 
 def tidy(ledger: Ledger, work: Path) -> None:
