@@ -374,6 +374,51 @@ def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
     assert "batch 0000000000 waits" in said
 
 
+def test_a_batch_that_has_room_waits_for_none_that_has_not(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = settled("data/large.csv", "1")
+    stat = large.sighting.stat._replace(size_bytes=2**60)
+    large = replace(large, sighting=large.sighting._replace(stat=stat))
+    engine.ledger.admit([large], clock.now())
+    engine.ledger.form("0" * 10, [1], Trigger.ARRIVAL, clock.now())
+    for _ in range(800):  # by now it is looked at every half a minute
+        engine.tick()
+        clock.elapsed_s += engine.patience_s()
+        assert engine.patience_s() > 0.2
+    assert [record.message for record in caplog.records] == ["batch.waits"]
+    (small,) = batches_of(engine, small="1")
+
+    engine.tick()
+    assert list(runs.alive) == [f"{small}/1"]
+    assert engine.troubles
+
+    engine.ledger.cancel("0" * 10, clock.now())
+    engine.tick()
+    assert engine.troubles == []
+
+
+def test_a_batch_whose_folder_refuses_its_run_waits_and_stops_no_other(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    work = engine.settings.work_root / first
+    work.mkdir(parents=True)
+    (work / "attempts").touch()
+
+    engine.tick()
+    assert list(runs.alive) == [f"{second}/1"]
+    assert str(work) in engine.troubles[0]
+
+    (work / "attempts").unlink()
+    runs.end(f"{second}/1", None)
+    engine.tick()
+    clock.elapsed_s += 40
+    engine.tick()
+    assert f"{first}/1" in runs.alive
+    assert engine.troubles == []
+
+
 def test_low_space_holds_new_batches_back_until_there_is_room(
     engine: Engine, clock: MovedClock, tmp_path: Path
 ) -> None:

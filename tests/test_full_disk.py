@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_written_to_is_waited_out_too(tmp_path: Path) ->
     project.start()
     project.out.chmod(0o555)
     project.drop("student_a.csv", table("a"))
-    until("the daemon waits", lambda: "stage.waits" in project.said())
+    until("the daemon waits", lambda: "batch.waits" in project.said())
 
     project.out.chmod(0o755)
 

@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ds_flow import recovery
 from ds_flow.admission import Admission
 from ds_flow.errors import BatchError, DispatchError, DsFlowError
 from ds_flow.firing import Firing
-from ds_flow.following import POLL_SECONDS, Following
+from ds_flow.following import POLL_SECONDS, Following, Wait, longer
 from ds_flow.inbox import Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.model import Clock
@@ -18,17 +17,7 @@ from ds_flow.settings import Settings
 log = logging.getLogger(__name__)
 
 BUGS_LIMIT = 5  # in a row
-LONGEST_WAIT_SECONDS = 30.0
-WAITING_POLL_SECONDS = 0.25  # while a stage waits, the others go on this often
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A stage that something outside stops for now: a full disk, a lock, a lost folder."""
-
-    why: str
-    until_s: float
-    seconds: float
+WAITING_POLL_SECONDS = 0.25  # while a stage or a batch waits, the others go on this often
 
 
 class Engine:
@@ -92,7 +81,7 @@ class Engine:
         try:
             moved = stage()
         except (DispatchError, BatchError, OSError) as error:  # a full disk is no bug
-            self._waits[name] = _longer(wait, str(error), now_s)
+            self._waits[name] = longer(wait, str(error), now_s)
             if self._told.get(name) != str(error):
                 log.warning("stage.waits", extra={"stage": name, "why": str(error)})
             self._told[name] = str(error)
@@ -123,14 +112,14 @@ class Engine:
             now = self.clock.now()
             is_due = bool(self.ledger.read.due(now))
             waits.append(0.0 if is_due else (due_at - now).total_seconds())
-        least = WAITING_POLL_SECONDS if self._waits else 0.01
+        least = WAITING_POLL_SECONDS if self._waits or self.following.held else 0.01
         return max(least, min(waits, default=POLL_SECONDS))
 
     @property
     def troubles(self) -> list[str]:
-        """What keeps a stage or a run from its work now, in words."""
-        stages, runs = self._told.values(), self.following.told.values()
-        return [why for why in (self.admission.inbox_error, *stages, *runs) if why]
+        """What keeps a stage or a batch from its work now, in words."""
+        stages, batches = self._told.values(), self.following.troubles
+        return [why for why in (self.admission.inbox_error, *stages, *batches) if why]
 
     @property
     def is_idle(self) -> bool:
@@ -146,9 +135,3 @@ class Engine:
             or self.ledger.read.next_due()
             or not self.firing.is_idle
         )
-
-
-def _longer(before: Wait | None, why: str, now_s: float) -> Wait:
-    """Wait a second, or twice as long as the last time."""
-    seconds = min(before.seconds * 2, LONGEST_WAIT_SECONDS) if before else 1.0
-    return Wait(why, now_s + seconds, seconds)

@@ -25,6 +25,7 @@ from ds_flow.settings import Settings
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 30.0
 LAST_WORDS_BYTES = 4096
 EXIT_CODE = re.compile("[0-9]{1,3}")
 
@@ -40,6 +41,21 @@ class Progress:
     ending_since_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What stops a stage or a batch for now: a full disk, a lock, a lost folder."""
+
+    why: str
+    until_s: float
+    seconds: float
+
+
+def longer(before: Wait | None, why: str, now_s: float) -> Wait:
+    """Wait a second, or twice as long as the last time."""
+    seconds = min(before.seconds * 2, LONGEST_WAIT_SECONDS) if before else 1.0
+    return Wait(why, now_s + seconds, seconds)
+
+
 @dataclass(slots=True)
 class Following:
     """From queued batches to recorded outcomes."""
@@ -50,6 +66,12 @@ class Following:
     clock: Clock
     progress: dict[str, Progress] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)  # batch -> what is off with it
+    held: dict[str, Wait] = field(default_factory=dict)  # batch -> why it does not start
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is off with live runs, and why the first batch that is held back is."""
+        return [*self.told.values(), *(wait.why for wait in [*self.held.values()][:1])]
 
     # ------------------------------------------------------------------ start
 
@@ -77,30 +99,42 @@ class Following:
         ]
 
     def _due(self) -> list[BatchRow]:
-        return self.ledger.read.due(self.clock.now())
+        due = self.ledger.read.due(self.clock.now())
+        self.held = {one.id: self.held[one.id] for one in due if one.id in self.held}
+        return due
 
     def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
         if not batches or room <= 0:
             return 0
         space.require(self.settings)
-        started, held = 0, ""
+        started = 0
         for batch in batches:
             if started == room:
                 break
-            if cannot := self._why_no_room(batch.id):
-                held = held or cannot
-            else:
-                started += self._start_run(batch)
-        if held and not started:
-            raise DispatchError(held)
+            started += self._start_unless_held(batch)
         return started
+
+    def _start_unless_held(self, batch: BatchRow) -> bool:
+        """Start a batch's next run; one that cannot start now is looked at again, ever later."""
+        wait, now_s = self.held.get(batch.id), self.clock.monotonic_s()
+        if wait is not None and now_s < wait.until_s:
+            return False
+        try:
+            why = self._why_no_room(batch.id)
+            if not why:
+                return self._start_run(batch)
+        except OSError as error:
+            if concerns_all(error):
+                raise
+            why = f"batch {batch.id} waits: {error}"
+        if wait is None:
+            log.warning("batch.waits", extra={"batch": batch.id, "why": why})
+        self.held[batch.id] = longer(wait, why, now_s)
+        return False
 
     def _start_run(self, batch: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled it; whether it did."""
-        try:
-            work = workdir.create(self.settings.output_dir, self._plan(batch))
-        except OSError as error:
-            raise DispatchError(f"batch {batch.id} cannot be planned: {error}") from error
+        work = workdir.create(self.settings.output_dir, self._plan(batch))
         # A person's `resume` may have taken numbers that the ledger does not know.
         attempt = max(self.ledger.read.next_attempt(batch.id), workdir.last_attempt(work) + 1)
         self.runs.prepare(self.settings, batch.id, attempt)

@@ -53,14 +53,11 @@ class Runs:
         self._cancellers: dict[str, subprocess.Popen[bytes]] = {}
 
     def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
-        """Make an attempt's folder and log. Raises DispatchError if they cannot be written."""
+        """Make an attempt's folder and log."""
         path = attempt_log(settings.log_dir, batch, attempt)
-        try:
-            attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(0o640)  # it repeats what jobs print
-        except OSError as error:
-            raise DispatchError(f"run {batch}/{attempt} cannot be prepared: {error}") from error
+        attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o640)  # it repeats what jobs print
 
     def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
         """Start a prepared attempt in a process group of its own. Raises DispatchError."""
