@@ -7,8 +7,8 @@ import pytest
 from cli_project import Project
 from clock import MovedClock
 
-from ds_flow import datastore
-from ds_flow.following import Following, _verdict
+from ds_flow import datastore, remains
+from ds_flow.following import Following
 from ds_flow.ledger.reading import RunRow
 from ds_flow.model import RunState, Trigger
 from ds_flow.runs import Runs
@@ -50,7 +50,7 @@ def test_the_verdict_on_a_run_names_its_cause(
         (attempt / name).write_text(text)
     (tmp_path / "run_1.log").write_text("words\nits last words\n\n")
 
-    assert _verdict(RUN, tmp_path, tmp_path) == verdict
+    assert remains.verdict(RUN, tmp_path, tmp_path) == verdict
 
 
 def test_the_last_words_of_a_run_are_recorded_without_secrets(

@@ -16,8 +16,8 @@ from ds_flow.dispatch import JobSpec
 from ds_flow.dispatch.lsf_chunks import FILE, Handover
 from ds_flow.dispatch.rounds import Round, open_round, rounds_in
 from ds_flow.errors import DispatchError, LedgerError
-from ds_flow.following import EXIT_CODE
 from ds_flow.plan import LsfSite
+from ds_flow.remains import EXIT_CODE
 from ds_flow.results import Result, Results
 
 JOB = JobSpec(key="a", command=("true",))

@@ -3,19 +3,18 @@
 import logging
 import os
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow import datastore, durable, recovery, space, workdir
+from ds_flow import datastore, durable, recovery, remains, space, workdir
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.errors import BatchError, DispatchError, concerns_all
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
 from ds_flow.logs import mask
-from ds_flow.model import AGAIN, STARVED, Clock, RunState
+from ds_flow.model import AGAIN, Clock, RunState
 from ds_flow.plan import Plan
 from ds_flow.publish import BusyError, recover
 from ds_flow.retrying import Dead, Ended, Policy, RetryAt, after
@@ -26,8 +25,6 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 30.0
-LAST_WORDS_BYTES = 4096
-EXIT_CODE = re.compile("[0-9]{1,3}")
 
 INTERRUPT_SECONDS = 5.0  # between SIGINT and SIGKILL
 
@@ -267,7 +264,7 @@ class Following:
     def _record_failure(self, run: RunRow, work: Path, broken: str = "") -> int:
         """Record a run that published nothing; `broken`: why no attempt at its batch can."""
         now = self.clock.now()
-        state, said = _verdict(run, work, self.settings.log_dir)
+        state, said = remains.verdict(run, work, self.settings.log_dir)
         error = mask(said, self.settings.secrets)
         if state == RunState.FAILED and (cannot := self._why_no_room(run.batch)):
             state, error = RunState.LOST, f"{cannot}: {error}"
@@ -298,7 +295,7 @@ class Following:
         if not has_jobs_elsewhere(work / "jobs"):
             return ""
         left = self.runs.cancel_jobs(
-            self.settings, run.batch, _log_file(run, self.settings.log_dir)
+            self.settings, run.batch, remains.log_file(run, self.settings.log_dir)
         )
         if left:
             log.error("job.left", extra={"batch": run.batch, "why": "see the run's log"})
@@ -331,47 +328,6 @@ def _is_over(progress: Progress, now_s: float) -> bool:
     """Whether an interrupted run has had its time to end."""
     since_s = progress.ending_since_s
     return since_s is not None and now_s - since_s > INTERRUPT_SECONDS
-
-
-def _verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
-    """How a run ended that is dead and committed nothing, and why."""
-    folder = workdir.attempt_dir(work, run.attempt)
-    said = durable.read_word(folder / "error") or ""
-    if run.ending is not None:
-        return run.ending, run.error
-    word = durable.read_word(folder / "exit_code")
-    if word is None or not EXIT_CODE.fullmatch(word):
-        return RunState.LOST, "its processes ended without an exit code"
-    if (folder / "starved").exists():
-        return RunState.FAILED, said or STARVED
-    if int(word) in KILLED_EXIT_CODES:
-        return RunState.LOST, f"killed by signal {int(word) - 128}"
-    if int(word) == 0:
-        return RunState.FAILED, said or "it ended with exit code 0 and published nothing"
-    return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
-
-
-def _log_file(run: RunRow, log_dir: Path) -> Path:
-    if run.run_id is None:
-        return workdir.attempt_log(log_dir, run.batch, run.attempt)
-    return log_dir / f"run_{run.run_id}.log"
-
-
-def _last_words(run: RunRow, log_dir: Path) -> str:
-    """The last line of a run's log, for a failure that no step has told."""
-    try:
-        lines = (
-            _log_file(run, log_dir)
-            .read_bytes()[-LAST_WORDS_BYTES:]
-            .decode(errors="replace")
-            .split("\n")
-        )
-    except OSError:
-        return "and its log cannot be read"
-    return next((line for line in reversed(lines) if line.strip()), "and its log is empty")
-
-
-KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 
 def _log_end(run: RunRow, state: RunState, error: str, then: RetryAt | Dead | None) -> None:

@@ -1,0 +1,51 @@
+"""What a dead run's remains say of its end."""
+
+import re
+from pathlib import Path
+
+from ds_flow import durable, workdir
+from ds_flow.ledger.reading import RunRow
+from ds_flow.model import STARVED, RunState
+
+LAST_WORDS_BYTES = 4096
+EXIT_CODE = re.compile("[0-9]{1,3}")
+KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, SIGTERM
+
+
+def verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
+    """How a run ended that is dead and committed nothing, and why."""
+    folder = workdir.attempt_dir(work, run.attempt)
+    said = durable.read_word(folder / "error") or ""
+    if run.ending is not None:
+        return run.ending, run.error
+    word = durable.read_word(folder / "exit_code")
+    if word is None or not EXIT_CODE.fullmatch(word):
+        return RunState.LOST, "its processes ended without an exit code"
+    if (folder / "starved").exists():
+        return RunState.FAILED, said or STARVED
+    if int(word) in KILLED_EXIT_CODES:
+        return RunState.LOST, f"killed by signal {int(word) - 128}"
+    if int(word) == 0:
+        return RunState.FAILED, said or "it ended with exit code 0 and published nothing"
+    return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
+
+
+def log_file(run: RunRow, log_dir: Path) -> Path:
+    """The log of a run, by the name that it has now."""
+    if run.run_id is None:
+        return workdir.attempt_log(log_dir, run.batch, run.attempt)
+    return log_dir / f"run_{run.run_id}.log"
+
+
+def _last_words(run: RunRow, log_dir: Path) -> str:
+    """The last line of a run's log, for a failure that no step has told."""
+    try:
+        lines = (
+            log_file(run, log_dir)
+            .read_bytes()[-LAST_WORDS_BYTES:]
+            .decode(errors="replace")
+            .split("\n")
+        )
+    except OSError:
+        return "and its log cannot be read"
+    return next((line for line in reversed(lines) if line.strip()), "and its log is empty")
