@@ -340,7 +340,7 @@ def test_a_file_that_a_rerun_left_out_is_an_event_and_an_alert(line: Line) -> No
     line.next_hour()
     batch, run_id = line.last().batch or "", line.manifest().run_id
     why = f"run {run_id}: it is unreadable"
-    assert line.ledger.history.left_out(batch) == [("data/b.csv", why)]
+    assert line.ledger.history.set_aside(batch) == [("file.left_out", "data/b.csv", why)]
     every, gather = timedelta(hours=1), timedelta()
     alert = line.ledger.history.take_alert(
         "file.left_out", line.clock.now(), every=every, gather=gather

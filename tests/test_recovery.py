@@ -1,6 +1,7 @@
 """What a start finds on disk and the ledger does not know yet."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,36 @@ def test_a_work_directory_that_the_system_refuses_stops_no_other(
 
     assert refused.exists()
     assert "batch.unreadable" in {record.message for record in caplog.records}
+
+
+def test_what_is_off_with_a_batch_is_said_once_to_who_looks_again_and_again(
+    ledger: Ledger, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
+    (work / "committed.json").write_text("{")
+    told: dict[str, str] = {}
+
+    for _ in range(3):
+        recovery.admit_commits(ledger, out, NOON, told)
+
+    assert [record.message for record in caplog.records] == ["batch.unreadable"]
+
+
+def test_a_commit_is_told_with_the_files_that_it_left_out(
+    ledger: Ledger, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting(ledger)
+    bad = rejected(PATH, Cause.REJECTED, "1")
+    published(out, manifest("17", rejects=[bad], trigger="manual"))
+
+    with caplog.at_level(logging.INFO):
+        recovery.admit_commits(ledger, out, NOON)
+
+    succeeded, quarantined = caplog.records
+    assert succeeded.message == "run.succeeded"
+    assert quarantined.message == "file.quarantined"
+    assert vars(quarantined)["path"] == PATH
+    assert vars(quarantined)["why"] == "it is rejected"
 
 
 def test_a_commit_in_a_copied_work_directory_is_none_of_that_batch(

@@ -37,6 +37,7 @@ class Admission:
     hinted: bool = True
     has_undone: bool = True  # what dead attempts had begun before the start
     _unread: dict[str, str] = field(default_factory=dict)  # looked at again at each scan -> why
+    _told: dict[str, str] = field(default_factory=dict)  # batch -> what is off with its files
     _rest_until_s: float = 0.0
     _rescan_at_s: float = 0.0
     _look_again_at_s: float = 0.0
@@ -109,9 +110,10 @@ class Admission:
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
         self.inbox_error = ""
         self.ledger.read.require_in_place()
-        recovery.admit_commits(self.ledger, self.settings.output_dir, self.clock.now())
+        now, output_dir = self.clock.now(), self.settings.output_dir
+        recovery.admit_commits(self.ledger, output_dir, now, self._told)
         if not self.has_undone:
-            self.has_undone = recovery.undo_uncommitted(self.ledger, self.settings.output_dir)
+            self.has_undone = recovery.undo_uncommitted(self.ledger, output_dir)
         for path in self.ledger.read.unseen():
             self.known.pop(path, None)
         self._note_ignored(found.ignored)

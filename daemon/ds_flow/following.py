@@ -251,7 +251,7 @@ class Following:
                 if self._end_jobs(run, work) is None:
                     return 0
                 if self.ledger.record(manifest, self.clock.now()):
-                    log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": run.batch})
+                    recovery.log_commit(self.ledger, manifest)
                 if manifest.attempt == run.attempt:
                     recovery.tidy(self.ledger, work)
                     return 1

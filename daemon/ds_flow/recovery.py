@@ -10,35 +10,48 @@ from ds_flow import workdir
 from ds_flow.durable import sync_dir
 from ds_flow.errors import LedgerError, concerns_all
 from ds_flow.ledger import Ledger
+from ds_flow.manifest import Manifest
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
 from ds_flow.publish import REMOVED, BusyError, age, manifest_name, manifest_names, recover
 
 log = logging.getLogger(__name__)
 
 
-def admit_commits(ledger: Ledger, output_dir: Path, now: datetime) -> int:
+def admit_commits(
+    ledger: Ledger, output_dir: Path, now: datetime, told: dict[str, str] | None = None
+) -> int:
     """Record every committed batch that the ledger does not know; how many were news.
 
     A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
-    is left to the daemon that follows it.
+    is left to the daemon that follows it. What is off with a batch is said unless `told` has it.
     """
     count = 0
     for work in workdir.work_dirs(output_dir):
         if ledger.read.has_live_run(work.name):
             continue
-        with _named_if_bad(work), suppress(BusyError):  # what is left is the next look's
+        with _named_if_bad(work, told), suppress(BusyError):  # what is left is the next look's
             manifest = workdir.read_commit(work)
             sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
             if ledger.record(manifest, now):
-                log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": work.name})
+                log_commit(ledger, manifest)
                 count += 1
             recover(work, output_dir)
             tidy(ledger, work)
     return count
 
 
+def log_commit(ledger: Ledger, manifest: Manifest) -> None:
+    """Say that a run has published, and which files of its batch it has not."""
+    ids = {"run_id": manifest.run_id, "batch": manifest.batch}
+    log.info("run.succeeded", extra=ids)
+    rejected = {item.path for item in manifest.rejected}
+    for kind, path, why in ledger.history.set_aside(manifest.batch):
+        if path in rejected:
+            log.warning(kind, extra={"path": path, **ids, "why": why})
+
+
 @contextmanager
-def _named_if_bad(work: Path) -> Iterator[None]:
+def _named_if_bad(work: Path, told: dict[str, str] | None = None) -> Iterator[None]:
     """Say that a work directory was changed by someone or is refused, and let the others go on.
 
     One that another process removes is the next look's.
@@ -50,7 +63,10 @@ def _named_if_bad(work: Path) -> Iterator[None]:
     except (LedgerError, OSError) as error:
         if concerns_all(error):
             raise
-        log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+        if told is None or told.get(work.name) != str(error):
+            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+        if told is not None:
+            told[work.name] = str(error)
 
 
 def rebuild(ledger: Ledger, output_dir: Path, now: datetime) -> int:

@@ -15,6 +15,7 @@ from ds_flow.errors import RequestError
 from ds_flow.instance import running_pid, wake_daemon
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import FileRow, Reading
+from ds_flow.ledger.recording import LEFT_OUT
 from ds_flow.ledger.schedules import RUN_PREFIX
 from ds_flow.model import BatchState, Cause, FileState, Trigger
 from ds_flow.progress import shown
@@ -84,7 +85,8 @@ def _summarize(chosen: Settings, ledger: Ledger, before: Tally) -> int:
             put(f"  {os.path.relpath(chosen.output_dir / name, chosen.root)}")
         if len(names) > NAMED_OUTPUTS:
             put(f"  and {len(names) - NAMED_OUTPUTS} more: ds-flow show {run.run_id}")
-    left_out = [one for run in published for one in ledger.history.left_out(run.batch)]
+    set_aside = [one for run in published for one in ledger.history.set_aside(run.batch)]
+    left_out = [(path, why) for kind, path, why in set_aside if kind == LEFT_OUT]
     for path, why in left_out:
         put(f"left out: {path}: {why}")
     bad = [row for row in read.files_in(FileState.QUARANTINED) if row.id not in before.quarantined]

@@ -110,14 +110,15 @@ class History:
             *run, inputs, outputs = row
             yield LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
 
-    def left_out(self, batch: str) -> list[tuple[str, str]]:
-        """The published paths that a rerun left out, each with the run and the reason."""
+    def set_aside(self, batch: str) -> list[tuple[str, str, str]]:
+        """Which files a batch did not publish: each with the kind of its event, and the reason."""
         rows = self._store.rows(
-            "SELECT path, detail FROM event JOIN file ON file.id = file_id"
-            " WHERE batch_id = ? AND kind = ? ORDER BY path",
-            (batch, LEFT_OUT),
+            "SELECT kind, path, detail FROM event JOIN file ON file.id = file_id"
+            f" WHERE batch_id = ? AND kind IN ('{LEFT_OUT}', 'file.quarantined', 'file.superseded')"
+            " ORDER BY path",
+            (batch,),
         )
-        return [(path, detail) for path, detail in rows]
+        return [(kind, path, detail) for kind, path, detail in rows]
 
     # ------------------------------------------------------------------ alerts
 
