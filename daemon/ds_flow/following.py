@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ds_flow import datastore, durable, recovery, remains, space, workdir
 from ds_flow.dispatch import has_jobs_elsewhere
-from ds_flow.errors import BatchError, DispatchError, concerns_all
+from ds_flow.errors import BatchError, concerns_all
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import BatchRow, RunRow
 from ds_flow.logs import mask
@@ -146,23 +146,15 @@ class Following:
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
         return True
 
-    def _require_room(self, batch: str) -> None:
-        """Hold a batch back while the disk does not take its outputs. Raises DispatchError."""
+    def _why_no_room(self, batch: str) -> str:
+        """Why a run of a batch could not do its work now: a full disk, lost rights; or ""."""
         for folder in (self.settings.output_dir, self.settings.log_dir):
             if folder.exists() and not os.access(folder, os.W_OK):
-                raise DispatchError(f"batch {batch} waits: {folder} cannot be written to")
+                return f"batch {batch} waits: {folder} cannot be written to"
         if why := datastore.why_not_held(self.settings.root):
-            raise DispatchError(f"batch {batch} waits: {why}")
+            return f"batch {batch} waits: {why}"
         size_bytes = sum(file.size_bytes for file in self.ledger.read.planned(batch))
-        if why := space.lack(self.settings, batch, size_bytes):
-            raise DispatchError(why)
-
-    def _why_no_room(self, batch: str) -> str:
-        try:
-            self._require_room(batch)
-        except DispatchError as error:
-            return str(error)
-        return ""
+        return space.lack(self.settings, batch, size_bytes)
 
     def _plan(self, batch: BatchRow) -> Plan:
         last = self.ledger.schedules.last_run(batch.selection)
