@@ -161,3 +161,10 @@ def test_masking_leaves_no_secret(text: str, secrets: list[str]) -> None:
     masked = logs.mask(" ".join([text, *secrets]), secrets)
 
     assert not secrets or logs.MASK in masked
+
+
+def test_a_secret_that_was_written_as_json_is_masked() -> None:
+    value = 'sq"uote \\ zz9plüral'
+
+    for written in (json.dumps({"q": value}), json.dumps({"q": value}, ensure_ascii=False)):
+        assert logs.mask(written, [value]) == '{"q": "***"}'

@@ -101,14 +101,19 @@ def _is_journal() -> bool:
 def mask(text: str, secrets: Collection[str]) -> str:
     """Put a mask in place of every secret, and of the keys in one of many lines.
 
-    What Python wrote as a literal, as tracebacks have it, is found, too.
+    What was written as a literal of Python, as tracebacks have it, or as JSON is found, too.
     """
     keys = (KEY.findall(secret) for secret in secrets if len(secret.splitlines()) > 1)
     parts = {*secrets, *itertools.chain.from_iterable(keys)}
-    forms = {form for part in parts for form in (part, repr(part)[1:-1])}
+    forms = {form for part in parts for form in _forms(part)}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
     return text
+
+
+def _forms(part: str) -> tuple[str, ...]:
+    as_json = (json.dumps(part), json.dumps(part, ensure_ascii=False))
+    return part, *(literal[1:-1] for literal in (repr(part), *as_json))
 
 
 def masked(text: str, environ: Mapping[str, str]) -> str:
