@@ -161,7 +161,7 @@ def test_a_batch_that_is_cancelled_while_it_is_started_keeps_what_its_canceller_
     ["", "{", "{}", "[]", "null", '{"run_id": "9", "names": ["removed"]}', '{"run_id": 1}'],
 )
 def test_a_batch_whose_intent_cannot_be_read_is_dead_and_the_line_goes_on(
-    engine: Engine, runs: PretendedRuns, content: str
+    engine: Engine, runs: PretendedRuns, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = batches_of(engine, a="1", b="2")
     engine.tick()
@@ -176,6 +176,9 @@ def test_a_batch_whose_intent_cannot_be_read_is_dead_and_the_line_goes_on(
     assert dead.id == first
     assert "intent.json" in dead.reason
     assert list(runs.alive) == [f"{second}/1"]
+    (said,) = [record for record in caplog.records if record.message == "file.quarantined"]
+    assert vars(said)["path"] == "data/a.csv"
+    assert dead.reason in vars(said)["why"]
 
 
 def test_a_batch_whose_files_the_system_refuses_waits_for_it_and_stops_no_other(

@@ -279,6 +279,9 @@ class Following:
             reasons=workdir.own_reasons(work) if isinstance(then, Dead) else {},
         )
         _log_end(run, state, error, then)
+        if not isinstance(then, RetryAt):
+            paths = {*self.ledger.read.batch_paths(run.batch)}
+            recovery.log_set_aside(self.ledger, run.batch, paths)
         recovery.tidy(self.ledger, work)
         return 1
 

@@ -1,7 +1,7 @@
 """What lies on disk and the ledger does not know: commits, half-made outputs, manifests."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -42,12 +42,15 @@ def admit_commits(
 
 def log_commit(ledger: Ledger, manifest: Manifest) -> None:
     """Say that a run has published, and which files of its batch it has not."""
-    ids = {"run_id": manifest.run_id, "batch": manifest.batch}
-    log.info("run.succeeded", extra=ids)
-    rejected = {item.path for item in manifest.rejected}
-    for kind, path, why in ledger.history.set_aside(manifest.batch):
-        if path in rejected:
-            log.warning(kind, extra={"path": path, **ids, "why": why})
+    log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": manifest.batch})
+    log_set_aside(ledger, manifest.batch, {item.path for item in manifest.rejected})
+
+
+def log_set_aside(ledger: Ledger, batch: str, paths: Container[str]) -> None:
+    """Say which of these files of a batch were set aside, and why."""
+    for kind, path, why in ledger.history.set_aside(batch):
+        if path in paths:
+            log.warning(kind, extra={"path": path, "batch": batch, "why": why})
 
 
 @contextmanager
