@@ -444,7 +444,8 @@ def python_first(cluster: Cluster) -> str:
 @pytest.mark.parametrize(("deaf_to", "code"), [("", 130), ("INT", 143), ("INT TERM", 137)])
 def test_bkill_sends_int_then_term_then_kill(cluster: Cluster, deaf_to: str, code: int) -> None:
     trap = f"trap '' {deaf_to}\n" if deaf_to else ""
-    job_id = submit(cluster, script=f"{trap}touch on; sleep 9\n")
+    # No child of the shell: one that ended well just when the signal came would hide it.
+    job_id = submit(cluster, script=f"{trap}: >on; exec sleep 9\n")
     await_run(cluster, "on")
     done = call(cluster, "bkill", str(job_id))
     (job,) = await_end(cluster)
@@ -454,7 +455,7 @@ def test_bkill_sends_int_then_term_then_kill(cluster: Cluster, deaf_to: str, cod
 
 
 def test_a_job_that_ends_well_when_it_is_killed_is_done(cluster: Cluster) -> None:
-    job_id = submit(cluster, script="trap 'exit 0' INT\ntouch on\nsleep 9\n")
+    job_id = submit(cluster, script="trap 'exit 0' INT\n: >on\nsleep 9\n")
     await_run(cluster, "on")
     call(cluster, "bkill", str(job_id))
 
@@ -482,7 +483,7 @@ def test_bkill_takes_elements_or_all_and_one_that_has_not_begun_has_no_exit_code
 
 
 def test_bkill_d_marks_a_killed_job_as_done(cluster: Cluster) -> None:
-    job_id = submit(cluster, script="touch on; sleep 9\n")
+    job_id = submit(cluster, script=": >on; exec sleep 9\n")
     await_run(cluster, "on")
     call(cluster, "bkill", "-d", str(job_id))
 
@@ -618,7 +619,7 @@ def test_a_job_is_unkwn_while_its_host_is_lost_and_done_when_it_is_back(cluster:
 def test_a_job_killed_while_unkwn_is_zombi_and_lives_until_its_host_is_back(
     cluster: Cluster,
 ) -> None:
-    job_id = submit(cluster, script="touch on; sleep 9\n")
+    job_id = submit(cluster, script=": >on; exec sleep 9\n")
     await_run(cluster, "on")
     cluster.fault("unknown")
     assert call(cluster, "bkill", str(job_id)).returncode == 0
