@@ -17,6 +17,7 @@ from ds_flow.runs import Life, Runs
 from ds_flow.settings import Settings
 
 BAD = "bad"  # no table: a run rejects it
+RAISED = "raised"  # the cause of a file on which the transform failed
 
 
 class CrashError(BaseException):
@@ -29,7 +30,7 @@ class PretendedRuns(Runs):
 
     root: Path
     alive: dict[str, Path] = field(default_factory=dict)  # <batch>/<attempt> -> attempt's folder
-    left_out: dict[str, Cause] = field(default_factory=dict)  # paths that no run can judge well
+    left_out: dict[str, str] = field(default_factory=dict)  # paths that no run can judge well
     crash: str = ""  # the daemon dies "before" or "after" it starts the next run
     meanwhile: Callable[[str], object] = str  # what somebody does to the next batch to be started
     run_ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -81,10 +82,11 @@ class PretendedRuns(Runs):
         good, bad = [], []
         plan = workdir.read_plan(work)
         for planned in plan.files:
-            content = self.left_out.get(planned.path) or self._read(planned)
-            if content == Cause.REJECTED:
+            cause = self.left_out.get(planned.path)
+            content = Cause(cause) if cause in set(Cause) else self._read(planned)
+            if cause is not None and cause in {Cause.REJECTED, RAISED}:
                 text = self.input(planned.path).read_text()
-                bad.append(rejected(planned.path, Cause.REJECTED, text, planned.version))
+                bad.append(rejected(planned.path, cause, text, planned.version))
             elif isinstance(content, Cause):
                 bad.append(rejected(planned.path, content, content=None, version=planned.version))
             elif content == BAD:

@@ -63,7 +63,7 @@ def read(path: str, content: str, version: int | None = 1) -> Input:
 
 
 def rejected(
-    path: str, cause: Cause, content: str | None = None, version: int | None = 1
+    path: str, cause: str, content: str | None = None, version: int | None = 1
 ) -> Rejected:
     return Rejected(
         path=path,

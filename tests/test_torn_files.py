@@ -124,7 +124,7 @@ def test_a_torn_verdict_is_none_and_gives_way_to_the_next(content: bytes) -> Non
         for stem in ("a", "b"):
             (results.folder / f"{stem}.json").write_bytes(content)
             assert results.get(stem) is None
-        results.set_aside("b", rejected("data/b.csv", "rejected"))  # type: ignore[arg-type] # a word
+        results.set_aside("b", rejected("data/b.csv", "rejected"))
         assert results.get("a") is None
         assert put(results, "a") == results.get("a")
         assert results.get("b") is not None
