@@ -357,14 +357,19 @@ def test_what_a_start_could_not_take_back_while_another_published_is_taken_back_
     assert not half_made.exists()
 
 
-def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
-    engine: Engine, runs: PretendedRuns, clock: MovedClock
-) -> None:
+def form_too_large(engine: Engine) -> None:
+    """A batch that no disk here takes."""
     large = settled("data/large.csv", "1")
     stat = large.sighting.stat._replace(size_bytes=2**60)
     large = replace(large, sighting=large.sighting._replace(stat=stat))
-    engine.ledger.admit([large], clock.now())
-    engine.ledger.form("0" * 10, [1], Trigger.ARRIVAL, clock.now())
+    engine.ledger.admit([large], engine.clock.now())
+    engine.ledger.form("0" * 10, [1], Trigger.ARRIVAL, engine.clock.now())
+
+
+def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    form_too_large(engine)
     (small,) = batches_of(engine, small="1")
 
     engine.tick()
@@ -380,11 +385,7 @@ def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
 def test_a_batch_that_has_room_waits_for_none_that_has_not(
     engine: Engine, runs: PretendedRuns, clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    large = settled("data/large.csv", "1")
-    stat = large.sighting.stat._replace(size_bytes=2**60)
-    large = replace(large, sighting=large.sighting._replace(stat=stat))
-    engine.ledger.admit([large], clock.now())
-    engine.ledger.form("0" * 10, [1], Trigger.ARRIVAL, clock.now())
+    form_too_large(engine)
     for _ in range(800):  # by now it is looked at every half a minute
         engine.tick()
         clock.elapsed_s += engine.patience_s()
