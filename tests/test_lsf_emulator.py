@@ -325,9 +325,13 @@ def test_openlava_knows_neither_o_nor_json(openlava: Cluster) -> None:
         assert "Usage: bjobs" in done.stderr
 
 
-def test_openlava_knows_no_units(openlava: Cluster) -> None:
-    for argv in (["-M", "10MB"], ["-R", "rusage[mem=10MB]"]):
-        assert call(openlava, "bsub", *argv, stdin="true\n").returncode == 255
+def test_openlava_knows_no_units_and_reads_the_limit_first(openlava: Cluster) -> None:
+    limit, reservation = ["-M", "10MB"], ["-R", "rusage[mem=10MB]"]
+    stock = "10MB: MEMLIMT value should be a positive integer. Job not submitted.\n"
+    syntax = "Bad resource requirement syntax. Job not submitted.\n"
+    for argv, text in ((limit, stock), ([*reservation, *limit], stock), (reservation, syntax)):
+        done = call(openlava, "bsub", *argv, stdin="true\n")
+        assert (done.returncode, done.stderr) == (255, text)
     submit(openlava, "-M", "10240", "-R", "rusage[mem=10]")
 
 

@@ -63,6 +63,28 @@ def test_a_table_s_rows_are_those_of_the_name(row: str) -> None:
     assert found.state in {JobState.PENDING, JobState.RUNNING}
 
 
+UNIT_REFUSED = {
+    "openlava and its forks": "2048MB: MEMLIMT value should be a positive integer.",
+    "spelt right": "2048MB: MEMLIMIT value should be a positive integer.",
+    "without the value": "Bad MEMLIMIT.",
+    "by words of their own": "-M: 2048MB is no number.",
+    "in the reservation": "Bad resource requirement syntax.",
+}
+
+
+@pytest.mark.parametrize("said", UNIT_REFUSED.values(), ids=UNIT_REFUSED)
+def test_a_unit_is_refused_by_whatever_speaks_of_the_memory_asked_for(said: str) -> None:
+    assert texts.REFUSED.search(refusal := f"{said} Job not submitted.")
+    assert texts.BAD_UNIT.search(refusal)
+
+
+@pytest.mark.parametrize(
+    "said", ["nosuch: No such queue.", "Request aborted by esub.", "Job array index too large."]
+)
+def test_what_does_not_speak_of_memory_refuses_no_unit(said: str) -> None:
+    assert not texts.BAD_UNIT.search(f"{said} Job not submitted.")
+
+
 ENDS = {
     "DONE": ("Done successfully. The CPU time used is 0.1 seconds;", JobState.SUCCEEDED, None, ""),
     "a code": ("Exited with exit code 3. The CPU time", JobState.FAILED, 3, ""),

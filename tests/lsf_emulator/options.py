@@ -66,7 +66,8 @@ def read_submission(
     if "K" in options:
         why = "Job array doesn't support -K option" if any(indices) else "-K is not emulated"
         raise Refused(f"{why}. Job not submitted.\n")
-    _check_resources(options.get("R", []), config)
+    memory_limit_kb = read_memory(last("M"), config) if "M" in options else None
+    _check_resources(options.get("R", []), config)  # after -M, as bsub reads it
     return Submission(
         name=name,
         indices=indices,
@@ -74,7 +75,7 @@ def read_submission(
         queue=read_queue(last("q", config.default_queue), config),
         is_default_queue="q" not in options,
         slots=int(last("n", "1").split(",")[0]),
-        memory_limit_kb=read_memory(last("M"), config) if "M" in options else None,
+        memory_limit_kb=memory_limit_kb,
         run_limit_minutes=read_minutes(last("W")) if "W" in options else None,
         project=last("P", "default"),
         cwd=last("cwd", cwd),
@@ -141,7 +142,8 @@ def read_memory(text: str, config: Config) -> int:
     found = MEMORY.match(text)
     suffix = found[2].upper() if found else ""
     if not found or (suffix and (config.dialect == "openlava" or suffix not in UNITS_KB)):
-        raise Refused(f"{text}: Bad MEMLIMIT. Job not submitted.\n")
+        # Spelt so in the stock text of openlava and its forks.
+        raise Refused(f"{text}: MEMLIMT value should be a positive integer. Job not submitted.\n")
     return int(found[1]) * UNITS_KB[suffix or config.conf.get(UNIT_FOR_LIMITS, "KB")]
 
 

@@ -42,7 +42,8 @@ START_EXIT_CODES = frozenset({126, 127})  # not executable; not there: a file sy
 ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
 REFUSED = re.compile(r"not submitted", re.IGNORECASE)
 TOO_LARGE = re.compile(r"index too large|array.{0,40}(too large|exceed)", re.IGNORECASE)
-BAD_UNIT = re.compile(r"MEMLIMIT|resource requirement", re.IGNORECASE)
+# It quotes the value with its unit, or speaks of memory or resources: openlava says "MEMLIMT".
+BAD_UNIT = re.compile(r"\b\d+MB\b|MEMLIM|memory|resource requirement", re.IGNORECASE)
 NO_SUCH_OPTION = re.compile(r"(illegal|invalid|unknown|unrecognized) option|Usage:", re.IGNORECASE)
 NOT_THERE = re.compile(r"is not found|No (unfinished |matching )?job found", re.IGNORECASE)
 
