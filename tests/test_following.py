@@ -1,13 +1,18 @@
 """What a dead run's remains say of its end."""
 
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backends import lsf
 from cli_project import Project
 from clock import MovedClock
+from lsf_emulator import faults
+from pretended import PretendedRuns
 
 from ds_flow import datastore, remains
+from ds_flow.dispatch.rounds import open_round
 from ds_flow.following import Following
 from ds_flow.ledger.reading import RunRow
 from ds_flow.model import RunState, Trigger
@@ -27,6 +32,8 @@ RUN = RunRow(
     removed_at=None,
 )
 STARVED = "killed for want of memory"
+
+AfterTheLimit = Callable[..., RunState | None]
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,54 @@ def test_a_run_that_cannot_hold_the_datastore_uses_no_attempt(
         (run,) = ledger.read.runs()
     assert run.state == RunState.LOST
     assert ".ds-flow.lock cannot be held: Is a directory" in run.error
+
+
+@pytest.fixture
+def after_the_limit(tmp_path: Path, clock: MovedClock) -> Iterator[AfterTheLimit]:
+    """What a live run of one job on LSF is to end as, once its limit has passed.
+
+    LSF has no slot. It goes wrong as the fault says, and is asked once within the limit.
+    """
+    made, runs = Project(tmp_path), PretendedRuns(tmp_path)
+    stage = made.settings.work_root / RUN.batch / "jobs" / "process-1of1"
+    with lsf(tmp_path / "cluster", "ibm", slots=0) as place, closing(made.open()) as ledger:
+        made.start(made.form(RUN.batch, made.admit("student_a.csv")), "1")
+        runs.start(made.settings, RUN.batch, 1, Trigger.ARRIVAL)
+        job, backend = place.job("a", "true", folder=tmp_path), place.backend()
+        opened = open_round(stage, RUN.batch, f"{RUN.batch}/1", "lsf", [job], [job.command])
+        following = Following(made.settings, ledger, runs, clock)
+
+        def ending(name: faults.Name, **fault: object) -> RunState | None:
+            place.cluster.fault(name, **fault)
+            backend.submit(opened)
+            following.follow()
+            backend.submit(opened)
+            backend.ask(opened, [1])
+            clock.elapsed_s += made.settings.run.limit_minutes * 60 + 1
+            following.follow()
+            return ledger.read.live_runs()[0].ending
+
+        yield ending
+
+
+def test_a_run_whose_jobs_wait_in_the_queue_gets_on_however_long_they_wait(
+    after_the_limit: AfterTheLimit,
+) -> None:
+    for status in ("PEND", "PSUSP", "PEND"):
+        assert after_the_limit("shown", status=status) is None
+
+    assert after_the_limit("shown", status="RUN") == RunState.TIMED_OUT
+
+
+def test_a_run_is_ended_at_its_limit_where_lsf_no_longer_says_that_its_jobs_wait(
+    after_the_limit: AfterTheLimit,
+) -> None:
+    assert after_the_limit("shown", status="PEND") is None
+
+    assert after_the_limit("down", mode="fail", stream="stderr") == RunState.TIMED_OUT
+
+
+def test_a_run_is_ended_at_its_limit_where_lsf_never_took_its_jobs(
+    after_the_limit: AfterTheLimit,
+) -> None:
+    assert after_the_limit("down", mode="fail", stream="stderr") == RunState.TIMED_OUT

@@ -156,7 +156,10 @@ def last_attempt(work: Path) -> int:
 
 
 def progress(work: Path, number: int) -> int:
-    """When a batch's files last moved: the newest mtime_ns of the folders that an attempt fills."""
+    """When a batch last got on: the newest mtime_ns of the folders that an attempt fills.
+
+    A backend touches a round's folder while its jobs wait in a queue.
+    """
     folders = [attempt_dir(work, number), *work.glob("results/*"), *work.glob("jobs/*/*")]
     return max((folder.stat().st_mtime_ns for folder in folders if folder.is_dir()), default=0)
 

@@ -113,9 +113,14 @@ class Lsf:
     # ------------------------------------------------------------------ ask
 
     def ask(self, batch_round: Round, indices: Collection[int]) -> dict[int, Report]:
-        """By exit codes on disk, and one bjobs for all that have left none."""
+        """By exit codes on disk, and one bjobs for all that have left none.
+
+        While LSF says that one of them waits in its queue, the round is alive.
+        """
         commands = self._commands(batch_round)
         poll = commands.poll() if self._is_to_ask(batch_round, indices) else NOTHING_HEARD
+        if any(poll.rows[index].state == JobState.PENDING for index in poll.rows.keys() & indices):
+            batch_round.note_alive()
         ended = batch_round.ended()  # after the poll: what LSF says has ended may show it by now
         reports = {
             index: self._of_ended(commands, index, poll)

@@ -101,6 +101,10 @@ class Round:
         """The jobs' indices, from 1 as schedulers count."""
         return range(1, len(self.jobs) + 1)
 
+    def note_alive(self) -> None:
+        """Let this moment count as progress, though nothing has moved: `workdir.progress`."""
+        os.utime(self.folder)
+
     def ended(self) -> set[int]:
         """The jobs that have left an exit code, by one look at the folder."""
         names = (entry.name for entry in os.scandir(self.folder))

@@ -89,7 +89,9 @@ class Running(Section, frozen=True):
         description="Seconds before the first retry; then ever longer.",
     )
     limit_minutes: Minutes = Field(
-        default=720, description="Minutes without progress after which a run is ended."
+        default=720,
+        description="Minutes without progress after which a run is ended; to wait in LSF's queue"
+        " is progress.",
     )
     stop_grace_seconds: Number = Field(
         default=60,
