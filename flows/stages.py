@@ -15,14 +15,14 @@ from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.errors import DispatchError, RequestError
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
-from ds_flow.model import ATTEMPT_MARK, FailureClass
+from ds_flow.model import ATTEMPT_MARK, STARVED, FailureClass
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan, cut_shards
 from ds_flow.results import LASTING, Result
 from verdicts import union, verdicts
 
 FLOWS = Path(__file__).resolve().parent
-NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.BY_HAND})
+NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
 
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
@@ -114,7 +114,7 @@ class _Process:
     def left(self, part: Part, outcome: Outcome) -> list[Part]:
         """What is yet to be done of a part whose job has ended."""
         if outcome.failure in NOT_ISOLATED or outcome.exit_code in process_exit.OWN:
-            raise _failed(self.work, self.name, outcome)
+            raise _failed(self.work, "process", self.name, outcome)
         first, last, _ = part
         verdicts = {n: self._results.get(self._stem(n)) for n in range(first, last + 1)}
         if unjudged := [n for n, verdict in verdicts.items() if verdict is None]:
@@ -134,7 +134,7 @@ class _Process:
             rest = [(suspect + 1, last, suffix)] if suspect < last else []
             return [(suspect, suspect, suffix), *rest]
         file = self.plan.files[suspect]
-        why = outcome.reason or "ended before its verdict"
+        why = _why("process", outcome) or "ended before its verdict"
         if outcome.exit_code == process_exit.OUT_OF_FILES:
             why = process_exit.OUT_OF_FILES_REASON
         rejected = Rejected(
@@ -281,12 +281,20 @@ def _run(work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec])
 def _run_one(work: Path, plan: Plan, stage: str, job: JobSpec, part: str = "") -> Outcome:
     (outcome,) = _run(work, plan, stage, part or stage, [job])
     if outcome.failure:
-        raise _failed(work, part or stage, outcome)
+        raise _failed(work, stage, part or stage, outcome)
     return outcome
 
 
-def _failed(work: Path, part: str, outcome: Outcome) -> DispatchError:
+def _failed(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchError:
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
     is_cause = printed and outcome.failure == FailureClass.USER_CODE
     last = f": {printed[-1]}" if is_cause else ""
-    return DispatchError(f"job {outcome.round}[{outcome.index}]: {outcome.reason}{last}")
+    why = _why(stage, outcome)
+    return DispatchError(f"job {outcome.round}[{outcome.index}]: {why}{last}")
+
+
+def _why(stage: str, outcome: Outcome) -> str:
+    """Why a job failed; where it came up to its own limit of memory, which setting gives more."""
+    if outcome.failure != FailureClass.MEMORY or outcome.reason == STARVED:
+        return outcome.reason
+    return f"{outcome.reason}; raise compute.stages.{stage}.memory_mb"

@@ -133,6 +133,19 @@ def test_a_job_that_the_kernel_killed_for_want_of_memory_says_so(
     assert len(list(rounds_in(stage))) == ROUNDS_LIMIT
 
 
+def test_the_memory_asked_for_grows_within_an_attempt_and_no_further_in_later_ones(
+    run: Run, shell: Shell, stage: Path
+) -> None:
+    mark = f"for round in '{stage}'/*; do touch $round/1.starved; done"
+    job = replace(shell("a", f"{mark}; kill -KILL $$"), memory_mb=400)
+
+    for attempt in (1, 2):
+        run(job, attempt=f"{BATCH}/{attempt}")
+
+    asked = [opened.jobs[0].memory_mb for opened in rounds_in(stage)]
+    assert asked == [400, 600, 900, 900, 900, 900]
+
+
 def test_a_round_holds_only_what_has_not_succeeded(
     run: Run, shell: Shell, counting: Shell, stage: Path, tmp_path: Path, ran: Ran
 ) -> None:

@@ -323,7 +323,7 @@ ENDS: list[tuple[Container, FailureClass | None, str]] = [
     (ended(0), None, ""),
     (ended(0, is_out_of_memory=True), None, ""),
     (ended(3), FailureClass.USER_CODE, "exit code 3"),
-    (ended(1, is_out_of_memory=True), FailureClass.MEMORY, "more memory than memory_mb"),
+    (ended(1, is_out_of_memory=True), FailureClass.MEMORY, "memory limit reached"),
     (ended(143), FailureClass.KILLED, "killed by SIGTERM"),
     (ended(143, ended_s=1060), FailureClass.LIMIT, "run limit reached"),
     (ended(1, ended_s=1060), FailureClass.LIMIT, "run limit reached"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from backends import lsf
 
 import process_exit
 import stages
@@ -57,6 +58,15 @@ def transform(work: Path, on_b: str) -> None:
     )
 
 
+def replan(work: Path, site: Site | None = None, **own: StageOptions) -> None:
+    """Give stages other options."""
+    plan = workdir.read_plan(work)
+    stages = {**plan.options.stages, **own}
+    options = replace(plan.options, stages=stages, site=site or plan.options.site)
+    (work / "batch.json").unlink()
+    workdir.create(work.parents[1], replace(plan, options=options))
+
+
 def verdicts(work: Path) -> Verdicts:
     results = workdir.results_for(work, workdir.read_plan(work).options)
     return {name: results.get(name) for name in NAMES}
@@ -85,6 +95,41 @@ def test_a_file_that_ends_its_process_is_set_aside_alone(
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
     assert found["b"].reason == f"its process, alone with it: {reason}"
+
+
+def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_alone(
+    work: Path,
+) -> None:
+    # What run_job.sh leaves then; tests/test_systemd.py has a real one.
+    rounds = f"pathlib.Path({str(work)!r}).glob('jobs/*/*')"
+    mark = f"[(round / '1.starved').touch() for round in {rounds}]"
+    transform(work, f"import pathlib; {mark}; os.kill(os.getpid(), 9)")
+
+    stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert found["b"].reason == "its process, alone with it: killed for want of memory"
+
+
+def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the_figure(
+    work: Path,
+) -> None:
+    transform(work, "kept = bytearray(700 << 20); os.read(os.pipe()[0], 1)")
+    with lsf(work / "cluster", "ibm", memory_checked_below_mb=1000) as place:
+        site = replace(place.site, memory_factor=1.1)
+        replan(work, site=site, process=StageOptions(executor="lsf", queue="short", memory_mb=500))
+
+        stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert "TERM_MEMLIMIT" in found["b"].reason
+    assert "it needs more than 605 MB; raise compute.stages.process.memory_mb" in found["b"].reason
 
 
 def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothing(
@@ -184,11 +229,8 @@ def test_a_job_that_left_no_exit_code_blames_no_file(
 def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(
     work: Path, tmp_path: Path
 ) -> None:
-    plan = workdir.read_plan(work)
     command = ("sh", "-c", "seq -w 20000")  # six bytes a line
-    options = {**plan.options.stages, "analyze": StageOptions(command=command)}
-    (work / "batch.json").unlink()
-    workdir.create(tmp_path / "out", replace(plan, options=replace(plan.options, stages=options)))
+    replan(work, analyze=StageOptions(command=command))
 
     analysis = stages.analyze(work, tmp_path / "combined.csv")
 

@@ -120,11 +120,15 @@ def _is_open(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
 def _roomier(
     job: JobSpec, last: Outcome | None, asked: Mapping[str, JobSpec], site: Site
 ) -> JobSpec:
-    """The job with more memory than last time, if that was too little."""
+    """The job with more memory than last time, if that was too little.
+
+    What one attempt's rounds may come to is the most, so that it does not grow over attempts.
+    """
     if last is None or last.failure != FailureClass.MEMORY:
         return job
     more = math.ceil(asked[job.key].memory_mb * site.memory_factor)
-    return replace(job, memory_mb=max(more, job.memory_mb))
+    most = math.ceil(job.memory_mb * site.memory_factor ** (ROUNDS_LIMIT - 1))
+    return replace(job, memory_mb=min(max(more, job.memory_mb), most))
 
 
 def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
@@ -154,13 +158,16 @@ def _release(batch_round: Round, backend: Backend) -> bool:
 
 
 def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
+    job = batch_round.jobs[index - 1]
     exit_code, ended_at = batch_round.exit_of(index) or (None, "")
     host, native_id, started_at = batch_round.claim_of(index) or ("", "", "")
     failure, reason = report.failure, report.reason
     if failure == FailureClass.KILLED and batch_round.is_starved(index):
         failure, reason = FailureClass.MEMORY, STARVED
+    elif failure == FailureClass.MEMORY:
+        reason = f"{reason}: it needs more than {job.memory_mb} MB"
     return Outcome(
-        key=batch_round.jobs[index - 1].key,
+        key=job.key,
         index=index,
         round=batch_round.name,
         opened_by=batch_round.opened_by,

@@ -244,7 +244,7 @@ def end_of(container: Container, limit_minutes: float) -> End:
     if code == 0:
         return None, ""
     if container.is_out_of_memory:
-        return FailureClass.MEMORY, "more memory than memory_mb"
+        return FailureClass.MEMORY, "memory limit reached"
     if container.ended_s - container.started_s >= limit_minutes * 60:
         return FailureClass.LIMIT, "run limit reached"
     if code == LOST_EXIT_CODE or container.status == "dead":

@@ -25,8 +25,8 @@ STATES: dict[str, JobState] = {
 
 # lsf_admin/termination_reasons_lsf; any other reason is a matter of the cluster's.
 REASONS: dict[str, tuple[FailureClass, str]] = {
-    "TERM_MEMLIMIT": (FailureClass.MEMORY, "more memory than memory_mb"),
-    "TERM_SWAP": (FailureClass.MEMORY, "more swap than its limit"),
+    "TERM_MEMLIMIT": (FailureClass.MEMORY, "memory limit reached"),
+    "TERM_SWAP": (FailureClass.MEMORY, "swap limit reached"),
     "TERM_RUNLIMIT": (FailureClass.LIMIT, "run limit reached"),
     "TERM_CPULIMIT": (FailureClass.LIMIT, "CPU limit reached"),
     "TERM_DEADLINE": (FailureClass.LIMIT, "the queue's deadline reached"),

@@ -123,7 +123,8 @@ class Compute(Section, frozen=True):
         default="docker", min_length=1, description="The engine's program: docker or podman."
     )
     memory_factor: Annotated[Number, Field(ge=1, le=16)] = Field(
-        default=1.5, description="Times the memory for a job that had too little, done again."
+        default=1.5,
+        description="Times the memory for a job that had too little, done again: twice at most.",
     )
     lsf: Lsf = Field(default_factory=Lsf, description="How to talk to LSF.")
     docker: Docker = Field(default_factory=Docker, description="What containers may do.")
