@@ -1,6 +1,7 @@
 """The manifest of a rerun: what each output is against the last run of the same selection."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from samples import manifest, read
@@ -74,6 +75,34 @@ def test_against_a_run_from_before_there_was_a_content_hash_the_causes_decide() 
     assert set(said(run("2", SAME), old).values()) == {"identical"}
     new = replace(run("2", SAME), code_fingerprint="e" * 64)
     assert set(said(new, old).values()) == {"changed code"}
+
+
+class Counted(str):
+    """A path that counts how often it is looked at."""
+
+    __slots__ = ()
+    looks: ClassVar[list[None]] = []
+
+    def __hash__(self) -> int:
+        self.looks.append(None)
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        self.looks.append(None)
+        return super().__eq__(other)
+
+
+def looks_to_compare(count: int) -> int:
+    paths = [Counted(f"data/{number}.csv") for number in range(count)]
+    contents: dict[str, str] = {"": "all", **dict.fromkeys(paths, "x")}
+    new, old = (run(run_id, contents, dict.fromkeys(paths, "1")) for run_id in "21")
+    Counted.looks.clear()
+    assert set(said(new, old).values()) == {"identical"}
+    return len(Counted.looks)
+
+
+def test_ten_times_the_files_are_ten_times_the_work_to_compare() -> None:
+    assert looks_to_compare(1000) < 11 * looks_to_compare(100)
 
 
 def test_a_manifest_reads_back_with_what_it_says_and_without_what_it_does_not_know() -> None:

@@ -128,6 +128,7 @@ def compared(new: Manifest, old: Manifest, *, has_same_settings: bool) -> Manife
     `has_same_settings`: whether the settings but for the tag are those of the earlier run.
     """
     before = {output.source: output for output in old.outputs}
+    made_from, was_made_from = _inputs(new), _inputs(old)
     common = {
         "code": new.code_fingerprint != old.code_fingerprint,
         "settings": not has_same_settings,
@@ -137,18 +138,17 @@ def compared(new: Manifest, old: Manifest, *, has_same_settings: bool) -> Manife
         _compared(
             output,
             before.get(output.source),
-            {"input": _inputs(new, output) != _inputs(old, output), **common},
+            {"input": made_from.get(output.source) != was_made_from.get(output.source), **common},
         )
         for output in new.outputs
     )
     return replace(new, outputs=tuple(outputs), compared_with=old.run_id)
 
 
-def _inputs(manifest: Manifest, output: Output) -> list[tuple[str, str]]:
-    """What an output was made from: one input, or of the combined file all."""
-    return [
-        (item.path, item.sha256) for item in manifest.inputs if output.source in {"", item.path}
-    ]
+def _inputs(manifest: Manifest) -> dict[str, object]:
+    """What each output was made from, by its source: one input, or all for the combined file."""
+    each = {item.path: item.sha256 for item in manifest.inputs}
+    return {**each, "": list(each.items())}
 
 
 def _compared(output: Output, before: Output | None, changes: Mapping[str, bool]) -> Output:
