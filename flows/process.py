@@ -23,6 +23,7 @@ import process_exit
 from csvrecords import TableError
 from csvtable import Source, TableWriter, UnreadableError, Written, read_tables, to_frame, to_text
 from ds_flow.errors import DsFlowError, InputError, SettingsError
+from ds_flow.links import is_at, real_path
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
 from ds_flow.names import output_stems, unescape
@@ -122,21 +123,17 @@ def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
     Raises:
         GoneError, UnreadableError, ChangedError: as they say.
     """
-    real = os.path.realpath(path)
-    if inbox and not Path(real).is_relative_to(os.path.realpath(inbox)):
-        raise UnreadableError("a symbolic link that leaves the inbox")
-    try:
+    with its_own_errors():
+        real = real_path(path)
+        if inbox and not Path(real).is_relative_to(real_path(inbox)):
+            raise UnreadableError("a symbolic link that leaves the inbox")
         descriptor = os.open(real, OPEN_FLAGS)
-    except (FileNotFoundError, NotADirectoryError):
-        raise GoneError("it is gone") from None
-    except OSError as error:
-        if error.errno in process_exit.OUT_OF_FILES_ERRORS:
-            raise
-        raise UnreadableError(error.strerror) from error
     try:
-        if not S_ISREG(os.fstat(descriptor).st_mode):
+        with its_own_errors():
+            is_regular = S_ISREG(os.fstat(descriptor).st_mode)
+        if not is_regular:
             raise UnreadableError("it is not a regular file")
-        if Path(f"/proc/self/fd/{descriptor}").readlink() != Path(real):
+        if not is_at(descriptor, real):
             raise ChangedError("it was moved while it was opened")
         with open(descriptor, "rb", buffering=0, closefd=False) as stream:
             yield stream
@@ -144,9 +141,23 @@ def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
+@contextmanager
+def its_own_errors() -> Iterator[None]:
+    """Let what the system refuses of one input concern that input, and no other."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise GoneError("it is gone") from None
+    except OSError as error:
+        if error.errno in process_exit.OUT_OF_FILES_ERRORS:
+            raise
+        raise UnreadableError(error.strerror) from error
+
+
 def last_change(stream: BinaryIO) -> tuple[int, int, int]:
     """Tell of an open file what differs once anybody has written to it."""
-    found = os.fstat(stream.fileno())
+    with its_own_errors():
+        found = os.fstat(stream.fileno())
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -4,10 +4,12 @@ import hashlib
 import logging
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
 from rights import no_rights, public_folder
 from samples import sha256
 
@@ -197,6 +199,50 @@ def test_a_link_swapped_in_is_not_followed_out_of_the_inbox(
 
     assert isinstance(fingerprint(inbox, arrival), StillArriving)
     assert inbox.look_at(["data/a.csv"]) == []
+
+
+def test_a_link_that_becomes_a_folder_at_any_moment_is_no_internal_error(
+    inbox: Inbox, root: Path
+) -> None:
+    pair = LinkAndFolder(root / "data")
+    pair.prepare()
+    arrival = Arrival(inbox.look_at(["data/student_link.csv"])[0], 0)
+
+    def attempt() -> None:
+        inbox.look_at(["data/student_link.csv"])
+        judged = fingerprint(inbox, arrival)
+        assert isinstance(judged, StillArriving) or judged.sha256 == sha256("name\nAnn\n")
+
+    assert at_every_moment(pair.prepare, attempt, pair.swap) > 10
+
+
+def test_a_file_that_is_moved_too_deep_at_any_moment_leaves_no_descriptor_open(
+    inbox: Inbox, root: Path
+) -> None:
+    folder, aside = root / "data", root / "aside"
+
+    def prepare() -> None:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        for made in (folder, aside):
+            made.mkdir()
+        (folder / "a.csv").write_text("1")
+        arrivals[:] = [seen(inbox)]
+
+    arrivals: list[Arrival] = []
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    moments = at_every_moment(
+        prepare,
+        lambda: fingerprint(inbox, arrivals[0]),
+        lambda: moved_too_deep(folder, aside),
+    )
+    assert moments > 5
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_chain_of_very_many_links_is_passed_over(inbox: Inbox, root: Path) -> None:
+    chain(root / "data" / "student_chain.csv")
+    assert inbox.look_at(["data/student_chain.csv"]) == []
 
 
 @pytest.mark.parametrize("name", [b"a\nb.csv", b"\xff.csv", b"\x7f.csv"])

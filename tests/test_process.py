@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +15,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
 from rights import no_rights, public_folder
 
 import process
 import process_exit
 from ds_flow import CHECKOUT
+from ds_flow.errors import InputError
 from ds_flow.manifest import Rejected
 from ds_flow.names import output_stems
 from ds_flow.plan import Options, Plan, PlannedFile
@@ -224,6 +227,43 @@ def test_a_link_swapped_in_leads_nowhere_outside_the_inbox(
     assert project.run() == 0
     aside = project.aside("student_link.csv")
     assert (aside.cause, aside.reason) == ("unreadable", "a symbolic link that leaves the inbox")
+
+
+def test_a_link_that_becomes_a_folder_at_any_moment_concerns_itself_alone(tmp_path: Path) -> None:
+    pair = LinkAndFolder(tmp_path / "data")
+
+    def attempt() -> None:
+        with suppress(InputError), process.opened(pair.link, str(tmp_path / "data")) as stream:
+            assert stream.read() == pair.CONTENT
+
+    assert at_every_moment(pair.prepare, attempt, pair.swap) > 10
+
+
+def test_a_file_that_is_moved_too_deep_at_any_moment_concerns_itself_alone(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "data" / "sub", tmp_path / "aside"
+
+    def prepare() -> None:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        for made in (folder, aside):
+            made.mkdir(parents=True)
+        (folder / "student_a.csv").write_bytes(GOOD)
+
+    def attempt() -> None:
+        path = folder / "student_a.csv"
+        with suppress(InputError), process.opened(path, str(tmp_path / "data")) as stream:
+            assert stream.read() == GOOD
+
+    assert at_every_moment(prepare, attempt, lambda: moved_too_deep(folder, aside)) > 10
+
+
+def test_a_chain_of_very_many_links_is_set_aside_and_the_rest_goes_on(project: Project) -> None:
+    chain(project.plan("student_chain.csv", GOOD))
+    project.put("student_good.csv", GOOD)
+    assert project.run() == 0
+    aside = project.aside("student_chain.csv")
+    assert (aside.cause, aside.reason) == ("unreadable", "Too many levels of symbolic links")
+    assert project.result("student_good.csv").rows == 2
 
 
 def test_files_of_one_name_in_two_folders_have_two_results(project: Project) -> None:

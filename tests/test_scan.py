@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from moments import LinkAndFolder, at_every_moment, chain
 from rights import no_rights, public_folder
 
 from ds_flow import scan
@@ -49,6 +50,32 @@ def test_a_long_look_says_now_and_then_that_it_goes_on(
     look(Pattern.parse(f"{root}/data/*.csv", root), lambda: told.append(None))
 
     assert len(told) == 3  # for the folder, and after the second and the fourth file
+
+
+def test_a_link_that_becomes_a_folder_at_any_moment_concerns_itself_alone(
+    root: Path, find: Find
+) -> None:
+    pair = LinkAndFolder(root / "data")
+    put(root, "data/student_a.csv")
+
+    def attempt() -> None:
+        assert "data/student_a.csv" in found(find("data/student_*.csv"))
+        assert scan.needed_quiet_s(str(pair.link), 1) in {1, scan.UNLEASED_QUIET_SECONDS}
+
+    assert at_every_moment(pair.prepare, attempt, pair.swap) > 10
+
+
+def test_a_chain_of_very_many_links_is_ignored_with_a_reason_and_stops_no_look(
+    root: Path, find: Find
+) -> None:
+    chain(root / "data" / "student_chain.csv")
+    put(root, "data/student_a.csv")
+
+    seen = find("data/student_*.csv")
+
+    assert found(seen) == ["data/student_a.csv"]
+    why = "cannot be looked at: Too many levels of symbolic links"
+    assert seen.ignored == {"data/student_chain.csv": why}
 
 
 # --------------------------------------------------------------------------- patterns

@@ -25,6 +25,7 @@ from watchdog.observers import Observer
 
 from ds_flow import scan
 from ds_flow.errors import DispatchError
+from ds_flow.links import is_at, real_path
 from ds_flow.model import Arrival, Cause, Settled, Sighting
 from ds_flow.mounts import fs_type, is_network
 from ds_flow.names import is_hostile, unescape
@@ -238,10 +239,10 @@ class Inbox:
 
     def _open(self, raw: str) -> int:
         """Open for reading, never blocking, never through a link that was swapped in."""
-        target = os.path.realpath(raw)
+        target = real_path(raw)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(target, flags)
-        if os.readlink(f"/proc/self/fd/{descriptor}") != target:
+        if not is_at(descriptor, target):
             os.close(descriptor)
             raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", raw)
         return descriptor

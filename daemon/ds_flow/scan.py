@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from ds_flow.errors import DispatchError
+from ds_flow.links import real_path
 from ds_flow.model import Sighting, Stat
 from ds_flow.names import escape
 from ds_flow.settings.patterns import TEMPORARY, matches, split
@@ -96,7 +97,7 @@ def sight(raw: str, base: str) -> Stat | str:
     """
     status = os.lstat(raw)
     if stat.S_ISLNK(status.st_mode):
-        target = os.path.realpath(raw)
+        target = real_path(raw)
         if not target.startswith(f"{base}/"):
             return f"a symbolic link that leaves the inbox (to {escape(target)})"
         if not os.path.exists(target):
@@ -137,7 +138,7 @@ def needed_quiet_s(raw: str, quiet_s: float) -> float:
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer comes in between
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(os.path.realpath(raw), flags)
+        descriptor = os.open(real_path(raw), flags)
     except OSError:
         return quiet_s
     try:
