@@ -1,12 +1,13 @@
 """When schedules fire: cron, time zones, daylight saving, and which fire is due."""
 
+import time
+import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-import tzlocal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ BERLIN = "Europe/Berlin"
 ZONES = [BERLIN, "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]
 YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 SPRING, AUTUMN = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def fires(timetable: Timetable, since: datetime, until: datetime) -> Iterator[datetime]:
@@ -80,10 +81,10 @@ def test_a_zone_that_nobody_knows_is_refused_in_words() -> None:
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    tzlocal.reload_localzone()
+    time.tzset()
     yield
     monkeypatch.undo()
-    tzlocal.reload_localzone()
+    time.tzset()
 
 
 @pytest.mark.usefixtures("tokyo")
@@ -114,6 +115,66 @@ def test_a_cron_that_takes_every_hour_goes_on_through_the_change() -> None:
     for change in (SPRING, AUTUMN):
         found = list(fires(Timetable("*/30 * * * *", BERLIN), change - DAY, change + DAY))
         assert {later - earlier for earlier, later in pairwise(found)} == {timedelta(minutes=30)}
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Africa/Cairo", "2027-04-30"),
+        ("Asia/Beirut", "2027-03-28"),
+        ("America/Havana", "2027-03-14"),
+        ("America/Santiago", "2027-09-05"),
+        ("Atlantic/Azores", "2027-03-28"),
+    ],
+)
+def test_a_midnight_that_is_skipped_comes_after_the_gap(zone: str, day: str) -> None:
+    noon_before = datetime.fromisoformat(f"{day}T12:00+00:00") - DAY
+    fire = Timetable("0 0 * * *", zone).next_after(noon_before)
+    assert fire is not None
+    assert f"{fire.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}" == f"{day} 01:00"
+
+
+def test_a_gap_of_half_an_hour_puts_a_time_off_by_half_an_hour() -> None:
+    before = datetime(2026, 10, 3, 12, tzinfo=UTC)
+    lord_howe = "Australia/Lord_Howe"
+    assert after("15 2 * * *", before, 2, lord_howe) == ["Sun 04 02:45", "Mon 05 02:15"]
+    assert after("0 2 * * *", before, 2, lord_howe) == ["Sun 04 02:30", "Mon 05 02:00"]
+
+
+def test_a_day_that_a_zone_never_had_has_no_fire_of_its_own() -> None:
+    found = after("0 0 * * *", datetime(2011, 12, 29, tzinfo=UTC), 3, "Pacific/Apia")
+    assert found == ["Thu 29 00:00", "Sat 31 00:00", "Sun 01 00:00"]
+
+
+zones = st.sampled_from(sorted(zoneinfo.available_timezones()))
+starts = st.datetimes(datetime(2019, 1, 1), datetime(2031, 1, 1))  # noqa: DTZ001
+
+
+@settings(max_examples=60)
+@given(zones, starts, st.integers(0, 3) | st.integers(0, 23), st.integers(0, 59))
+def test_a_time_comes_once_each_night_in_every_zone(
+    zone: str, start: datetime, hour: int, minute: int
+) -> None:
+    days = [start.replace(hour=hour, minute=minute, second=0) + n * DAY for n in range(260)]
+    nights = {day.replace(microsecond=0, tzinfo=ZoneInfo(zone)).astimezone(UTC) for day in days}
+    timetable = Timetable(f"{minute} {hour} * * *", zone)
+    expected = sorted(nights)
+    assert list(fires(timetable, expected[0], expected[-1])) == expected[1:]
+
+
+@settings(max_examples=30)
+@given(zones, starts, st.integers(0, 59))
+def test_a_cron_that_takes_every_hour_takes_both_of_two_equal_ones_in_every_zone(
+    zone: str, start: datetime, minute: int
+) -> None:
+    hours = [start.replace(minute=minute, second=0, microsecond=0) + n * HOUR for n in range(2000)]
+    here = [hour.replace(tzinfo=ZoneInfo(zone)) for hour in hours]
+    first = [hour.astimezone(UTC) for hour in here]
+    second = [hour.replace(fold=1).astimezone(UTC) for hour in here]
+    both = {*first, *(after for before, after in zip(first, second, strict=True) if after > before)}
+    since, until = first[0] + DAY, first[-1] - DAY
+    expected = [at for at in sorted(both) if since < at <= until]
+    assert list(fires(Timetable(f"{minute} * * * *", zone), since, until)) == expected
 
 
 # --------------------------------------------------------------------------- the last fire

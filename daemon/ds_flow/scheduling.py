@@ -1,7 +1,7 @@
 """When a schedule fires: cron in a time zone, and which of its fires is to be done now."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -17,7 +17,7 @@ SET_BACK = timedelta(days=2)
 """A last fire that lies further ahead was a wrong clock's, and says nothing of those before it."""
 
 _SOON = timedelta(microseconds=1)
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_NOTHING, _HOUR, _DAY = timedelta(), timedelta(hours=1), timedelta(days=1)
 _LOOK_BACK = (_HOUR, _DAY, 32 * _DAY, 366 * _DAY, 366 * 9 * _DAY)  # nine years hold a leap day
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # cron's 0 to 7
 _FIELDS = 5
@@ -51,8 +51,9 @@ def is_missed(due_at: datetime, now: datetime) -> bool:
 class Timetable:
     """The fires of one cron expression, in UTC.
 
-    A time that daylight saving skips comes after the gap. One that it repeats comes once, unless
-    the expression takes every hour.
+    A time that the clock skips comes as much later as the clock is put forward: a midnight that
+    is none comes at one o'clock. A time that the clock repeats comes once, unless the expression
+    takes every hour.
     """
 
     def __init__(self, cron: str, zone: str = LOCAL) -> None:
@@ -61,13 +62,14 @@ class Timetable:
         if len(fields) != _FIELDS:
             raise ValueError("should have five fields: minute hour day month weekday")
         self._takes_every_hour = fields[1].startswith("*")
-        self._triggers = [_trigger(" ".join(one), zone) for one in _alternatives(fields)]
+        self._zone = None if zone == LOCAL else known_zone(zone)
+        self._triggers = [_trigger(" ".join(one)) for one in _alternatives(fields)]
         if self.next_after(_MOMENT) is None:
             raise ValueError("never comes: there is no such day")
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Give the first fire after a moment."""
-        found = [_next(one, moment, self._takes_every_hour) for one in self._triggers]
+        found = [_next(one, self._zone, moment, self._takes_every_hour) for one in self._triggers]
         return min((at for at in found if at is not None), default=None)
 
     def latest(self, since: datetime, until: datetime) -> datetime | None:
@@ -90,20 +92,44 @@ class Timetable:
 
 def _next(
     trigger: "CronTrigger",
+    zone: tzinfo | None,
     moment: datetime,
     takes_every_hour: bool,  # noqa: FBT001
 ) -> datetime | None:
-    at: datetime | None = trigger.get_next_fire_time(None, moment + _SOON)
-    while at is not None and at.fold and not takes_every_hour:
-        # In UTC, since a sum of local time forgets which of two equal hours it is in.
-        at = trigger.get_next_fire_time(None, at.astimezone(UTC) + _SOON)
-    return at.astimezone(UTC) if at else None
+    """Give the first fire after a moment. The trigger knows times on a clock's face alone.
+
+    Where the clock is changed, a later time on its face may be an earlier moment. So the search
+    begins where the face was at its lowest, and ends where no later face can come before.
+    """
+    found: datetime | None = None
+    face = trigger.get_next_fire_time(None, moment + min(_offsets(moment, zone)))
+    while face is not None and (found is None or face - max(_offsets(face, zone)) < found):
+        later = [at for at in _moments(face, zone, takes_every_hour) if at > moment]
+        found = min([*later, found] if found else later, default=None)
+        face = trigger.get_next_fire_time(None, face + _SOON)
+    return found
 
 
-def _trigger(cron: str, zone: str) -> "CronTrigger":
+def _offsets(about: datetime, zone: tzinfo | None) -> list[timedelta]:
+    """By how much the zone is ahead of UTC on the day before, now, and on the day after."""
+    there = [(about + days).astimezone(zone).utcoffset() for days in (-_DAY, _NOTHING, _DAY)]
+    return [offset for offset in there if offset is not None]
+
+
+def _moments(
+    face: datetime,
+    zone: tzinfo | None,
+    takes_every_hour: bool,  # noqa: FBT001
+) -> list[datetime]:
+    """When the zone's clock shows this; what it skips comes as much later as the gap is long."""
+    first, second = (face.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return [first, second] if takes_every_hour and second > first else [first]
+
+
+def _trigger(cron: str) -> "CronTrigger":
     from apscheduler.triggers.cron import CronTrigger  # costs every command's start 20 ms
 
-    return CronTrigger.from_crontab(cron, timezone=None if zone == LOCAL else known_zone(zone))
+    return CronTrigger.from_crontab(cron, timezone=UTC)
 
 
 def known_zone(zone: str) -> ZoneInfo:
