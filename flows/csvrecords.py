@@ -10,7 +10,8 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -168,16 +169,45 @@ def decoded(blocks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def sniffed(sample: bytes) -> str:
-    """Choose the delimiter that the first records agree on; of several a comma, then the widest.
+    """Choose the one delimiter that splits all the first records into as many cells.
 
-    Where none fits, the one that the header shows most of, so that the complaint is of use.
+    Where none does, the one that the header shows most of, so that the complaint is of use.
+
+    Raises:
+        TableError: another delimiter could be meant as well.
     """
     widths = {delimiter: record_widths(sample, delimiter) for delimiter in DELIMITERS}
     split = {delimiter: found for delimiter, found in widths.items() if found[0] > 1}
     agreed = [delimiter for delimiter, found in split.items() if len(set(found)) == 1]
-    if "," in agreed or not split:
+    agreed = [delimiter for delimiter in agreed if is_well_quoted(sample, delimiter)] or agreed
+    if len(agreed) > 1:
+        both = " and ".join(map(repr, agreed))
+        raise TableError(f"{both} each split all lines alike; set csv.delimiter")
+    if not split:
+        refuse_title(widths)
         return ","
     return max(agreed or split, key=lambda delimiter: split[delimiter][0])
+
+
+def is_well_quoted(sample: bytes, delimiter: str) -> bool:
+    """Whether each quote is at a cell's border or beside another quote."""
+    other = rb'[^\r\n"' + re.escape(delimiter.encode()) + rb"]"
+    return re.search(other + b'"' + other, sample) is None
+
+
+def refuse_title(widths: Mapping[str, Sequence[int]]) -> None:
+    """Refuse one cell above a table, which would be read as a table of one column.
+
+    A table with commas needs no look: its rows are longer than such a header.
+    """
+    for delimiter in DELIMITERS.replace(",", ""):
+        first, *others = widths[delimiter]
+        width, count = Counter(others).most_common(1)[0] if others else (first, 0)
+        if width > 1 and 2 * count > len(others):
+            raise TableError(
+                f"with {delimiter!r} the first line is 1 cell, and most others are {width}; "
+                "remove a title, or set csv.delimiter"
+            )
 
 
 def record_widths(sample: bytes, delimiter: str) -> list[int]:

@@ -195,12 +195,20 @@ def test_cells_beyond_the_limits_of_the_csv_module_are_read() -> None:
         ("a;b\n1,5;2,5\n", ";"),
         ("name;note\nAnn;x, y\nBob;z\n", ";"),
         ('a,b\n"1;2",3\n', ","),
-        ("a|b|c;d\n1|2|3;4\n5|6|;\n", "|"),
+        ("a|b|c;d\n1|2|3;4\n5|6|7\n", "|"),
         ("notes\none; two\nthree\n", ","),
+        ("notes\none\ntwo; three\n", ","),
+        ('notes\n"one; two"\n"three; four"\n', ","),
+        ("name\nAnn\nBob\n", ","),
+        ("name,address\nAnn,Main St; 5\nBob,High St 7\n", ","),
+        ("id,tags\n1,a;b\n2,c;d\n", ","),
+        ('"id;no","name;nick"\n"1;2","Ann;A"\n', ","),
+        ('id,"name;nick"\n1,"Ann;A"\n', ","),
+        ('"Last, First";"Course, Room"\n"Doe, Ann";"Art, 7"\n', ";"),
         ("a,b\n1,2\n1,2,3\n", ","),
         ("a;b;c\n1;2\n", ";"),
         ("a,b;c;d\n1;2;3\n4\n", ";"),
-        ("a;b;c,d\n1;2;3,4\n", ","),
+        ("a;b;c,d\n1;2;3,4\n5;6;7\n", ";"),
         ("a,b,c;d\n1;2\n", ";"),
     ],
 )
@@ -208,6 +216,28 @@ def test_the_delimiter_is_the_one_that_the_first_records_agree_on(
     content: str, delimiter: str
 ) -> None:
     assert sniffed(content.encode()) == delimiter
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("Last, First;Grade;Course\nDoe, Ann;1;Art\n", "',' and ';' each split"),
+        ("Last, First\tGrade\nDoe, Ann\t1\n", "',' and '\\t' each split"),
+        ("a|b|c;d\n1|2|3;4\n5|6|;\n", "';' and '|' each split"),
+        ('a,"b";c\n"1";2,3\n', "',' and ';' each split"),
+        ("Kurs 1\nid;name\n1;Ann\n", "with ';' the first line is 1 cell, and most others are 2"),
+        ("Kurs 1\n\nid;name\n", "with ';' the first line is 1 cell"),
+        ("Kurs 1\nHerbst\nid;name\n1;Ann\n", "with ';' the first line is 1 cell"),
+        ("Kurs 1\nid;name\n1;Ann\n2;Bob\nTotal 2\n", "with ';' the first line is 1 cell"),
+        ("# Author: me\nid|name\n1|Ann\n", "with '|' the first line is 1 cell"),
+        ("Kurs 1\nid\tname, nick\n1\tAnn, A\n", "with '\\t' the first line is 1 cell"),
+    ],
+)
+def test_a_delimiter_that_could_as_well_be_another_is_refused(content: str, reason: str) -> None:
+    with pytest.raises(TableError) as error:
+        read(content.encode())
+    assert reason in str(error.value)
+    assert str(error.value).endswith("csv.delimiter")
 
 
 def test_a_sample_that_ends_inside_a_record_does_not_mislead() -> None:
