@@ -85,6 +85,22 @@ def moved_too_deep(folder: Path, deep: Path) -> None:
     os.close(at)
 
 
+@contextmanager
+def nest(folder: Path, name: str) -> Iterator[str]:
+    """Make more folders, each in the one before, than Python's stack is deep; a file in it."""
+    paths = [f"{folder}/n" + "/n" * depth for depth in range(sys.getrecursionlimit() + 100)]
+    for path in paths:
+        Path(path).mkdir()
+    file = f"{paths[-1]}/{name}"
+    Path(file).touch()
+    try:
+        yield file
+    finally:  # shutil.rmtree calls itself once for each
+        Path(file).unlink()
+        for path in reversed(paths):
+            Path(path).rmdir()
+
+
 def chain(last: Path) -> None:
     """Make more links, each to the one before, than Python's own stack is deep."""
     last.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
+from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep, nest
 from rights import no_rights, public_folder
 from samples import sha256
 
@@ -430,6 +430,17 @@ def test_a_local_folder_gives_events(make: Make) -> None:
     inbox.watch()
 
     assert not inbox.is_polling
+
+
+def test_where_folders_are_nested_too_deep_to_be_watched_it_polls_and_says_so(
+    make: Make, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = make("inotify", "data/**/*.csv")
+    with nest(root / "data", "a.csv"):
+        assert len(inbox.look().sightings) == 1
+
+    assert inbox.is_polling
+    assert caplog.records[-1].getMessage() == "inbox.polled"
 
 
 def test_where_no_watch_is_left_it_polls_and_says_so(

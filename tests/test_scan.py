@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from moments import LinkAndFolder, at_every_moment, chain
+from moments import LinkAndFolder, at_every_moment, chain, nest
 from rights import no_rights, public_folder
 
 from ds_flow import scan
@@ -76,6 +76,16 @@ def test_a_chain_of_very_many_links_is_ignored_with_a_reason_and_stops_no_look(
     assert found(seen) == ["data/student_a.csv"]
     why = "cannot be looked at: Too many levels of symbolic links"
     assert seen.ignored == {"data/student_chain.csv": why}
+
+
+def test_a_very_deep_nest_of_folders_stops_no_look(root: Path, find: Find) -> None:
+    put(root, "data/student_a.csv")
+    with nest(root / "data", "student_b.csv") as file:
+        seen = find("data/**/student_*.csv")
+        name = Pattern.parse(f"{root}/data/**/student_*.csv", root).name_of(file)
+
+    assert name is not None
+    assert found(seen) == sorted(["data/student_a.csv", name])
 
 
 # --------------------------------------------------------------------------- patterns

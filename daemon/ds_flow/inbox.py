@@ -151,11 +151,16 @@ class Inbox:
             )
             observer.start()
         except OSError as error:  # ENOSPC, EMFILE: the user's inotify limits are used up
-            why = f"no inotify watch: {error.strerror}; see fs.inotify limits"
-            log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
+            self._note_polled(f"no inotify watch: {error.strerror}; see fs.inotify limits")
+            return
+        except RecursionError:  # watchdog's walk calls itself for each
+            self._note_polled("no inotify watch: folders are nested too deep")
             return
         self._observer = observer
         self._watch_above(observer)
+
+    def _note_polled(self, why: str) -> None:
+        log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
 
     def _watch_above(self, observer: "BaseObserver") -> None:
         """Hear of the folder's removal at once; where that cannot be, a scan tells."""

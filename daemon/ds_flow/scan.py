@@ -81,7 +81,7 @@ def look(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Look:
     try:
         found = Look(pattern.base.stat().st_dev)
         walk = _Walk(found, os.path.realpath(pattern.base), pulse)
-        walk.folder(str(pattern.base), _prefix(pattern), pattern.parts)
+        walk.tree((str(pattern.base), _prefix(pattern), pattern.parts))
     except OSError as error:
         todo = "the folder must be there and readable, or paths.input_pattern differ"
         raise DispatchError(f"inbox {pattern.base}: {error.strerror}; {todo}") from error
@@ -158,14 +158,24 @@ def _prefix(pattern: Pattern) -> str:
     return f"{pattern.base}/"
 
 
+Place = tuple[str, str, tuple[str, ...]]
+"""A folder, what comes before a name in it in the ledger's paths, and what its files match."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
     found: Look
     base: str  # real path
     pulse: Callable[[], None]
 
-    def folder(self, folder: str, prefix: str, parts: tuple[str, ...]) -> None:
-        """Look through one folder, then through those below it that the pattern reaches."""
+    def tree(self, base: Place) -> None:
+        """Look through a folder, then through those below it that the pattern reaches."""
+        left = self._folder(*base)
+        while left:
+            left += self._below(*left.pop())
+
+    def _folder(self, folder: str, prefix: str, parts: tuple[str, ...]) -> list[Place]:
+        """Look through one folder; those in it that the pattern reaches."""
         here = parts[1:] if parts[0] == "**" else parts
         is_match = _matcher(here[0])
         below: list[tuple[str, tuple[str, ...]]] = []
@@ -181,16 +191,18 @@ class _Walk:
                     below.append((entry.name, here[1:]))
                 if is_folder and parts[0] == "**":
                     below.append((entry.name, parts))
-        for name, rest in dict.fromkeys(below):
-            self._below(f"{folder}/{name}", f"{prefix}{name}/", rest)
+        return [
+            (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
+        ]
 
-    def _below(self, folder: str, prefix: str, parts: tuple[str, ...]) -> None:
+    def _below(self, folder: str, prefix: str, parts: tuple[str, ...]) -> list[Place]:
         try:
-            self.folder(folder, prefix, parts)
+            return self._folder(folder, prefix, parts)
         except FileNotFoundError:
             pass  # removed since it was listed
         except OSError as error:
             self.found.ignored[escape(prefix)] = f"a folder that cannot be read: {error.strerror}"
+        return []
 
     def _file(self, entry: os.DirEntry[str], prefix: str) -> None:
         path = escape(prefix + entry.name)

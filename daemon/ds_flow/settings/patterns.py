@@ -1,8 +1,8 @@
 """What an input pattern means: by which rule a path matches it."""
 
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache
 
 TEMPORARY = re.compile(
     r"\..*|.*~|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
@@ -38,13 +38,23 @@ def example(glob: str) -> str:
     return _WILDCARD.sub(lambda wildcard: _stand_in(wildcard[0]), glob)
 
 
-@lru_cache(4096)  # each pair of ends is tried once, so that many `**` cost no more than one
-def _match(globs: tuple[str, ...], names: tuple[str, ...]) -> bool:
-    if not globs or not names:
-        return not globs and not names
-    if globs[0] == "**":
-        return _match(globs[1:], names) or _match(globs, names[1:])
-    return fnmatchcase(names[0], globs[0]) and _match(globs[1:], names[1:])
+def _match(globs: Sequence[str], names: Sequence[str]) -> bool:
+    """Go through the names once, with every way that the globs may be meant at the same time."""
+    places = _past(globs, {0})  # in the globs, where the next name may belong
+    for name in names:
+        there = [place for place in places if place < len(globs)]
+        stay = {place for place in there if globs[place] == "**"}
+        on = {place + 1 for place in there if fnmatchcase(name, globs[place])}
+        places = stay | _past(globs, on)
+    return len(globs) in places
+
+
+def _past(globs: Sequence[str], places: set[int]) -> set[int]:
+    """Add the places behind each `**`, which may be no folder at all."""
+    for place, glob in enumerate(globs):
+        if glob == "**" and place in places:
+            places.add(place + 1)
+    return places
 
 
 def _stand_in(wildcard: str) -> str:
