@@ -74,6 +74,7 @@ def test_a_chain_of_very_many_links_is_ignored_with_a_reason_and_stops_no_look(
     seen = find("data/student_*.csv")
 
     assert found(seen) == ["data/student_a.csv"]
+    assert scan.needed_quiet_s(f"{root}/data/student_chain.csv", 1) == 1
     why = "cannot be looked at: Too many levels of symbolic links"
     assert seen.ignored == {"data/student_chain.csv": why}
 

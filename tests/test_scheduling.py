@@ -8,7 +8,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ds_flow.scheduling import LATE, SET_BACK, Timetable, due_fire, is_missed
@@ -152,6 +152,7 @@ starts = st.datetimes(datetime(2019, 1, 1), datetime(2031, 1, 1))  # noqa: DTZ00
 
 @settings(max_examples=60)
 @given(zones, starts, st.integers(0, 3) | st.integers(0, 23), st.integers(0, 59))
+@example("Africa/Cairo", datetime(2027, 1, 1), 0, 0)  # noqa: DTZ001
 def test_a_time_comes_once_each_night_in_every_zone(
     zone: str, start: datetime, hour: int, minute: int
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_time_comes_once_each_night_in_every_zone(
 
 @settings(max_examples=30)
 @given(zones, starts, st.integers(0, 59))
+@example("Australia/Lord_Howe", datetime(2026, 9, 1), 15)  # noqa: DTZ001
 def test_a_cron_that_takes_every_hour_takes_both_of_two_equal_ones_in_every_zone(
     zone: str, start: datetime, minute: int
 ) -> None:
