@@ -33,9 +33,10 @@ def begin(argv: Sequence[str]) -> None:
 
     A batch that is named must be planned; without a folder, where the settings have it.
     """
-    if "run" not in argv[1:] or "--help" in argv or ATTEMPT_MARK in os.environ:
-        return
     named, _ = OPTIONS.parse_known_args(argv[1:])
+    is_marked = os.environ.get(ATTEMPT_MARK, "").startswith(f"{named.batch}/")
+    if "run" not in argv[1:] or "--help" in argv or is_marked:
+        return
     try:
         chosen = settings.load(settings.find(None, os.environ), os.environ)
         output_dir = str(chosen.output_dir)

@@ -10,18 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ds_flow import environment
+
 FLOW = Path(__file__).resolve()
 CONFIG = Path(os.environ.get("DS_FLOW_CONFIG") or FLOW.parents[1] / "config" / "settings.yaml")
-CORES = len(os.sched_getaffinity(0))
+ROOT = CONFIG.absolute().parents[1].resolve()
 
-# Metaflow reads its environment when it is imported. One datastore for every directory and user,
-# a user also for root ("Unknown user" otherwise), and limits that fit the groups of `start`.
+if __name__ == "__main__":
+    environment.enter(sys.argv)
+
+# Metaflow reads its environment when it is imported; root has a user, too, else it is unknown.
 os.environ["DS_FLOW_CONFIG"] = str(CONFIG.absolute())
-os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"] = str(CONFIG.absolute().parents[1].resolve())
-os.environ["METAFLOW_DEFAULT_DATASTORE"] = "local"
-os.environ["METAFLOW_DEFAULT_METADATA"] = "local"
-os.environ["METAFLOW_RUN_MAX_WORKERS"] = str(CORES)
-os.environ["METAFLOW_RUN_MAX_NUM_SPLITS"] = str(max(CORES, 100))
+os.environ.update(environment.pinned(ROOT))
 os.environ.setdefault("METAFLOW_USER", "ds-flow")
 
 if __name__ == "__main__":
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
     byhand.begin(sys.argv)
     try:
-        datastore.hold(Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"]))
+        datastore.hold(ROOT)
     except DsFlowError as error:
         sys.exit(f"student_flow.py: {error}")
 

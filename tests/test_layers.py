@@ -9,7 +9,7 @@ from ds_flow import CHECKOUT
 
 # The daemon's upper layers hold the ledger and the processes; a flow leaves files.
 ALLOWED = {
-    *("errors", "model", "names", "plan", "manifest", "settings", "scan", "logs"),
+    *("errors", "environment", "model", "names", "plan", "manifest", "settings", "scan", "logs"),
     *("durable", "datastore", "links", "results", "workdir", "dispatch", "publish"),
 }
 

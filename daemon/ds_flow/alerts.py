@@ -8,12 +8,11 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 
+from ds_flow.environment import inherited
 from ds_flow.ledger.history import Alert
 from ds_flow.logs import mask
-from ds_flow.runs import NOT_INHERITED
 from ds_flow.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -99,7 +98,7 @@ def _run(chosen: Settings, text: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=chosen.root,
-        env=_environment(chosen),
+        env={**chosen.dotenv, **inherited(os.environ)},
         process_group=0,
     )
     try:
@@ -112,11 +111,6 @@ def _run(chosen: Settings, text: str) -> None:
         words = said.decode(errors="replace").strip()[-LAST_WORDS:]
         raise subprocess.SubprocessError(f"exit code {child.returncode}: {words}")
     log.info("alert.sent", extra={"way": "command"})
-
-
-def _environment(chosen: Settings) -> Mapping[str, str]:
-    inherited = {**chosen.dotenv, **os.environ}
-    return {name: value for name, value in inherited.items() if name not in NOT_INHERITED}
 
 
 def _post(chosen: Settings, text: str) -> None:

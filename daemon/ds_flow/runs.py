@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,6 @@ from ds_flow.workdir import attempt_dir, attempt_log, work_root
 log = logging.getLogger(__name__)
 
 FLOW = CHECKOUT / "flows" / "student_flow.py"
-NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
 
 
 class Life(StrEnum):
@@ -72,7 +71,7 @@ class Runs:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=settings.root,
-                    env={**_environment(settings), ATTEMPT_MARK: mark},
+                    env={**settings.run_environment(os.environ), ATTEMPT_MARK: mark},
                     process_group=0,
                 )
         except OSError as error:
@@ -121,7 +120,7 @@ class Runs:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=_environment(settings),
+                    env=settings.run_environment(os.environ),
                     process_group=0,
                 )
         code = child.poll()
@@ -142,12 +141,6 @@ def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list
         *("--batch", batch, "--output-dir", str(settings.output_dir)),
         *("--tag", f"batch:{batch}", "--tag", f"trigger:{trigger}"),
     ]
-
-
-def _environment(settings: Settings) -> Mapping[str, str]:
-    """The environment of a run, but for the mark that its processes are known by."""
-    variables = settings.run_environment(os.environ)
-    return {name: value for name, value in variables.items() if name not in NOT_INHERITED}
 
 
 def processes(mark: str) -> Iterator[Process]:

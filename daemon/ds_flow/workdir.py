@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ds_flow import CHECKOUT
 from ds_flow.durable import read_json, sync_dir, write_json, write_word
+from ds_flow.environment import inherited
 from ds_flow.errors import BatchError, DispatchError
 from ds_flow.manifest import Manifest, Rejected
 from ds_flow.model import ATTEMPT_MARK
@@ -231,6 +232,7 @@ def git_commit() -> str:
             text=True,
             check=False,
             timeout=10,
+            env=inherited(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ds_flow.environment import GIVEN_NAMES
 from ds_flow.errors import DispatchError
 from ds_flow.model import ATTEMPT_MARK
 
@@ -16,7 +17,6 @@ TIMED_OUT_EXIT_CODE = 124  # of timeout(1)
 TIMED_OUT = frozenset({TIMED_OUT_EXIT_CODE, 137})  # 137: after the kill that follows
 NOT_FOUND_EXIT_CODE = 127
 
-GIVEN_NAMES = "DS_FLOW_GIVEN"  # the names in .env: their values go by a file, see `environment`
 TOOLS_OWN = re.compile(r"(LSF|LSB|EGO|DOCKER|CONTAINER|XDG)_.*|PATH|HOME|LD_LIBRARY_PATH")
 """The variables that the commands themselves go by, wherever they were set."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ds_flow.environment import GIVEN_NAMES, inherited, pinned
 from ds_flow.model import STAGES
 from ds_flow.names import SECRET_CHARACTERS
 from ds_flow.plan import WORK, DockerSite, LsfSite, Options, Site, StageOptions
@@ -103,17 +104,17 @@ class Settings:
         return frozenset(hidden | ({self.alerts.webhook} if self.alerts.webhook else set()))
 
     def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Give the variables of a run: `.env` under the environment, and the names of both kinds.
+        """Give the variables of a run: `.env` under what it inherits, and what is pinned.
 
         DS_FLOW_GIVEN names what comes from `.env`, DS_FLOW_MASK what of it is secret.
         """
         secret = [name for name, value in self.dotenv.items() if value in self.secrets]
         own = {
             "DS_FLOW_CONFIG": str(self.file),
-            "DS_FLOW_GIVEN": ",".join(self.dotenv),
+            GIVEN_NAMES: ",".join(self.dotenv),
             "DS_FLOW_MASK": ",".join(secret),
         }
-        return {**self.dotenv, **environ, **own}
+        return {**self.dotenv, **inherited(environ), **pinned(self.root), **own}
 
     @property
     def stages(self) -> dict[str, StageOptions]:
