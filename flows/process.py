@@ -8,10 +8,12 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO, cast
@@ -64,22 +66,33 @@ CAUSES: Mapping[type[InputError], str] = {
 
 
 def load(spec: str, root: Path) -> Transform:
-    """Import `module:function` from beside this script, the environment or the project's root.
+    """Import `module:function`: the project's own, else the environment's or ds-flow's.
 
     Raises:
         SettingsError: there is no such function.
     """
-    for folder in (str(root / "flows"), str(root)):
-        if folder not in sys.path:
-            sys.path.append(folder)
+    folders = [str(root / "flows"), str(root)]
+    sys.path += [folder for folder in folders if folder not in sys.path]
     module, _, name = spec.partition(":")
     try:
+        prefer(module.partition(".")[0], folders)
         found = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise SettingsError(f"compute.transform {spec}: {said(error)}") from error
     if not callable(found):
         raise SettingsError(f"compute.transform {spec}: not a function")
     return cast("Transform", found)
+
+
+def prefer(module: str, folders: Sequence[str]) -> None:
+    """Import a module from these folders if they have it, whoever else has one of its name.
+
+    It alone: were the folders first for every import, a project's random.py would be everyone's.
+    """
+    spec = PathFinder.find_spec(module, folders)
+    if spec is not None and spec.loader is not None:
+        sys.modules[module] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module])
 
 
 def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:

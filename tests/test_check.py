@@ -218,11 +218,19 @@ def test_a_transform_is_found_in_the_project_root(project: Project, root: Path) 
     assert transform_of(project("compute: {transform: 'science:best'}")).level == "ok"
 
 
+def test_the_projects_own_transform_is_the_one_that_is_named(project: Project, root: Path) -> None:
+    own = root / "flows" / "transforms.py"
+    own.parent.mkdir()
+    own.write_text("def transform(frame): return frame\n")
+    found = transform_of(project())
+    assert (found.level, found.text) == ("ok", f"transforms:transform is in {own}")
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
         (None, "No module named 'science'"),
-        ("best = 1", "science:best is no function"),
+        ("best = 1", "science:best: not a function"),
         ("", "has no attribute 'best'"),
         ("1 / 0", "ZeroDivisionError"),
         ("def best(:", "SyntaxError"),

@@ -26,7 +26,7 @@ from ds_flow.manifest import Rejected
 from ds_flow.names import output_stems
 from ds_flow.plan import Options, Plan, PlannedFile
 from ds_flow.results import Result, Results
-from ds_flow.workdir import create
+from ds_flow.workdir import code_fingerprint, create, read_plan
 
 SCRIPT = CHECKOUT / "flows" / "process.py"
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -519,6 +519,25 @@ def test_pieces_with_unlike_columns_are_the_transforms_fault(tmp_path: Path) -> 
     pieces = iter([pa.table({"a": ["1"]}), pa.table({"b": ["2"]})])
     with pytest.raises(process.TransformError, match="unlike columns"):
         process.write(pieces, tmp_path / "out.csv", {"tag": ""})
+
+
+@pytest.mark.parametrize("place", ["flows/transforms.py", "transforms/__init__.py"])
+def test_a_projects_own_transform_wins_over_that_of_the_checkout(
+    project: Project, place: str
+) -> None:
+    own = project.root / place
+    own.parent.mkdir()
+    own.write_text("def transform(frame): return frame.assign(own='yes')\n")
+    project.put("student_a.csv", GOOD)
+    work, *others = project.arguments()
+    options = read_plan(Path(work)).options
+    fingerprint = code_fingerprint(options)
+
+    subprocess.run([sys.executable, str(SCRIPT), work, *others], check=True)
+
+    assert project.result("student_a.csv").columns[:3] == ("name", "score", "own")
+    own.write_text("def transform(frame): return frame\n")
+    assert code_fingerprint(options) != fingerprint
 
 
 def test_the_transform_that_is_shipped_changes_nothing() -> None:

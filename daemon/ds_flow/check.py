@@ -30,10 +30,16 @@ COMBINE_SCRIPT = CHECKOUT / "bash" / "combine.sh"
 USER_VARIABLES = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER")
 
 _TRY_TRANSFORM = """
-import importlib, sys
-*sys.path[:0], (module, function) = *sys.argv[2:], sys.argv[1].split(":")
-found = getattr(importlib.import_module(module), function)
-sys.exit(None if callable(found) else f"{sys.argv[1]} is no function")
+import sys
+from pathlib import Path
+flows, spec, root = sys.argv[1:]
+sys.path.insert(0, flows)
+import process
+try:
+    process.load(spec, Path(root))
+except process.SettingsError as error:
+    sys.exit(str(error))
+print(sys.modules[spec.partition(":")[0]].__file__)
 """
 
 
@@ -239,8 +245,8 @@ def _alerts(settings: Settings, environ: Mapping[str, str]) -> Findings:
 
 def _transform(settings: Settings, environ: Mapping[str, str]) -> Finding:
     spec = settings.compute.transform
-    places = str(FLOW_FILE.parent), str(settings.root / "flows"), str(settings.root)
-    return _python("transform", f"{spec} is there", environ, _TRY_TRANSFORM, spec, *places)
+    places = str(FLOW_FILE.parent), spec, str(settings.root)
+    return _python("transform", f"{spec} is in", environ, _TRY_TRANSFORM, *places)
 
 
 def _user(environ: Mapping[str, str]) -> Finding:
@@ -260,7 +266,7 @@ def _compiles(file: Path) -> Finding:
 
 
 def _python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> Finding:
-    """Run code in an interpreter of its own, as a run does."""
+    """Run code in an interpreter of its own, as a run does; its last line completes `good`."""
     try:
         done = subprocess.run(  # the exit code is the answer
             [*PYTHON, "-c", *code],
@@ -275,7 +281,7 @@ def _python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> 
     except subprocess.TimeoutExpired:
         return Finding("fault", subject, f"no answer in {IMPORT_LIMIT_SECONDS} s")
     if done.returncode == 0:
-        return Finding("ok", subject, good)
+        return Finding("ok", subject, " ".join([good, *done.stdout.splitlines()[-1:]]))
     last = next(filter(str.strip, reversed(done.stderr.split("\n"))), "no message")
     return Finding("fault", subject, f"exit code {done.returncode}: {last}")
 
