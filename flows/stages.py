@@ -23,6 +23,7 @@ from verdicts import union, verdicts
 
 FLOWS = Path(__file__).resolve().parent
 NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
+NOT_ITS_OWN = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})  # of an analysis
 
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
@@ -211,16 +212,26 @@ def _put_list(path: Path, names: Sequence[Path]) -> Path:
 
 
 def analyze(work: Path, combined: Path | None) -> dict[str, Any] | None:
-    """Run the analysis on the combined file; its command and what it printed."""
+    """Run the analysis on the combined file; its command, what it printed, and why it failed.
+
+    The data is good whatever becomes of that. Raises DispatchError if the job could not be done.
+    """
     plan = workdir.read_plan(work)
     command = plan.options.stages["analyze"].command
     if combined is None or not command:
         return None
     job = _job(plan, "analyze", combined.stem, (*command, str(combined)))
     job = replace(job, reads=(combined.parent,))
-    outcome = _run_one(work, plan, "analyze", job)
-    printed = masked(log_of(work / "jobs" / "analyze", outcome), os.environ)
-    return {"command": list(command), "stdout": printed}
+    (outcome,) = _run(work, plan, "analyze", "analyze", [job])
+    if outcome.failure in NOT_ITS_OWN:
+        raise _failed(work, "analyze", outcome)
+    printed = log_of(work / "jobs" / "analyze", outcome)
+    error = str(_failed(work, "analyze", outcome)) if outcome.failure else ""
+    return {
+        "command": list(command),
+        "stdout": masked(printed, os.environ),
+        "error": masked(error, os.environ),
+    }
 
 
 # --------------------------------------------------------------------------- jobs

@@ -37,17 +37,21 @@ def flow(
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Two files whose analysis fails until the file `mended` is there."""
+    """Two files that are not combined until the file `mended` is there."""
     root = tmp_path_factory.mktemp("byhand")
-    analysis = ["bash", "-c", 'test -e "$0" && wc -l "$1"', str(root / "mended")]
-    made = Project(root, compute={"stages": {"analyze": {"command": analysis}}})
+    made = Project(root)
+    compare = root / "bin" / "cmp"
+    compare.parent.mkdir()
+    compare.write_text(f'#!/bin/sh\ntest -e {root}/mended && PATH=${{PATH#*:}} exec cmp "$@"\n')
+    compare.chmod(0o755)
+    made.environment["PATH"] = f"{compare.parent}:{os.environ['PATH']}"
     yield made
     made.end_everything()
 
 
 @pytest.fixture(scope="module")
 def failed(project: Project) -> subprocess.CompletedProcess[str]:
-    """A run whose analysis failed."""
+    """A run whose combination failed."""
     for name in ("a", "b"):
         project.drop(f"student_{name}.csv", table(name))
     return flow(project, "run")
@@ -57,7 +61,7 @@ def failed(project: Project) -> subprocess.CompletedProcess[str]:
 def resumed(
     project: Project, failed: subprocess.CompletedProcess[str]
 ) -> subprocess.CompletedProcess[str]:
-    """The same run, resumed once the analysis works."""
+    """The same run, resumed once the combination works."""
     assert failed.returncode == 1
     (project.root / "mended").touch()
     return flow(project, "resume", "--origin-run-id", run_ids(project)[0])

@@ -1,9 +1,11 @@
 """The process stage without Metaflow: which file is to blame, and what is done again."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backends import lsf
@@ -226,15 +228,60 @@ def test_a_job_that_left_no_exit_code_blames_no_file(
         left(lost)
 
 
-def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(
-    work: Path, tmp_path: Path
-) -> None:
-    command = ("sh", "-c", "seq -w 20000")  # six bytes a line
-    replan(work, analyze=StageOptions(command=command))
-
-    analysis = stages.analyze(work, tmp_path / "combined.csv")
-
+def analyzed(work: Path, **given: Any) -> dict[str, Any]:
+    """What comes of an analysis of these settings."""
+    plan = workdir.read_plan(work)
+    options = {**plan.options.stages, "analyze": StageOptions(**given)}
+    (work / "batch.json").unlink()
+    output_dir = work.parents[1]
+    workdir.create(output_dir, replace(plan, options=replace(plan.options, stages=options)))
+    analysis = stages.analyze(work, output_dir / "combined.csv")
     assert analysis is not None
+    return analysis
+
+
+@pytest.mark.parametrize(
+    ("command", "limit_minutes", "said"),
+    [
+        (("sh", "-c", "echo 3 rows; echo no R here >&2; exit 3"), 1, "exit code 3: no R here"),
+        (("no-such-program",), 1, "exit code 127: timeout: failed to run command"),
+        (("sh", "-c", "kill -SEGV $$"), 1, "crashed by SIGSEGV"),
+        (("sh", "-c", "kill -KILL $$"), 1, "killed by SIGKILL"),
+        (("tail", "-f", "/dev/null"), 0.002, "run limit reached"),
+    ],
+)
+def test_an_analysis_that_fails_says_so_and_fails_nothing_else(
+    work: Path, command: tuple[str, ...], limit_minutes: float, said: str
+) -> None:
+    analysis = analyzed(work, command=command, limit_minutes=limit_minutes)
+
+    assert said in analysis["error"]
+    assert analysis["command"] == list(command)
+
+
+def test_what_a_failed_analysis_printed_is_kept(work: Path) -> None:
+    analysis = analyzed(work, command=("sh", "-c", "echo 3 rows; exit 1"))
+
+    assert analysis["stdout"] == "3 rows\n"
+
+
+def test_an_analysis_that_could_not_be_run_is_left_to_the_next_attempt(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "bin" / "bash"  # so that no job leaves an exit code
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+
+    with pytest.raises(DispatchError, match="without leaving an exit code"):
+        analyzed(work, command=("true",))
+
+
+def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path) -> None:
+    analysis = analyzed(work, command=("sh", "-c", "seq -w 20000"))  # six bytes a line
+
+    assert analysis["error"] == ""
     mark, *lines = analysis["stdout"].splitlines()
     assert mark == f"... {20000 * 6 - 2**16} bytes before this are left out"
     assert (len("\n".join(lines)) + 1, lines[-1]) == (2**16, "20000")

@@ -21,6 +21,7 @@ QUEUED = 100  # messages; more are dropped, and logged
 LAST_WORDS = 200  # characters of what a failed command said
 
 SAID = {
+    "analysis.failed": "an analysis failed; the data is published",
     "batch.dead": "a batch has used up its attempts",
     "file.left_out": "a rerun left files out that were published before",
     "file.quarantined": "files were set aside",

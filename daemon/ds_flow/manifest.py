@@ -93,6 +93,11 @@ class Manifest:
     selection: str = ""  # what a rerun was over
     compared_with: str = ""  # Run ID of the last run of the same selection
 
+    @property
+    def analysis_error(self) -> str:
+        """Why the analysis failed; "" if it did not, or there was none."""
+        return str((self.analysis or {}).get("error", ""))
+
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as the manifest's JSON Schema describes it."""
         return asdict(self)

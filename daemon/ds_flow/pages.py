@@ -100,8 +100,10 @@ def put_run(run: Document) -> None:
             put(part)
             rows = ([_cell(row.get(name)) for name in columns] for row in manifest[part])
             put_table(columns, rows)
-    if manifest["analysis"]:
-        _put_lines("analysis", manifest["analysis"]["stdout"].splitlines())
+    if analysis := manifest["analysis"]:
+        why = analysis.get("error")
+        heading = f"analysis failed: {why}" if why else "analysis"
+        _put_lines(heading, analysis["stdout"].splitlines())
 
 
 def _cell(value: Any) -> Cell:

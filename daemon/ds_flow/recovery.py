@@ -10,6 +10,7 @@ from ds_flow import workdir
 from ds_flow.durable import sync_dir
 from ds_flow.errors import LedgerError, concerns_all
 from ds_flow.ledger import Ledger
+from ds_flow.ledger.recording import ANALYSIS_FAILED
 from ds_flow.manifest import Manifest
 from ds_flow.model import LIVE_BATCHES, BatchState, Trigger
 from ds_flow.publish import REMOVED, BusyError, age, manifest_name, manifest_names, recover
@@ -43,6 +44,9 @@ def admit_commits(
 def log_commit(ledger: Ledger, manifest: Manifest) -> None:
     """Say that a run has published, and which files of its batch it has not."""
     log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": manifest.batch})
+    if why := manifest.analysis_error:
+        ids = {"run_id": manifest.run_id, "batch": manifest.batch}
+        log.warning(ANALYSIS_FAILED, extra={**ids, "why": why})
     log_set_aside(ledger, manifest.batch, {item.path for item in manifest.rejected})
 
 

@@ -86,18 +86,27 @@ def _summarize(chosen: Settings, ledger: Ledger, before: Tally) -> int:
         if len(names) > NAMED_OUTPUTS:
             put(f"  and {len(names) - NAMED_OUTPUTS} more: ds-flow show {run.run_id}")
     set_aside = [one for run in published for one in ledger.history.set_aside(run.batch)]
-    left_out = [(path, why) for kind, path, why in set_aside if kind == LEFT_OUT]
-    for path, why in left_out:
-        put(f"left out: {path}: {why}")
-    bad = [row for row in read.files_in(FileState.QUARANTINED) if row.id not in before.quarantined]
-    for row in bad:
-        put(f"quarantined: {row.path}: {row.reason}")
-    dead = [one for one in read.batches_in(BatchState.DEAD) if one.id not in before.dead]
-    for batch in dead:
-        put(f"dead: batch {batch.id}: {batch.reason}")
-    if not (published or bad or dead):
+    told = [f"left out: {path}: {why}" for kind, path, why in set_aside if kind == LEFT_OUT]
+    told += [
+        f"analysis failed: run {run.run_id}: {why}"
+        for run in published
+        for why in ledger.history.failed_analyses(run.batch)
+    ]
+    told += [
+        f"quarantined: {row.path}: {row.reason}"
+        for row in read.files_in(FileState.QUARANTINED)
+        if row.id not in before.quarantined
+    ]
+    told += [
+        f"dead: batch {batch.id}: {batch.reason}"
+        for batch in read.batches_in(BatchState.DEAD)
+        if batch.id not in before.dead
+    ]
+    for line in told:
+        put(line)
+    if not (published or told):
         put("nothing new")
-    return FAILED if left_out or bad or dead else DONE
+    return FAILED if told else DONE
 
 
 def _carry_out(chosen: Settings, *, no_wait: bool, judged_anew: Collection[int] = ()) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ds_flow.ledger.reading import RUN_COLUMNS, RunRow, run_row
-from ds_flow.ledger.recording import LEFT_OUT, Recording
+from ds_flow.ledger.recording import ANALYSIS_FAILED, LEFT_OUT, Recording
 from ds_flow.ledger.store import Store, text
 from ds_flow.model import RunState
 
@@ -119,6 +119,13 @@ class History:
             (batch,),
         )
         return [(kind, path, detail) for kind, path, detail in rows]
+
+    def failed_analyses(self, batch: str) -> list[str]:
+        """Why the analysis of a published batch failed; nothing if it did not."""
+        rows = self._store.rows(
+            "SELECT detail FROM event WHERE batch_id = ? AND kind = ?", (batch, ANALYSIS_FAILED)
+        )
+        return [detail for (detail,) in rows]
 
     # ------------------------------------------------------------------ alerts
 

@@ -18,6 +18,7 @@ from ds_flow.model import (
 from ds_flow.plan import Plan, PlannedFile
 
 LEFT_OUT = "file.left_out"  # by a rerun: what an earlier run published stays
+ANALYSIS_FAILED = "analysis.failed"
 
 
 class Recording:
@@ -200,6 +201,8 @@ class Recording:
         for rejected in manifest.rejected:
             self._set_aside(rejected, manifest, now)
         self._succeed_batch(manifest, now)
+        if why := manifest.analysis_error:
+            self.note(now, ANALYSIS_FAILED, batch_id=manifest.batch, run=run, detail=why)
         return True
 
     def _succeed_run(self, manifest: Manifest, now: datetime) -> int:
