@@ -6,7 +6,7 @@
 # and time; an existing claim means that it ran or runs elsewhere), its output goes to INDEX.log, and
 # its exit code to INDEX.exit by one rename, so that whoever asks later, from any host, after any crash,
 # reads a whole verdict or none. INDEX.starved is there before it if the kernel killed the job for want
-# of memory.
+# of memory. Scratch files go into the folder tmp of the batch's work directory, and with it.
 set -u
 # shellcheck source=bash/oom_kills.sh
 source "${BASH_SOURCE[0]%/*}/oom_kills.sh"
@@ -42,6 +42,8 @@ run_job() {
 
 # shellcheck source=/dev/null
 [[ -e $round/env ]] && . "$round/env"
+scratch=${round%/jobs/*}/tmp
+[[ -d $scratch ]] && export TMPDIR=$scratch
 status=0
 for index; do
     run_job "$index" || status=$?

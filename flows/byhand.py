@@ -59,8 +59,8 @@ def _run_formed(argv: Sequence[str], chosen: settings.Settings, plan: Plan) -> N
     log.touch(0o640)
     for descriptor in (1, 2):
         _copy_to(log, descriptor)
-    mark = f"{plan.batch}/{number}"
-    environment = {**chosen.run_environment(os.environ), ATTEMPT_MARK: mark}
+    own = {ATTEMPT_MARK: f"{plan.batch}/{number}", "TMPDIR": str(workdir.scratch(work))}
+    environment = {**chosen.run_environment(os.environ), **own}
     batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
     _run_again([*argv, *batch], environment)
 

@@ -98,3 +98,32 @@ def test_the_commit_is_the_checkouts_whatever_repository_the_caller_works_in(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
 
     assert workdir.git_commit() == own
+
+
+SCRATCH = """
+import tempfile
+def transform(frame):
+    return frame.assign(scratch=tempfile.gettempdir())
+"""
+
+
+def scratch_of(project: Project) -> Path:
+    """The only batch's folder for scratch files."""
+    (batch,) = {manifest.batch for manifest in project.manifests()}
+    return project.out / ".work" / batch / "tmp"
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_scratch_files_lie_in_the_work_directory_and_go_with_it(
+    project: Project, tmp_path: Path, *, by_hand: bool
+) -> None:
+    (project.root / "scratch.py").write_text(SCRATCH)
+    project.configure(compute={"transform": "scratch:transform"})
+    project.environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path / "missing"))
+
+    done = flow(project, "run") if by_hand else project.once()
+
+    assert done.returncode == 0, done.stderr
+    assert {row["scratch"] for row in project.combined()} == {str(scratch_of(project))}
+    project.ds_flow("status")  # takes in what was run by hand
+    assert project.leftovers() == []

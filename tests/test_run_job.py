@@ -97,3 +97,15 @@ def test_a_command_that_is_missing_is_its_own_fault(folder: Path) -> None:
 
     assert run(folder, 1) == 127
     assert "no-such-command" in (folder / "1.log").read_text()
+
+
+def test_a_job_s_scratch_files_lie_in_its_batch_s_work_directory(tmp_path: Path) -> None:
+    work = tmp_path / "jobs" / "0123456789"
+    folder = work / "jobs" / "combine" / "1"
+    for made in (folder, work / "tmp"):
+        made.mkdir(parents=True)
+    put(folder, 1, "mktemp")
+
+    assert run(folder, 1) == 0
+
+    assert Path((folder / "1.log").read_text().strip()).parent == work / "tmp"

@@ -15,7 +15,7 @@ from ds_flow import CHECKOUT, PYTHON
 from ds_flow.errors import DispatchError
 from ds_flow.model import ATTEMPT_MARK
 from ds_flow.settings import Settings
-from ds_flow.workdir import attempt_dir, attempt_log, work_root
+from ds_flow.workdir import attempt_dir, attempt_log, scratch, work_root
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,9 @@ class Runs:
     def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
         """Start a prepared attempt in a process group of its own. Raises DispatchError."""
         mark = f"{batch}/{attempt}"
-        folder = attempt_dir(work_root(settings.output_dir) / batch, attempt)
+        work = work_root(settings.output_dir) / batch
+        folder = attempt_dir(work, attempt)
+        own = {ATTEMPT_MARK: mark, "TMPDIR": str(scratch(work))}
         path = attempt_log(settings.log_dir, batch, attempt)
         try:
             with path.open("ab") as output:
@@ -71,7 +73,7 @@ class Runs:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=settings.root,
-                    env={**settings.run_environment(os.environ), ATTEMPT_MARK: mark},
+                    env={**settings.run_environment(os.environ), **own},
                     process_group=0,
                 )
         except OSError as error:

@@ -38,11 +38,17 @@ def work_root(output_dir: Path) -> Path:
 def create(output_dir: Path, plan: Plan) -> Path:
     """Write a batch's plan, durably; its directory. The first plan stands, if there is one."""
     work = work_root(output_dir) / plan.batch
-    (work / "attempts").mkdir(parents=True, exist_ok=True)
+    for folder in (work / "attempts", scratch(work)):
+        folder.mkdir(parents=True, exist_ok=True)
     if not (work / "batch.json").exists():
         write_json(work / "batch.json", plan.to_json())
         sync_dir(work.parent)
     return work
+
+
+def scratch(work: Path) -> Path:
+    """Name the folder for scratch files: a run fails on no other disk than its own."""
+    return work / "tmp"
 
 
 def read_plan(work: Path) -> Plan:
