@@ -10,7 +10,7 @@ usage: combine.sh OUTPUT [INPUT...]
 Writes the rows of all inputs, in order, under their common header to OUTPUT: at once and whole,
 or not at all. Without INPUT, reads their names from standard input, each ended by a NUL byte.
 Without any, writes nothing. An input that is missing, empty or has another header is named on
-standard error; nothing is written then, and the exit code is 1.
+standard error; nothing is written then, and the exit code is 1; 75 if a disk takes no more.
 TEXT
 }
 
@@ -27,12 +27,26 @@ case ${1-} in
 esac
 shift
 
+# Say by an exit code of its own that a disk takes no more: where the log lies on it, too, the words
+# of the tool that failed are lost. What this script has written still fills the disk.
+end() {
+    local code=$1 said probe=${output%/*}/.${output##*/}.probe
+    if ((code > 0 && code < 128)); then
+        said=$({ head -c 65536 /dev/zero >"$probe"; } 2>&1) || case $said in
+            *'No space left'* | *'quota exceeded'* | *'Read-only file system'*) code=75 ;;
+        esac
+    fi
+    rm -rf -- "$probe" ${scratch:+"$scratch"} ${partial:+"$partial"}
+    exit "$code"
+}
+
 partial=''
-scratch=$(mktemp -d)
-trap 'rm -rf -- "$scratch" ${partial:+"$partial"}' EXIT
+scratch=''
+trap 'end $?' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
+scratch=$(mktemp -d)
 
 if (($# > 0)); then printf '%s\0' "$@"; else cat; fi |
     sed -z 's|^[^/]|./&|' >"$scratch/inputs"

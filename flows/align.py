@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import process_exit
 from csvtable import align
 from ds_flow.durable import sync_dir, sync_files
 
@@ -31,4 +32,8 @@ def rewrite(source: Path, folder: Path, columns: Sequence[str]) -> Path:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.stdin.buffer.read())
+    try:
+        main(Path(sys.argv[1]), sys.stdin.buffer.read())
+    except OSError as error:
+        print(f"align: {error}", file=sys.stderr)
+        sys.exit(process_exit.of(error))

@@ -24,7 +24,7 @@ import pyarrow as pa
 import process_exit
 from csvrecords import TableError
 from csvtable import Source, TableWriter, UnreadableError, Written, read_tables, to_frame, to_text
-from ds_flow.errors import DsFlowError, InputError, SettingsError
+from ds_flow.errors import DsFlowError, InputError, SettingsError, concerns_all
 from ds_flow.links import is_at, real_path
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
@@ -99,13 +99,15 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
     """Give what the transform makes of a frame, as text.
 
     Raises:
-        TransformError: for whatever goes wrong, but for too little memory.
+        TransformError: for whatever goes wrong, but for too little memory, or a full disk.
     """
     try:
         made = transform(frame)
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:  # a transform may not end the whole shard
+        if concerns_all(error):
+            raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}: {last.line}"
         raise TransformError(f"{said(error)} ({place})") from error
@@ -323,8 +325,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:  # our own side: the disk is full, the work directory is gone
         with suppress(OSError):  # standard error may be closed, too
             print(f"process: {said(error)}", file=sys.stderr)
-        is_out_of_files = error.errno in process_exit.OUT_OF_FILES_ERRORS
-        return process_exit.OUT_OF_FILES if is_out_of_files else process_exit.OWN_DISK
+        return process_exit.of(error)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import process_exit
 from ds_flow import CHECKOUT, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
-from ds_flow.errors import DispatchError, RequestError
+from ds_flow.errors import DispatchError, NoRoomError, RequestError
 from ds_flow.logs import masked
 from ds_flow.manifest import Rejected
 from ds_flow.model import ATTEMPT_MARK, STARVED, FailureClass
@@ -300,8 +300,10 @@ def _failed(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchErro
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
     is_cause = printed and outcome.failure == FailureClass.USER_CODE
     last = f": {printed[-1]}" if is_cause else ""
-    why = _why(stage, outcome)
-    return DispatchError(f"job {outcome.round}[{outcome.index}]: {why}{last}")
+    why = f"job {outcome.round}[{outcome.index}]: {_why(stage, outcome)}{last}"
+    if outcome.exit_code == process_exit.NO_ROOM:
+        return NoRoomError(f"no room on a disk: {why}")
+    return DispatchError(why)
 
 
 def _why(stage: str, outcome: Outcome) -> str:

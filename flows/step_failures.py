@@ -3,11 +3,11 @@
 import os
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ds_flow import durable, workdir
-from ds_flow.errors import DispatchError, DsFlowError
+from ds_flow.errors import DispatchError, DsFlowError, is_of_the_disk
 from ds_flow.logs import masked
 
 
@@ -24,8 +24,16 @@ def told(work: Path) -> Iterator[None]:
         reason = masked(said, os.environ)
         attempt = workdir.marked_attempt(work)
         if attempt is not None:
-            durable.write_word(workdir.attempt_dir(work, attempt) / "error", reason)
+            _leave(workdir.attempt_dir(work, attempt), error, reason)
         trace = "".join(traceback.format_exception(error))
         if masked(trace, os.environ) != trace:
             raise DispatchError(reason) from None
         raise
+
+
+def _leave(folder: Path, error: Exception, reason: str) -> None:
+    """Leave the reason, and a mark if it is a disk; on a full one perhaps neither."""
+    with suppress(OSError):
+        if is_of_the_disk(error):
+            (folder / workdir.NO_ROOM).touch()
+        durable.write_word(folder / "error", reason)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_full_disk import small_disk
 
 from csvtable import TEXT, TableWriter
 from ds_flow import CHECKOUT
@@ -226,6 +227,15 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "File too large" in done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "a.csv"]
+
+
+def test_a_disk_without_room_has_an_exit_code_of_its_own_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    (name,) = put(tmp_path, a="a\n" + "x\n" * 1_000_000)
+    with small_disk(tmp_path / "small", 1):
+        done = combine(tmp_path, "small/out.csv", name)
+        assert (done.returncode, list((tmp_path / "small").iterdir())) == (75, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

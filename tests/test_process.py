@@ -620,6 +620,18 @@ def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: Project) -> N
     assert project.tables() == []
 
 
+def test_a_transform_that_meets_a_full_disk_is_no_files_fault(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(
+        "def transform(frame):\n    with open('/dev/full', 'w') as file:\n        file.write('x')\n"
+    )
+    assert project.run() == process_exit.NO_ROOM
+    assert "No space left on device" in capsys.readouterr().err
+    assert project.verdict("student_a.csv") is None
+
+
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "b", "1"], ["a", "b", "x-y"]])
 def test_wrong_arguments_are_told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert process.main(arguments) == process_exit.USAGE

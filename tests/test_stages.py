@@ -1,5 +1,6 @@
 """The process stage without Metaflow: which file is to blame, and what is done again."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -14,11 +15,12 @@ import process_exit
 import stages
 from ds_flow import workdir
 from ds_flow.dispatch import JobSpec, Outcome, Site, run_stage
-from ds_flow.errors import DispatchError
+from ds_flow.errors import DispatchError, NoRoomError
 from ds_flow.manifest import Rejected
 from ds_flow.model import ATTEMPT_MARK, FailureClass
 from ds_flow.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.results import Result
+from step_failures import told
 
 BATCH = "0123456789"
 NAMES = ("a", "b", "c")
@@ -226,6 +228,32 @@ def test_a_job_that_left_no_exit_code_blames_no_file(
 
     with pytest.raises(DispatchError, match="lost"):
         left(lost)
+
+
+@pytest.mark.parametrize(
+    "code", ["import os; os._exit(75)", "raise OSError(28, 'No space left on device')"]
+)
+def test_a_run_that_finds_no_room_says_so_and_blames_no_file(work: Path, code: str) -> None:
+    transform(work, code)
+    attempt = work / "attempts" / "1"
+    attempt.mkdir()
+
+    with pytest.raises(NoRoomError), told(work):
+        stages.process(work, "1of1", [(0, 2)])
+
+    assert (attempt / "no_room").exists()
+    assert verdicts(work)["b"] is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_step_that_finds_no_room_itself_says_so(work: Path, code: int) -> None:
+    attempt = work / "attempts" / "1"
+    attempt.mkdir()
+
+    with pytest.raises(OSError, match="disk"), told(work):
+        raise OSError(code, "the disk")
+
+    assert (attempt / "no_room").exists()
 
 
 def analyzed(work: Path, **given: Any) -> dict[str, Any]:

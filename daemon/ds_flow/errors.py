@@ -23,6 +23,10 @@ class DispatchError(DsFlowError):
     """A backend, a file system or time is at fault; trying again may help."""
 
 
+class NoRoomError(DispatchError):
+    """A run's job met a disk that takes no more: it is waited out."""
+
+
 class LedgerError(DsFlowError):
     """The ledger is broken, gone, or of another program version."""
 
@@ -43,6 +47,11 @@ class RequestError(DsFlowError):
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
-def concerns_all(error: Exception) -> bool:
+def concerns_all(error: BaseException) -> bool:
     """Whether what one batch met is the disk's and so every batch's: full, or read-only."""
     return isinstance(error, OSError) and error.errno in OF_THE_DISK
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether a run met a disk that takes no more, itself or in one of its jobs."""
+    return isinstance(error, NoRoomError) or concerns_all(error)

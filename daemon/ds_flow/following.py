@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ds_flow import datastore, durable, recovery, remains, space, workdir
@@ -262,6 +262,8 @@ class Following:
             state, error = RunState.LOST, f"{cannot}: {error}"
         results = workdir.count_results(work)
         then = self._what_follows(run, state, results, now)
+        if state == RunState.LOST and remains.met_full_disk(work, run.attempt):
+            then = RetryAt(now + timedelta(seconds=LONGEST_WAIT_SECONDS))
         if broken and then is not None:
             then = Dead(f"its work directory was changed: {broken}")
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)

@@ -23,11 +23,18 @@ def verdict(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
         return RunState.LOST, "its processes ended without an exit code"
     if (folder / "starved").exists():
         return RunState.FAILED, said or STARVED
+    if met_full_disk(work, run.attempt):
+        return RunState.LOST, said or "no room on a disk"
     if int(word) in KILLED_EXIT_CODES:
         return RunState.LOST, f"killed by signal {int(word) - 128}"
     if int(word) == 0:
         return RunState.FAILED, said or "it ended with exit code 0 and published nothing"
     return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
+
+
+def met_full_disk(work: Path, attempt: int) -> bool:
+    """Whether an attempt has said that a disk took no more."""
+    return (workdir.attempt_dir(work, attempt) / workdir.NO_ROOM).exists()
 
 
 def log_file(run: RunRow, log_dir: Path) -> Path:

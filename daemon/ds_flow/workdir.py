@@ -24,6 +24,7 @@ from ds_flow.results import ASIDE, Result, Results
 
 MANIFESTS_READ = 10_000  # the newest, to say which run published a batch
 
+NO_ROOM = "no_room"  # in an attempt's folder: it met a disk that takes no more
 TRASH = ".trash-"  # a work directory on its way out; nothing reads it any more
 
 
