@@ -1,14 +1,17 @@
 """Low space: no new batch forms or starts, and the line goes on by itself once there is room."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cli_project import NOON, Project
+from project import Project as WholeProject
 
 from ds_flow import space
 from ds_flow.cli import main
 from ds_flow.model import Settled, Sighting
+from ds_flow.plan import PlannedFile
 from ds_flow.scan import stat_of
 from ds_flow.settings import load
 
@@ -46,7 +49,34 @@ def test_status_names_a_batch_that_the_disk_holds_back(
         settled = Settled(sighting=Sighting(row.path, stat), sha256="0" * 64)
         project.ledger.admit([settled], NOON)
         project.form("0123456789", project.ledger.read.latest())
+        (planned,) = project.ledger.read.planned("0123456789")
     assert main(["--config", str(project.config), "status"]) == 0
     said = capsys.readouterr().out
     assert f"held back  batch 0123456789 waits: {tmp_path}/out has " in said
-    assert f" MB free, {2 * 2**40 + 0.25:.1f} needed" in said
+    want = space.need(project.settings, [planned]) + space.LEAST_FREE_BYTES
+    assert f" MB free, {want / 2**20:.1f} needed" in said
+
+
+@pytest.mark.parametrize("row", ["1,2,3\n", "1,2,3\r\n", "a name,another name,99.5\n"])
+def test_what_a_batch_needs_is_what_it_then_takes(tmp_path: Path, row: str) -> None:
+    project = WholeProject(tmp_path / "project")
+    path = project.drop("student_a.csv", "a,b,c\n" + row * 50_000)
+    size = path.stat().st_size
+    planned = PlannedFile(path="data/student_a.csv", version=1, sha256=None, size_bytes=size)
+    needed = space.need(load(project.config, project.environment), [planned])
+
+    assert project.once().returncode == 0
+
+    taken = sum(out.stat().st_size for out in project.out.glob("*.csv"))
+    assert taken <= needed + space.LEAST_FREE_BYTES
+    assert needed <= 1.1 * taken
+
+
+def test_a_batch_whose_files_cannot_be_looked_at_needs_twice_its_bytes(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    gone = PlannedFile(path="data/gone.csv", version=1, sha256=None, size_bytes=100)
+    os.mkfifo(tmp_path / "data" / "pipe.csv")
+    pipe = PlannedFile(path="data/pipe.csv", version=1, sha256=None, size_bytes=200)
+
+    assert space.need(project.settings, [gone]) == 200
+    assert space.need(project.settings, [gone, pipe]) == 600

@@ -153,8 +153,7 @@ class Following:
                 return f"batch {batch} waits: {folder} cannot be written to"
         if why := datastore.why_not_held(self.settings.root):
             return f"batch {batch} waits: {why}"
-        size_bytes = sum(file.size_bytes for file in self.ledger.read.planned(batch))
-        return space.lack(self.settings, batch, size_bytes)
+        return space.lack(self.settings, batch, self.ledger.read.planned(batch))
 
     def _plan(self, batch: BatchRow) -> Plan:
         last = self.ledger.schedules.last_run(batch.selection)

@@ -97,8 +97,7 @@ def status(chosen: Settings, ledger: Ledger, pid: int | None, now: datetime) -> 
 def _held_back(chosen: Settings, ledger: Ledger, now: datetime) -> Iterator[str]:
     """Say of the batches that may start next why the disk holds them back."""
     for batch in ledger.read.due(now)[:NAMED_BATCHES]:
-        size_bytes = sum(file.size_bytes for file in ledger.read.planned(batch.id))
-        if why := space.lack(chosen, batch.id, size_bytes):
+        if why := space.lack(chosen, batch.id, ledger.read.planned(batch.id)):
             yield why
 
 
