@@ -22,8 +22,8 @@ from ds_flow.results import LASTING, Result
 from verdicts import union, verdicts
 
 FLOWS = Path(__file__).resolve().parent
-NOT_ISOLATED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
-NOT_ITS_OWN = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})  # of an analysis
+NOT_ITS_OWN = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
+"""Failures for which neither a job's code nor its input is to blame."""
 
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
@@ -114,7 +114,7 @@ class _Process:
 
     def left(self, part: Part, outcome: Outcome) -> list[Part]:
         """What is yet to be done of a part whose job has ended."""
-        if outcome.failure in NOT_ISOLATED or outcome.exit_code in process_exit.OWN:
+        if outcome.failure in NOT_ITS_OWN or outcome.exit_code in process_exit.OWN:
             raise _failed(self.work, "process", self.name, outcome)
         first, last, _ = part
         verdicts = {n: self._results.get(self._stem(n)) for n in range(first, last + 1)}
@@ -224,9 +224,9 @@ def analyze(work: Path, combined: Path | None) -> dict[str, Any] | None:
     job = replace(job, reads=(combined.parent,))
     (outcome,) = _run(work, plan, "analyze", "analyze", [job])
     if outcome.failure in NOT_ITS_OWN:
-        raise _failed(work, "analyze", outcome)
+        raise _failed(work, "analyze", "analyze", outcome)
     printed = log_of(work / "jobs" / "analyze", outcome)
-    error = str(_failed(work, "analyze", outcome)) if outcome.failure else ""
+    error = str(_failed(work, "analyze", "analyze", outcome)) if outcome.failure else ""
     return {
         "command": list(command),
         "stdout": masked(printed, os.environ),
