@@ -1,5 +1,6 @@
 """Every kind of bad file among good ones: the bad are set aside with a reason, the rest goes on."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,3 +272,19 @@ def test_outputs_that_would_match_the_input_pattern_are_refused(project: Project
     done = project.once()
     assert done.returncode == SettingsError.exit_code
     assert "paths" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "once"])
+def test_an_inbox_that_holds_the_project_is_refused_before_a_dropped_env_runs_anything(
+    project: Project, command: str
+) -> None:
+    analysis = json.dumps(["touch", str(project.root / "pwned")])
+    project.configure(paths={"input_pattern": "student_*.csv"})
+    (project.root / "student_a.csv").write_text(table("a"))
+    (project.root / ".env").write_text(f"DS_FLOW_COMPUTE__STAGES__ANALYZE__COMMAND={analysis}\n")
+
+    done = project.ds_flow(command)
+
+    assert done.returncode == SettingsError.exit_code
+    assert "could change the project with its `.env`" in done.stderr
+    assert not (project.root / "pwned").exists()

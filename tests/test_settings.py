@@ -189,9 +189,9 @@ def test_a_variable_that_sets_text_is_taken_as_it_stands(project: Load, text: st
     assert project(DS_FLOW_PROJECT_NAME=text).project_name == text
 
 
-def test_a_pattern_that_starts_with_a_bracket_is_text_in_a_variable(project: Load) -> None:
-    made = project(DS_FLOW_PATHS__INPUT_PATTERN="[ab]*.csv")
-    assert made.paths.input_pattern == "[ab]*.csv"
+def test_a_pattern_that_starts_with_a_bracket_is_text_in_a_variable(faults: Faults) -> None:
+    (fault,) = faults(DS_FLOW_PATHS__INPUT_PATTERN="[ab]*.csv")
+    assert "give the inbox a folder of its own" in fault  # no list was seen in it
 
 
 def test_what_is_secret_is_judged_by_the_value_in_force(project: Load) -> None:
@@ -375,23 +375,42 @@ def test_a_backend_that_is_not_there_is_told_at_the_start(
     assert [fault.partition(" ")[2].partition(";")[0] for fault in found] == said
 
 
-@pytest.mark.parametrize(
-    ("pattern", "seen"),
-    [
-        ("student_*.csv", "the project with its `.env`, output_dir, log_dir, the ledger"),
-        ("out/student_*.csv", "output_dir, the ledger"),
-    ],
-)
-def test_an_inbox_that_a_container_may_not_see_is_a_fault(
-    faults: Faults, tmp_path: Path, pattern: str, seen: str
+OWN_PLACES = {
+    "the root": ("student_*.csv", "the project with its `.env`"),
+    "above it": ("../student_*.csv", "the project with its `.env`"),
+    "any folder of it": ("**/student_*.csv", "the project with its `.env`"),
+    "the settings": ("config/student_*.csv", "the settings"),
+    "the flows": ("flows/student_*.csv", "flows/"),
+    "the outputs": ("out/student_*.csv", "output_dir, the ledger"),
+    "the logs": ("log/student_*.csv", "log_dir"),
+    "the checkout": (f"{CHECKOUT}/student_*.csv", "ds-flow itself"),
+    "the daemon": (f"{CHECKOUT}/daemon/student_*.csv", "ds-flow itself"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "held"), OWN_PLACES.values(), ids=OWN_PLACES)
+@pytest.mark.parametrize("compute", ["", "compute: {executor: docker, docker_image: x}\n"])
+def test_an_inbox_that_is_or_holds_what_is_ours_is_a_fault(
+    faults: Faults, tmp_path: Path, pattern: str, held: str, compute: str
 ) -> None:
     (tmp_path / "docker").touch(0o755)
-    docker = "compute: {executor: docker, docker_image: x}\n"
 
-    (fault,) = faults(FIVE.replace("data/student_*.csv", pattern) + docker, PATH=str(tmp_path))
+    text = FIVE.replace("data/student_*.csv", json.dumps(pattern))
+    (fault,) = faults(text + compute, PATH=str(tmp_path))
 
-    assert "paths.input_pattern: containers would see" in fault
-    assert f"and so {seen}; give" in fault
+    assert "paths.input_pattern: whoever may drop files into" in fault
+    assert f"could change {held}" in fault
+    assert "give the inbox a folder of its own" in fault
+
+
+def test_an_inbox_that_leads_to_the_project_by_a_link_is_a_fault(
+    faults: Faults, file: Path
+) -> None:
+    (file.parent.parent / "data").symlink_to(".")
+
+    (fault,) = faults()
+
+    assert "could change the project with its `.env`" in fault
 
 
 def test_lsf_with_the_ledger_on_the_shared_outputs_is_a_fault(
@@ -449,12 +468,13 @@ def test_impossible_paths_are_told_at_the_key_to_change(
 def test_a_link_to_the_output_folder_is_seen_through(faults: Faults, file: Path) -> None:
     (file.parent.parent / "out").mkdir()
     (file.parent.parent / "data").symlink_to("out")
-    (fault,) = faults(FIVE.replace("student_*", "*"))
-    assert "paths.output_dir: files written there" in fault
+    written, held = faults(FIVE.replace("student_*", "*"))
+    assert "paths.output_dir: files written there" in written
+    assert "could change output_dir, the ledger" in held
 
 
-@pytest.mark.parametrize("pattern", ["out/student_*.csv", "**/student_*.csv", "*/student_?.csv"])
-def test_an_inbox_that_no_output_name_matches_is_possible(project: Load, pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["data/*.csv", "data/**/*.csv", "in/*/student_?.csv"])
+def test_an_inbox_of_its_own_is_possible_in_the_project(project: Load, pattern: str) -> None:
     project(FIVE.replace("data/student_*.csv", json.dumps(pattern)))
 
 
@@ -479,6 +499,7 @@ def test_all_faults_are_told_at_once(faults: Faults) -> None:
         "csv",
         "DS_FLOW_X",
         "paths.output_dir",
+        "paths.input_pattern",
     ]
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ds_flow import CHECKOUT
 from ds_flow.model import STAGES
 from ds_flow.settings import patterns
 from ds_flow.settings.resolved import Settings
@@ -19,6 +20,7 @@ _RUN_ID = "1700000000000000"
 def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
     """Give every rule that the settings break. `path`: where backends' programs have to be."""
     yield from _inbox_apart(settings)
+    yield from _inbox_alone(settings)
     yield from _ledger_apart(settings)
     if path is not None:
         yield from _backends_there(settings, path)
@@ -59,6 +61,28 @@ def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list
     yield "ledger", ledger.parent, [f"{ledger.name}{end}" for end in ("", "-wal", "-shm")]
 
 
+def _inbox_alone(settings: Settings) -> Iterator[Broken]:
+    """Nothing of our own may lie in the inbox: droppers can change it, and containers read it."""
+    inbox = os.path.realpath(settings.inbox)
+    own = {
+        "the project with its `.env`": (settings.root, settings.root / ".env"),
+        "the settings": (settings.file.parent, settings.file),
+        "flows/": (settings.root / "flows",),
+        "ds-flow itself": (CHECKOUT, *(CHECKOUT / name for name in ("daemon", "flows", "bash"))),
+        "output_dir": (settings.output_dir,),
+        "log_dir": (settings.log_dir,),
+        "the ledger": (settings.ledger,),
+    }
+    held = [name for name, places in own.items() if any(_is_in(inbox, place) for place in places)]
+    if held:
+        wrong = f"whoever may drop files into {inbox} could change {', '.join(held)}"
+        yield ("paths", "input_pattern"), f"{wrong}; give the inbox a folder of its own"
+
+
+def _is_in(folder: str, place: Path) -> bool:
+    return Path(os.path.realpath(place)).is_relative_to(folder)
+
+
 def _ledger_apart(settings: Settings) -> Iterator[Broken]:
     if settings.ledger in {settings.output_dir, settings.log_dir, settings.root}:
         yield ("paths", "ledger"), "is a folder; name a file in it, like ledger.db"
@@ -79,25 +103,6 @@ def _backends_there(settings: Settings, path: str) -> Iterator[Broken]:
         if not settings.stages[name].image:
             wrong = "docker needs an image: set compute.docker_image"
             yield _executor_key(settings, name), wrong
-    if stages["process"] == "docker":
-        yield from _inbox_alone(settings)
-
-
-def _inbox_alone(settings: Settings) -> Iterator[Broken]:
-    """A container sees the whole inbox, so nothing of our own may lie in it."""
-    inbox = os.path.realpath(settings.inbox)
-    own = {
-        "the project with its `.env`": settings.root,
-        "output_dir": settings.output_dir,
-        "log_dir": settings.log_dir,
-        "the ledger": settings.ledger,
-    }
-    seen = [
-        name for name, place in own.items() if Path(os.path.realpath(place)).is_relative_to(inbox)
-    ]
-    if seen:
-        wrong = f"containers would see all of {inbox}, and so {', '.join(seen)}"
-        yield ("paths", "input_pattern"), f"{wrong}; give the inbox a folder of its own"
 
 
 def _lsf_there(settings: Settings, path: str) -> Iterator[Broken]:
