@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from ds_flow import scan, settings, workdir
 from ds_flow.errors import DsFlowError, RequestError
+from ds_flow.locks import open_log
 from ds_flow.model import ATTEMPT_MARK, Sighting, Trigger
 from ds_flow.names import is_hostile, printable, unescape
 from ds_flow.plan import Plan, PlannedFile
@@ -56,9 +57,9 @@ def _run_formed(argv: Sequence[str], chosen: settings.Settings, plan: Plan) -> N
     number = workdir.new_attempt(work)
     log = workdir.attempt_log(chosen.log_dir, plan.batch, number)
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.touch(0o640)
+    output = open_log(log, 0o640)
     for descriptor in (1, 2):
-        _copy_to(log, descriptor)
+        _copy_to(output, descriptor)
     own = {ATTEMPT_MARK: f"{plan.batch}/{number}", "TMPDIR": str(workdir.scratch(work))}
     environment = {**chosen.run_environment(os.environ), **own}
     batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
@@ -116,12 +117,13 @@ def _needed_s(chosen: settings.Settings, item: Sighting) -> float:
     return scan.needed_quiet_s(raw, chosen.watch.quiet_seconds)
 
 
-def _copy_to(log: Path, descriptor: int) -> None:
+def _copy_to(log: int, descriptor: int) -> None:
     """Send what is written to a descriptor to the log, too."""
     tee = subprocess.Popen(
-        ["tee", "--ignore-interrupts", "--append", "--", str(log)],
+        ["tee", "--ignore-interrupts", "--append", "--", f"/dev/fd/{log}"],
         stdin=subprocess.PIPE,
         stdout=descriptor,
+        pass_fds=[log],
     )
     if tee.stdin is not None:
         os.dup2(tee.stdin.fileno(), descriptor)

@@ -94,7 +94,7 @@ def test_a_run_that_cannot_hold_the_datastore_uses_no_attempt(
 
         (run,) = ledger.read.runs()
     assert run.state == RunState.LOST
-    assert ".ds-flow.lock cannot be held: Is a directory" in run.error
+    assert ".ds-flow.lock cannot be held: is not a regular file" in run.error
 
 
 @pytest.fixture

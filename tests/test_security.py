@@ -13,14 +13,19 @@ import pytest
 from cli_project import Project as CliProject
 from clock import MovedClock
 from project import Project, table, until
+from samples import BATCH
 
-from ds_flow import check, datastore
+from ds_flow import check, datastore, remains
+from ds_flow.errors import DispatchError
 from ds_flow.keeping import COLLECT_EVERY, Keeping
+from ds_flow.ledger import Ledger
+from ds_flow.ledger.store import fault_of
 from ds_flow.logs import MASK
 from ds_flow.pages import put_status
 from ds_flow.publish import publish_lock
 from ds_flow.retention import DONE
 from ds_flow.runs import Runs
+from ds_flow.workdir import attempt_dir, attempt_log
 
 SECRET = "s3cr3t-of-the-team"  # noqa: S105 - looked for everywhere
 FORMULA = "=HYPERLINK(1)"
@@ -196,6 +201,94 @@ def test_who_holds_a_lock_on_a_folder_holds_nobody_up(tmp_path: Path) -> None:
         made.stop()
         made.start()
     made.stop()
+
+
+PLANTED = {
+    **{f"out/ledger.db{end}": "status" for end in ("", "-wal", "-shm", "-journal", ".opening")},
+    **dict.fromkeys(["out/ledger.db.lock", "out/.work/ds-flow.lock", "log/ds-flow.log"], "once"),
+    "out/.work/gc.lock": "gc",
+    ".metaflow/.ds-flow.lock": "check",
+}
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Project:
+    """A project with a ledger, in whose folders somebody has put something of his own."""
+    made = Project(tmp_path / "project")
+    Ledger(made.ledger).close()
+    for name in ("log", ".metaflow", "out/.work"):
+        (made.root / name).mkdir(mode=0o700)
+    return made
+
+
+@pytest.mark.parametrize(("place", "command"), PLANTED.items())
+def test_a_link_in_place_of_a_file_of_ours_is_refused_and_leads_to_no_change(
+    planted: Project, tmp_path: Path, place: str, command: str
+) -> None:
+    victim, absent, path = tmp_path / "victim", tmp_path / "absent", planted.root / place
+    victim.write_bytes(b"precious" * 1000)
+    victim.chmod(0o644)
+
+    for target in (victim, absent):
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        done = planted.ds_flow(command)
+        assert f"{path}" in done.stdout + done.stderr
+        assert "is a symbolic link" in done.stdout + done.stderr
+
+    assert victim.read_bytes() == b"precious" * 1000
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
+    assert not absent.exists()
+
+
+@pytest.mark.parametrize(("place", "command"), PLANTED.items())
+def test_a_fifo_in_place_of_a_file_of_ours_blocks_nobody(
+    planted: Project, place: str, command: str
+) -> None:
+    (planted.root / place).unlink(missing_ok=True)
+    os.mkfifo(planted.root / place)
+
+    planted.ds_flow(command)
+
+
+def test_no_link_is_followed_to_the_lock_of_publishing(planted: Project, tmp_path: Path) -> None:
+    (planted.out / ".work" / "publish.lock").symlink_to(tmp_path / "absent")
+
+    with pytest.raises(DispatchError, match="is a symbolic link"), publish_lock(planted.out):
+        pass
+
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_planted_log_of_a_run_is_neither_written_nor_repeated(tmp_path: Path) -> None:
+    made = CliProject(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text(f"{SECRET}\n")
+    with closing(made.open()) as ledger:
+        batch = made.form(BATCH, made.admit("student_a.csv"))
+        made.start(batch)
+        (run,) = ledger.read.live_runs()
+    attempt_log(made.settings.log_dir, batch, 1).symlink_to(victim)
+    folder = attempt_dir(made.settings.work_root / batch, 1)
+    folder.mkdir(parents=True)
+    (folder / "exit_code").write_text("3\n")
+
+    with pytest.raises(PermissionError, match="is a symbolic link"):
+        Runs().prepare(made.settings, batch, 1)
+    _, said = remains.verdict(run, folder.parents[1], made.settings.log_dir)
+
+    assert said == "exit code 3: and its log cannot be read"
+    assert victim.read_text() == f"{SECRET}\n"
+
+
+def test_a_ledger_in_a_linked_folder_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+
+    Ledger(tmp_path / "link" / "ledger.db").close()
+
+    assert fault_of(tmp_path / "link" / "ledger.db") == ""
+    assert (tmp_path / "disk" / "ledger.db").exists()
 
 
 def test_what_is_published_obeys_the_umask(project: Project) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.errors import DispatchError
+from ds_flow.locks import open_regular
 
 FLOW_NAME = "StudentDataFlow"
 LOCK = ".ds-flow.lock"
@@ -62,7 +63,7 @@ def why_not_held(root: Path) -> str:
     """Why no run of this user could hold it (another user may have locked it away), or ""."""
     path = folder(root) / LOCK
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (FileNotFoundError, BlockingIOError):
         return ""
@@ -73,8 +74,7 @@ def why_not_held(root: Path) -> str:
 
 def _open_lock(root: Path, access: int) -> int:
     """Open the lock, made if need be, for those who may write beside it: any of them may run."""
-    flags = access | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(folder(root) / LOCK, flags, 0o600)
+    descriptor = open_regular(folder(root) / LOCK, access | os.O_CREAT)
     around = folder(root).stat()
     writers = around.st_mode & 0o022
     with suppress(OSError):  # another user's, who has seen to it

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ds_flow.errors import RequestError
-from ds_flow.locks import open_private
+from ds_flow.locks import open_private, open_regular
 from ds_flow.settings import Settings
 
 ASKING_SECONDS = 0.5
@@ -73,13 +73,13 @@ def running_pid(chosen: Settings) -> int | None:
         except FileNotFoundError:
             continue
         except PermissionError as error:
-            why = "whether ds-flow runs here is for its own user to see"
+            why = "whether ds-flow runs here cannot be told"
             raise RequestError(f"{path}: {error.strerror}: {why}") from error
     return None
 
 
 def _holder(path: Path) -> int | None:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,5 +1,6 @@
 """Logging for people (text) and machines (JSON lines), with the values of `.env` masked."""
 
+import errno
 import itertools
 import json
 import logging
@@ -9,10 +10,12 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from ds_flow.locks import IS_LINK, open_log
 from ds_flow.names import printable
 
 MASK = "***"
@@ -131,6 +134,13 @@ def _value(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
 
+class _Rotated(logging.handlers.RotatingFileHandler):
+    """A log in a folder where other users may write, too."""
+
+    def _open(self) -> TextIOWrapper:
+        return os.fdopen(open_log(Path(self.baseFilename)), "a", encoding=self.encoding)
+
+
 def set_up(
     *,
     level: str,
@@ -153,9 +163,9 @@ def set_up(
     targets: list[logging.Handler] = [stream]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        rotated = logging.handlers.RotatingFileHandler(
-            file, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", delay=True
-        )
+        if file.is_symlink():
+            raise PermissionError(errno.EPERM, IS_LINK, str(file))
+        rotated = _Rotated(file, maxBytes=max_bytes, backupCount=keep, encoding="utf-8", delay=True)
         rotated.setFormatter(formatter(secrets))
         targets.append(rotated)
     package = logging.getLogger("ds_flow")

@@ -1,10 +1,12 @@
 """What a dead run's remains say of its end."""
 
+import os
 import re
 from pathlib import Path
 
 from ds_flow import durable, workdir
 from ds_flow.ledger.reading import RunRow
+from ds_flow.locks import open_regular
 from ds_flow.model import STARVED, RunState
 
 LAST_WORDS_BYTES = 4096
@@ -47,12 +49,8 @@ def log_file(run: RunRow, log_dir: Path) -> Path:
 def _last_words(run: RunRow, log_dir: Path) -> str:
     """The last line of a run's log, for a failure that no step has told."""
     try:
-        lines = (
-            log_file(run, log_dir)
-            .read_bytes()[-LAST_WORDS_BYTES:]
-            .decode(errors="replace")
-            .split("\n")
-        )
+        with os.fdopen(open_regular(log_file(run, log_dir)), "rb") as file:
+            lines = file.read()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
     except OSError:
         return "and its log cannot be read"
     return next((line for line in reversed(lines) if line.strip()), "and its log is empty")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ds_flow import CHECKOUT, PYTHON
 from ds_flow.errors import DispatchError
+from ds_flow.locks import open_log
 from ds_flow.model import ATTEMPT_MARK
 from ds_flow.settings import Settings
 from ds_flow.workdir import attempt_dir, attempt_log, scratch, work_root
@@ -56,7 +57,7 @@ class Runs:
         path = attempt_log(settings.log_dir, batch, attempt)
         attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(0o640)  # it repeats what jobs print
+        os.close(open_log(path, 0o640))  # it repeats what jobs print
 
     def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
         """Start a prepared attempt in a process group of its own. Raises DispatchError."""
@@ -66,7 +67,7 @@ class Runs:
         own = {ATTEMPT_MARK: mark, "TMPDIR": str(scratch(work))}
         path = attempt_log(settings.log_dir, batch, attempt)
         try:
-            with path.open("ab") as output:
+            with os.fdopen(open_log(path), "ab") as output:
                 self._children[mark] = subprocess.Popen(
                     _command(settings, folder, batch, trigger),
                     stdin=subprocess.DEVNULL,
@@ -116,7 +117,7 @@ class Runs:
         child = self._cancellers.get(batch)
         if child is None:
             work = work_root(settings.output_dir) / batch
-            with log_file.open("ab") as output:
+            with os.fdopen(open_log(log_file), "ab") as output:
                 child = self._cancellers[batch] = subprocess.Popen(
                     [*PYTHON, "-m", "ds_flow.cancelling", str(work)],
                     stdin=subprocess.DEVNULL,

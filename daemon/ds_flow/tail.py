@@ -1,6 +1,7 @@
 """The log of one run, as it stands or as it grows."""
 
 import codecs
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ from ds_flow.durable import read_word
 from ds_flow.errors import RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.ledger.reading import RunRow
+from ds_flow.locks import open_regular
 from ds_flow.names import printable
 from ds_flow.runs import processes
 from ds_flow.settings import Settings
@@ -100,7 +102,7 @@ def _opened(log: Log, pause: Event, *, follow: bool) -> BinaryIO:
         is_over = not follow or log.is_over()
         for _ in range(2):  # it may be renamed between being found and opened
             with suppress(FileNotFoundError):
-                return log.path().open("rb")
+                return os.fdopen(open_regular(log.path()), "rb")
         if is_over:
             raise RequestError(f"no log: {log.path()} is not there")
         pause.wait(POLL_SECONDS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ds_flow.errors import LedgerError
 from ds_flow.ledger.reading import Reading
+from ds_flow.locks import open_regular
 from ds_flow.manifest import Output
 from ds_flow.publish import manifest_name
 from ds_flow.workdir import read_manifest
@@ -35,9 +36,8 @@ def verify(output_dir: Path, read: Reading, run_id: str) -> Iterator[str]:
 
 
 def _verify(path: Path, output: Output) -> Iterator[str]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        size = os.fstat(descriptor).st_size
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
         if size != output.bytes:
             yield f"{output.name}: has {size} bytes, not the {output.bytes} that were published"
             return

@@ -8,10 +8,11 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from stat import S_ISLNK, S_ISREG
 from typing import Any
 
 from ds_flow.errors import BatchError, DispatchError, LedgerError
-from ds_flow.locks import open_private
+from ds_flow.locks import IS_LINK, NOT_REGULAR, open_private
 from ds_flow.mounts import fs_type, is_network
 
 SCHEMA_VERSION = 2
@@ -37,6 +38,7 @@ class Store:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_network(path)
+        _refuse_links(path)
         with _one_opener(path), _translated(path):
             _create_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -113,14 +115,27 @@ def _refuse_network(path: Path) -> None:
         raise LedgerError(f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)")
 
 
+def _refuse_links(path: Path) -> None:
+    """SQLite follows links, and so writes where they lead: none may stand for a file of ours.
+
+    By lstat: to open and close a ledger would give back the locks of this process.
+    """
+    for end in ("", "-wal", "-shm", "-journal", ".opening"):
+        file = path.with_name(f"{path.name}{end}")
+        with suppress(OSError):  # SQLite says it better
+            if not S_ISREG(mode := file.lstat().st_mode):
+                raise LedgerError(f"{file} {IS_LINK if S_ISLNK(mode) else NOT_REGULAR}")
+
+
 def fault_of(path: Path) -> str:
     """Read a ledger whole without changing it; why it cannot be used and what to do, or ""."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return ""
     # Without a log beside it nobody has it open; SQLite would make one, unless told to take it so.
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
     try:
         _refuse_network(path)
+        _refuse_links(path)
         with _translated(path), closing(_read_only(path, mode)) as db:
             _refuse_newer(_version(db), path, SCHEMA_VERSION)
             (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
