@@ -74,8 +74,10 @@ copy_files() {
     install -m 644 "$checkout/config/settings.yaml" "$prefix/config/settings.default.yaml"
     [[ -e $prefix/config/settings.yaml ]] ||
         install -m 644 "$checkout/config/settings.yaml" "$prefix/config/settings.yaml"
-    [[ -e $prefix/.env ]] ||
-        install -m 640 -g "$group" "$checkout/.env.example" "$prefix/.env"
+    # Members of the group may drop files, and are to read no secret; older versions let them.
+    [[ -e $prefix/.env ]] || install -m 400 "$checkout/.env.example" "$prefix/.env"
+    chmod 400 "$prefix/.env"
+    chown "$user:" "$prefix/.env"
 }
 
 make_environment() {

@@ -13,6 +13,7 @@ import pytest
 from cli_project import Project as CliProject
 from clock import MovedClock
 from project import Project, table, until
+from rights import NOBODY
 from samples import BATCH
 
 from ds_flow import check, datastore, remains
@@ -201,6 +202,55 @@ def test_who_holds_a_lock_on_a_folder_holds_nobody_up(tmp_path: Path) -> None:
         made.stop()
         made.start()
     made.stop()
+
+
+def test_the_work_directory_is_this_users_alone_whatever_the_umask_and_its_folder_are(
+    tmp_path: Path,
+) -> None:
+    made = Project(tmp_path / "project")
+    made.out.mkdir()
+    made.out.chmod(0o2775)
+    made.prefix = ("bash", "-c", 'umask 002; exec "$@"', "bash")
+    made.drop("student_a.csv", table("a"))
+
+    assert made.once().returncode == 0
+
+    assert stat.S_IMODE((made.out / ".work").stat().st_mode) & 0o777 == 0o700
+
+
+def test_a_work_directory_that_others_could_write_to_is_closed_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    made = Project(tmp_path / "project")
+    work = made.out / ".work" / BATCH
+    work.mkdir(parents=True)
+    work.parent.chmod(0o2775)
+
+    done = made.once()
+
+    assert done.returncode == 0
+    assert "work.closed" in done.stderr
+    assert "its mode was 2775" in done.stderr
+    assert stat.S_IMODE(work.parent.stat().st_mode) & 0o777 == 0o700
+    assert work.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize("place", [".work", f".work/{BATCH}/jobs/combine/1/round.json"])
+def test_what_another_user_has_put_into_the_work_directory_is_refused(
+    tmp_path: Path, place: str
+) -> None:
+    made = Project(tmp_path / "project")
+    folder = made.out / ".work" / BATCH / "jobs" / "combine" / "1"
+    folder.mkdir(parents=True)
+    (folder / "round.json").touch()
+    (made.out / ".work").chmod(0o2775)
+    os.chown(made.out / place, NOBODY, -1)
+
+    for _ in range(2):
+        done = made.once()
+        assert done.returncode == 78
+        assert f"{made.out / place}: belongs to the user {NOBODY}" in done.stderr
 
 
 PLANTED = {

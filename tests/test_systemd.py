@@ -213,6 +213,19 @@ def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
     assert sorted(service.published()) == sorted([*ids("first"), *places])
 
 
+def test_who_may_drop_files_may_not_read_the_secrets(service: Service) -> None:
+    dropper = ("setpriv", "--reuid=nobody", "--regid=ds-flow", "--clear-groups", "--")
+    service.box.run(*dropper, "touch", f"{ROOT}/data/.dropped")
+
+    assert service.box.run(*dropper, "cat", f"{ROOT}/.env", check=False) == ""
+    assert service.path(".env").read_text() != ""
+    assert mode_of_secrets(service) == "400 ds-flow"
+
+
+def mode_of_secrets(service: Service) -> str:
+    return service.box.run("stat", "--format=%a %U", f"{ROOT}/.env")
+
+
 def test_a_run_can_write_nothing_but_outputs(service: Service) -> None:
     rows = rows_of(service.find("out/processed_student_probe_*.csv")[0])
 
@@ -379,6 +392,10 @@ def test_to_install_again_is_to_upgrade(service: Service) -> None:
     service.path("flows/of_the_team.py").touch()
     service.path("flows/transforms.py").write_text("# the team's own\n")
     service.path("flows/stages.py").write_text("# of an old version\n")
+    secrets = "TOKEN=of-the-team\nPROCESS_TAG=spring\n"
+    service.path(".env").write_text(secrets)
+    service.box.run("chown", "root:ds-flow", f"{ROOT}/.env")
+    service.box.run("chmod", "640", f"{ROOT}/.env")
 
     assert "Upgraded" in service.box.run(INSTALL, "install", ROOT)
 
@@ -390,6 +407,8 @@ def test_to_install_again_is_to_upgrade(service: Service) -> None:
         service.path("flows/stages.py").read_bytes() == (CHECKOUT / "flows/stages.py").read_bytes()
     )
     assert (service.pid != pid, service.show("ActiveState")) == (True, "active")
+    assert service.path(".env").read_text() == secrets
+    assert mode_of_secrets(service) == "400 ds-flow"
 
 
 def test_to_uninstall_keeps_what_is_the_teams(service: Service) -> None:

@@ -84,6 +84,7 @@ def test_a_work_directory_that_nobody_may_look_into_is_named_and_stops_no_other(
     with public_folder() as out:
         for batch in ("0" * 10, "1" * 10):
             workdir.create(out, replace(PLAN, batch=batch))
+        (out / ".work").chmod(0o755)  # for the user without rights
         with no_rights(closed := out / ".work" / ("0" * 10)):
             assert list(workdir.work_dirs(out)) == [closed, out / ".work" / ("1" * 10)]
 

@@ -219,7 +219,7 @@ class Retention:
 
 @contextmanager
 def _only_one(chosen: Settings) -> Iterator[None]:
-    descriptor = open_private(chosen.work_root / "gc.lock")
+    descriptor = open_private(workdir.make_root(chosen.output_dir) / "gc.lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ds_flow import check, logs, settings
+from ds_flow import check, logs, settings, workdir
 from ds_flow.engine import Engine
 from ds_flow.errors import DispatchError, SettingsError
 from ds_flow.inbox import Inbox
@@ -276,6 +276,7 @@ def service(chosen: Settings) -> Iterator[Service]:
             set_up_logs(chosen, to_file=True)
             signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
             stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, HELD)
+            workdir.make_root(chosen.output_dir)
             stack.enter_context(single_instance(chosen))
         keep_rights()
         wake = Wake()

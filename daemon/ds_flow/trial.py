@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from ds_flow import CHECKOUT, PYTHON
+from ds_flow import CHECKOUT, PYTHON, workdir
 from ds_flow.dispatch import LIVE, Backend, backends
 from ds_flow.dispatch.rounds import JobSpec, Report, Round, open_round
 from ds_flow.errors import DispatchError
@@ -31,9 +31,9 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
     options = settings.options()
     executor = options.stages[stage].executor
     try:
-        settings.work_root.mkdir(parents=True, exist_ok=True)
+        root = workdir.make_root(settings.output_dir)
         with tempfile.TemporaryDirectory(
-            prefix=".check-", dir=settings.work_root, ignore_cleanup_errors=True
+            prefix=".check-", dir=root, ignore_cleanup_errors=True
         ) as name:
             backend = backends(options.site, settings.run_environment(os.environ))[executor]
             job = _job(settings, stage, Path(name))
