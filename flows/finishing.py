@@ -11,12 +11,12 @@ from typing import Any
 
 from ds_flow import durable, workdir
 from ds_flow.dispatch.rounds import rounds_in
-from ds_flow.errors import LedgerError
+from ds_flow.errors import DispatchError, LedgerError
 from ds_flow.manifest import Input, Manifest, Output, compared
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan
 from ds_flow.publish import manifest_name, publish
-from ds_flow.results import Result
+from ds_flow.results import Result, measured
 from verdicts import APPENDED, verdicts
 
 
@@ -40,7 +40,10 @@ def finish(work: Path, run: Run) -> Manifest:
     sources = {
         f"processed_{stems[item.path]}_{run.run_id}.csv": folder / item.output for item in good
     }
-    outputs = [_output(name, item) for name, item in zip(sources, good, strict=True)]
+    outputs = [
+        _output(name, source, item)
+        for (name, source), item in zip(sources.items(), good, strict=True)
+    ]
     if run.combined is not None:
         name = f"final_combined_{run.run_id}.csv"
         sources[name] = run.combined
@@ -109,7 +112,10 @@ def _input(item: Result) -> Input:
     )
 
 
-def _output(name: str, item: Result) -> Output:
+def _output(name: str, source: Path, item: Result) -> Output:
+    """Say what is to be published, by this process's own reading: the verdict is a job's word."""
+    if measured(source) != (item.output_sha256, item.output_bytes):
+        raise DispatchError(f"{item.path}: its output is not what the verdict on it says")
     return Output(
         name=name,
         source=item.path,
@@ -121,13 +127,12 @@ def _output(name: str, item: Result) -> Output:
 
 
 def _combined_output(name: str, path: Path, good: Sequence[Result]) -> Output:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256, size_bytes = measured(path)
     return Output(
         name=name,
         source="",
         sha256=sha256,
-        bytes=path.stat().st_size,
+        bytes=size_bytes,
         rows=sum(item.rows for item in good),
         content_sha256=_content_of_all(good),
     )

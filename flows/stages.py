@@ -1,7 +1,6 @@
 """What the flow's steps do, as functions that a test can call without Metaflow."""
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import process_exit
-from ds_flow import CHECKOUT, workdir
+from ds_flow import CHECKOUT, durable, workdir
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.errors import DispatchError, NoRoomError, RequestError
 from ds_flow.logs import masked
@@ -18,7 +17,7 @@ from ds_flow.manifest import Rejected
 from ds_flow.model import ATTEMPT_MARK, STARVED, FailureClass
 from ds_flow.names import output_stems
 from ds_flow.plan import Plan, cut_shards
-from ds_flow.results import LASTING, Result
+from ds_flow.results import LASTING, Result, is_plain
 from verdicts import union, verdicts
 
 FLOWS = Path(__file__).resolve().parent
@@ -110,7 +109,8 @@ class _Process:
         script = str(FLOWS / "process.py")
         command = (_python(self.plan, "process"), script, str(self.work), str(folder), files)
         job = _job(self.plan, "process", f"{folder.name}/{files}{suffix}", command)
-        return replace(job, reads=(*CODE, *_inputs(self.plan)), writes=(self.work,))
+        reads = (*CODE, *_inputs(self.plan), self.work / "batch.json")
+        return replace(job, reads=reads, writes=(folder,))
 
     def left(self, part: Part, outcome: Outcome) -> list[Part]:
         """What is yet to be done of a part whose job has ended."""
@@ -177,8 +177,20 @@ def combine(work: Path) -> Path | None:
     names = _put_list(target.with_suffix(".list"), sources)
     command = ("bash", str(CHECKOUT / "bash" / "combine.sh"), str(target))
     job = _job(plan, "combine", key, command, stdin=names)
-    _run_one(work, plan, "combine", replace(job, reads=CODE, writes=(work,)))
+    reads = (*CODE, *dict.fromkeys(source.parent for source in sources))
+    _run_one(work, plan, "combine", replace(job, reads=reads, writes=(target.parent,)))
+    _require_plain(target)
     return target
+
+
+def _require_plain(combined: Path) -> None:
+    """A job may have left anything: what follows reads it as this user."""
+    try:
+        is_good = is_plain(combined.lstat())
+    except FileNotFoundError:
+        is_good = False
+    if not is_good:
+        raise DispatchError(f"{combined}: the job that combines left no regular file")
 
 
 def _aligned(
@@ -195,16 +207,17 @@ def _aligned(
     key = hashlib.sha256("\0".join([*columns, *map(str, odd)]).encode()).hexdigest()[:16]
     target = work / "aligned" / key
     target.mkdir(parents=True, exist_ok=True)
-    (target / "columns.json").write_text(json.dumps(columns), encoding="utf-8")
+    durable.write_json(target / "columns.json", columns)
     names = _put_list(target / "sources.list", odd)
     command = (_python(plan, "combine"), str(FLOWS / "align.py"), str(target))
     job = _job(plan, "combine", key, command, stdin=names)
-    _run_one(work, plan, "combine", replace(job, reads=CODE, writes=(work,)), "align")
+    reads = (*CODE, target / "columns.json", *dict.fromkeys(source.parent for source in odd))
+    _run_one(work, plan, "combine", replace(job, reads=reads, writes=(target,)), "align")
     return [target / source.name if source in set(odd) else source for source in sources]
 
 
 def _put_list(path: Path, names: Sequence[Path]) -> Path:
-    path.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in names))
+    durable.write_bytes(path, b"".join(os.fsencode(name) + b"\0" for name in names))
     return path
 
 

@@ -7,6 +7,7 @@ from ds_flow import workdir
 from ds_flow.errors import DispatchError
 from ds_flow.manifest import Rejected
 from ds_flow.names import output_stems
+from ds_flow.plan import PlannedFile
 from ds_flow.results import Result
 
 APPENDED = 3  # processed_at, source_file, tag: an output's last columns
@@ -18,9 +19,10 @@ def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
     results = workdir.results_for(work, plan.options)
     good: list[Result] = []
     bad: list[Rejected] = []
-    for path, stem in output_stems(file.path for file in plan.files).items():
-        verdict = results.get(stem)
-        if verdict is None:
+    stems = output_stems(file.path for file in plan.files)
+    for planned in plan.files:
+        path, verdict = planned.path, results.get(stems[planned.path])
+        if verdict is None or not _is_on(planned, verdict):
             why = "flows/, bash/ or the transform changed during this run, or its output is gone"
             raise DispatchError(f"{path}: no result of the process stage ({why})")
         if isinstance(verdict, Rejected):
@@ -30,6 +32,13 @@ def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
         else:
             good.append(verdict)
     return good, bad
+
+
+def _is_on(planned: PlannedFile, verdict: Result | Rejected) -> bool:
+    """Whether a verdict is on the very file that was planned: a job may say anything."""
+    is_it = (verdict.path, verdict.version) == (planned.path, planned.version)
+    is_read = isinstance(verdict, Result) and planned.sha256 is not None
+    return is_it and (not is_read or verdict.sha256 == planned.sha256)
 
 
 def _other_columns(result: Result, first: Result) -> Rejected:

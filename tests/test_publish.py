@@ -165,6 +165,34 @@ def test_what_an_uncommitted_run_had_begun_is_taken_back_by_name(out: Path) -> N
     assert not (work / "attempts/1/intent.json").exists()
 
 
+@pytest.mark.parametrize("name", ["processed_0_18.csv", "final_combined_18.csv"])
+def test_an_intent_takes_back_nothing_of_another_run(out: Path, name: str) -> None:
+    work = make_work(out)
+    (out / name).write_text("published by another batch")
+    intent = {"run_id": "17", "names": [name]}
+    (work / "attempts/1/intent.json").write_text(json.dumps(intent))
+
+    with pytest.raises(LedgerError, match="not an output's name of that run"):
+        recover(work, out)
+
+    assert (out / name).exists()
+
+
+@pytest.mark.parametrize("path", ["attempts/1/intent.json", "committed.json"])
+def test_a_fifo_or_a_link_in_place_of_a_record_blocks_nobody_and_is_told(
+    out: Path, path: str
+) -> None:
+    work = make_work(out)
+    os.mkfifo(work / path)
+    with pytest.raises(LedgerError, match=f"{path}: is not a regular file"):
+        recover(work, out)
+
+    (work / path).unlink()
+    (work / path).symlink_to(work / "batch.json")
+    with pytest.raises(LedgerError, match=f"{path}: is a symbolic link"):
+        recover(work, out)
+
+
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "", ".", "..", "a/b"])
 def test_an_intent_reaches_nothing_outside_the_output_folder(out: Path, name: str) -> None:
     work = make_work(out)

@@ -2,21 +2,24 @@
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backends import lsf
 
+import finishing
 import process_exit
 import stages
 from ds_flow import workdir
 from ds_flow.dispatch import JobSpec, Outcome, Site, run_stage
+from ds_flow.dispatch.rounds import rounds_in
 from ds_flow.errors import DispatchError, NoRoomError
-from ds_flow.manifest import Rejected
+from ds_flow.manifest import Manifest, Rejected
 from ds_flow.model import ATTEMPT_MARK, FailureClass
 from ds_flow.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.results import Result
@@ -313,3 +316,117 @@ def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path)
     mark, *lines = analysis["stdout"].splitlines()
     assert mark == f"... {20000 * 6 - 2**16} bytes before this are left out"
     assert (len("\n".join(lines)) + 1, lines[-1]) == (2**16, "20000")
+
+
+# --------------------------------------------------------------------------- what jobs leave
+
+
+def combined(work: Path) -> Path:
+    found = stages.combine(work)
+    assert found
+    return found
+
+
+def finished(work: Path, path: Path | None) -> Manifest:
+    (work / "attempts" / "1").mkdir(exist_ok=True)
+    return finishing.finish(
+        work,
+        finishing.Run(flow="F", run_id="7", started_at="", combined=path, analysis=None),
+    )
+
+
+def processed(work: Path) -> Result:
+    """Process all files, one of which has other columns; the verdict on the first."""
+    (work.parents[2] / "mine.py").write_text(
+        "def transform(frame):\n"
+        "    return frame.assign(more='x') if frame['id'][0] == 'b' else frame\n"
+    )
+    stages.process(work, "1of1", [(0, 2)])
+    first = verdicts(work)["a"]
+    assert isinstance(first, Result)
+    return first
+
+
+def published(work: Path) -> list[str]:
+    return [path.name for path in work.parents[1].glob("*.csv")]
+
+
+def test_no_job_may_write_but_what_its_stage_leaves(work: Path) -> None:
+    processed(work)
+    stages.combine(work)
+
+    jobs = {
+        stage: next(rounds_in(work / "jobs" / stage)).jobs[0]
+        for stage in ("process-1of1", "align", "combine")
+    }
+    results = workdir.results_for(work, workdir.read_plan(work).options).folder
+    (aligned,) = (work / "aligned").iterdir()
+    assert {stage: job.writes for stage, job in jobs.items()} == {
+        "process-1of1": (results,),
+        "align": (aligned,),
+        "combine": (work / "combined",),
+    }
+    assert not [stage for stage, job in jobs.items() if work in job.reads]
+
+
+@pytest.mark.parametrize(
+    "forged", [{"path": "data/b.csv"}, {"version": 2}, {"sha256": "0" * 64}], ids=str
+)
+def test_a_verdict_on_another_file_or_content_is_none(
+    work: Path, forged: dict[str, object]
+) -> None:
+    row = {**asdict(processed(work)), **forged}
+    folder = workdir.results_for(work, workdir.read_plan(work).options).folder
+    (folder / "a.json").write_text(json.dumps(row))
+
+    with pytest.raises(DispatchError, match=r"data/a\.csv: no result of the process stage"):
+        stages.combine(work)
+
+
+def test_an_output_that_is_not_what_was_judged_is_not_published(work: Path) -> None:
+    first = processed(work)
+    path = combined(work)
+    output = workdir.results_for(work, workdir.read_plan(work).options).folder / first.output
+    output.write_bytes(output.read_bytes().replace(b"a", b"x"))
+
+    with pytest.raises(DispatchError, match=r"data/a\.csv: its output is not what the verdict"):
+        finished(work, path)
+
+    assert published(work) == []
+
+
+@pytest.mark.parametrize("leave", ["link", "fifo", "nothing"])
+def test_a_combined_file_that_is_no_plain_one_is_neither_analyzed_nor_published(
+    work: Path, tmp_path: Path, leave: str
+) -> None:
+    processed(work)
+    path = combined(work)
+    (tmp_path / "private").write_text("s3cr3t\n")
+    path.unlink()
+    if leave == "link":
+        path.symlink_to(tmp_path / "private")
+    if leave == "fifo":
+        os.mkfifo(path)
+
+    with pytest.raises(DispatchError, match="left no regular file"):
+        stages.combine(work)
+
+    with pytest.raises(OSError, match=r"regular file|symbolic link|No such file"):
+        finished(work, path)
+    assert published(work) == []
+
+
+def test_a_link_that_a_job_left_is_not_written_through(work: Path, tmp_path: Path) -> None:
+    processed(work)
+    path = combined(work)
+    (victim := tmp_path / "victim").write_text("precious")
+    (aligned,) = (work / "aligned").iterdir()
+    lists = [path.with_suffix(".list"), aligned / "columns.json", aligned / "sources.list"]
+    for each in lists:
+        each.unlink()
+        each.symlink_to(victim)
+
+    assert stages.combine(work) == path
+
+    assert victim.read_text() == "precious"
+    assert [each.is_symlink() for each in lists] == [False] * 3

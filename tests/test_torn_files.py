@@ -133,15 +133,15 @@ def test_a_torn_verdict_is_none_and_gives_way_to_the_next(content: bytes) -> Non
 def test_after_a_power_loss_an_output_of_the_right_length_and_wrong_bytes_is_made_anew(
     tmp_path: Path,
 ) -> None:
-    results = Results(tmp_path)
+    results = Results(tmp_path / "code")
     results.forget_torn()
     whole, torn = put(results, "whole"), put(results, "torn")
-    (tmp_path / torn.output).write_bytes(bytes(torn.output_bytes))
+    (results.folder / torn.output).write_bytes(bytes(torn.output_bytes))
 
     results.forget_torn()
     assert results.get("torn") == torn  # the machine was not off: nobody looks
 
-    (tmp_path / "boot").write_text("another\n")
+    (tmp_path / ".boot-code").write_text("another\n")
     results.forget_torn()
     assert results.get("torn") is None
     assert results.get("whole") == whole

@@ -1,7 +1,9 @@
 """A batch's files on disk: plans, attempts, and verdicts that the first one puts."""
 
+import json
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -249,6 +251,120 @@ def test_a_verdict_on_one_file_is_none_on_a_file_of_a_like_name(
     found = results.get(stem)
     assert isinstance(found, Result)
     assert found.path == f"data/{stem}.csv"
+
+
+FORGED: dict[str, dict[str, object]] = {
+    "an output elsewhere": {"output": "../../../private.csv"},
+    "an absolute output": {"output": "/etc/passwd"},
+    "another file's output": {"output": "b.00000000.csv"},
+    "an output without its form": {"output": "a.csv"},
+    "a length that is none": {"output_bytes": "2"},
+    "fewer rows than none": {"rows": -1},
+    "more rows than the ledger can hold": {"rows": 2**63},
+    "half a character": {"columns": ["\ud800"]},
+    "a path that is none": {"path": 7},
+    "a cause that nobody knows": {"cause": "magic"},
+}
+
+
+@pytest.mark.parametrize("changed", FORGED.values(), ids=FORGED)
+def test_a_forged_verdict_is_none(results: Results, changed: dict[str, object]) -> None:
+    made = result(results, "a")
+    results.put("a", made)
+    for name in ("a.csv", "b.00000000.csv"):
+        (results.folder / name).write_text("1\n")
+    (results.folder.parents[1] / "private.csv").write_text("1\n")
+
+    (results.folder / "a.json").write_text(json.dumps({**asdict(made), **changed}))
+
+    assert results.get("a") is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"cause": "magic"}, {"reason": 7}, {"reason": "\ud800"}, {"line": 2**63}, {"path": None}],
+)
+def test_a_forged_rejection_is_none(results: Results, changed: dict[str, object]) -> None:
+    row = {**asdict(rejected("a", Cause.REJECTED)), **changed}
+
+    (results.folder / "a.json").write_text(json.dumps(row))
+
+    assert results.get("a") is None
+
+
+def test_of_a_reason_without_end_the_start_is_kept(results: Results) -> None:
+    results.set_aside("a", replace(rejected("a", Cause.REJECTED), reason="x" * 10**6))
+
+    found = results.get("a")
+
+    assert isinstance(found, Rejected)
+    assert set(found.reason) == {"x"}
+    assert len(found.reason) < 10**5
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    private = path.with_name("private")
+    private.write_text("1\n")
+    path.symlink_to(private)
+
+
+def nowhere(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def set_user_id(path: Path) -> None:
+    path.write_text("1\n")
+    path.chmod(0o4755)
+
+
+def without_end(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**36)
+
+
+@pytest.mark.parametrize("leave", [fifo, link, nowhere, set_user_id, Path.mkdir, without_end])
+def test_what_is_no_plain_file_is_no_output(
+    results: Results, leave: Callable[[Path], None]
+) -> None:
+    made = result(results, "a")
+    results.put("a", made)
+    (results.folder / made.output).unlink()
+
+    leave(results.folder / made.output)
+
+    assert results.get("a") is None
+
+
+@pytest.mark.parametrize("leave", [fifo, link, nowhere, without_end])
+def test_what_is_no_file_of_json_is_no_verdict_and_gives_way(
+    results: Results, leave: Callable[[Path], None]
+) -> None:
+    for name in ("a.json", "a.json.aside"):
+        leave(results.folder / name)
+    results.forget_torn()
+    assert results.get("a") is None
+
+    made = result(results, "a")
+    results.put("a", made)
+
+    assert results.get("a") == made
+
+
+def test_a_link_that_a_job_left_beside_its_results_is_not_written_through(
+    results: Results, tmp_path: Path
+) -> None:
+    for name in ("boot", ".boot.part", ".a.json.part", ".a.json.aside.part"):
+        (results.folder / name).symlink_to(tmp_path / "victim")
+
+    results.forget_torn()
+    results.set_aside("a", rejected("a", Cause.GONE))
+    results.set_aside("b", rejected("b", Cause.REJECTED))
+
+    assert not (tmp_path / "victim").exists()
 
 
 def test_verdicts_of_all_kinds_are_counted(work: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ds_flow.errors import BatchError
+from ds_flow.locks import NotRegularError, open_regular
 
+COPY_BYTES = 2**20  # at once
 SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
 CANNOT_LINK = frozenset({1, 18, 31, 38, 95})  # EPERM, EXDEV, EMLINK, ENOSYS, EOPNOTSUPP
 
@@ -26,7 +28,7 @@ def sync_dir(folder: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make a file's bytes survive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = open_regular(path)
     try:
         os.fsync(descriptor)
     finally:
@@ -41,21 +43,33 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Put a whole JSON file in place, durably: readers see the old one or the new one."""
+    write_bytes(path, f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a whole file in place, durably; a link that stands there is replaced, not followed."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with part.open("x", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.write("\n")
+    with part.open("xb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
     sync_dir(path.parent)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours. Raises BatchError if it is not JSON, FileNotFoundError if gone."""
+def read_json(path: Path, limit_bytes: int | None = None) -> Any:
+    """Read a JSON file of ours, unless it is longer than it can be.
+
+    Raises BatchError if it is not JSON or no file, FileNotFoundError if gone.
+    """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        with os.fdopen(open_regular(path), "rb") as file:
+            if limit_bytes is not None and os.fstat(file.fileno()).st_size > limit_bytes:
+                raise BatchError(f"{path}: longer than {limit_bytes} bytes")
+            return json.loads(file.read())
+    except NotRegularError as error:
+        raise BatchError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise BatchError(f"{path}: not JSON: {error}") from error
 
 
@@ -65,8 +79,9 @@ def read_word(path: Path) -> str | None:
     None, too, where a power loss has left anything but text: they are not worth an fsync.
     """
     try:
-        word = path.read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, UnicodeDecodeError):
+        with os.fdopen(open_regular(path), encoding="utf-8") as file:
+            word = file.read().strip()
+    except (FileNotFoundError, UnicodeDecodeError, NotRegularError):
         return None
     return word if word and "\0" not in word else None
 
@@ -84,9 +99,9 @@ def link_new(source: Path, target: Path) -> None:
     Where the file system cannot link (FAT, some FUSE and SMB mounts), a durable copy is put there.
     """
     try:
-        target.hardlink_to(source)
+        os.link(source, target, follow_symlinks=False)
     except FileExistsError:
-        if not target.samefile(source):
+        if not os.path.samestat(target.lstat(), source.lstat()):
             raise
     except OSError as error:
         if error.errno not in CANNOT_LINK:
@@ -101,10 +116,12 @@ def part_name(name: str) -> str:
 
 def _copy_new(source: Path, target: Path) -> None:
     part = target.with_name(part_name(target.name))
-    shutil.copyfile(source, part)
+    part.unlink(missing_ok=True)
+    with os.fdopen(open_regular(source), "rb") as old, part.open("xb") as new:
+        shutil.copyfileobj(old, new, COPY_BYTES)
     sync_file(part)
     # Not atomic against other writers of this name: callers hold the publish lock or own the name.
-    if target.exists():
+    if os.path.lexists(target):
         part.unlink()
         raise FileExistsError(target)
     part.rename(target)

@@ -13,21 +13,25 @@ IS_LINK = "is a symbolic link, and none is followed here; remove it"
 NOT_REGULAR = "is not a regular file; remove it"
 
 
+class NotRegularError(PermissionError):
+    """A link, a FIFO, a folder or a device stands where a file of ours should."""
+
+
 def open_regular(path: Path, access: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Open a regular file that is no link; its descriptor. A FIFO in its place blocks nobody.
 
-    Raises OSError; a PermissionError with a sentence for a link and for what is no file.
+    Raises OSError; NotRegularError with a sentence for a link and for what is no file.
     """
     flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, mode)
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink():
-            raise PermissionError(errno.EPERM, IS_LINK, str(path)) from None
+            raise NotRegularError(errno.EPERM, IS_LINK, str(path)) from None
         raise
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise PermissionError(errno.EPERM, NOT_REGULAR, str(path))
+        raise NotRegularError(errno.EPERM, NOT_REGULAR, str(path))
     return descriptor
 
 

@@ -130,8 +130,8 @@ def _take_back(intent: Path, output_dir: Path) -> None:
     if (output_dir / manifest_name(run_id)).exists():
         raise BatchError(f"{intent}: run {run_id} has a manifest but no commit; not touched")
     for name in names:
-        if not OUTPUT_NAME.fullmatch(name):
-            raise BatchError(f"{intent}: {name!r} is not an output's name; not touched")
+        if not (OUTPUT_NAME.fullmatch(name) and name.endswith(f"_{run_id}.csv")):
+            raise BatchError(f"{intent}: {name!r} is not an output's name of that run; not touched")
         (output_dir / name).unlink(missing_ok=True)
         (output_dir / part_name(name)).unlink(missing_ok=True)
     sync_dir(output_dir)

@@ -26,7 +26,7 @@ Verdict = Literal["ok", "warning", "fault"]
 def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> tuple[Verdict, str]:
     """Run a job as the stage would: whether that works, and what was seen.
 
-    It writes to a folder in `.work` and leaves nothing behind.
+    It may write to a folder in `.work` and leaves nothing behind.
     """
     options = settings.options()
     executor = options.stages[stage].executor
@@ -36,7 +36,9 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
             prefix=".check-", dir=root, ignore_cleanup_errors=True
         ) as name:
             backend = backends(options.site, settings.run_environment(os.environ))[executor]
-            job = _job(settings, stage, Path(name))
+            written = Path(name, "written")
+            written.mkdir()
+            job = _job(settings, stage, written)
             commands = [backend.command(job)]
             batch = secrets.token_hex(5)
             tried = open_round(Path(name, stage), batch, "check", executor, [job], commands)

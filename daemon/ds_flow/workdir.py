@@ -220,7 +220,8 @@ def count_results(work: Path) -> int:
 
 def own_reasons(work: Path) -> dict[str, str]:
     """Why files of a batch failed by themselves, by path, as the newest code has judged them."""
-    folders = sorted(work.glob("results/*"), key=lambda folder: folder.stat().st_mtime_ns)
+    found = (path for path in work.glob("results/*") if path.is_dir())
+    folders = sorted(found, key=lambda folder: folder.stat().st_mtime_ns)
     newest: dict[str, Result | Rejected] = {}
     for folder in reversed(folders):
         for verdict in Results(folder).verdicts():
