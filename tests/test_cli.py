@@ -372,7 +372,7 @@ def test_what_the_system_refuses_is_1_with_its_words(project: Project, ds_flow_h
     (project.root / "log" / "run_17.log").mkdir()
     code, _, err = ds_flow_here("logs", "17")
     assert code == 1
-    assert err.startswith("ds-flow: [Errno 21] Is a directory: ")
+    assert err.startswith("ds-flow: [Errno 1] is not a regular file; ")
 
 
 def test_a_bug_is_70_with_its_traceback(ds_flow_here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,9 @@ def test_a_hostile_image_commands_nothing_and_publishes_nobody_elses_file(tmp_pa
         ran(tmp_path, "out", "dddddddddd", {"process": hostile_image(tmp_path)}, shards=[(0, 6)])
 
     work = tmp_path / "out" / ".work" / "dddddddddd"
-    assert {path.name for path in work.iterdir()} == {"batch.json", "attempts", "jobs", "results"}
+    assert {path.name for path in work.iterdir()} == {
+        *("batch.json", "attempts", "jobs", "results", "tmp")
+    }
     assert {path.name for path in (work / "jobs").iterdir()} == {"process-1of1"}
     assert list((work / "attempts" / "1").iterdir()) == []
     rounds = list(rounds_in(work / "jobs" / "process-1of1"))

@@ -10,7 +10,7 @@ from ds_flow import CHECKOUT
 # The daemon's upper layers hold the ledger and the processes; a flow leaves files.
 ALLOWED = {
     *("errors", "environment", "model", "names", "plan", "manifest", "settings", "scan", "logs"),
-    *("durable", "datastore", "links", "results", "workdir", "dispatch", "publish"),
+    *("durable", "datastore", "links", "locks", "results", "workdir", "dispatch", "publish"),
 }
 
 

@@ -254,7 +254,7 @@ def test_a_verdict_on_one_file_is_none_on_a_file_of_a_like_name(
 
 
 FORGED: dict[str, dict[str, object]] = {
-    "an output elsewhere": {"output": "../../../private.csv"},
+    "an output elsewhere": {"output": "../../private.csv"},
     "an absolute output": {"output": "/etc/passwd"},
     "another file's output": {"output": "b.00000000.csv"},
     "an output without its form": {"output": "a.csv"},
