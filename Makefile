@@ -47,16 +47,16 @@ check: setup ## run every check; the tests come last
 	@$(PYTEST)
 
 faults: setup ## break LSF in every known way under 200 jobs
-	@DS_FLOW_ELEMENTS=200 $(PYTEST) --dist load tests/test_lsf.py
+	@DS_FLOW_ELEMENTS=200 $(PYTEST) --dist load tests/backends/test_lsf.py
 
 bench: setup ## measure speed and memory on this machine
-	@$(BIN)/python tests/bench.py
+	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/bench.py
 
 history: setup ## measure what 10,000 runs of history cost, and what gc gives back
-	@$(BIN)/python tests/history.py
+	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/history.py
 
 soak: setup ## let the service idle for ten minutes and measure what that costs; as root
-	@$(BIN)/python tests/soak.py
+	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/soak.py
 
 install: ## make this checkout the service ds-flow under PREFIX=/opt/ds-flow, or upgrade it; as root
 	@systemd/install.sh install $(PREFIX) $(SERVICE_USER)
@@ -75,16 +75,16 @@ image: setup ## build IMAGE, which runs every stage in Docker, on BASE
 	    --file flows/Dockerfile build/image
 
 memory: setup ## measure the peak memory of hostile and very large inputs
-	@$(BIN)/python tests/bench.py memory
+	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/bench.py memory
 
 crash: setup ## kill at every durable step in turn, start again, and look
-	@PYTHONPATH=tests $(BIN)/python -m chaos.crashpoints
+	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos.crashpoints
 
 power: setup ## lose what was not synced before every durable step in turn, start again, and look
-	@PYTHONPATH=tests $(BIN)/python -m chaos.powerloss
+	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos.powerloss
 
 chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; CHAOS_BACKEND: local, lsf, docker; SEED plays again
-	@PYTHONPATH=tests $(BIN)/python -m chaos
+	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos
 
 audit: ## compare all pinned versions with the public advisories; needs the network
 	@$(UV) audit

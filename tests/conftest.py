@@ -9,9 +9,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from clock import MovedClock
 
-from ds_flow.ledger import Ledger
+from clock import MovedClock
+from ds_flow.ledger.ledger import Ledger
 
 # No example fails for its time: this machine may be a slow one.
 hypothesis.settings.register_profile("untimed", deadline=None)

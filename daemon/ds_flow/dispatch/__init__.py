@@ -1,225 +1,33 @@
-"""Stages on backends: `run_stage`, the one verb that flows call, and the waiting in it."""
+"""Jobs on backends: the local machine, LSF, Docker."""
 
-import math
-import os
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
-
-from ds_flow.dispatch import local
-from ds_flow.dispatch.docker import Docker
-from ds_flow.dispatch.docker_engine import Engine
-from ds_flow.dispatch.long_logs import cut_logs
-from ds_flow.dispatch.lsf import Lsf
+from ds_flow.dispatch.commands import call
+from ds_flow.dispatch.docker import Engine, unobtainable
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
-from ds_flow.errors import DispatchError
-from ds_flow.model import STARVED, FailureClass, JobState
-from ds_flow.plan import Site
-
-ROUNDS_LIMIT = 3
-"""So many rounds an attempt opens for a job that infrastructure, memory or a kill has failed."""
-
-RETRIED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.KILLED})
-LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
-WAITED_SHARE = 0.1  # of the time waited so far, until the next look
-
-
-class Backend(Protocol):
-    """Where jobs run: verbs over a round's jobs at once, without waiting.
-
-    What a verb has learnt and must not lose stands in the round's folder, so that a further
-    process, after any crash, goes on where this one was.
-    """
-
-    @property
-    def poll_seconds(self) -> tuple[float, float]:
-        """Seconds between two looks, at first and at most."""
-
-    def command(self, job: JobSpec) -> tuple[str, ...]:
-        """What a job's args file holds."""
-
-    def submit(self, batch_round: Round) -> bool:
-        """Hand over what has not been, and nothing twice; whether all is known to be handed over.
-
-        Raises DispatchError with the backend's reason if it refuses the jobs.
-        """
-
-    def ask(self, batch_round: Round, indices: Collection[int]) -> Mapping[int, Report]:
-        """One question for these jobs of a round; what is not handed over yet is pending."""
-
-    def cancel(self, batch_round: Round) -> bool:
-        """Ask all jobs to end; whether all are known to have ended."""
-
-    def release(self, batch_round: Round) -> bool:
-        """Give back what a closed round still holds outside its folder; whether all is."""
-
-
-BACKENDS: dict[str, Callable[[Site, Mapping[str, str]], Backend]] = {
-    "local": lambda _site, _environ: local,
-    "lsf": lambda site, environ: Lsf(site.lsf, environ),
-    "docker": lambda site, environ: Docker(Engine(site.docker, environ)),
-}
-
-
-def backends(site: Site, environ: Mapping[str, str] = os.environ) -> dict[str, Backend]:
-    """Every backend of a site; each remembers what it has waited for, and what it has said.
-
-    `environ` is that of a run, by which the backends' commands know where to turn.
-    """
-    return {name: make(site, environ) for name, make in BACKENDS.items()}
-
-
-def run_stage(
-    stage_dir: Path,
-    *,
-    executor: str,
-    site: Site,
-    batch: str,
-    attempt: str,
-    jobs: Sequence[JobSpec],
-) -> list[Outcome]:
-    """Run a stage's jobs to their ends; the last outcome of each, in the jobs' order.
-
-    It may be killed at any moment and called again: it takes the outcomes of closed rounds,
-    continues the open one, and opens further rounds for what has not succeeded. A job that its
-    own code failed is not tried again within an attempt; one that had too little memory gets more.
-    """
-    on = backends(site)
-    while True:
-        outcomes: dict[str, Outcome] = {}
-        asked: dict[str, JobSpec] = {}
-        rounds = list(rounds_in(stage_dir))
-        for batch_round in rounds:
-            found = batch_round.verdict()
-            if found is None:
-                found = _finish(batch_round, on[batch_round.executor])
-            _release(batch_round, on[batch_round.executor])
-            outcomes |= {outcome.key: outcome for outcome in found}
-            asked |= {job.key: job for job in batch_round.jobs}
-        mine = [batch_round for batch_round in rounds if batch_round.opened_by == attempt]
-        left = [job for job in jobs if _is_open(job, outcomes.get(job.key), mine)]
-        if not left:
-            return [outcomes[job.key] for job in jobs]
-        left = [_roomier(job, outcomes.get(job.key), asked, site) for job in left]
-        commands = [on[executor].command(job) for job in left]
-        open_round(stage_dir, batch, attempt, executor, left, commands)
-
-
-def _is_open(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
-    """Whether a job needs a further round: this attempt's failures count, older ones do not."""
-    if last is None:
-        return True
-    if last.failure is None:
-        return False
-    tries = sum(any(tried.key == job.key for tried in opened.jobs) for opened in mine)
-    return tries == 0 or (last.failure in RETRIED and tries < ROUNDS_LIMIT)
-
-
-def _roomier(
-    job: JobSpec, last: Outcome | None, asked: Mapping[str, JobSpec], site: Site
-) -> JobSpec:
-    """The job with more memory than last time, if that was too little.
-
-    What one attempt's rounds may come to is the most, so that it does not grow over attempts.
-    """
-    if last is None or last.failure != FailureClass.MEMORY:
-        return job
-    more = math.ceil(asked[job.key].memory_mb * site.memory_factor)
-    most = math.ceil(job.memory_mb * site.memory_factor ** (ROUNDS_LIMIT - 1))
-    return replace(job, memory_mb=min(max(more, job.memory_mb), most))
-
-
-def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
-    """Hand a round's jobs over, wait until every one has ended, and close it."""
-    began_s = time.monotonic()
-    ended: dict[int, Report] = {}
-    while True:
-        all_handed_over = backend.submit(batch_round)
-        reports = backend.ask(batch_round, set(batch_round.indices) - ended.keys())
-        cut_logs(batch_round.folder)
-        ended |= {index: report for index, report in reports.items() if report.state not in LIVE}
-        if all_handed_over and len(ended) == len(batch_round.jobs):
-            break
-        first_s, longest_s = backend.poll_seconds
-        pause_s = WAITED_SHARE * (time.monotonic() - began_s)
-        time.sleep(min(max(pause_s, first_s), longest_s))  # noqa: TID251 - nothing else to do
-    outcomes = [_outcome(batch_round, index, ended[index]) for index in batch_round.indices]
-    batch_round.close(outcomes)
-    return outcomes
-
-
-def _release(batch_round: Round, backend: Backend) -> bool:
-    """Let go of what a closed round holds, whether that is done; and if so, not again."""
-    if not batch_round.is_released and backend.release(batch_round):
-        batch_round.mark_released()
-    return batch_round.is_released
-
-
-def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
-    job = batch_round.jobs[index - 1]
-    exit_code, ended_at = batch_round.exit_of(index) or (None, "")
-    host, native_id, started_at = batch_round.claim_of(index) or ("", "", "")
-    failure, reason = report.failure, report.reason
-    if failure == FailureClass.KILLED and batch_round.is_starved(index):
-        failure, reason = FailureClass.MEMORY, STARVED
-    elif failure == FailureClass.MEMORY:
-        reason = f"{reason}: it needs more than {job.memory_mb} MB"
-    return Outcome(
-        key=job.key,
-        index=index,
-        round=batch_round.name,
-        opened_by=batch_round.opened_by,
-        failure=failure,
-        reason=reason,
-        exit_code=exit_code,
-        host=host,
-        native_id=native_id,
-        started_at=started_at,
-        ended_at=ended_at,
-        image_id=report.image_id,
-        image_digest=report.image_digest,
-    )
-
-
-def cancel_jobs(jobs_dir: Path, on: Mapping[str, Backend]) -> list[str]:
-    """End what a batch's rounds still have or hold; the names of those that are not through."""
-    live: list[str] = []
-    for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
-        for batch_round in rounds_in(stage_dir):
-            backend = on[batch_round.executor]
-            is_open = batch_round.verdict() is None
-            if not (backend.cancel(batch_round) if is_open else _release(batch_round, backend)):
-                live.append(batch_round.name)
-    return live
-
-
-def has_jobs_elsewhere(jobs_dir: Path) -> bool:
-    """Whether a batch has or holds something on a backend whose jobs outlive their run."""
-    return any(
-        batch_round.executor != "local" and not batch_round.is_released
-        for stage_dir in (jobs_dir.iterdir() if jobs_dir.is_dir() else ())
-        for batch_round in rounds_in(stage_dir)
-    )
-
-
-def log_of(stage_dir: Path, outcome: Outcome) -> str:
-    """The end of what a job printed in the round of this outcome."""
-    for batch_round in rounds_in(stage_dir):
-        if batch_round.name == outcome.round:
-            return batch_round.log_of(outcome.index)
-    raise DispatchError(f"{stage_dir}: no round {outcome.round}")
-
+from ds_flow.dispatch.stage import (
+    LIVE,
+    Backend,
+    backends,
+    cancel_jobs,
+    has_jobs_elsewhere,
+    log_of,
+    run_stage,
+)
 
 __all__ = [
+    "LIVE",
     "Backend",
+    "Engine",
     "JobSpec",
     "Outcome",
-    "Site",
+    "Report",
+    "Round",
     "backends",
+    "call",
     "cancel_jobs",
     "has_jobs_elsewhere",
     "log_of",
+    "open_round",
+    "rounds_in",
     "run_stage",
+    "unobtainable",
 ]

@@ -5,10 +5,10 @@ import os
 import subprocess
 from collections.abc import Collection
 
-from ds_flow.dispatch import ends
+from ds_flow.core import JobState
+from ds_flow.dispatch import exit_codes
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
-from ds_flow.locks import open_private
-from ds_flow.model import JobState
+from ds_flow.system import open_private
 
 poll_seconds = (0.02, 1.0)
 
@@ -57,7 +57,9 @@ def _report(batch_round: Round, index: int, *, alive: bool) -> Report:
     if ended is None and alive:
         is_claimed = batch_round.claim_of(index) is not None
         return Report(state=JobState.RUNNING if is_claimed else JobState.PENDING)
-    failure, reason = ends.NO_EXIT_CODE if ended is None else ends.of_exit_code(ended[0])
+    failure, reason = (
+        exit_codes.NO_EXIT_CODE if ended is None else exit_codes.of_exit_code(ended[0])
+    )
     state = JobState.FAILED if failure else JobState.SUCCEEDED
     return Report(state=state, failure=failure, reason=reason)
 

@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ds_flow import CHECKOUT
-from ds_flow.errors import DispatchError
-from ds_flow.model import FailureClass, JobState
+from ds_flow.core import CHECKOUT, DispatchError, FailureClass, JobState
 
 RUN_JOB = CHECKOUT / "bash" / "run_job.sh"  # what runs a job and leaves the files here
 LOG_BYTES = 2**16  # of a job's log that is kept, its end

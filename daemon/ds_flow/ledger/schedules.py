@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ds_flow.ledger.recording import Recording
+from ds_flow.core import FireOutcome, Trigger
+from ds_flow.ledger.moves import Recording
 from ds_flow.ledger.store import Store, text
-from ds_flow.model import FireOutcome, Trigger
 
 RUN_PREFIX = "run:"  # of the selection that is the files of one run
 KEPT_FIRES = 10_000  # of one schedule: a week of one that fires every minute

@@ -11,12 +11,11 @@ from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 from typing import Any
 
-from ds_flow.errors import BatchError, DispatchError, LedgerError
-from ds_flow.locks import IS_LINK, NOT_REGULAR, open_private
-from ds_flow.mounts import fs_type, is_network
+from ds_flow.core import BatchError, DispatchError, LedgerError
+from ds_flow.system import IS_LINK, NOT_REGULAR, fs_type, is_network_fs, open_private
 
 SCHEMA_VERSION = 2
-MIGRATIONS = {1: files("ds_flow.ledger").joinpath("from_1_to_2.sql").read_text()}
+MIGRATIONS = {1: files("ds_flow.ledger").joinpath("migrations/from_1_to_2.sql").read_text()}
 """For each older `user_version`, the script that leads to the next one."""
 
 BUSY_SECONDS = 30
@@ -111,7 +110,7 @@ class Store:
 
 def _refuse_network(path: Path) -> None:
     kind = fs_type(path.parent)
-    if is_network(kind):
+    if is_network_fs(kind):
         raise LedgerError(f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ds_flow.settings.kinds import (
+from ds_flow.settings.types import (
     Argument,
     Command,
     Count,

@@ -9,13 +9,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ds_flow.environment import GIVEN_NAMES, inherited, pinned
-from ds_flow.model import STAGES
-from ds_flow.names import SECRET_CHARACTERS
-from ds_flow.plan import WORK, DockerSite, LsfSite, Options, Site, StageOptions
-from ds_flow.settings import patterns
+from ds_flow.core import (
+    GIVEN_NAMES,
+    SECRET_CHARACTERS,
+    STAGES,
+    WORK,
+    DockerSite,
+    LsfSite,
+    Options,
+    Site,
+    StageOptions,
+    inherited,
+    pinned,
+)
+from ds_flow.settings import globs
 from ds_flow.settings.compute import Analyze, Compute
-from ds_flow.settings.keys import (
+from ds_flow.settings.schema import (
     Alerts,
     Batching,
     Csv,
@@ -68,7 +77,7 @@ class Settings:
     @property
     def inbox(self) -> Path:
         """The folder in which the pattern's search begins, absolute."""
-        return Path(patterns.split(self.pattern)[0])
+        return Path(globs.split(self.pattern)[0])
 
     @property
     def output_dir(self) -> Path:
@@ -114,7 +123,8 @@ class Settings:
             GIVEN_NAMES: ",".join(self.dotenv),
             "DS_FLOW_MASK": ",".join(secret),
         }
-        return {**self.dotenv, **inherited(environ), **pinned(self.root), **own}
+        cores = len(os.sched_getaffinity(0))
+        return {**self.dotenv, **inherited(environ), **pinned(str(self.root), cores), **own}
 
     @property
     def stages(self) -> dict[str, StageOptions]:

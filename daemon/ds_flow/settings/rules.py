@@ -5,9 +5,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ds_flow import CHECKOUT
-from ds_flow.model import STAGES
-from ds_flow.settings import patterns
+from ds_flow.core import CHECKOUT, STAGES
+from ds_flow.settings import globs
 from ds_flow.settings.resolved import Settings
 from ds_flow.settings.sources import Loc
 
@@ -30,12 +29,12 @@ def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
 def _inbox_apart(settings: Settings) -> Iterator[Broken]:
     """Nothing that ds-flow writes may be an input, or each run would bring the next."""
     pattern = _real_pattern(settings.pattern)
-    inbox, _ = patterns.split(pattern)
+    inbox, _ = globs.split(pattern)
     if Path(inbox).is_relative_to(os.path.realpath(settings.work_root)):
         yield ("paths", "input_pattern"), "lies in the work directory; take a folder of its own"
     for key, folder, names in _written(settings, pattern):
         real = os.path.realpath(folder)
-        met = [name for name in names if patterns.matches(pattern, f"{real}/{name}")]
+        met = [name for name in names if globs.matches(pattern, f"{real}/{name}")]
         if met:
             shown = settings.paths.input_pattern
             wrong = f"files written there, like {met[0]}, would match input_pattern {shown!r}"
@@ -43,13 +42,13 @@ def _inbox_apart(settings: Settings) -> Iterator[Broken]:
 
 
 def _real_pattern(pattern: str) -> str:
-    folder, globs = patterns.split(pattern)
-    return "/".join([os.path.realpath(folder).rstrip("/"), *globs])
+    folder, names = globs.split(pattern)
+    return "/".join([os.path.realpath(folder).rstrip("/"), *names])
 
 
 def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list[str]]]:
     """Give for each place of our own its key, its folder, and names like those made there."""
-    name = patterns.example(pattern.rpartition("/")[2])
+    name = globs.example(pattern.rpartition("/")[2])
     stem = name.rpartition(".")[0] or name
     outputs = [f"processed_{stem}_{_RUN_ID}.csv", f"processed_x_{_RUN_ID}.csv"]
     others = [f"final_combined_{_RUN_ID}.csv", f"manifest_{_RUN_ID}.json"]

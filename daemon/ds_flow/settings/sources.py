@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from dotenv.parser import Binding, parse_stream
 
-from ds_flow.errors import SettingsError
+from ds_flow.core import SettingsError
 
 PREFIX = "DS_FLOW_"
 NO_SETTINGS = frozenset(

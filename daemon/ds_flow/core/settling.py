@@ -1,0 +1,31 @@
+"""Which files have finished arriving."""
+
+from collections.abc import Iterable, Mapping
+
+from ds_flow.core.states import Arrival, Sighting
+
+
+def settle(
+    arriving: Mapping[str, Arrival],
+    sightings: Iterable[Sighting],
+    now_s: float,
+    quiet_s: float,
+) -> tuple[dict[str, Arrival], list[Arrival]]:
+    """Split a look's new or changed files into those still arriving and those settled.
+
+    A file has settled once two looks at least `quiet_s` seconds apart, and every look between
+    them, found the same device, inode, size, mtime and ctime. A file that the look did not find
+    is forgotten. Ages are counted from the first look, on the monotonic clock, never from an
+    mtime, which may be old (`cp -p`) or in the future.
+    """
+    still: dict[str, Arrival] = {}
+    settled: list[Arrival] = []
+    for seen in sightings:
+        before = arriving.get(seen.path)
+        if before is None or before.sighting != seen:
+            still[seen.path] = Arrival(seen, now_s)
+        elif now_s - before.unchanged_since_s >= quiet_s:
+            settled.append(before)
+        else:
+            still[seen.path] = before
+    return still, settled

@@ -1,0 +1,135 @@
+"""Talking to a container engine through its command: docker, or podman."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ds_flow.core import DispatchError, DockerSite
+from ds_flow.dispatch.commands import Answer, call
+from ds_flow.dispatch.docker import texts
+from ds_flow.dispatch.docker.texts import Container, Image
+
+PULL_SECONDS = 3600  # an image may be large
+
+Heard = TypeVar("Heard")
+
+
+class EngineSilentError(DispatchError):
+    """The engine has said nothing that could be relied on."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """One engine; it remembers since when it has been silent."""
+
+    site: DockerSite
+    environ: Mapping[str, str]
+    _is_podman: bool | None = None
+    _silent_since_s: float | None = None
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether it is podman, under whatever name."""
+        if self._is_podman is None:
+            self._is_podman = self.call("--version").out.startswith("podman")
+        return self._is_podman
+
+    def call(self, *argv: str, limit_s: float | None = None, output: int | None = None) -> Answer:
+        """One call of the command. Raises EngineSilentError if the engine did not answer."""
+        limit_s = limit_s or self.site.command_seconds
+        argv = (self.site.command, *argv)
+        answer = call(argv, limit_s, cwd=Path("/"), environ=self.environ, output=output)
+        if answer.timed_out:
+            raise EngineSilentError(f"{self.site.command} {argv[1]}: no answer in {limit_s:g} s")
+        has_answered = answer.exit_code == 0 or texts.ANSWERED.search(answer.err)
+        if not has_answered and texts.SILENT.search(answer.err):
+            raise EngineSilentError(" ".join(answer.err.split()))
+        if has_answered or texts.NOT_THERE.search(answer.err):
+            self._silent_since_s = None
+        return answer
+
+    def listen(self, calls: Callable[[], Heard]) -> Heard | None:
+        """What the engine answers; None while it is silent, which is said once."""
+        try:
+            return calls()
+        except EngineSilentError as error:
+            if self._silent_since_s is None:
+                self._silent_since_s = time.monotonic()
+                say(f"{error}; asked again later")
+            return None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has been silent for longer than its containers count as alive."""
+        since_s = self._silent_since_s
+        limit_s = self.site.unknown_minutes * 60
+        return since_s is not None and time.monotonic() - since_s > limit_s
+
+    @property
+    def lost(self) -> str:
+        """That, in words."""
+        minutes = self.site.unknown_minutes
+        return f"{self.site.command}: the engine was silent for {minutes:g} minutes"
+
+    def inspect(self, names: Collection[str]) -> list[Container]:
+        """What is there of these containers. Raises EngineSilentError if that is not sure."""
+        answer = self.call("container", "inspect", *names)
+        lines = answer.err.splitlines()
+        if answer.exit_code and not all(map(texts.NOT_THERE.search, lines)):
+            raise EngineSilentError(answer.text)
+        return texts.containers_in(answer.out)
+
+    def containers_of(self, folder: Path) -> dict[str, str]:
+        """Name to id of the containers of a round's folder, in whatever state."""
+        of_folder = f"--filter=label={texts.LABEL}.folder={texts.mark_of(folder)}"
+        listed = ("ps", "--all", "--no-trunc", of_folder, "--format={{.Names}} {{.ID}}")
+        answer = self.call(*listed)
+        if answer.exit_code:
+            raise EngineSilentError(answer.text)
+        return dict(line.split() for line in answer.out.splitlines())
+
+    def find_image(self, name: str) -> Image | None:
+        """What a name means here, if anything."""
+        answer = self.call("image", "inspect", "--", name)
+        if answer.exit_code == 0:
+            return texts.image_in(answer.out)
+        if texts.NOT_THERE.search(answer.err):
+            return None
+        raise DispatchError(f"image {name}: {texts.refusal(answer.text)}")
+
+    def image(self, name: str) -> Image:
+        """What a name means, pulled if need be. Raises DispatchError if it cannot be had."""
+        found = self.find_image(name) if self.site.pull != "always" else None
+        return found or self._pull(name)
+
+    def _pull(self, name: str) -> Image:
+        if self.site.pull == "never":
+            raise DispatchError(f"there is no image {name} here, and compute.docker.pull is never")
+        say(f"pulls the image {name}")
+        pulled = self.call("pull", "--quiet", "--", name, limit_s=PULL_SECONDS)
+        found = self.find_image(name) if pulled.exit_code == 0 else None
+        if found is None:
+            why = texts.refusal(pulled.text)
+            raise DispatchError(f"the image {name} is not here and cannot be pulled: {why}")
+        return found
+
+
+def unobtainable(engine: Engine, image: str) -> str:
+    """Why an image can be neither found nor pulled, or ""; none is pulled for that.
+
+    Raises DispatchError if the engine does not answer.
+    """
+    if engine.find_image(image):
+        return ""
+    if engine.site.pull == "never":
+        return "is not to be pulled (compute.docker.pull is never)"
+    answer = engine.call("manifest", "inspect", "--", image)
+    said = " ".join(answer.err.split())
+    return "" if answer.exit_code == 0 else f"cannot be pulled: {said}"
+
+
+def say(what: str) -> None:
+    """Tell whoever reads the run's log."""
+    print(f"[docker] {what}", flush=True)  # noqa: T201 - a task's output is its run's log

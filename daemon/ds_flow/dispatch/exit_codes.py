@@ -1,0 +1,35 @@
+"""What a job's exit code says of its end, before a backend knows better."""
+
+import signal
+
+from ds_flow.core import FailureClass
+
+LIMIT_EXIT_CODE = 124  # timeout(1)
+OUTSIDE_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
+
+End = tuple[FailureClass | None, str]
+"""Why a job failed and a reason for people; None and "" if it succeeded."""
+
+NO_EXIT_CODE: End = (FailureClass.INFRASTRUCTURE, "ended without leaving an exit code")
+
+
+def of_exit_code(code: int) -> End:
+    """Sort an exit code: 0, the job's own, a crash by its own signal, or a kill from outside."""
+    if code == 0:
+        return None, ""
+    if code == LIMIT_EXIT_CODE:
+        return FailureClass.LIMIT, "run limit reached"
+    killer = signal_of(code)
+    if killer is None:
+        return FailureClass.USER_CODE, f"exit code {code}"
+    if killer in OUTSIDE_SIGNALS:
+        return FailureClass.KILLED, f"killed by {killer.name}"
+    return FailureClass.CRASH, f"crashed by {killer.name}"
+
+
+def signal_of(code: int) -> signal.Signals | None:
+    """The signal that an exit code over 128 stands for."""
+    try:
+        return signal.Signals(code - 128)
+    except ValueError:
+        return None

@@ -1,0 +1,157 @@
+"""LSF's commands, each under a hard time limit: what to ask, and what is sure of the answer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ds_flow.core import JobState, LsfSite
+from ds_flow.dispatch.commands import Answer, call
+from ds_flow.dispatch.lsf import texts
+from ds_flow.dispatch.lsf.handover import Chunk, Handover
+from ds_flow.dispatch.lsf.texts import Row
+from ds_flow.dispatch.rounds import Round
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One answer of bjobs, by job index. A clean one also tells what is not there."""
+
+    rows: Mapping[int, Row]
+    is_clean: bool
+
+
+NOTHING_HEARD = Poll({}, is_clean=False)
+
+
+@dataclass(slots=True)
+class Commands:
+    """bsub, bjobs, bhist and bkill for one round."""
+
+    site: LsfSite
+    environ: Mapping[str, str]
+    batch_round: Round
+    handover: Handover
+    trouble: str = ""  # what the last call could not learn, for people
+
+    # ------------------------------------------------------------------ bsub
+
+    def bsub(self, chunk: Chunk) -> Answer:
+        """Submit one chunk. Asked for more than its jobs need, it takes what the largest needs."""
+        jobs = self.batch_round.jobs[chunk.first - 1 : chunk.first - 1 + chunk.count]
+        folder = self.batch_round.folder
+        command = texts.bsub_command(
+            chunk.name,
+            chunk.count,
+            max(jobs, key=lambda job: job.memory_mb),
+            folder,
+            self.site,
+            plain=self.handover.is_plain,
+        )
+        return self._call(command, stdin=texts.bsub_script(folder, chunk.first - 1))
+
+    def find(self, name: str) -> set[str] | None:
+        """The ids of arrays of this name; None while nobody can say."""
+        listed = self._call(["bjobs", "-a", "-w", "-J", name])
+        found = texts.ids_in(listed.out)
+        if found or not is_not_there(listed):
+            return found or None
+        history = self._call(["bhist", "-n", "0", "-a", "-l", "-J", name])
+        found = texts.ids_in(history.out)
+        return found if found or is_not_there(history) else None
+
+    # ------------------------------------------------------------------ bjobs
+
+    def poll(self) -> Poll:
+        """Ask once for all arrays; in JSON, if this LSF knows it."""
+        ids = self.handover.job_ids
+        if not ids:
+            return NOTHING_HEARD
+        if self.handover.speaks_json is not False:
+            answer = self._call(["bjobs", "-a", "-json", "-o", texts.FIELDS, *ids])
+            rows = texts.rows_in_json(answer.out)
+            if rows is not None or not texts.NO_SUCH_OPTION.search(answer.err):
+                self._note_json(speaks=True if rows is not None else None)
+                return self._heard(answer, rows or [])
+            self._note_json(speaks=False)
+        answer = self._call(["bjobs", "-a", "-w", *ids])
+        names = [chunk.name for chunk in self.handover.chunks]
+        return self._heard(
+            answer, [row for name in names for row in texts.rows_in_table(answer.out, name)]
+        )
+
+    def _note_json(self, *, speaks: bool | None) -> None:
+        """Keep, for the next process, too, whether this LSF knows -json."""
+        if speaks is not None and self.handover.speaks_json is None:
+            self.handover.speaks_json = speaks
+            self.handover.save()
+
+    def _heard(self, answer: Answer, rows: Sequence[Row]) -> Poll:
+        """The rows by job index; of a chunk that was taken twice, those that claimed the jobs."""
+        if not rows and not is_not_there(answer):  # also an empty answer with exit code 0
+            self.trouble = f"bjobs: {shown(answer)}"
+            return NOTHING_HEARD
+        by_index: dict[int, Row] = {}
+        for row in rows:
+            index = self.handover.index_of(row.job_id, row.index)
+            if index is None:
+                continue
+            other = by_index.setdefault(index, row)
+            if other is not row and self._is_better(index, row, other):
+                by_index[index] = row
+        return Poll(by_index, is_clean=not answer.timed_out)
+
+    def _is_better(self, index: int, row: Row, other: Row) -> bool:
+        """Whether this row, and not the other, is of the element that claimed the job."""
+        claim = self.batch_round.claim_of(index)
+        if claim is None:
+            return row.state == JobState.RUNNING and other.state != JobState.RUNNING
+        return claim[1].partition("[")[0] == row.job_id
+
+    def find_claimer(self, index: int) -> bool:
+        """Know the array that has claimed a job, where bsub took a chunk twice and told of one.
+
+        Whether it was not known yet.
+        """
+        job_id = self._claimer(index).partition("[")[0]
+        chunk = self.handover.chunk_of(index)
+        if not job_id or job_id in chunk.job_ids:
+            return False
+        chunk.job_ids.append(job_id)
+        self.handover.save()
+        return True
+
+    def _claimer(self, index: int) -> str:
+        """The element that has claimed a job, as LSF's commands take it: `123[7]`; "" if none."""
+        claim = self.batch_round.claim_of(index)
+        return claim[1] if claim and "[" in claim[1] else ""
+
+    # ------------------------------------------------------------------ bhist, bkill
+
+    def history(self, indices: Iterable[int]) -> dict[int, Row | None]:
+        """What bhist says of jobs, None of what it does not know; nothing if it is not sure."""
+        asked = {index: self._claimer(index) or self.handover.native_id(index) for index in indices}
+        answer = self._call(["bhist", "-n", "0", "-l", *asked.values()])
+        rows = {f"{row.job_id}[{row.index}]": row for row in texts.rows_in_history(answer.out)}
+        if not rows and not is_not_there(answer):
+            self.trouble = f"bhist: {shown(answer)}"
+            return {}
+        return {index: rows.get(native) for index, native in asked.items()}
+
+    def bkill(self, ids: Sequence[str]) -> None:
+        """Ask for an end. The exit code says little: 255 also for what LSF is doing already."""
+        self._call(["bkill", *ids])
+
+    def _call(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
+        limit_s, folder = self.site.command_seconds, self.batch_round.folder
+        return call(argv, limit_s, stdin=stdin, cwd=folder, environ=self.environ)
+
+
+def is_not_there(answer: Answer) -> bool:
+    """Whether LSF says that it has no such job: silence is no such word."""
+    return not answer.timed_out and bool(texts.NOT_THERE.search(answer.text))
+
+
+def shown(answer: Answer) -> str:
+    """What was said, for people."""
+    if answer.timed_out:
+        return "no answer in time"
+    return answer.text[:500] or f"nothing, with exit code {answer.exit_code}"

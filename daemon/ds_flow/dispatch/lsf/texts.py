@@ -1,0 +1,215 @@
+"""What LSF's commands are told, and what they say: IBM's, and older ones without -json."""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ds_flow.core import FailureClass, JobState, LsfSite
+from ds_flow.dispatch.exit_codes import End, of_exit_code, signal_of
+from ds_flow.dispatch.rounds import RUN_JOB, JobSpec
+
+# IBM's bjobs(1), lsf_admin/terms. UNKWN and ZOMBI: its host is out of sight, it may be alive.
+STATES: dict[str, JobState] = {
+    **dict.fromkeys(("PEND", "PROV", "WAIT", "PSUSP"), JobState.PENDING),
+    **dict.fromkeys(("RUN", "USUSP", "SSUSP"), JobState.RUNNING),
+    **dict.fromkeys(("UNKWN", "ZOMBI"), JobState.UNKNOWN),
+    **dict.fromkeys(("DONE", "PDONE", "POST_DONE"), JobState.SUCCEEDED),
+    **dict.fromkeys(("EXIT", "PERR", "POST_ERR"), JobState.FAILED),
+}
+
+# lsf_admin/termination_reasons_lsf; any other reason is a matter of the cluster's.
+REASONS: dict[str, tuple[FailureClass, str]] = {
+    "TERM_MEMLIMIT": (FailureClass.MEMORY, "memory limit reached"),
+    "TERM_SWAP": (FailureClass.MEMORY, "swap limit reached"),
+    "TERM_RUNLIMIT": (FailureClass.LIMIT, "run limit reached"),
+    "TERM_CPULIMIT": (FailureClass.LIMIT, "CPU limit reached"),
+    "TERM_DEADLINE": (FailureClass.LIMIT, "the queue's deadline reached"),
+    "TERM_OWNER": (FailureClass.BY_HAND, "ended by its owner (bkill)"),
+    "TERM_FORCE_OWNER": (FailureClass.BY_HAND, "ended by its owner (bkill -r)"),
+    "TERM_ADMIN": (FailureClass.BY_HAND, "ended by an administrator (bkill)"),
+    "TERM_FORCE_ADMIN": (FailureClass.BY_HAND, "ended by an administrator (bkill -r)"),
+    "TERM_EXTERNAL_SIGNAL": (FailureClass.KILLED, "killed by a signal from outside LSF"),
+}
+RUN_LIMIT_EXIT_CODE = 140  # 128 + SIGUSR2, which comes at the run limit
+START_EXIT_CODES = frozenset({126, 127})  # not executable; not there: a file system is missing
+
+ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
+REFUSED = re.compile(r"not submitted", re.IGNORECASE)
+TOO_LARGE = re.compile(r"index too large|array.{0,40}(too large|exceed)", re.IGNORECASE)
+# It quotes the value with its unit, or speaks of memory or resources: openlava says "MEMLIMT".
+BAD_UNIT = re.compile(r"\b\d+MB\b|MEMLIM|memory|resource requirement", re.IGNORECASE)
+NO_SUCH_OPTION = re.compile(r"(illegal|invalid|unknown|unrecognized) option|Usage:", re.IGNORECASE)
+NOT_THERE = re.compile(r"is not found|No (unfinished |matching )?job found", re.IGNORECASE)
+
+FIELDS = "jobid jobindex stat exit_code exit_reason job_name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What LSF says of one element."""
+
+    job_id: str
+    index: int
+    state: JobState
+    status: str  # in LSF's own word
+    exit_code: int | None = None
+    term: str = ""  # TERM_...
+
+
+# --------------------------------------------------------------------------- told
+
+
+def bsub_command(
+    name: str, count: int, job: JobSpec, folder: Path, site: LsfSite, *, plain: bool
+) -> list[str]:
+    """The arguments of a bsub whose script comes on standard input. -W has no seconds."""
+    throttle = f"%{site.throttle}" if site.throttle else ""
+    memory = f"{job.memory_mb}" if plain else f"{job.memory_mb}MB"
+    limit = f"{job.memory_mb * 1024}" if plain else memory  # KB, where no unit is said
+    return [
+        "bsub",
+        *("-J", f"{name}[1-{count}]{throttle}"),
+        *("-q", job.queue),
+        *("-n", f"{job.cpus}"),
+        *("-R", f"span[hosts=1] rusage[mem={memory}]"),
+        *("-M", limit),
+        *("-W", f"{math.ceil(job.limit_minutes)}"),
+        *("-o", str(folder / "lsf.out")),
+        *(("-P", site.project) if site.project else ()),
+        *site.extra,
+    ]
+
+
+def bsub_script(folder: Path, offset: int) -> str:
+    """The script of a chunk: element i runs job i + offset of the round."""
+    words = ("exec", "bash", shlex.quote(str(RUN_JOB)), shlex.quote(str(folder)))
+    return f"#!/bin/sh\n{' '.join(words)} $((LSB_JOBINDEX + {offset}))\n"
+
+
+# --------------------------------------------------------------------------- said
+
+
+def rows_in_json(text: str) -> list[Row] | None:
+    """The rows of `bjobs -json`, whatever stands before and after it; None if there is none."""
+    for start in re.finditer(r"^\s*\{", text, re.MULTILINE):
+        try:
+            found, _ = json.JSONDecoder().raw_decode(text, start.end() - 1)
+        except ValueError:
+            continue
+        records = found.get("RECORDS") if isinstance(found, dict) else None
+        if isinstance(records, list):
+            return [row for record in records for row in _json_row(record)]
+    return None
+
+
+def _json_row(record: Any) -> Iterator[Row]:
+    """One record, if it is of an element. The index stands in one of three places."""
+    if not isinstance(record, dict):
+        return
+    words = {str(key): str(value) for key, value in record.items()}
+    job_id, _, shown = words.get("JOBID", "").partition("[")
+    named = re.search(r"\[(\d+)\]$", words.get("JOB_NAME", ""))
+    for text in (words.get("JOBINDEX", ""), shown.removesuffix("]"), named[1] if named else ""):
+        if text.isdecimal() and int(text) and job_id.isdecimal():
+            yield _row(
+                job_id,
+                int(text),
+                words.get("STAT", ""),
+                words.get("EXIT_CODE", ""),
+                words.get("EXIT_REASON", ""),
+            )
+            return
+
+
+def rows_in_table(text: str, name: str) -> list[Row]:
+    """The rows of `bjobs -w` for the elements of one name."""
+    pattern = re.compile(
+        rf"^(\d+)(?:\[\d+\])?\s+\S+\s+([A-Z_]+)\s.*\s{re.escape(name)}\[(\d+)\]", re.MULTILINE
+    )
+    return [
+        _row(found[1], int(found[3]), found[2])
+        for found in map(pattern.match, text.splitlines())
+        if found
+    ]
+
+
+def _row(job_id: str, index: int, status: str, exit_code: str = "", reason: str = "") -> Row:
+    term = re.match(r"TERM_[A-Z_]+", reason.strip())
+    return Row(
+        job_id=job_id,
+        index=index,
+        state=STATES.get(status, JobState.UNKNOWN),  # a word that is not in the manual
+        status=status,
+        exit_code=int(exit_code) if exit_code.strip().isdecimal() else None,
+        term=term[0] if term else "",
+    )
+
+
+def rows_in_history(text: str) -> list[Row]:
+    """The elements of a `bhist -l`, which folds its lines anywhere."""
+    unfolded = re.sub(r"\n {21}", "", text)
+    blocks = re.split(r"^-{20,}$", unfolded, flags=re.MULTILINE)
+    return [row for block in blocks if (row := _history_row(block))]
+
+
+def _history_row(block: str) -> Row | None:
+    job = re.search(r"^\s*Job <(\d+)\[(\d+)\]>", block, re.MULTILINE)
+    if job is None:
+        return None
+    end = re.search(r"Done successfully|Exited(?: with exit code (\d+)| by signal (\d+))?", block)
+    term = re.search(r"TERM_[A-Z_]+", block)
+    code, number = (end[1], end[2]) if end else (None, None)
+    ended = JobState.FAILED if end and end[0].startswith("Exited") else JobState.SUCCEEDED
+    return Row(
+        job_id=job[1],
+        index=int(job[2]),
+        state=ended if end else JobState.UNKNOWN,
+        status="bhist",
+        exit_code=int(code) if code else 128 + int(number) if number else None,
+        term=term[0] if term else "",
+    )
+
+
+def ids_in(text: str) -> set[str]:
+    """Every job id that a bjobs or bhist names."""
+    return set(re.findall(r"^(?:\s*Job <)?(\d+)(?=[\s\[>])", text, re.MULTILINE))
+
+
+# --------------------------------------------------------------------------- judged
+
+
+def end_with_code(code: int, row: Row | None) -> End:
+    """Why a job ended that left an exit code: LSF's reason tells one kill from another."""
+    if code and row and row.term in REASONS:
+        failure, reason = REASONS[row.term]
+        return failure, f"{reason} ({row.term})"
+    if code == RUN_LIMIT_EXIT_CODE:
+        return REASONS["TERM_RUNLIMIT"]
+    return of_exit_code(code)
+
+
+def end_without_code(row: Row | None) -> End:
+    """Why a job ended that left no exit code: never a success, whatever LSF says."""
+    if row is None:
+        return FailureClass.INFRASTRUCTURE, "LSF no longer knows it, and it left no exit code"
+    if row.term in REASONS:
+        failure, reason = REASONS[row.term]
+        return failure, f"{reason} ({row.term})"
+    if row.term:
+        return FailureClass.INFRASTRUCTURE, f"LSF ended it: {row.term}"
+    if row.state == JobState.SUCCEEDED:
+        why = "LSF says done, but it left no exit code: is the work directory seen from its host?"
+        return FailureClass.INFRASTRUCTURE, why
+    if row.exit_code == RUN_LIMIT_EXIT_CODE:
+        return REASONS["TERM_RUNLIMIT"]
+    if row.exit_code in START_EXIT_CODES:
+        why = f"it could not be started on its host (exit code {row.exit_code}): is bash there?"
+        return FailureClass.INFRASTRUCTURE, why
+    if row.exit_code is not None and signal_of(row.exit_code):
+        return of_exit_code(row.exit_code)
+    return FailureClass.INFRASTRUCTURE, f"exit code {row.exit_code}, and none was left on disk"

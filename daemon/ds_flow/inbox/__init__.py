@@ -1,0 +1,14 @@
+"""From the inbox to queued batches: look, settle, admit, form."""
+
+from ds_flow.inbox.admission import Admission
+from ds_flow.inbox.scan import Pattern, needed_quiet_s, scan_files, sight_file
+from ds_flow.inbox.watcher import Inbox
+
+__all__ = [
+    "Admission",
+    "Inbox",
+    "Pattern",
+    "needed_quiet_s",
+    "scan_files",
+    "sight_file",
+]

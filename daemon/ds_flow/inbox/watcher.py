@@ -1,0 +1,295 @@
+"""The only eyes on the input directory: watching, looking, fingerprinting."""
+
+import errno
+import hashlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+from ds_flow.core import Arrival, Cause, DispatchError, Settled, Sighting, is_hostile, unescape
+from ds_flow.inbox import scan
+from ds_flow.inbox.scan import UNLEASED_QUIET_SECONDS, Look, Pattern, stat_of
+from ds_flow.system import Wake, fs_type, is_at, is_network_fs, real_path
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
+
+log = logging.getLogger(__name__)
+
+NAMED_AT_ONCE = 4096  # names that events gave; the oldest are forgotten, since a scan follows
+
+OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+PIECE_BYTES = 64 * 2**20  # hashing reports progress and sees a stop this often
+
+# Opening and reading are not changes: our own fingerprinting would wake us for ever.
+CHANGES: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileClosedEvent,  # close after writing
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+GOINGS: list[type[FileSystemEvent]] = [DirCreatedEvent, DirDeletedEvent, DirMovedEvent]
+
+
+class _Hint(FileSystemEventHandler):
+    """Any change in the inbox is a reason to look; what changed is found by looking.
+
+    The name only says where to look first: many are lost when the queue overflows.
+    """
+
+    def __init__(self, wake: Wake, named: deque[str]) -> None:
+        self._wake = wake
+        self._named = named
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        self._named.append(os.fsdecode(event.dest_path or event.src_path))
+        self._wake.set()
+
+
+class _Whereabouts(FileSystemEventHandler):
+    """The inbox's folder itself went or came: of its own move, its own watch hears nothing."""
+
+    def __init__(self, wake: Wake, folder: Path) -> None:
+        self._wake = wake
+        self._folder = os.path.join(_itself(folder.parent), folder.name)
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if self._folder in map(os.fsdecode, (event.src_path, event.dest_path)):
+            self._wake.set()
+
+
+@dataclass(frozen=True, slots=True)
+class StillArriving:
+    """Why a file that two looks found unchanged has not settled all the same."""
+
+    reason: str
+
+
+class Inbox:
+    """One input pattern, watched."""
+
+    def __init__(self, pattern: Pattern, wake: Wake, observer: str = "auto") -> None:
+        """`observer` is auto, inotify or poll, as in the settings."""
+        self.pattern = pattern
+        self._wake = wake
+        self._named: deque[str] = deque(maxlen=NAMED_AT_ONCE)
+        self._mode = observer
+        self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None  # device and inode of the base
+        self.alive: Callable[[], None] = lambda: None  # called now and then within a look
+
+    @property
+    def is_polling(self) -> bool:
+        """Whether no events come, so that only looking finds a file."""
+        return self._observer is None
+
+    # ------------------------------------------------------------------ watching
+
+    def watch(self) -> None:
+        """Begin watching, or begin anew if the folder is not the one that was watched."""
+        try:
+            status = self.pattern.base.stat()
+        except OSError:
+            self.close()
+            return  # the look that follows says so
+        base = (status.st_dev, status.st_ino)
+        if base == self._watched and not self._is_deaf():
+            return
+        if self._watched is not None and base[0] != self._watched[0]:
+            log.error("inbox.moved", extra={"inbox": self.pattern.base, "why": "other device"})
+        self.close()
+        self._watched = base
+        if self._wants_events():
+            self._start_observer()
+
+    def _is_deaf(self) -> bool:
+        """Whether the watched folder was removed: a new one may have got its inode number."""
+        return self._observer is not None and not all(
+            emitter.is_alive() for emitter in self._observer.emitters
+        )
+
+    def _wants_events(self) -> bool:
+        kind = fs_type(self.pattern.base)
+        if self._mode == "poll":
+            return False
+        if self._mode == "auto" and is_network_fs(kind):
+            log.info("inbox.polled", extra={"inbox": self.pattern.base, "why": f"on {kind}"})
+            return False
+        return True
+
+    def _start_observer(self) -> None:
+        try:  # the constructor takes an inotify instance, the rest its watches
+            observer = Observer()
+            observer.schedule(
+                _Hint(self._wake, self._named),
+                _itself(self.pattern.base),
+                recursive=self.pattern.is_recursive,
+                event_filter=CHANGES,
+            )
+            observer.start()
+        except OSError as error:  # ENOSPC, EMFILE: the user's inotify limits are used up
+            self._note_polled(f"no inotify watch: {error.strerror}; see fs.inotify limits")
+            return
+        except RecursionError:  # watchdog's walk calls itself for each
+            self._note_polled("no inotify watch: folders are nested too deep")
+            return
+        self._observer = observer
+        self._watch_above(observer)
+
+    def _note_polled(self, why: str) -> None:
+        log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
+
+    def _watch_above(self, observer: "BaseObserver") -> None:
+        """Hear of the folder's removal at once; where that cannot be, a scan tells."""
+        base = self.pattern.base
+        if base != base.parent:
+            with suppress(OSError):
+                observer.schedule(
+                    _Whereabouts(self._wake, base), _itself(base.parent), event_filter=GOINGS
+                )
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+            self._observer = None
+        self._watched = None
+
+    # ------------------------------------------------------------------ looking
+
+    def look(self) -> Look:
+        """Find every file that matches now. Raises DispatchError if the folder is missing.
+
+        A changed device (a file system mounted or lost) raises, too, once: what is seen through
+        it next is believed.
+        """
+        before = self._watched
+        self.watch()
+        found = scan.scan_files(self.pattern, self.alive)
+        if before is not None and found.device != before[0]:
+            raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
+        return found
+
+    def named(self) -> set[str]:
+        """Give the matching paths that events have named since the last call."""
+        raw = {self._named.popleft() for _ in range(len(self._named))}
+        return {path for path in map(self.pattern.name_of, raw) if path is not None}
+
+    def look_at(self, paths: Iterable[str]) -> list[Sighting]:
+        """Look at single files again; what is no longer a file is left out."""
+        found = []
+        base = os.path.realpath(self.pattern.base)
+        for path in paths:
+            try:
+                seen = scan.sight_file(self._raw(path), base)
+            except OSError:
+                continue
+            if not isinstance(seen, str):
+                found.append(Sighting(path, seen))
+        return found
+
+    def _raw(self, path: str) -> str:
+        return os.path.join(self.pattern.root, unescape(path))
+
+    # ------------------------------------------------------------------ fingerprinting
+
+    def fingerprint(
+        self, arrival: Arrival, now_s: float, pulse: Callable[[], None]
+    ) -> Settled | StillArriving:
+        """Judge a settled file by name and type, and hash it; or say why it still is arriving.
+
+        `pulse` is called every 64 MB; what it raises ends the hashing.
+        """
+        seen = arrival.sighting
+        raw = self._raw(seen.path)
+        if is_hostile(raw):
+            why = "control characters or undecodable bytes in the name: rename the file"
+            return Settled(sighting=seen, cause=Cause.NAME, reason=why)
+        try:
+            descriptor = self._open(raw)
+        except FileNotFoundError:
+            return StillArriving("gone")
+        except OSError as error:
+            return _unreadable(seen, error)
+        try:
+            return self._read(descriptor, arrival, now_s, pulse)
+        except OSError as error:
+            return _unreadable(seen, error)
+        finally:
+            os.close(descriptor)
+
+    def _open(self, raw: str) -> int:
+        """Open for reading, never blocking, never through a link that was swapped in."""
+        target = real_path(raw)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(target, flags)
+        if not is_at(descriptor, target):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", raw)
+        return descriptor
+
+    def _read(
+        self, descriptor: int, arrival: Arrival, now_s: float, pulse: Callable[[], None]
+    ) -> Settled | StillArriving:
+        seen = arrival.sighting
+        if stat_of(os.fstat(descriptor)) != seen.stat:
+            return StillArriving("changed since it was looked at")
+        age_s = now_s - arrival.unchanged_since_s
+        match scan.is_open_for_writing(descriptor):
+            case True:
+                return StillArriving("open for writing")
+            case None if age_s < UNLEASED_QUIET_SECONDS:
+                return StillArriving(f"no lease to be had: quiet for {UNLEASED_QUIET_SECONDS:g} s")
+        digest = hash_of(descriptor, pulse)
+        if stat_of(os.fstat(descriptor)) != seen.stat:
+            return StillArriving("changed while it was fingerprinted")
+        return Settled(sighting=seen, sha256=digest)
+
+
+def _itself(folder: Path) -> str:
+    """Name what is to be watched: of a link, the folder behind it, since links hear nothing."""
+    return os.path.realpath(folder) if folder.is_symlink() else str(folder)
+
+
+def _unreadable(seen: Sighting, error: OSError) -> Settled:
+    """Set a file aside. Raises DispatchError where this process, and no file, is at fault."""
+    if error.errno in OWN_ERRORS:
+        raise DispatchError(f"inbox: {seen.path}: {error.strerror}") from error
+    why = f"cannot be read: {error.strerror}"
+    # Neither a disk that works again nor a folder that may be entered again changes the file.
+    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=True)
+
+
+def hash_of(descriptor: int, pulse: Callable[[], None]) -> str:
+    """Hex SHA-256 of a file from its start."""
+    digest = hashlib.sha256()
+    buffer = bytearray(2**20)
+    view, read, beat = memoryview(buffer), 0, PIECE_BYTES
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            read += count
+            if read >= beat:
+                pulse()
+                beat += PIECE_BYTES
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""The ledger's past as a whole: its runs, what a person is to be told of, and what goes."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ds_flow.core import RunState
+from ds_flow.ledger.moves import ANALYSIS_FAILED, LEFT_OUT, Recording
+from ds_flow.ledger.queries import RUN_COLUMNS, RunRow, run_row
+from ds_flow.ledger.store import Store, text
+
+THINNED_AT_ONCE = 5000  # events in one transaction
+TOLD_AGE = timedelta(days=1)  # older events are no news, such as those from before an upgrade
+TOLD_EXAMPLES = 5
+
+_NOT_LATEST = """
+    CASE
+        WHEN file_id IS NOT NULL
+            THEN id < (SELECT max(id) FROM event WHERE file_id = old.file_id)
+        WHEN batch_id IS NOT NULL
+            THEN id < (SELECT max(id) FROM event WHERE batch_id = old.batch_id
+                       AND run IS old.run AND file_id IS NULL)
+        ELSE id < (SELECT max(id) FROM event WHERE kind = old.kind)
+    END
+"""
+_REPLACED = """
+    SELECT run_id FROM run
+    WHERE state = 'succeeded' AND removed_at IS NULL AND ended_at < ?
+        AND EXISTS (SELECT 1 FROM output WHERE output.run = run.id AND file_id IS NOT NULL)
+        AND NOT EXISTS (
+            SELECT 1 FROM output AS mine JOIN file ON file.id = mine.file_id
+            WHERE mine.run = run.id AND ? > (
+                SELECT count(DISTINCT newer.run)
+                FROM file AS other JOIN output AS newer ON newer.file_id = other.id
+                WHERE other.path = file.path
+                    AND (other.version, newer.run) > (file.version, mine.run)))
+    ORDER BY run.id
+"""
+
+_LONG_RUN = f"""
+    SELECT {RUN_COLUMNS},
+        (SELECT json_group_array(path) FROM
+            (SELECT path FROM batch_file JOIN file ON file.id = file_id
+             WHERE batch_file.batch_id = run.batch_id ORDER BY file_id)),
+        (SELECT json_group_array(name) FROM
+            (SELECT name FROM output WHERE output.run = run.id ORDER BY name))
+    FROM run JOIN batch ON batch.id = batch_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LongRun:
+    """One run with the paths of its batch and the names that it published."""
+
+    row: RunRow
+    inputs: list[str]
+    outputs: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What happened of one kind since a person was last told: how often, and the first few."""
+
+    kind: str
+    count: int
+    first_at: str
+    last_at: str
+    examples: tuple[str, ...]
+
+
+class History:
+    """All runs and events, where `Reading` and the moves see those of one thing."""
+
+    def __init__(self, store: Store, moves: Recording) -> None:
+        self._store = store
+        self._moves = moves
+
+    def note(self, kind: str, detail: str, now: datetime) -> None:
+        """Append an event that is of no file, batch or run."""
+        with self._store.transaction():
+            self._moves.note(now, kind, detail=detail)
+
+    def last(self, kind: str, start: str = "") -> tuple[datetime, str] | None:
+        """When an event of this kind, whose detail starts so, last was, and its detail."""
+        row = self._store.row(
+            "SELECT at, detail FROM event WHERE kind = ? AND substr(detail, 1, ?) = ?"
+            " ORDER BY id DESC LIMIT 1",
+            (kind, len(start), start),
+        )
+        return (datetime.fromisoformat(row[0]), row[1]) if row else None
+
+    def begun_at(self) -> datetime | None:
+        """When the first event was that is still known."""
+        row = self._store.row("SELECT at FROM event ORDER BY id LIMIT 1")
+        return datetime.fromisoformat(row[0]) if row else None
+
+    def seen_since(self, at: datetime) -> Iterator[str]:
+        """The paths of the versions that came after a time, for the first time or again."""
+        for (path,) in self._store.each("SELECT path FROM file WHERE seen_at > ?", (text(at),)):
+            yield path
+
+    def newest_runs(self, state: RunState | None, limit: int | None) -> Iterator[LongRun]:
+        """The newest runs, or all, oldest first, each with what it read and made."""
+        newest = "SELECT id FROM run WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2"
+        for row in self._store.each(
+            f"{_LONG_RUN} WHERE run.id IN ({newest}) ORDER BY run.id",
+            (state, -1 if limit is None else limit),
+        ):
+            *run, inputs, outputs = row
+            yield LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
+
+    def set_aside(self, batch: str) -> list[tuple[str, str, str]]:
+        """Which files a batch did not publish: each with the kind of its event, and the reason."""
+        rows = self._store.rows(
+            "SELECT kind, path, detail FROM event JOIN file ON file.id = file_id"
+            f" WHERE batch_id = ? AND kind IN ('{LEFT_OUT}', 'file.quarantined', 'file.superseded')"
+            " ORDER BY path",
+            (batch,),
+        )
+        return [(kind, path, detail) for kind, path, detail in rows]
+
+    def failed_analyses(self, batch: str) -> list[str]:
+        """Why the analysis of a published batch failed; nothing if it did not."""
+        rows = self._store.rows(
+            "SELECT detail FROM event WHERE batch_id = ? AND kind = ?", (batch, ANALYSIS_FAILED)
+        )
+        return [detail for (detail,) in rows]
+
+    # ------------------------------------------------------------------ alerts
+
+    def take_alert(
+        self, kind: str, now: datetime, *, every: timedelta, gather: timedelta
+    ) -> Alert | None:
+        """Take what is new of one kind, and record that it is told; None if it is not time yet.
+
+        One kind is told at most once in `every`, and first when its oldest news is `gather` old.
+        """
+        found = self._untold(kind, now, every)
+        if found is None or found.first_at > text(now - gather):
+            return None
+        with self._store.transaction():
+            found = self._untold(kind, now, every)  # another process may have been first
+            if found is not None:
+                self._moves.note(now, f"alert.{kind}", detail=f"{found.count} since the last")
+            return found
+
+    def _untold(self, kind: str, now: datetime, every: timedelta) -> Alert | None:
+        last = self._store.row(
+            "SELECT id, at FROM event WHERE kind = ? ORDER BY id DESC LIMIT 1", (f"alert.{kind}",)
+        )
+        after, told_at = last or (0, "")
+        if text(now - every) < told_at <= text(now):
+            return None
+        args = (kind, after, text(now - TOLD_AGE))
+        new = "kind = ? AND event.id > ? AND at > ?"
+        row = self._store.row(f"SELECT count(*), min(at), max(at) FROM event WHERE {new}", args)
+        if row is None or not row[0]:
+            return None
+        examples = self._store.rows(
+            "SELECT coalesce(path, batch_id, ''), detail FROM event"
+            f" LEFT JOIN file ON file.id = file_id WHERE {new} ORDER BY event.id LIMIT ?",
+            (*args, TOLD_EXAMPLES),
+        )
+        told = tuple(": ".join(part for part in example if part) for example in examples)
+        return Alert(kind=kind, count=row[0], first_at=row[1], last_at=row[2], examples=told)
+
+    # ------------------------------------------------------------------ retention
+
+    def replaced_runs(self, before: datetime, by_count: int) -> list[str]:
+        """Name the runs ended before a time of which every file was published again since.
+
+        By at least `by_count` runs, each of a newer version, or later of the same.
+        """
+        rows = self._store.rows(_REPLACED, (text(before), by_count))
+        return [row[0] for row in rows]
+
+    def remove_outputs(self, run_ids: Iterable[str], why: str, now: datetime) -> None:
+        """Record that the outputs of runs are gone, by retention."""
+        with self._store.transaction():
+            for run_id in run_ids:
+                self._remove_outputs(run_id, why, now)
+
+    def _remove_outputs(self, run_id: str, why: str, now: datetime) -> None:
+        changed = self._store.change(
+            "UPDATE run SET removed_at = ? WHERE run_id = ? AND removed_at IS NULL",
+            (text(now), run_id),
+        )
+        if changed:
+            run, batch = self._store.rows(
+                "SELECT id, batch_id FROM run WHERE run_id = ?", (run_id,)
+            )[0]
+            self._moves.note(now, "run.removed", batch_id=batch, run=run, detail=why)
+
+    def old_events(self, before: datetime) -> Iterator[list[int]]:
+        """The ids of events before a time that are not the last of their file, run, batch or kind.
+
+        In pieces, each for one `forget`.
+        """
+        last = 0
+        while rows := self._store.rows(
+            f"SELECT id FROM event AS old WHERE id > ? AND at < ? AND {_NOT_LATEST}"
+            " ORDER BY id LIMIT ?",
+            (last, text(before), THINNED_AT_ONCE),
+        ):
+            last = rows[-1][0]
+            yield [row[0] for row in rows]
+
+    def forget(self, events: Sequence[int]) -> None:
+        """Remove events."""
+        with self._store.transaction():
+            self._store.change_many("DELETE FROM event WHERE id = ?", ((one,) for one in events))

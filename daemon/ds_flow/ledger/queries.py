@@ -1,0 +1,345 @@
+"""What the ledger knows, as frozen values."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ds_flow.core import BatchState, Ended, FileState, PlannedFile, RunState, Stat, Trigger, Waiting
+from ds_flow.ledger.store import BATCH_ROWS, Row, Store, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRow:
+    """One version of one file. `run_id` is the last run that published it."""
+
+    id: int
+    path: str
+    version: int
+    sha256: str | None
+    size_bytes: int
+    state: FileState
+    cause: str | None
+    reason: str
+    seen_at: str  # when it came, the last time
+    run_id: str | None
+    batch: str | None  # the live one that claims it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow:
+    """One batch."""
+
+    id: str
+    state: BatchState
+    trigger: Trigger
+    formed_at: str
+    due_at: str
+    reason: str
+    selection: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One attempt at one batch."""
+
+    batch: str
+    attempt: int
+    state: RunState
+    run_id: str | None
+    ending: RunState | None
+    trigger: Trigger
+    started_at: str
+    ended_at: str | None
+    error: str
+    removed_at: str | None  # when retention removed its outputs
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One move."""
+
+    at: str
+    kind: str
+    detail: str
+
+
+_FILE = """
+    SELECT file.id, path, version, sha256, size_bytes, state, cause, reason, seen_at,
+        (SELECT run.run_id FROM output JOIN run ON run.id = output.run
+         WHERE output.file_id = file.id ORDER BY run.id DESC LIMIT 1),
+        (SELECT batch_id FROM batch_file WHERE batch_file.file_id = file.id AND live)
+    FROM file
+"""
+RUN_COLUMNS = """
+    batch_id, attempt, run.state, run_id, ending, trigger, started_at, run.ended_at, error,
+    removed_at
+"""
+_RUN = f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
+_BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"
+_NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
+
+
+class Reading:
+    """Every question that the daemon and people ask of the ledger."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # ------------------------------------------------------------------ for the daemon
+
+    def require_in_place(self) -> None:
+        """Raise LedgerError if the ledger's file was removed or replaced while in use."""
+        self._store.require_in_place()
+
+    def known(self) -> dict[str, Stat]:
+        """Each path with how its latest version looked when last seen."""
+        return {
+            path: Stat.parse(stat)
+            for path, stat in self._store.each("SELECT path, stat FROM file ORDER BY id")
+            if stat
+        }
+
+    def unseen(self) -> list[str]:
+        """The paths whose latest version is to be looked at again."""
+        rows = self._store.rows(
+            "SELECT path FROM file WHERE stat = '' AND NOT EXISTS (SELECT 1 FROM file AS newer"
+            " WHERE newer.path = file.path AND newer.version > file.version)"
+        )
+        return [row[0] for row in rows]
+
+    def waiting(self) -> list[Waiting]:
+        """Every waiting version, oldest first."""
+        rows = self._store.rows(
+            "SELECT id, size_bytes FROM file WHERE state = 'waiting' ORDER BY id"
+        )
+        return [Waiting(*row) for row in rows]
+
+    def due(self, now: datetime) -> list[BatchRow]:
+        """Every batch that may start now, new arrivals before reruns, then oldest first.
+
+        One that failed later than now, by a clock that was set back since, waits no longer.
+        """
+        return self._batches(
+            "WHERE state = 'queued' OR (state = 'retrying' AND (due_at <= ?1 OR EXISTS"
+            " (SELECT 1 FROM run WHERE batch_id = batch.id AND run.ended_at > ?1)))"
+            " ORDER BY trigger <> 'arrival', formed_at, id",
+            (text(now),),
+        )
+
+    def next_due(self) -> datetime | None:
+        """When the next batch may start."""
+        row = self._store.row(
+            "SELECT min(due_at) FROM batch WHERE ended_at IS NULL AND state <> 'running'"
+        )
+        return datetime.fromisoformat(row[0]) if row and row[0] else None
+
+    def live_runs(self) -> list[RunRow]:
+        """Every run that has not ended."""
+        return self._runs("WHERE run.ended_at IS NULL ORDER BY run.id")
+
+    def has_live_run(self, batch: str) -> bool:
+        """Whether a run of this batch has not ended."""
+        row = self._store.row("SELECT 1 FROM run WHERE batch_id = ? AND ended_at IS NULL", (batch,))
+        return row is not None
+
+    def has_dead_files(self, batch: str) -> bool:
+        """Whether a version is quarantined because this batch died, and could be retried."""
+        row = self._store.row(
+            "SELECT 1 FROM batch_file JOIN file ON id = file_id"
+            " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'",
+            (batch,),
+        )
+        return row is not None
+
+    def run_ids(self) -> set[str]:
+        """The Run IDs of everything published."""
+        rows = self._store.each("SELECT run_id FROM run WHERE state = 'succeeded'")
+        return {row[0] for row in rows}
+
+    def next_attempt(self, batch: str) -> int:
+        """The number after a batch's last attempt."""
+        return 1 + self._count("SELECT max(attempt) FROM run WHERE batch_id = ?", (batch,))
+
+    def ended(self, batch: str) -> list[Ended]:
+        """How a batch's runs ended so far, oldest first."""
+        rows = self._store.rows(
+            "SELECT state, results FROM run WHERE batch_id = ? AND ended_at IS NOT NULL"
+            " ORDER BY id",
+            (batch,),
+        )
+        return [Ended(RunState(state), results) for state, results in rows]
+
+    def planned(self, batch: str) -> list[PlannedFile]:
+        """A batch's files, for its plan."""
+        rows = self._store.rows(
+            "SELECT path, version, sha256, size_bytes FROM batch_file JOIN file ON id = file_id"
+            " WHERE batch_id = ? ORDER BY id",
+            (batch,),
+        )
+        return [
+            PlannedFile(path=path, version=version, sha256=sha256, size_bytes=size)
+            for path, version, sha256, size in rows
+        ]
+
+    # ------------------------------------------------------------------ for people
+
+    def counts(self, thing: str) -> dict[str, int]:
+        """How many files, batches or runs are in each state, each state counted on its own."""
+        states = {"file": FileState, "batch": BatchState, "run": RunState}[thing]
+        counted = {
+            state.value: self._count(f"SELECT count(*) FROM {thing} WHERE state = ?", (state,))
+            for state in states
+        }
+        return {state: count for state, count in counted.items() if count or thing == "file"}
+
+    def total(self) -> int:
+        """How many file versions were ever seen."""
+        return self._count("SELECT count(*) FROM file")
+
+    def _count(self, sql: str, args: Sequence[object] = ()) -> int:
+        row = self._store.row(sql, args)
+        return int(row[0] or 0) if row else 0
+
+    def files(self, where: str = "", args: Sequence[object] = ()) -> Iterator[FileRow]:
+        """Versions by path and number; `where` is one of this module's conditions."""
+        for row in self._store.each(f"{_FILE} {where} ORDER BY path, version", args):
+            yield _file(row)
+
+    def files_in(self, state: FileState) -> Iterator[FileRow]:
+        """Every version in one state."""
+        return self.files("WHERE state = ?", (state,))
+
+    def versions(self, path: str) -> list[FileRow]:
+        """Every version of one path, oldest first."""
+        return list(self.files("WHERE path = ?", (path,)))
+
+    def latest(self, paths: Sequence[str] | None = None) -> list[FileRow]:
+        """The newest version of each path, or of the given ones."""
+        if paths is None:
+            return list(self.files(f"WHERE {_NEWEST}"))
+        found: list[FileRow] = []
+        for start in range(0, len(paths), BATCH_ROWS):
+            some = paths[start : start + BATCH_ROWS]
+            marks = ", ".join("?" * len(some))
+            found += self.files(f"WHERE path IN ({marks}) AND {_NEWEST}", some)
+        return found
+
+    def newest(self, state: FileState) -> Iterator[FileRow]:
+        """The newest version of each path that has it in this state."""
+        return self.files(f"WHERE state = ? AND {_NEWEST}", (state,))
+
+    def unpublished(self, selection: str) -> Iterator[FileRow]:
+        """Published newest versions that no rerun over this selection has published."""
+        return self.files(
+            f"WHERE {_NEWEST} AND state = 'processed' AND NOT EXISTS"
+            " (SELECT 1 FROM output JOIN run ON run.id = run JOIN batch ON batch.id = batch_id"
+            "  WHERE file_id = file.id AND selection = ?)",
+            (selection,),
+        )
+
+    def seen(self, paths: Sequence[str]) -> dict[str, str]:
+        """How the latest version of each of these paths looked when last seen, if known."""
+        found: dict[str, str] = {}
+        for start in range(0, len(paths), BATCH_ROWS):
+            some = paths[start : start + BATCH_ROWS]
+            marks = ", ".join("?" * len(some))
+            found |= dict(
+                self._store.rows(
+                    f"SELECT path, stat FROM file WHERE path IN ({marks}) ORDER BY version", some
+                )
+            )
+        return found
+
+    def batch(self, batch: str) -> BatchRow | None:
+        """One batch."""
+        found = self._batches("WHERE id = ?", (batch,))
+        return found[0] if found else None
+
+    def batches_in(self, state: BatchState) -> list[BatchRow]:
+        """Every batch in one state, oldest first."""
+        return self._batches("WHERE state = ? ORDER BY formed_at, id", (state,))
+
+    def batch_paths(self, batch: str) -> list[str]:
+        """The paths of a batch's files."""
+        return [item.path for item in self.planned(batch)]
+
+    def runs(self) -> Iterator[RunRow]:
+        """Every run, oldest first."""
+        for row in self._store.each(f"{_RUN} ORDER BY run.id"):
+            yield run_row(row)
+
+    def runs_of(self, batch: str) -> list[RunRow]:
+        """A batch's runs, oldest first."""
+        return self._runs("WHERE batch_id = ? ORDER BY run.id", (batch,))
+
+    def run(self, run_id: str) -> RunRow | None:
+        """One run by its Run ID."""
+        found = self._runs("WHERE run_id = ?", (run_id,))
+        return found[0] if found else None
+
+    def outputs(self, run_id: str) -> list[str]:
+        """The names that a run published."""
+        rows = self._store.rows(
+            "SELECT name FROM output JOIN run ON run.id = run WHERE run_id = ? ORDER BY name",
+            (run_id,),
+        )
+        return [row[0] for row in rows]
+
+    def hashes(self, run_id: str) -> dict[str, str]:
+        """The names that a run published, each with its SHA-256."""
+        rows = self._store.rows(
+            "SELECT name, sha256 FROM output JOIN run ON run.id = run WHERE run_id = ?", (run_id,)
+        )
+        return dict(rows)
+
+    def events(self, path: str) -> list[EventRow]:
+        """A path's history, with the runs of the batches that claimed it."""
+        rows = self._store.rows(
+            """
+            WITH mine AS (SELECT id FROM file WHERE path = ?)
+            SELECT at, kind, detail FROM event
+            WHERE id IN (SELECT id FROM event WHERE file_id IN mine)
+               OR id IN (SELECT id FROM event WHERE file_id IS NULL AND batch_id IN
+                         (SELECT batch_id FROM batch_file WHERE file_id IN mine))
+            ORDER BY id
+            """,
+            (path,),
+        )
+        return [EventRow(*row) for row in rows]
+
+    def _batches(self, rest: str, args: Sequence[object]) -> list[BatchRow]:
+        rows = self._store.rows(f"{_BATCH} {rest}", args)
+        return [
+            BatchRow(
+                id=row[0],
+                state=BatchState(row[1]),
+                trigger=Trigger(row[2]),
+                formed_at=row[3],
+                due_at=row[4],
+                reason=row[5],
+                selection=row[6],
+            )
+            for row in rows
+        ]
+
+    def _runs(self, rest: str, args: Sequence[object] = ()) -> list[RunRow]:
+        return [run_row(row) for row in self._store.rows(f"{_RUN} {rest}", args)]
+
+
+def _file(row: Row) -> FileRow:
+    values = dict(zip(FileRow.__slots__, row, strict=True))
+    return FileRow(**{**values, "state": FileState(values["state"])})
+
+
+def run_row(row: Row) -> RunRow:
+    """One run from what `RUN_COLUMNS` name."""
+    values = dict(zip(RunRow.__slots__, row, strict=True))
+    ending = values["ending"]
+    return RunRow(
+        **{
+            **values,
+            "state": RunState(values["state"]),
+            "ending": RunState(ending) if ending else None,
+            "trigger": Trigger(values["trigger"]),
+        }
+    )

@@ -1,0 +1,27 @@
+"""From queued batches to recorded outcomes: start, supervise, record."""
+
+from ds_flow.runs.kill_jobs import cancel_batch_jobs
+from ds_flow.runs.launch import Runs, processes
+from ds_flow.runs.recovery import (
+    admit_commits,
+    adopt_batches,
+    rebuild_ledger,
+    tidy_work_dir,
+    undo_uncommitted,
+)
+from ds_flow.runs.supervise import POLL_SECONDS, Supervisor, Wait, longer
+
+__all__ = [
+    "POLL_SECONDS",
+    "Runs",
+    "Supervisor",
+    "Wait",
+    "admit_commits",
+    "adopt_batches",
+    "cancel_batch_jobs",
+    "longer",
+    "processes",
+    "rebuild_ledger",
+    "tidy_work_dir",
+    "undo_uncommitted",
+]

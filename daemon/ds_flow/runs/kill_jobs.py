@@ -1,0 +1,45 @@
+"""The end of a batch's jobs that run elsewhere: `python -m ds_flow.runs.kill_jobs WORK_DIR`.
+
+A process of its own, since a cluster that is asked to end jobs may take minutes to answer.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ds_flow.core import DsFlowError
+from ds_flow.dispatch import backends, cancel_jobs
+from ds_flow.work import read_plan
+
+LIMIT_SECONDS = 600.0
+POLL_SECONDS = 1.0
+
+
+def cancel_batch_jobs(work: Path, environ: Mapping[str, str], limit_s: float) -> list[str]:
+    """End all jobs of a batch and watch until they have ended; the rounds that have not.
+
+    `environ` is that of a run: the jobs are where its variables lead.
+    """
+    on = backends(read_plan(work).options.site, environ)
+    end_s = time.monotonic() + limit_s
+    while (live := cancel_jobs(work / "jobs", on)) and time.monotonic() < end_s:
+        time.sleep(POLL_SECONDS)  # noqa: TID251 - nothing else to do
+    return live
+
+
+def main(argv: list[str]) -> int:
+    """0 once no job is left; 1, and their names, if some could not be ended."""
+    try:
+        live = cancel_batch_jobs(Path(argv[0]), os.environ, LIMIT_SECONDS)
+    except DsFlowError as error:
+        print(f"kill_jobs: {error}", file=sys.stderr)  # noqa: T201 - to the attempt's log
+        return 1
+    for name in live:
+        print(f"{name}: its jobs may be alive; end them by hand", file=sys.stderr)  # noqa: T201
+    return 1 if live else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,172 @@
+"""Metaflow runs as processes: started, found again by their mark, ended."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ds_flow.core import ATTEMPT_MARK, CHECKOUT, PYTHON, DispatchError
+from ds_flow.settings import Settings
+from ds_flow.system import open_log
+from ds_flow.work import attempt_dir, attempt_log, scratch, work_root
+
+log = logging.getLogger(__name__)
+
+FLOW = CHECKOUT / "flows" / "student_flow.py"
+
+
+class Life(StrEnum):
+    """What is left of an attempt's processes."""
+
+    ALIVE = "alive"
+    ORPHANED = "orphaned"  # its leader is dead, some of its tasks or jobs are not
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A live process that carries an attempt's mark."""
+
+    pid: int
+    group: int
+    is_job: bool
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it is bash/run_attempt.sh, which leads the attempt's group."""
+        return self.pid == self.group and not self.is_job
+
+
+class Runs:
+    """The attempts that this daemon started, and any other, by the mark in their environment."""
+
+    def __init__(self) -> None:
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._cancellers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
+        """Make an attempt's folder and log."""
+        path = attempt_log(settings.log_dir, batch, attempt)
+        attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(open_log(path, 0o640))  # it repeats what jobs print
+
+    def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
+        """Start a prepared attempt in a process group of its own. Raises DispatchError."""
+        mark = f"{batch}/{attempt}"
+        work = work_root(settings.output_dir) / batch
+        folder = attempt_dir(work, attempt)
+        own = {ATTEMPT_MARK: mark, "TMPDIR": str(scratch(work))}
+        path = attempt_log(settings.log_dir, batch, attempt)
+        try:
+            with os.fdopen(open_log(path), "ab") as output:
+                self._children[mark] = subprocess.Popen(
+                    _command(settings, folder, batch, trigger),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=settings.root,
+                    env={**settings.run_environment(os.environ), **own},
+                    process_group=0,
+                )
+        except OSError as error:
+            raise DispatchError(f"run {mark} could not be started: {error}") from error
+
+    def life(self, batch: str, attempt: int) -> Life:
+        """Say what is left of an attempt."""
+        mark = f"{batch}/{attempt}"
+        child = self._children.get(mark)
+        if child is not None and child.poll() is None:
+            return Life.ALIVE
+        self._children.pop(mark, None)
+        left = list(processes(mark))
+        if any(process.is_leader for process in left):
+            return Life.ALIVE
+        return Life.ORPHANED if left else Life.DEAD
+
+    def interrupt(self, batch: str, attempt: int) -> None:
+        """Ask an attempt's group to end: Metaflow ends its tasks within a second of SIGINT."""
+        for process in processes(f"{batch}/{attempt}"):
+            if process.is_leader:
+                _signal_group(process.pid, signal.SIGINT)
+
+    def kill(self, batch: str, attempt: int) -> None:
+        """Kill every process that carries the mark, whole groups at once.
+
+        The run goes before its jobs, so that it cannot take their deaths for verdicts.
+        """
+        for process in sorted(processes(f"{batch}/{attempt}"), key=lambda found: found.is_job):
+            if process.pid == process.group:
+                _signal_group(process.pid, signal.SIGKILL)
+            else:
+                _signal(process.pid, signal.SIGKILL)
+
+    def cancel_jobs(self, settings: Settings, batch: str, log_file: Path) -> int | None:
+        """End a batch's jobs that run elsewhere: 0 once none is left, 1 if some stay, else None.
+
+        Asked again by whoever comes next, it begins anew: to end what has ended is nothing.
+        """
+        child = self._cancellers.get(batch)
+        if child is None:
+            work = work_root(settings.output_dir) / batch
+            with os.fdopen(open_log(log_file), "ab") as output:
+                child = self._cancellers[batch] = subprocess.Popen(
+                    [*PYTHON, "-m", "ds_flow.runs.kill_jobs", str(work)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=settings.run_environment(os.environ),
+                    process_group=0,
+                )
+        code = child.poll()
+        if code is not None:
+            del self._cancellers[batch]
+        return code
+
+
+def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list[str]:
+    return [
+        "bash",
+        str(CHECKOUT / "bash" / "run_attempt.sh"),
+        str(folder),
+        sys.executable,
+        str(FLOW),
+        "--no-pylint",
+        "run",
+        *("--batch", batch, "--output-dir", str(settings.output_dir)),
+        *("--tag", f"batch:{batch}", "--tag", f"trigger:{trigger}"),
+    ]
+
+
+def processes(mark: str) -> Iterator[Process]:
+    """Every live process of this user that carries the mark, by /proc: no pid is trusted.
+
+    A zombie has no environment left, so it does not count as alive.
+    """
+    wanted = f"\0{ATTEMPT_MARK}={mark}\0".encode()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        try:
+            environment = b"\0" + Path(entry.path, "environ").read_bytes()
+            if wanted in environment:
+                pid = int(entry.name)
+                yield Process(pid, os.getpgid(pid), b"\0DS_FLOW_JOB=" in environment)
+        except OSError:  # gone, or another user's
+            continue
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)

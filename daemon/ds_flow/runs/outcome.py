@@ -1,0 +1,56 @@
+"""What a dead run's remains say of its end."""
+
+import os
+import re
+from pathlib import Path
+
+from ds_flow.core import STARVED, RunState
+from ds_flow.ledger import RunRow
+from ds_flow.system import open_regular, read_word
+from ds_flow.work import NO_ROOM, attempt_dir, attempt_log
+
+LAST_WORDS_BYTES = 4096
+EXIT_CODE = re.compile("[0-9]{1,3}")
+KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, SIGTERM
+
+
+def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
+    """How a run ended that is dead and committed nothing, and why."""
+    folder = attempt_dir(work, run.attempt)
+    said = read_word(folder / "error") or ""
+    if run.ending is not None:
+        return run.ending, run.error
+    word = read_word(folder / "exit_code")
+    if word is None or not EXIT_CODE.fullmatch(word):
+        return RunState.LOST, "its processes ended without an exit code"
+    if (folder / "starved").exists():
+        return RunState.FAILED, said or STARVED
+    if met_full_disk(work, run.attempt):
+        return RunState.LOST, said or "no room on a disk"
+    if int(word) in KILLED_EXIT_CODES:
+        return RunState.LOST, f"killed by signal {int(word) - 128}"
+    if int(word) == 0:
+        return RunState.FAILED, said or "it ended with exit code 0 and published nothing"
+    return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
+
+
+def met_full_disk(work: Path, attempt: int) -> bool:
+    """Whether an attempt has said that a disk took no more."""
+    return (attempt_dir(work, attempt) / NO_ROOM).exists()
+
+
+def log_file(run: RunRow, log_dir: Path) -> Path:
+    """The log of a run, by the name that it has now."""
+    if run.run_id is None:
+        return attempt_log(log_dir, run.batch, run.attempt)
+    return log_dir / f"run_{run.run_id}.log"
+
+
+def _last_words(run: RunRow, log_dir: Path) -> str:
+    """The last line of a run's log, for a failure that no step has told."""
+    try:
+        with os.fdopen(open_regular(log_file(run, log_dir)), "rb") as file:
+            lines = file.read()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
+    except OSError:
+        return "and its log cannot be read"
+    return next((line for line in reversed(lines) if line.strip()), "and its log is empty")

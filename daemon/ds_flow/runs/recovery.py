@@ -1,0 +1,157 @@
+"""What lies on disk and the ledger does not know: commits, half-made outputs, manifests."""
+
+import logging
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from ds_flow.core import LIVE_BATCHES, BatchState, LedgerError, Manifest, Trigger, concerns_all
+from ds_flow.ledger import ANALYSIS_FAILED, Ledger
+from ds_flow.system import sync_dir
+from ds_flow.work import (
+    REMOVED,
+    BusyError,
+    by_run_id,
+    last_attempt,
+    manifest_name,
+    manifest_names,
+    read_commit,
+    read_manifest,
+    read_plan,
+    recover,
+    remove_work_dir,
+    work_dirs,
+)
+
+log = logging.getLogger(__name__)
+
+
+def admit_commits(
+    ledger: Ledger, output_dir: Path, now: datetime, told: dict[str, str] | None = None
+) -> int:
+    """Record every committed batch that the ledger does not know; how many were news.
+
+    A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
+    is left to the daemon that follows it. What is off with a batch is said unless `told` has it.
+    """
+    count = 0
+    for work in work_dirs(output_dir):
+        if ledger.read.has_live_run(work.name):
+            continue
+        with _named_if_bad(work, told), suppress(BusyError):  # what is left is the next look's
+            manifest = read_commit(work)
+            sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
+            if ledger.record(manifest, now):
+                log_commit(ledger, manifest)
+                count += 1
+            recover(work, output_dir)
+            tidy_work_dir(ledger, work)
+    return count
+
+
+def log_commit(ledger: Ledger, manifest: Manifest) -> None:
+    """Say that a run has published, and which files of its batch it has not."""
+    log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": manifest.batch})
+    if why := manifest.analysis_error:
+        ids = {"run_id": manifest.run_id, "batch": manifest.batch}
+        log.warning(ANALYSIS_FAILED, extra={**ids, "why": why})
+    log_set_aside(ledger, manifest.batch, {item.path for item in manifest.rejected})
+
+
+def log_set_aside(ledger: Ledger, batch: str, paths: Container[str]) -> None:
+    """Say which of these files of a batch were set aside, and why."""
+    for kind, path, why in ledger.history.set_aside(batch):
+        if path in paths:
+            log.warning(kind, extra={"path": path, "batch": batch, "why": why})
+
+
+@contextmanager
+def _named_if_bad(work: Path, told: dict[str, str] | None = None) -> Iterator[None]:
+    """Say that a work directory was changed by someone or is refused, and let the others go on.
+
+    One that another process removes is the next look's.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (LedgerError, OSError) as error:
+        if concerns_all(error):
+            raise
+        if told is None or told.get(work.name) != str(error):
+            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+        if told is not None:
+            told[work.name] = str(error)
+
+
+def rebuild_ledger(ledger: Ledger, output_dir: Path, now: datetime) -> int:
+    """Record every published manifest that the ledger does not know, oldest first; how many.
+
+    A manifest that cannot be read is named and passed over; a live run's is left to the daemon.
+    """
+    folders = (output_dir / REMOVED, output_dir)
+    found = {name: folder for folder in folders for name in manifest_names(folder)}
+    unknown = found.keys() - {manifest_name(run_id) for run_id in ledger.read.run_ids()}
+    paths = (found[name] / name for name in sorted(unknown, key=by_run_id))
+    return sum(_take_in(ledger, path, now) for path in paths)
+
+
+def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
+    try:
+        manifest = read_manifest(path)
+        if ledger.read.has_live_run(manifest.batch):
+            return False
+        is_news = ledger.record(manifest, now)
+        if path.parent.name == REMOVED:
+            ledger.history.remove_outputs([manifest.run_id], "known from its manifest", now)
+    except (LedgerError, OSError) as error:
+        if concerns_all(error):
+            raise
+        log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
+        return False
+    return is_news
+
+
+def adopt_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
+    """Take up the uncommitted batches that a lost ledger knew; how many.
+
+    Their runs may be alive. A run by hand is its person's, not ours.
+    """
+    count = 0
+    for work in work_dirs(output_dir):
+        if ledger.read.batch(work.name) is not None:
+            continue
+        with _named_if_bad(work):
+            plan = read_plan(work)
+            if plan.trigger != Trigger.MANUAL and not (work / "committed.json").exists():
+                ledger.adopt(plan, max(1, last_attempt(work)), now)
+                why = "the ledger was lost"
+                log.warning("batch.running", extra={"batch": work.name, "why": why})
+                count += 1
+    return count
+
+
+def undo_uncommitted(ledger: Ledger, output_dir: Path) -> bool:
+    """Take back what dead attempts had begun to publish, and remove what nothing needs any more.
+
+    Only for the holder of the single-instance lock: nobody else starts runs meanwhile. Whether it
+    got through: while a publication goes on, it cannot.
+    """
+    try:
+        for work in work_dirs(output_dir):
+            with _named_if_bad(work):
+                recover(work, output_dir)
+                tidy_work_dir(ledger, work)
+    except BusyError:
+        return False
+    return True
+
+
+def tidy_work_dir(ledger: Ledger, work: Path) -> None:
+    """Remove the work directory of a batch that is over, and that no `retry` needs."""
+    batch = ledger.read.batch(work.name)
+    if batch is None or batch.state in LIVE_BATCHES or ledger.read.has_live_run(batch.id):
+        return
+    if batch.state != BatchState.DEAD or not ledger.read.has_dead_files(batch.id):
+        remove_work_dir(work)

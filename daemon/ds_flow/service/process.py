@@ -1,0 +1,295 @@
+"""Process life: the single instance, signals, settings read again, systemd's notices."""
+
+import ctypes
+import errno
+import faulthandler
+import logging
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ds_flow.core import DispatchError, FileState, SettingsError
+from ds_flow.doctor import unreachable_backends
+from ds_flow.inbox import Inbox, Pattern
+from ds_flow.ledger import Ledger, Reading
+from ds_flow.runs import Runs
+from ds_flow.service.engine import Engine
+from ds_flow.settings import Settings, load_settings
+from ds_flow.system import WAKE_SIGNAL, Wake, mask, set_up_logging, single_instance
+from ds_flow.upkeep import Upkeep
+from ds_flow.work import make_root
+
+log = logging.getLogger(__name__)
+
+ENDING_SECONDS = 15.0  # for runs that were asked to end, and for the ledger to take it in
+COUNTED = (FileState.WAITING, FileState.BATCHED, FileState.PROCESSED, FileState.QUARANTINED)
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # prctl(2)
+HELD = frozenset({WAKE_SIGNAL, signal.SIGHUP})
+"""Who reads the pid in the lock may send these before there is a handler: death by default."""
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        """Wall-clock time in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+
+# --------------------------------------------------------------------------- systemd
+
+
+def notify(*lines: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens where there is none."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
+        sender.sendto("\n".join(lines).encode(), address)
+
+
+def watchdog_s() -> float:
+    """The seconds within which systemd wants to hear of the engine; endless where it does not."""
+    return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or math.inf
+
+
+def status_line(read: Reading, troubles: list[str]) -> str:
+    """What `systemctl status` shows: how much is where, and what is in the way."""
+    files = read.counts("file")
+    counts = ", ".join(f"{files[state]} {state}" for state in COUNTED)
+    line = f"files: {counts}; runs live: {len(read.live_runs())}"
+    return " ".join("; ".join([line, *troubles]).split())
+
+
+def keep_rights() -> None:
+    """Hand the right to take leases to no program that is started; this process keeps it."""
+    ctypes.CDLL(None).prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+# --------------------------------------------------------------------------- the two lives
+
+
+@dataclass(slots=True)
+class Service:
+    """A daemon's process: an engine, what wakes it, and what ends it."""
+
+    settings: Settings
+    engine: Engine
+    keeping: Upkeep
+    wake: Wake
+    stops: int = 0  # SIGTERM or SIGINT, counted: the second one waits for nothing
+    stop_signal: int = 0
+    reload_asked: bool = False
+    refused: str = ""  # why the settings on disk are not those in force
+    has_moved: bool = True  # since the last status line
+    told: list[str] | None = None  # the troubles in it
+
+    def serve(self) -> None:
+        """Work until told to stop, then let runs end. Ready after the first look at the inbox."""
+        self.engine.firing.keeps_time = True
+        self.engine.tick()
+        self._check_backends()
+        log.info("daemon.ready", extra={"pid": os.getpid(), "inbox": self.settings.pattern})
+        notify("READY=1")
+        while not self.stops:
+            if not self._step():
+                self._wait(self.engine.patience_s())
+        self._drain()
+
+    def once(self) -> None:
+        """Work off everything that is there, waiting out back-off, then return."""
+        while not self.stops:
+            moved = self._step()
+            if self.engine.is_idle:
+                break
+            if not moved:
+                self._wait(self.engine.patience_s())
+        self._drain()
+
+    def _step(self) -> int:
+        if self.reload_asked:
+            self._reload()
+        moved = self._turn()
+        self.keeping.keep()
+        return moved or self.stops
+
+    def _turn(self) -> int:
+        """Turn the engine once. Only that feeds systemd's watchdog: waiting is no sign of life."""
+        moved = self.engine.tick()
+        self.has_moved = self.has_moved or moved > 0
+        notify("WATCHDOG=1")
+        return moved
+
+    def _wait(self, timeout_s: float) -> None:
+        self._tell_status()
+        if self.wake.wait(min(timeout_s, watchdog_s() / 3)):
+            self.engine.hint()
+
+    def _tell_status(self) -> None:
+        """Count anew only when something has moved: counting a million files takes its time."""
+        troubles = [*self.engine.troubles, *([self.refused] if self.refused else [])]
+        if "NOTIFY_SOCKET" not in os.environ or (not self.has_moved and troubles == self.told):
+            return
+        with suppress(DispatchError):  # a locked ledger: at the next wait
+            notify(f"STATUS={status_line(self.engine.ledger.read, troubles)}")
+            self.has_moved, self.told = False, troubles
+
+    def _check_backends(self) -> None:
+        """Say which backends cannot be reached. What time may heal keeps no daemon down."""
+        for found in unreachable_backends(self.settings, os.environ):
+            if found.level != "ok":
+                log.error("backend.refuses", extra={"backend": found.subject, "why": found.text})
+
+    def _drain(self) -> None:
+        """Take no new work; give live runs their grace time, then end them."""
+        grace_s = self.settings.run.stop_grace_seconds
+        self.engine.is_draining = True
+        if self.engine.ledger.read.live_runs():
+            log.info("daemon.stopping", extra={"grace_seconds": grace_s})
+        ending_s = grace_s + 2 * ENDING_SECONDS
+        notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={ending_s * 1e6:.0f}")
+        clock, following = self.engine.clock, self.engine.following
+        end_s = clock.monotonic_s() + grace_s
+        asked_s: float | None = None
+        while self.engine.ledger.read.live_runs():
+            now_s = clock.monotonic_s()
+            if asked_s is None and (self.stops > 1 or now_s >= end_s):
+                asked_s = now_s
+                with suppress(DispatchError):  # a full disk: they are ended all the same
+                    following.stop_runs("the daemon was stopped")
+            if asked_s is not None and now_s - asked_s > ENDING_SECONDS:
+                following.kill_runs()
+                log.error("daemon.stopped", extra={"why": "the ends of its runs are not recorded"})
+                return
+            if not self._turn():
+                self._wait(0.1)
+        log.info("daemon.stopped")
+
+    def _reload(self) -> None:
+        """Read the settings again; bad ones are refused in words and the old ones stay."""
+        self.reload_asked = False
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        old, self.refused = self.settings, ""
+        try:
+            new = load_settings(old.file, os.environ)
+            _refuse_moves(old, new)
+            set_up_logs(new, to_file=True)
+        except (SettingsError, OSError) as error:
+            self.refused = f"settings refused: {error}"
+            log.error("settings.refused", extra={"why": str(error)})
+            why = mask(str(error), old.secrets)
+            with suppress(DispatchError):  # a full disk
+                self.engine.ledger.history.note("settings.refused", why, self.engine.clock.now())
+        else:
+            self.settings = new
+            self.engine.change_settings(new)
+            self.keeping.settings = new
+            log.info("settings.reloaded", extra={"file": new.file})
+        notify("READY=1")
+
+    # ------------------------------------------------------------------ signals
+
+    def take_signals(self) -> None:
+        """Handle signals. Each also writes to the wake's pipe, so that a wait ends at once."""
+        faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: say where it was stuck
+        # A writer that opens a file while we hold a read lease on it sends SIGIO: death by default.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        signal.set_wakeup_fd(self.wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+        for awakener in (WAKE_SIGNAL, signal.SIGCHLD):
+            signal.signal(awakener, lambda *_: None)
+
+    def _on_stop(self, number: int, _frame: object) -> None:
+        self.stops += 1
+        self.stop_signal = number
+
+    def _on_reload(self, _number: int, _frame: object) -> None:
+        self.reload_asked = True
+
+    def alive(self) -> None:
+        """Feed systemd's watchdog within long work."""
+        notify("WATCHDOG=1")
+
+    def pulse(self) -> None:
+        """Feed systemd's watchdog within long work, and end it when told to stop."""
+        self.alive()
+        if self.stops and not self.engine.is_draining:
+            raise DispatchError("told to stop")
+
+
+def _refuse_moves(old: Settings, new: Settings) -> None:
+    """Refuse a reload that moves what the running daemon holds."""
+    for name in ("pattern", "output_dir", "ledger"):
+        if getattr(old, name) != getattr(new, name):
+            raise SettingsError(f"{new.file}: paths changed ({name}): restart for that")
+    if old.watch.observer != new.watch.observer:
+        raise SettingsError(f"{new.file}: watch.observer changed: restart for that")
+
+
+def set_up_logs(chosen: Settings, *, to_file: bool) -> None:
+    """Log as the settings say."""
+    log_file = chosen.log_dir / "ds-flow.log" if to_file else None
+    set_up_logging(
+        level=chosen.logging.level,
+        json_lines=chosen.logging.format == "json",
+        secrets=chosen.secrets,
+        file=log_file,
+        max_bytes=chosen.logging.max_mb * 2**20,
+        keep=chosen.logging.keep,
+    )
+
+
+@contextmanager
+def _operators_fault() -> Iterator[None]:
+    """A folder that may not be written to is the operator's to mend: no restart helps."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise SettingsError(f"{error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def service(chosen: Settings) -> Iterator[Service]:
+    """A daemon, ready for its first tick: lock held, ledger true, signals taken."""
+    with ExitStack() as stack:
+        with _operators_fault():
+            set_up_logs(chosen, to_file=True)
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+            stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, HELD)
+            make_root(chosen.output_dir)
+            stack.enter_context(single_instance(chosen))
+        keep_rights()
+        wake = Wake()
+        stack.callback(wake.close)
+        inbox = Inbox(Pattern.parse(chosen.pattern, chosen.root), wake, chosen.watch.observer)
+        ledger = Ledger(chosen.ledger)
+        stack.callback(ledger.close)
+        stack.callback(inbox.close)
+        engine = Engine(chosen, ledger, inbox, Runs(), SystemClock())
+        keeping = Upkeep(chosen, ledger, engine.clock)
+        made = Service(chosen, engine, keeping, wake)
+        engine.admission.pulse = engine.firing.pulse = made.pulse
+        inbox.alive = made.alive
+        made.take_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        stack.callback(keeping.close)
+        stack.callback(signal.set_wakeup_fd, -1)
+        engine.open()
+        yield made

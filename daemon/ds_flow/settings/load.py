@@ -1,0 +1,170 @@
+"""config/settings.yaml, `.env` and the environment as one frozen Settings; all faults at once."""
+
+import difflib
+import os
+import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ds_flow.core import CHECKOUT, SettingsError
+from ds_flow.settings import rules
+from ds_flow.settings.resolved import TAG_VARIABLE, Settings, effective
+from ds_flow.settings.schema import RENAMED, Keys
+from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
+
+SECRET: Loc = ("alerts", "webhook")
+"""Its value may hold a token: no fault shows it."""
+
+__all__ = ["Settings", "effective", "find_settings", "load_settings", "settings_schema"]
+
+
+def find_settings(config: str | None, environ: Mapping[str, str]) -> Path:
+    """Name the settings file: as asked for, else DS_FLOW_CONFIG, else the checkout's own."""
+    chosen = config or environ.get("DS_FLOW_CONFIG")
+    return Path(chosen) if chosen else CHECKOUT / "config" / "settings.yaml"
+
+
+def load_settings(file: Path, environ: Mapping[str, str], *, to_work: bool = True) -> Settings:
+    """Read the settings of the project that holds `file`.
+
+    Whoever only reads what is there needs no backend: `to_work` is False.
+
+    Raises:
+        SettingsError: one line a fault, with its file and line or its variable.
+
+    """
+    # By its name alone: a settings file that is a link still belongs to the folder it stands in.
+    root = Path(os.path.abspath(file)).parent.parent.resolve()  # noqa: PTH100
+    given = read(file, root, environ)
+    keys, faults = _judge(given)
+    faults += _tag_faults(given, environ)
+    settings = _resolve(keys, file, root, given, environ) if keys else None
+    path = environ.get("PATH", os.defpath) if to_work else None
+    if settings:
+        faults += [_line(given, loc, text) for loc, text in rules.broken(settings, path)]
+    if faults or settings is None:
+        raise SettingsError("\n".join(dict.fromkeys(faults)))
+    return settings
+
+
+def settings_schema() -> dict[str, Any]:
+    """Give the JSON Schema of the settings file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Keys.model_json_schema(),
+        "title": "ds-flow settings",
+    }
+
+
+def _resolve(
+    keys: Keys, file: Path, root: Path, given: Given, environ: Mapping[str, str]
+) -> Settings:
+    sections = {name: getattr(keys, name) for name in Keys.model_fields}
+    return Settings(
+        file=file,
+        root=root,
+        **sections,
+        tag=_tag(given, environ)[1],
+        dotenv={name: environ.get(name, value) for name, value in given.dotenv.items()},
+        origins=given.origins,
+    )
+
+
+def _tag(given: Given, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Give PROCESS_TAG with the place that set it."""
+    place, variables = (
+        ("environment", environ) if TAG_VARIABLE in environ else (".env", given.dotenv)
+    )
+    return place, variables.get(TAG_VARIABLE, "")
+
+
+def _tag_faults(given: Given, environ: Mapping[str, str]) -> list[str]:
+    place, tag = _tag(given, environ)
+    if tag.isascii() or tag == tag.encode(errors="replace").decode():
+        return []
+    return [f"{place}: {TAG_VARIABLE}: is not UTF-8 text"]
+
+
+# --------------------------------------------------------------------------- faults
+
+
+def _judge(given: Given) -> tuple[Keys | None, list[str]]:
+    """Type the tree; what is faulty is left out, so that the rest can be judged as a whole."""
+    given.values.setdefault("paths", {})  # so that each required key in it is named
+    try:
+        return Keys.model_validate(given.values), [*given.faults]
+    except ValidationError as error:
+        errors = [(tuple(map(str, one["loc"])), one) for one in error.errors(include_url=False)]
+    faults = [*given.faults, *(_line(given, loc, _text(given, loc, one)) for loc, one in errors)]
+    for loc, _ in errors:
+        _drop(given.values, loc)
+    try:
+        return Keys.model_validate(given.values), faults
+    except ValidationError:
+        return None, faults
+
+
+def _drop(values: dict[str, Any], loc: Loc) -> None:
+    """Take out the setting that holds the place, if it is there."""
+    name, *inner = loc
+    if inner and isinstance(values.get(name), dict):
+        _drop(values[name], tuple(inner))
+    else:
+        values.pop(name, None)
+
+
+def _line(given: Given, loc: Loc, text: str) -> str:
+    origin = given.origin(loc)
+    return f"{origin.place}: {origin.variable or dotted(loc)}: {text}"
+
+
+def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
+    match fault["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is no setting" + _suggestion(loc, given.origin(loc))
+        case "value_error":
+            text = str(fault["ctx"]["error"])
+        case "model_type" | "model_attributes_type":
+            text = "should be a mapping of settings"
+        case "tuple_type":
+            text = "should be a list"
+        case "string_type":
+            text = "should be text; put it in quotes"
+        case _:
+            text = fault["msg"].removeprefix("Input ")
+    found = None if loc == SECRET else fault["input"]
+    is_shown = isinstance(found, str | float | int) and not _is_endless(found)
+    return f"{text} (it is {reprlib.repr(found)})" if is_shown else text
+
+
+def _is_endless(found: object) -> bool:
+    """Whether it is a number that Python refuses to write out."""
+    return isinstance(found, int) and found.bit_length() > 10_000  # noqa: PLR2004 - of 14,000
+
+
+def _suggestion(loc: Loc, origin: Origin) -> str:
+    if new := RENAMED.get(dotted(loc)):
+        return f"; it is now {_as_given(new, origin)}"
+    names = {name: name.rpartition(".")[2] for name in _names(Keys)}
+    last = difflib.get_close_matches(loc[-1], names.values(), n=1)
+    alike = [name for name in names if names[name] in last]
+    near = difflib.get_close_matches(dotted(loc), alike, n=1, cutoff=0)
+    return f"; did you mean {_as_given(near[0], origin)}?" if near else ""
+
+
+def _as_given(name: str, origin: Origin) -> str:
+    """Write a setting's name as the one was that it is named for: a key, or a variable."""
+    return PREFIX + name.replace(".", "__").upper() if origin.variable else name
+
+
+def _names(section: type[BaseModel], before: str = "") -> Iterator[str]:
+    for name, key in section.model_fields.items():
+        yield f"{before}{name}"
+        if isinstance(key.annotation, type) and issubclass(key.annotation, BaseModel):
+            yield from _names(key.annotation, f"{before}{name}.")

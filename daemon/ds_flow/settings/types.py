@@ -1,0 +1,126 @@
+"""The kinds of value that settings have, and what is refused of each."""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from ds_flow.core import LOCAL, Timetable, is_hostile, known_zone
+from ds_flow.settings.globs import TEMPORARY, split
+
+DAY_SECONDS = 86_400
+YEAR_MINUTES = 525_600
+LONGEST_DAYS = 36_500
+PATH_CHARACTERS = 1000
+SELECTIONS = ("all", "failed", "since_last")
+
+
+def _plain(text: str) -> str:
+    if is_hostile(text):
+        raise ValueError("holds a control character or one that cannot be encoded")
+    return text
+
+
+def _path(path: str) -> str:
+    if path.startswith("~"):
+        raise ValueError("`~` is not expanded; write the whole path")
+    return path
+
+
+def _pattern(pattern: str) -> str:
+    name = pattern.rpartition("/")[2]
+    if name in {"", ".", "..", "**"}:
+        raise ValueError("names no file; end it with a pattern of file names, like `data/*.csv`")
+    if any(TEMPORARY.fullmatch(glob) for glob in split(pattern)[1]):
+        raise ValueError("means hidden or temporary files (.x *.tmp *.part *~), which never match")
+    return pattern
+
+
+def _encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise ValueError("is no text encoding that Python knows") from None
+    return name.lower()
+
+
+def _delimiter(delimiter: str) -> str:
+    return "\t" if delimiter in {"tab", r"\t"} else delimiter
+
+
+def _transform(spec: str) -> str:
+    module, colon, function = spec.partition(":")
+    if not (colon and all(part.isidentifier() for part in [*module.split("."), function])):
+        raise ValueError("should be `module:function`")
+    return spec
+
+
+def _webhook(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("should be an address like https://host/path")
+    return address
+
+
+def _argument(text: str) -> str:
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ValueError("holds a character that no command line can hold")
+    return text
+
+
+def _cron(cron: str) -> str:
+    Timetable(cron)
+    return cron
+
+
+def _zone(zone: str) -> str:
+    if zone != LOCAL:
+        known_zone(zone)
+    return zone
+
+
+def _selection(select: str) -> str:
+    if select not in SELECTIONS and not re.search("[/*?[]", select):
+        words = ", ".join(SELECTIONS)
+        raise ValueError(f"should be {words} or a pattern, like `data/student_a*.csv`")
+    return select
+
+
+# Bounds come right after the type: behind a validator they would not reach the JSON Schema.
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(gt=0, le=DAY_SECONDS)]
+Minutes = Annotated[Number, Field(gt=0, le=YEAR_MINUTES)]
+Count = Annotated[int, Field(ge=1)]
+Days = Annotated[Number, Field(gt=0, le=LONGEST_DAYS)]
+Text = Annotated[str, AfterValidator(_plain)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain)]
+PathText = Annotated[
+    str,
+    Field(min_length=1, max_length=PATH_CHARACTERS),
+    AfterValidator(_plain),
+    AfterValidator(_path),
+]
+Argument = Annotated[str, AfterValidator(_argument)]
+Command = tuple[Argument, ...]
+Pattern = Annotated[PathText, AfterValidator(_pattern)]
+Encoding = Annotated[Text, AfterValidator(_encoding)]
+Delimiter = Annotated[
+    Literal["auto", ",", ";", "|", "tab", "\t", r"\t"], AfterValidator(_delimiter)
+]
+TransformSpec = Annotated[Text, AfterValidator(_transform)]
+Cron = Annotated[Text, AfterValidator(_cron)]
+Zone = Annotated[Text, AfterValidator(_zone)]
+Selection = Annotated[Text, AfterValidator(_selection)]
+Webhook = Annotated[Argument, AfterValidator(_webhook)]
+Executor = Literal["local", "lsf", "docker"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Section(BaseModel, frozen=True, extra="forbid"):
+    """A mapping of the settings file; one with nothing under it holds its defaults."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, given: object) -> object:
+        return {} if given is None else given

@@ -1,0 +1,127 @@
+"""Files that survive a power loss, and names that nobody else's file can lose."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ds_flow.core import BatchError
+from ds_flow.system.private_files import NotRegularError, open_regular
+
+COPY_BYTES = 2**20  # at once
+SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
+CANNOT_LINK = frozenset({1, 18, 31, 38, 95})  # EPERM, EXDEV, EMLINK, ENOSYS, EOPNOTSUPP
+
+
+def sync_dir(folder: Path) -> None:
+    """Make the names in a directory survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive a power loss."""
+    descriptor = open_regular(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Make many files' bytes survive a power loss."""
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        list(pool.map(sync_file, paths))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Put a whole JSON file in place, durably: readers see the old one or the new one."""
+    write_bytes(path, f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a whole file in place, durably; a link that stands there is replaced, not followed."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with part.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_dir(path.parent)
+
+
+def read_json(path: Path, limit_bytes: int | None = None) -> Any:
+    """Read a JSON file of ours, unless it is longer than it can be.
+
+    Raises BatchError if it is not JSON or no file, FileNotFoundError if gone.
+    """
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            if limit_bytes is not None and os.fstat(file.fileno()).st_size > limit_bytes:
+                raise BatchError(f"{path}: longer than {limit_bytes} bytes")
+            return json.loads(file.read())
+    except NotRegularError as error:
+        raise BatchError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BatchError(f"{path}: not JSON: {error}") from error
+
+
+def read_word(path: Path) -> str | None:
+    """Read a one-word file (run_id, exit_code); None while it is missing or still empty.
+
+    None, too, where a power loss has left anything but text: they are not worth an fsync.
+    """
+    try:
+        with os.fdopen(open_regular(path), encoding="utf-8") as file:
+            word = file.read().strip()
+    except (FileNotFoundError, UnicodeDecodeError, NotRegularError):
+        return None
+    return word if word and "\0" not in word else None
+
+
+def write_word(path: Path, word: str) -> None:
+    """Put a one-word file in place by one rename."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(f"{word}\n", encoding="utf-8")
+    part.replace(path)
+
+
+def link_new(source: Path, target: Path) -> None:
+    """Give a file a second name. Raises FileExistsError if the name is taken by another file.
+
+    Where the file system cannot link (FAT, some FUSE and SMB mounts), a durable copy is put there.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        if not os.path.samestat(target.lstat(), source.lstat()):
+            raise
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+        _copy_new(source, target)
+
+
+def part_name(name: str) -> str:
+    """Name the unfinished copy of a file; recovery knows it, too."""
+    return f".{name[:200]}.part"
+
+
+def _copy_new(source: Path, target: Path) -> None:
+    part = target.with_name(part_name(target.name))
+    part.unlink(missing_ok=True)
+    with os.fdopen(open_regular(source), "rb") as old, part.open("xb") as new:
+        shutil.copyfileobj(old, new, COPY_BYTES)
+    sync_file(part)
+    # Not atomic against other writers of this name: callers hold the publish lock or own the name.
+    if os.path.lexists(target):
+        part.unlink()
+        raise FileExistsError(target)
+    part.rename(target)

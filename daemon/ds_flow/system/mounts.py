@@ -1,0 +1,73 @@
+"""Which file system a path lies on, and whether other hosts can change files there unseen."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+MOUNT_POINT_FIELD = 4
+
+NETWORK_TYPES = frozenset(
+    (
+        *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse", "glusterfs", "gpfs", "lustre"),
+        *("ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs", "pvfs2", "smb3"),
+        *("smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount point and the type of the file system there."""
+
+    point: PurePath
+    fs_type: str
+
+
+def fs_type(path: Path) -> str:
+    """Give the type of the file system that holds a path, which need not exist yet.
+
+    "" where the kernel does not say.
+    """
+    try:
+        text = os.fsdecode(MOUNTINFO.read_bytes())
+    except OSError:
+        return ""
+    return type_at(path.resolve(), parse(text))
+
+
+def is_network_fs(fs: str) -> bool:
+    """Say whether a type of file system is shared with other hosts.
+
+    Such a one gives no events for what they do, no read leases, and no memory for SQLite's WAL.
+    """
+    return fs in NETWORK_TYPES or fs.startswith("fuse.")
+
+
+def parse(text: str) -> list[Mount]:
+    """Read /proc/PID/mountinfo (proc_pid_mountinfo(5)), in mounting order."""
+    return [mount for line in text.split("\n") for mount in _mount(line)]
+
+
+def type_at(path: PurePath, mounts: Iterable[Mount]) -> str:
+    """Give the type under an absolute, resolved path: the deepest mount's, the latest's of two."""
+    holding = [mount for mount in mounts if path.is_relative_to(mount.point)]
+    return max(reversed(holding), key=_depth, default=Mount(PurePath(), "")).fs_type
+
+
+def _depth(mount: Mount) -> int:
+    return len(mount.point.parts)
+
+
+def _mount(line: str) -> Iterable[Mount]:
+    before, dash, after = line.partition(" - ")
+    fields, types = before.split(" "), after.split(" ")
+    if dash and len(fields) > MOUNT_POINT_FIELD:
+        yield Mount(PurePath(_unescape(fields[MOUNT_POINT_FIELD])), types[0])
+
+
+def _unescape(field: str) -> str:
+    r"""Undo the kernel's escapes: space, tab, newline and backslash are `\040` and so on."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)

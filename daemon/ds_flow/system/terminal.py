@@ -1,0 +1,97 @@
+"""What people and programs see: data on standard output, messages on standard error."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ds_flow.core import printable
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+
+Cell = str | int | None
+
+
+def say(text: str) -> None:
+    """Tell the person something that is no data."""
+    lines = "\n".join(map(printable, text.split("\n")))
+    print(f"ds-flow: {lines}", file=sys.stderr)  # noqa: T201 - this is where messages are printed
+
+
+def put(text: str = "") -> None:
+    """Print one line of data for people, whatever is in it."""
+    put_lines(printable(text))
+
+
+def put_lines(text: str) -> None:
+    """Print text of our own as it is."""
+    print(text)  # noqa: T201 - this is where data is printed
+
+
+def put_document(document: Any) -> None:
+    """Print one JSON document, in ASCII, so that no locale can break it."""
+    put_lines(json.dumps(document, indent=1))
+
+
+def put_long_document(key: str, items: Iterable[Any]) -> None:
+    """Print `{KEY: [ITEM, ...]}`, one item a line, without holding them all."""
+    before = f"{{{json.dumps(key)}: ["
+    for item in items:
+        put(before + json.dumps(item))
+        before = ","
+    put("]}" if before == "," else f"{before}]}}")
+
+
+def put_table(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
+    """Print a table: laid out for a terminal with room enough, else as whole, aligned columns."""
+    texts = [[*headings], *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    if sys.stdout.isatty() and _fits(headings, widths):
+        _put_rich(texts)
+        return
+    for line in texts:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        put("  ".join(cells).rstrip())
+
+
+def _fits(headings: Sequence[str], widths: Sequence[int]) -> bool:
+    """Say whether a terminal has room for the table with its long columns folded."""
+    needed = (
+        GAP + (min(width, FOLDED_WIDTH) if heading in LONG else width)
+        for heading, width in zip(headings, widths, strict=True)
+    )
+    return sum(needed) <= shutil.get_terminal_size().columns
+
+
+def _put_rich(texts: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in texts[0]:
+        table.add_column(heading, overflow="fold", no_wrap=heading not in LONG)
+    for row in texts[1:]:
+        # Text, since a cell must never be read as markup.
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+GAP = 3  # between two columns
+FOLDED_WIDTH = 20
+LONG = frozenset({"path", "name", "reason", "error", "detail", "finding"})
+"""The columns that are folded where a terminal is too narrow for all."""
+
+STYLES = {
+    **dict.fromkeys(("processed", "succeeded", "ok"), "green"),
+    **dict.fromkeys(("quarantined", "dead", "failed", "timed_out", "fault"), "red"),
+    **dict.fromkeys(("retrying", "lost", "stopped", "cancelled", "warning"), "yellow"),
+}
+"""How a terminal shows a word; NO_COLOR turns it off (rich knows it)."""
+
+
+def _text(cell: Cell) -> str:
+    """Leave no cell empty, so that columns can be counted."""
+    return printable(str(cell)) if cell not in {None, ""} else "-"

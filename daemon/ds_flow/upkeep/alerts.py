@@ -1,0 +1,126 @@
+"""How a person is told: a command and a webhook, on a thread of their own, never waited for."""
+
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import threading
+from contextlib import suppress
+
+from ds_flow.core import inherited
+from ds_flow.ledger import Alert
+from ds_flow.settings import Settings
+from ds_flow.system import mask
+
+log = logging.getLogger(__name__)
+
+QUEUED = 100  # messages; more are dropped, and logged
+LAST_WORDS = 200  # characters of what a failed command said
+
+SAID = {
+    "analysis.failed": "an analysis failed; the data is published",
+    "batch.dead": "a batch has used up its attempts",
+    "file.left_out": "a rerun left files out that were published before",
+    "file.quarantined": "files were set aside",
+    "files.missing": "expected files did not come",
+    "schedule.missed": "a schedule was missed",
+    "settings.refused": "changed settings were refused; the old ones are in force",
+    "space.low": "space is low; no new batch starts",
+}
+"""What a person is told of: kinds of events, each with a sentence."""
+
+
+def message(chosen: Settings, alert: Alert) -> str:
+    """Write an alert as one JSON object, without secrets."""
+    document = {
+        "project": chosen.project_name,
+        "host": socket.gethostname(),
+        "kind": alert.kind,
+        "text": SAID[alert.kind],
+        "count": alert.count,
+        "first_at": alert.first_at,
+        "last_at": alert.last_at,
+        "examples": [mask(example, chosen.secrets) for example in alert.examples],
+    }
+    return json.dumps(document)
+
+
+class Post:
+    """Sends messages, one after the other, while the line goes on."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[tuple[Settings, str] | None] = queue.Queue(QUEUED)
+        self._thread: threading.Thread | None = None
+
+    def put(self, chosen: Settings, text: str) -> None:
+        """Have a message sent as the settings say; nothing where they name no one."""
+        if not (chosen.alerts.command or chosen.alerts.webhook):
+            return
+        if self._thread is None:  # an idle daemon has none
+            self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
+            self._thread.start()
+        try:
+            self._waiting.put_nowait((chosen, text))
+        except queue.Full:
+            log.error("alert.dropped", extra={"why": f"{QUEUED} alerts wait to be sent"})
+
+    def close(self, timeout_s: float) -> None:
+        """Let what is waiting be sent, for so long at most."""
+        if self._thread is not None:
+            with suppress(queue.Full):
+                self._waiting.put(None, timeout=timeout_s)
+            self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while item := self._waiting.get():
+            send(*item)
+
+
+def send(chosen: Settings, text: str) -> None:
+    """Send one message to everyone that the settings name; a failure is logged."""
+    for name, way in (("command", _run), ("webhook", _post)):
+        try:
+            way(chosen, text)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread and the others go on
+            why = mask(f"{type(error).__name__}: {error}", chosen.secrets)
+            log.error("alert.failed", extra={"way": name, "why": why})
+
+
+def _run(chosen: Settings, text: str) -> None:
+    command = chosen.alerts.command
+    if not command:
+        return
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=chosen.root,
+        env={**chosen.dotenv, **inherited(os.environ)},
+        process_group=0,
+    )
+    try:
+        _, said = child.communicate(text.encode(), timeout=chosen.alerts.limit_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    if child.returncode:
+        words = said.decode(errors="replace").strip()[-LAST_WORDS:]
+        raise subprocess.SubprocessError(f"exit code {child.returncode}: {words}")
+    log.info("alert.sent", extra={"way": "command"})
+
+
+def _post(chosen: Settings, text: str) -> None:
+    address = chosen.alerts.webhook
+    if address is None:
+        return
+    from urllib.request import Request, urlopen  # megabytes that an idle daemon does without
+
+    headers = {"Content-Type": "application/json"}
+    asked = Request(address, data=text.encode(), headers=headers, method="POST")  # noqa: S310 - http or https, says the setting
+    with urlopen(asked, timeout=chosen.alerts.limit_seconds):  # noqa: S310 - the same
+        log.info("alert.sent", extra={"way": "webhook"})

@@ -1,0 +1,47 @@
+"""When expected files should have come, and which of those that came count."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+from ds_flow.core import unescape
+from ds_flow.settings import Expected, Settings, matches
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+WEEK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From one deadline to the next: what comes between counts for the second."""
+
+    since: datetime
+    until: datetime
+
+
+def last_window(expected: Expected, now: datetime) -> Window:
+    """Give the window of the last deadline that has passed."""
+    zone = None if expected.timezone == "local" else ZoneInfo(expected.timezone)
+    passed = [at for at in _deadlines(expected, now, zone) if at <= now]
+    return Window(passed[-2], passed[-1])
+
+
+def _deadlines(expected: Expected, now: datetime, zone: tzinfo | None) -> list[datetime]:
+    """Every deadline from two weeks ago until now, and maybe the next, in order."""
+    here = now.astimezone(zone)
+    at = time.fromisoformat(expected.by)
+    days = (here.date() - timedelta(days=back) for back in range(2 * WEEK + 1, -1, -1))
+    return [
+        datetime.combine(day, at, zone).astimezone(now.tzinfo)
+        for day in days
+        if DAYS[day.weekday()] in expected.days
+    ]
+
+
+def came(chosen: Settings, expected: Expected, paths: Iterable[str]) -> int:
+    """How many different files of these are expected ones; paths as the ledger has them."""
+    pattern = chosen.whole(expected.pattern)
+    raw = (os.path.join(chosen.root, unescape(path)) for path in {*paths})
+    return sum(matches(pattern, path) for path in raw)

@@ -1,0 +1,278 @@
+"""What is kept for how long, and the removal of the rest: `ds-flow gc`."""
+
+import fcntl
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from ds_flow.core import BatchState, DispatchError, DsFlowError, RequestError, Trigger, counted
+from ds_flow.ledger import Ledger
+from ds_flow.settings import Settings
+from ds_flow.system import (
+    alone_in_store,
+    empty_store_trash,
+    open_private,
+    remove_stored_run,
+    store_folder,
+    stored_runs,
+    unused_blobs,
+)
+from ds_flow.work import (
+    attempt_log,
+    find_manifest,
+    last_attempt,
+    last_progress_ns,
+    make_root,
+    read_plan,
+    remove_outputs,
+    remove_work_dir,
+    work_dirs,
+)
+
+log = logging.getLogger(__name__)
+
+DONE = "gc.done"
+REMOVED_AT_ONCE = 100  # runs whose outputs go together
+WAITS_FOR_RUNS = "a run is alive: unused blobs of Metaflow's are removed another time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outdated:
+    """Something that is kept no longer."""
+
+    what: str
+    name: str
+    size_bytes: int
+    count: int = 1
+    remove: Callable[[], None]
+    runs: tuple[str, ...] = ()  # whose outputs they are
+
+
+@dataclass(slots=True)
+class Collected:
+    """What was, or would be, removed, by kind; and what had to be left for now, and why."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    sizes_bytes: Counter[str] = field(default_factory=Counter)
+    runs: list[str] = field(default_factory=list)  # whose outputs they were
+    left: list[str] = field(default_factory=list)
+
+    def add(self, one: Outdated) -> None:
+        """Count one removal."""
+        self.counts[one.what] += one.count
+        self.sizes_bytes[one.what] += one.size_bytes
+        self.runs += one.runs
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """One collection over one project. Whatever it is stopped at, the next one goes on."""
+
+    chosen: Settings
+    ledger: Ledger
+    now: datetime
+    is_dry: bool
+
+    def collect(self) -> Collected:
+        """Remove what is kept no longer, and record that; raise RequestError beside another."""
+        found = Collected()
+        with _only_one(self.chosen):
+            for part in (self.logs, self.work, self.outputs, self.metaflow_runs, self.events):
+                for one in part():
+                    self._take(one, found)
+            self._sweep(found)
+            if not self.is_dry:
+                self.ledger.history.note(DONE, _summary(found), self.now)
+        return found
+
+    def _take(self, one: Outdated, found: Collected) -> None:
+        if not self.is_dry:
+            try:
+                one.remove()
+            except (OSError, DsFlowError) as error:  # the rest goes on
+                log.warning("gc.left", extra={"what": one.what, "path": one.name, "why": error})
+                found.left.append(f"{one.what} {one.name}: {error}")
+                return
+        found.add(one)
+
+    def _before(self, days: float) -> datetime:
+        return self.now - timedelta(days=days)
+
+    # ------------------------------------------------------------------ what is outdated
+
+    def logs(self) -> Iterator[Outdated]:
+        """Logs of runs to which nothing was added for long; a live run's is never one."""
+        before_s = self._before(self.chosen.retention.log_days).timestamp()
+        live = self._live_logs()
+        for pattern in ("run_*.log", "attempt_*.log"):
+            for path in sorted(self.chosen.log_dir.glob(pattern)):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    if status.st_mtime < before_s and path not in live:
+                        yield _file("logs", path, status.st_size)
+
+    def _live_logs(self) -> set[Path]:
+        log_dir = self.chosen.log_dir
+        live = self.ledger.read.live_runs()
+        named = {log_dir / f"run_{run.run_id}.log" for run in live}
+        return named | {attempt_log(log_dir, run.batch, run.attempt) for run in live}
+
+    def work(self) -> Iterator[Outdated]:
+        """Work directories of dead batches, and of runs by hand that never published."""
+        before = self._before(self.chosen.retention.work_days)
+        for work in work_dirs(self.chosen.output_dir):
+            if self._is_given_up(work) and _last_change_s(work) < before.timestamp():
+                yield Outdated(
+                    what="work directories",
+                    name=work.name,
+                    size_bytes=_size_bytes(work),
+                    remove=partial(remove_work_dir, work),
+                )
+
+    def _is_given_up(self, work: Path) -> bool:
+        if self.ledger.read.has_live_run(work.name):
+            return False
+        batch = self.ledger.read.batch(work.name)
+        try:
+            if (work / "committed.json").exists():
+                return False
+            if batch is not None:
+                return batch.state == BatchState.DEAD
+            return read_plan(work).trigger == Trigger.MANUAL
+        except (DsFlowError, OSError):
+            return False
+
+    def outputs(self) -> Iterator[Outdated]:
+        """Outputs of runs of which every file was published again: only if the settings ask."""
+        history, keep = self.ledger.history, self.chosen.retention
+        if keep.output_days is not None:
+            why = f"replaced, and older than {keep.output_days:g} days"
+            runs = history.replaced_runs(self._before(keep.output_days), 1)
+            yield from self._outputs_of(runs, why)
+        if keep.output_count is not None:
+            why = f"replaced by {counted(keep.output_count, 'newer run')}"
+            runs = history.replaced_runs(self.now, keep.output_count)
+            yield from self._outputs_of(runs, why)
+
+    def _outputs_of(self, runs: Iterable[str], why: str) -> Iterator[Outdated]:
+        """In pieces, since each costs a few flushes of the disk."""
+        free = filter(self._is_recorded, runs)
+        while some := tuple(islice(free, REMOVED_AT_ONCE)):
+            names = [name for run_id in some for name in self.ledger.read.outputs(run_id)]
+            yield Outdated(
+                what="outputs",
+                name=f"of run {some[0]} to {some[-1]}",
+                size_bytes=sum(_file_bytes(self.chosen.output_dir / name) for name in names),
+                count=len(names),
+                remove=partial(self._remove_outputs, some, why),
+                runs=some,
+            )
+
+    def _is_recorded(self, run_id: str) -> bool:
+        """Whether nobody is about to finish this run's publication."""
+        run = self.ledger.read.run(run_id)
+        is_open = run is not None and (self.chosen.work_root / run.batch).exists()
+        return not is_open and find_manifest(self.chosen.output_dir, run_id) is not None
+
+    def _remove_outputs(self, runs: Sequence[str], why: str) -> None:
+        remove_outputs(self.chosen.output_dir, runs)
+        self.ledger.history.remove_outputs(runs, why, self.now)
+        for run_id in runs:
+            log.info("run.removed", extra={"run_id": run_id, "why": why})
+
+    def metaflow_runs(self) -> Iterator[Outdated]:
+        """Metaflow's folders of runs into which nothing came for long."""
+        before_s = self._before(self.chosen.retention.metaflow_days).timestamp()
+        live = {run.run_id for run in self.ledger.read.live_runs()}
+        for run in stored_runs(self.chosen.root):
+            if run.touched_s < before_s and run.path.name not in live:
+                yield Outdated(
+                    what="Metaflow runs",
+                    name=run.path.name,
+                    size_bytes=_size_bytes(run.path),
+                    remove=partial(remove_stored_run, run.path),
+                )
+
+    def _sweep(self, found: Collected) -> None:
+        """Remove the blobs that no run refers to, while no run is alive and none can start."""
+        root = self.chosen.root
+        if not store_folder(root).is_dir():
+            return
+        try:
+            with alone_in_store(root) as is_alone:
+                if not is_alone:
+                    found.left.append(WAITS_FOR_RUNS)
+                    return
+                if not self.is_dry:
+                    empty_store_trash(store_folder(root))
+                going = {one.name for one in self.metaflow_runs()} if self.is_dry else set()
+                for blob in unused_blobs(root, going):
+                    self._take(_file("Metaflow blobs", blob, _file_bytes(blob)), found)
+        except (OSError, DispatchError) as error:
+            log.warning("gc.left", extra={"what": "Metaflow blobs", "why": error})
+            found.left.append(str(error))
+
+    def events(self) -> Iterator[Outdated]:
+        """Old events, but for the last of each thing."""
+        history = self.ledger.history
+        for some in history.old_events(self._before(self.chosen.retention.event_days)):
+            yield Outdated(
+                what="events",
+                name=f"{some[0]} to {some[-1]}",
+                size_bytes=0,  # the ledger uses the room again, and does not shrink
+                count=len(some),
+                remove=partial(history.forget, some),
+            )
+
+
+@contextmanager
+def _only_one(chosen: Settings) -> Iterator[None]:
+    descriptor = open_private(make_root(chosen.output_dir) / "gc.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RequestError("another `ds-flow gc` is at work here") from None
+    finally:
+        os.close(descriptor)
+
+
+def _summary(found: Collected) -> str:
+    counts = ", ".join(f"{count} {what}" for what, count in sorted(found.counts.items()))
+    return counts or "nothing to remove"
+
+
+def _file(what: str, path: Path, size_bytes: int) -> Outdated:
+    return Outdated(
+        what=what,
+        name=str(path),
+        size_bytes=size_bytes,
+        remove=partial(path.unlink, missing_ok=True),
+    )
+
+
+def _file_bytes(path: Path) -> int:
+    """How much the disk gets back with this name: nothing while the file has another one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
+def _size_bytes(folder: Path) -> int:
+    found = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
+    return sum(map(_file_bytes, found))
+
+
+def _last_change_s(work: Path) -> float:
+    """When an attempt last did something here, since the epoch."""
+    last = last_attempt(work)
+    return max(work.stat().st_mtime, last_progress_ns(work, last) / 1e9)

@@ -1,0 +1,161 @@
+"""What the daemon does beside the line: tell people, watch the space, collect garbage daily."""
+
+import logging
+import subprocess
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from ds_flow.core import PYTHON, Clock, DispatchError, DsFlowError
+from ds_flow.ledger import Alert, Ledger
+from ds_flow.settings import Expected, Settings
+from ds_flow.system import space_shortage
+from ds_flow.upkeep import alerts, expected_files
+from ds_flow.upkeep.retention import DONE
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0  # between two looks at space, expected files and the last collection
+ALERT_SECONDS = 1.0  # between two looks for news
+GATHER = timedelta(seconds=10)  # news of one kind tends to come together
+COLLECT_EVERY = timedelta(days=1)
+FAILED_REST_SECONDS = 3600.0
+LAST_MESSAGES_SECONDS = 10.0
+
+_GC = "import sys; from ds_flow.cli import main; sys.exit(main())"
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """All of it is short; what takes long is a thread's or a process's."""
+
+    settings: Settings
+    ledger: Ledger
+    clock: Clock
+    post: alerts.Post = field(default_factory=alerts.Post)
+    _look_at_s: float | None = None
+    _alert_at_s: float = 0.0
+    _shortage: str = ""
+    _collector: subprocess.Popen[bytes] | None = None
+    _collect_after_s: float = 0.0
+
+    def keep(self) -> None:
+        """Do what is due. No failure here stops the line."""
+        now_s = self.clock.monotonic_s()
+        if self._look_at_s is None:  # the first look at the inbox comes before
+            self._look_at_s = now_s + LOOK_SECONDS
+        try:
+            if now_s >= self._look_at_s:
+                self._look_at_s = now_s + LOOK_SECONDS
+                self._look(now_s)
+            if now_s >= self._alert_at_s:
+                self._alert_at_s = now_s + ALERT_SECONDS
+                self.tell(GATHER)
+        except (DispatchError, OSError) as error:
+            self._alert_at_s = now_s + LOOK_SECONDS
+            log.warning("keeping.waits", extra={"why": str(error)})
+        except Exception:
+            self._alert_at_s = now_s + LOOK_SECONDS
+            log.exception("keeping.bug")
+
+    def _look(self, now_s: float) -> None:
+        self.watch_space()
+        for expected in self.settings.expect:
+            self.judge(expected)
+        self._collect(now_s)
+
+    def close(self) -> None:
+        """Tell what is untold, and leave the rest to the next daemon."""
+        if self._collector is not None:
+            self._collector.terminate()
+            self._collector.wait()
+        try:
+            self.tell(timedelta())
+        except DsFlowError as error:
+            log.warning("keeping.waits", extra={"why": str(error)})
+        self.post.close(LAST_MESSAGES_SECONDS)
+
+    # ------------------------------------------------------------------ alerts
+
+    def tell(self, gather: timedelta) -> None:
+        """Send what is new of each kind, at most once in `alerts.every_minutes`."""
+        chosen, now = self.settings, self.clock.now()
+        if not (chosen.alerts.command or chosen.alerts.webhook):
+            return
+        every = timedelta(minutes=chosen.alerts.every_minutes)
+        for kind in alerts.SAID:
+            alert = self.ledger.history.take_alert(kind, now, every=every, gather=gather)
+            if alert is not None:
+                log.warning("alert.%s", kind, extra={"count": alert.count})
+                self.post.put(chosen, alerts.message(chosen, alert))
+
+    # ------------------------------------------------------------------ space
+
+    def watch_space(self) -> None:
+        """Say when space becomes low, and when there is room again."""
+        why = space_shortage(self.settings)
+        if why and not self._shortage:
+            log.warning("space.low", extra={"why": why})
+            self._note_shortage(why)
+        elif self._shortage and not why:
+            log.info("space.back")
+        self._shortage = why
+
+    def _note_shortage(self, why: str) -> None:
+        """Record low space, so that it is told; where nothing can be written, tell it at once."""
+        now = self.clock.now()
+        try:
+            self.ledger.history.note("space.low", why, now)
+        except DispatchError:
+            at = now.isoformat()
+            told = Alert(kind="space.low", count=1, first_at=at, last_at=at, examples=(why,))
+            self.post.put(self.settings, alerts.message(self.settings, told))
+
+    # ------------------------------------------------------------------ expected files
+
+    def judge(self, expected: Expected) -> None:
+        """Record once, after each deadline, whether the expected files have come."""
+        now, history = self.clock.now(), self.ledger.history
+        window = expected_files.last_window(expected, now)
+        subject = f"{expected.pattern} by {window.until.isoformat()}:"
+        begun_at = history.begun_at()
+        if begun_at is None or begun_at > window.until:
+            return  # nobody was here yet
+        if any(history.last(kind, subject) for kind in ("files.expected", "files.missing")):
+            return
+        count = expected_files.came(self.settings, expected, history.seen_since(window.since))
+        kind = "files.expected" if count >= expected.count else "files.missing"
+        history.note(kind, f"{subject} {count} of {expected.count} came", now)
+        level = logging.INFO if kind == "files.expected" else logging.WARNING
+        extra = {"pattern": expected.pattern, "came": count, "expected": expected.count}
+        log.log(level, "%s", kind, extra=extra)
+
+    # ------------------------------------------------------------------ retention
+
+    def _collect(self, now_s: float) -> None:
+        """Start `ds-flow gc` once a day, and learn how it ended; it runs as its own process."""
+        if self._collector is not None:
+            code = self._collector.poll()
+            if code is None:
+                return
+            self._collector = None
+            self._note_end(code, now_s)
+        if now_s >= self._collect_after_s and self._is_due():
+            command = ["nice", *PYTHON, "-c", _GC, "gc", "--config", str(self.settings.file)]
+            self._collector = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
+            )
+
+    def _is_due(self) -> bool:
+        """Whether the last collection, or the first event of all, is a day ago."""
+        history, now = self.ledger.history, self.clock.now()
+        last = history.last(DONE)
+        since = last[0] if last else history.begun_at()
+        return since is not None and not now - COLLECT_EVERY < since <= now
+
+    def _note_end(self, code: int, now_s: float) -> None:
+        if code == 0:
+            last = self.ledger.history.last(DONE)
+            log.info(DONE, extra={"removed": last[1] if last else ""})
+        else:
+            self._collect_after_s = now_s + FAILED_REST_SECONDS
+            log.error("gc.failed", extra={"exit_code": code})

@@ -1,0 +1,1 @@
+"""Reading CSV without loss, and writing it."""

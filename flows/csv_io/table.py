@@ -1,0 +1,273 @@
+"""Tables of text in and out of CSV files, losslessly and in bounded memory.
+
+Read, every cell is the text it was: "007", "NA" and "" stay. Written, a file is RFC 4180: comma,
+UTF-8, LF, a cell quoted only where it must be.
+"""
+
+import hashlib
+from codecs import BOM_UTF8
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from csv_io.records import Block, Records, TableError, header_problem
+from ds_flow.core import InputError
+
+BLOCK_BYTES = 8 * 2**20
+PIECE_BYTES = 32 * 2**20
+"""A larger file comes in pieces of whole rows, each of about this size."""
+
+PIECE_ROWS = 4_000_000
+"""So does one of more rows: short ones cost more memory than their bytes."""
+
+TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
+STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
+Cells: TypeAlias = pa.Array | pa.ChunkedArray  # of text
+MUST_QUOTE = r'[",\r\n]'
+
+
+class UnreadableError(InputError):
+    """The system refused to read on."""
+
+
+class Source:
+    """One pass over an open file: its blocks, and the SHA-256 of exactly these bytes.
+
+    Raises:
+        UnreadableError: while reading.
+    """
+
+    def __init__(self, stream: BinaryIO, block_bytes: int = BLOCK_BYTES) -> None:
+        self._stream = stream
+        self._block_bytes = block_bytes
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self._read():
+            self._hash.update(block)
+            self.bytes += len(block)
+            yield block
+
+    def drain(self) -> None:
+        """Read what is left, so that the hash is the whole file's."""
+        for _ in self:
+            pass
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def _read(self) -> bytes:
+        try:
+            return self._stream.read(self._block_bytes)
+        except OSError as error:
+            raise UnreadableError(error.strerror) from error
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def read_tables(
+    source: Source, *, delimiter: str = ",", encoding: str = "utf-8", piece_bytes: int = PIECE_BYTES
+) -> Iterator[pa.Table]:
+    """Give the file's rows as tables of text without nulls, at least one, in order.
+
+    A file of at most `piece_bytes` of UTF-8 text and PIECE_ROWS rows comes as one table.
+
+    Raises:
+        TableError: the file is not a table.
+        UnreadableError: the system refused to read on.
+    """
+    records = Records(source, delimiter=delimiter, encoding=encoding)
+    tables: list[pa.Table] = []
+    size = rows = 0
+    for block in records:
+        if size and (size + len(block.text) > piece_bytes or rows + block.rows > PIECE_ROWS):
+            yield pa.concat_tables(tables)
+            tables, size, rows = [], 0, 0
+        tables.append(parse(block, records.header, records.delimiter))
+        size += len(block.text)
+        rows += block.rows
+    yield pa.concat_tables(tables)
+
+
+def parse(block: Block, header: Sequence[str], delimiter: str) -> pa.Table:
+    """Let Arrow cut the block's cells, and see that it found the same rows."""
+    names = list(header)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    if not block.rows:
+        return schema.empty_table()
+    # Arrow takes one byte order mark off whatever it is given; here it would be a cell's.
+    text = BOM_UTF8 + block.text if block.text.startswith(BOM_UTF8) else block.text
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(text),
+            csv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1),
+            csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            csv.ConvertOptions(column_types=schema, strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise TableError(f"it cannot be read unambiguously: {error}") from error
+    if table.num_rows != block.rows:
+        found = f"{block.rows} or {table.num_rows} rows"
+        raise TableError(f"it cannot be read unambiguously: {found}")
+    return table
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Give a table of text as a DataFrame: dtype `str`, a RangeIndex."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): STR}.get)
+    return frame
+
+
+def to_text(frame: pd.DataFrame) -> pa.Table:
+    """Turn each value into its `str`, a missing one into "".
+
+    Raises:
+        TableError: the column names cannot head a table.
+    """
+    names = [str(name) for name in frame.columns]
+    if problem := header_problem(names):
+        raise TableError(problem)
+    return pa.table([column_text(column) for _, column in frame.items()], names)
+
+
+def column_text(column: "pd.Series[Any]") -> Cells:
+    if isinstance(column.dtype, pd.StringDtype):
+        return pc.fill_null(pa.array(column).cast(TEXT), "")
+    values = zip(column, column.isna(), strict=True)
+    return pa.array(["" if missing else str(value) for value, missing in values], TEXT)
+
+
+# --------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a file that was written holds; the header is no row."""
+
+    columns: tuple[str, ...]
+    rows: int
+    bytes: int
+    sha256: str
+    content_sha256: str  # of the cells, but for those of the columns that are no content
+
+
+class TableWriter:
+    """The CSV text of a table, hashed and counted as it is written.
+
+    `constants` are further columns, after the table's, with one value for the whole file. Those
+    whose name is in `no_content` say nothing of what the file holds.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        columns: Sequence[str],
+        constants: Mapping[str, str],
+        no_content: Collection[str] = (),
+    ) -> None:
+        self._stream = stream
+        self._columns = (*columns, *constants)
+        self._constants = tuple(constants.values())
+        self._hash = hashlib.sha256()
+        self._content = ContentHash(
+            [*columns, *(pair for pair in constants.items() if pair[0] not in no_content)]
+        )
+        self._bytes = 0
+        self._rows = 0
+        self._put([pa.array([name], TEXT) for name in columns], tuple(constants))
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table of text that has this file's columns in this order."""
+        self._put([column.cast(TEXT) for column in table.columns], self._constants)
+        self._rows += table.num_rows
+
+    @property
+    def written(self) -> Written:
+        return Written(
+            columns=self._columns,
+            rows=self._rows,
+            bytes=self._bytes,
+            sha256=self._hash.hexdigest(),
+            content_sha256=self._content.hexdigest(),
+        )
+
+    def _put(self, columns: Sequence[Cells], constants: Sequence[str]) -> None:
+        records = joined(*map(quoted, columns), by=",")
+        self._content.add(records)
+        for text in csv_text(records, constants):
+            self._hash.update(text)
+            self._bytes += len(text)
+            self._stream.write(text)
+
+
+class ContentHash:
+    """SHA-256 over the records of a table, the same in whatever pieces they come."""
+
+    def __init__(self, columns: Sequence[object]) -> None:
+        self._text = hashlib.sha256(repr(columns).encode("utf-8", "surrogatepass"))
+        self._lengths = hashlib.sha256()
+
+    def add(self, records: Cells) -> None:
+        for lengths, text in buffers(records):
+            self._lengths.update(lengths.tobytes())
+            self._text.update(text)
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(self._text.digest() + self._lengths.digest()).hexdigest()
+
+
+def csv_text(records: Cells, constants: Sequence[str]) -> Iterator[memoryview]:
+    """Give the text of records, each followed by the constants."""
+    tail = ",".join(quoted(pa.array([value], TEXT))[0].as_py() for value in constants)
+    for _, text in buffers(joined(records, f"{tail}\n", by="," if constants else "")):
+        yield text
+
+
+def buffers(cells: Cells) -> Iterator[tuple[np.ndarray, memoryview]]:
+    """Give the lengths of an Arrow array's cells, and their text, which lies end to end."""
+    for chunk in cells.chunks if isinstance(cells, pa.ChunkedArray) else [cells]:
+        _, offsets, text = chunk.buffers()
+        bounds = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        if text is not None:
+            yield np.diff(bounds), memoryview(text)[bounds[0] : bounds[-1]]
+
+
+def quoted(cells: Cells) -> Cells:
+    """Quote the cells that hold a comma, a quote or a line end."""
+    special = pc.match_substring_regex(cells, MUST_QUOTE)
+    if not pc.any(special).as_py():
+        return cells
+    doubled = pc.replace_substring(cells, '"', '""')
+    return pc.if_else(special, joined('"', doubled, '"', by=""), cells)
+
+
+def joined(*parts: Cells | str, by: str) -> Cells:
+    """Join cells row by row; a str stands in every row."""
+    typed = (pa.scalar(part, TEXT) if isinstance(part, str) else part for part in (*parts, by))
+    return pc.binary_join_element_wise(*typed)
+
+
+def align(source: Path, target: Path, columns: Sequence[str]) -> Written:
+    """Write one of our own output files anew with these columns; what it lacks is empty.
+
+    Raises:
+        TableError: the source is not a table.
+        FileExistsError: the target is there already.
+    """
+    with source.open("rb", buffering=0) as old, target.open("xb") as new:
+        writer = TableWriter(new, columns, {})
+        for table in read_tables(Source(old)):
+            empty = pa.repeat(pa.scalar("", TEXT), table.num_rows)
+            cells = [table[name] if name in table.column_names else empty for name in columns]
+            writer.write(pa.table(cells, list(columns)))
+    return writer.written

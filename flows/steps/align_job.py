@@ -1,0 +1,42 @@
+"""Rewrite processed files to a batch's columns: `align_job.py FOLDER`, their paths on stdin.
+
+FOLDER/columns.json holds the columns; each file is put into FOLDER under its own name, whole. It
+may run again, or twice at once.
+"""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a file; its packages and the transform lie beside steps/
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from csv_io.table import align
+from ds_flow.system import sync_dir, sync_files
+from steps import job_exit
+
+
+def main(folder: Path, names: bytes) -> None:
+    """Rewrite every named file; they outlast a power loss, as the verdict on this job may."""
+    columns = json.loads((folder / "columns.json").read_bytes())
+    made = [rewrite(Path(os.fsdecode(name)), folder, columns) for name in names.split(b"\0")[:-1]]
+    sync_files(made)
+    sync_dir(folder)
+
+
+def rewrite(source: Path, folder: Path, columns: Sequence[str]) -> Path:
+    """Put one file in place; what a killed process left under its name is replaced."""
+    part = folder / f".{source.name}.{secrets.token_hex(4)}"
+    align(source, part, columns)
+    return part.replace(folder / source.name)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), sys.stdin.buffer.read())
+    except OSError as error:
+        print(f"align: {error}", file=sys.stderr)
+        sys.exit(job_exit.of(error))

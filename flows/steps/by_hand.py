@@ -1,0 +1,140 @@
+"""`student_flow.py run` by hand: the whole input pattern as one batch, formed here.
+
+The process is then replaced by itself with the attempt's mark in its environment, so that whoever
+looks later sees which processes belong to which attempt.
+"""
+
+import math
+import os
+import secrets
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from ds_flow.core import (
+    ATTEMPT_MARK,
+    DsFlowError,
+    Plan,
+    PlannedFile,
+    RequestError,
+    Sighting,
+    Trigger,
+    is_hostile,
+    printable,
+    unescape,
+)
+from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
+from ds_flow.settings import Settings, find_settings, load_settings
+from ds_flow.system import open_log
+from ds_flow.work import attempt_log, create_work_dir, new_attempt, scratch
+from steps.stages import work_dir
+
+OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
+OPTIONS.add_argument("--batch")
+OPTIONS.add_argument("--output-dir")
+
+
+def begin(argv: Sequence[str]) -> None:
+    """Form the batch and run again as its first attempt; return if this is no such command.
+
+    A batch that is named must be planned; without a folder, where the settings have it.
+    """
+    named, _ = OPTIONS.parse_known_args(argv[1:])
+    is_marked = os.environ.get(ATTEMPT_MARK, "").startswith(f"{named.batch}/")
+    if "run" not in argv[1:] or "--help" in argv or is_marked:
+        return
+    try:
+        chosen = load_settings(find_settings(None, os.environ), os.environ)
+        output_dir = str(chosen.output_dir)
+        if named.batch is None:
+            _run_formed(argv, chosen, form(chosen))
+        work_dir(named.output_dir or output_dir, named.batch)
+    except DsFlowError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    if not named.output_dir:
+        _run_again([*argv, "--output-dir", output_dir], os.environ)
+
+
+def _run_formed(argv: Sequence[str], chosen: Settings, plan: Plan) -> NoReturn:
+    """Run a batch that was formed just now, marked as its first attempt."""
+    work = create_work_dir(chosen.output_dir, plan)
+    number = new_attempt(work)
+    log = attempt_log(chosen.log_dir, plan.batch, number)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    output = open_log(log, 0o640)
+    for descriptor in (1, 2):
+        _copy_to(output, descriptor)
+    own = {ATTEMPT_MARK: f"{plan.batch}/{number}", "TMPDIR": str(scratch(work))}
+    environment = {**chosen.run_environment(os.environ), **own}
+    batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
+    _run_again([*argv, *batch], environment)
+
+
+def _run_again(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Become the same program with other arguments or another environment."""
+    os.execve(sys.executable, [sys.executable, *argv], environment)  # noqa: S606 - this very process
+
+
+def form(chosen: Settings) -> Plan:
+    """Make a plan of every file that matches and is whole. Raises RequestError if none is."""
+    files = settled(chosen)
+    if not files:
+        raise RequestError(f"no file matches {chosen.pattern}: nothing to do")
+    return Plan(
+        batch=secrets.token_hex(5),
+        trigger=Trigger.MANUAL,
+        formed_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        files=tuple(
+            PlannedFile(path=path, version=None, sha256=None, size_bytes=stat.size_bytes)
+            for path, stat in files
+        ),
+        options=chosen.options(),
+    )
+
+
+def settled(chosen: Settings) -> list[Sighting]:
+    """The files that two looks found alike, and that nobody has open for writing.
+
+    What is still being written is named and left out: half a file is published by nobody.
+    """
+    pattern = Pattern.parse(chosen.pattern, chosen.root)
+    before = set(scan_files(pattern).sightings)
+    quiet_s = max(filter(math.isfinite, (_needed_s(chosen, item) for item in before)), default=0)
+    time.sleep(quiet_s)  # noqa: TID251 - nothing else to do
+    files = []
+    for item in sorted(scan_files(pattern).sightings):
+        if is_hostile(unescape(item.path)):
+            continue
+        if item in before and _needed_s(chosen, item) <= quiet_s:
+            files.append(item)
+        else:
+            _say(f"left out, still arriving: {item.path}")
+    return files
+
+
+def _say(text: str) -> None:
+    print(f"student_flow.py: {printable(text)}", file=sys.stderr)
+
+
+def _needed_s(chosen: Settings, item: Sighting) -> float:
+    raw = str(Path(chosen.root, unescape(item.path)))
+    return needed_quiet_s(raw, chosen.watch.quiet_seconds)
+
+
+def _copy_to(log: int, descriptor: int) -> None:
+    """Send what is written to a descriptor to the log, too."""
+    tee = subprocess.Popen(
+        ["tee", "--ignore-interrupts", "--append", "--", f"/dev/fd/{log}"],
+        stdin=subprocess.PIPE,
+        stdout=descriptor,
+        pass_fds=[log],
+    )
+    if tee.stdin is not None:
+        os.dup2(tee.stdin.fileno(), descriptor)
+        tee.stdin.close()

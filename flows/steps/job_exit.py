@@ -1,0 +1,23 @@
+"""How a job of our own ends when it, and no file, is at fault; a transform has no use for these."""
+
+import errno
+
+from ds_flow.core import concerns_all
+
+USAGE = 64  # EX_USAGE
+OUT_OF_FILES = 70  # EX_SOFTWARE: a transform has closed this process's open files, or used them up
+OWN_DISK = 74  # EX_IOERR: our own side cannot be read or written
+NO_ROOM = 75  # EX_TEMPFAIL: a disk is full, a quota used up, or what is mounted is read-only
+SETTINGS = 78  # EX_CONFIG: there is no such transform
+
+OWN = frozenset({USAGE, OWN_DISK, NO_ROOM, SETTINGS})
+
+OUT_OF_FILES_ERRORS = frozenset({errno.EBADF, errno.EMFILE})
+OUT_OF_FILES_REASON = "the transform closed open files that were not its own, or left none to open"
+
+
+def of(error: OSError) -> int:
+    """Give the exit code for an error of our own side."""
+    if error.errno in OUT_OF_FILES_ERRORS:
+        return OUT_OF_FILES
+    return NO_ROOM if concerns_all(error) else OWN_DISK

@@ -1,0 +1,349 @@
+"""One shard: `process_job.py WORK RESULTS FIRST-LAST` gives each of its files a verdict.
+
+WORK is a batch's work directory, RESULTS the folder for its results, FIRST-LAST positions in the
+plan's files, from 0, both included. It may run again, or twice at once: what stands is kept.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO, cast
+
+if __name__ == "__main__":  # run as a file; its packages and the transform lie beside steps/
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import pandas as pd
+import pyarrow as pa
+
+from csv_io.records import TableError
+from csv_io.table import (
+    Source,
+    TableWriter,
+    UnreadableError,
+    Written,
+    read_tables,
+    to_frame,
+    to_text,
+)
+from ds_flow.core import (
+    DsFlowError,
+    InputError,
+    Plan,
+    PlannedFile,
+    Rejected,
+    SettingsError,
+    concerns_all,
+    output_stems,
+    unescape,
+)
+from ds_flow.system import is_at, masked, real_path
+from ds_flow.work import LASTING, Result, Results, input_path, read_plan
+from steps import job_exit
+
+APPENDED = ("processed_at", "source_file", "tag")
+NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
+OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+REASON_LENGTH = 500  # characters of an exception's message that are kept
+
+Transform = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+class TransformError(InputError):
+    """The transform failed on this file, or returned no table."""
+
+
+class GoneError(InputError):
+    """There is no file of this name any more."""
+
+
+class ChangedError(InputError):
+    """It is not the file that was planned, or not the same from the first byte to the last."""
+
+
+CAUSES: Mapping[type[InputError], str] = {
+    TableError: "rejected",
+    TransformError: "raised",
+    ChangedError: "changed",
+    GoneError: "gone",
+    UnreadableError: "unreadable",
+}
+
+
+# --------------------------------------------------------------------------- the transform
+
+
+def load(spec: str, root: Path) -> Transform:
+    """Import `module:function`: the project's own, else the environment's or ds-flow's.
+
+    Raises:
+        SettingsError: there is no such function.
+    """
+    folders = [str(root / "flows"), str(root)]
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    module, _, name = spec.partition(":")
+    try:
+        prefer(module.partition(".")[0], folders)
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise SettingsError(f"compute.transform {spec}: {said(error)}") from error
+    if not callable(found):
+        raise SettingsError(f"compute.transform {spec}: not a function")
+    return cast("Transform", found)
+
+
+def prefer(module: str, folders: Sequence[str]) -> None:
+    """Import a module from these folders if they have it, whoever else has one of its name.
+
+    It alone: were the folders first for every import, a project's random.py would be everyone's.
+    """
+    spec = PathFinder.find_spec(module, folders)
+    if spec is not None and spec.loader is not None:
+        sys.modules[module] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module])
+
+
+def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
+    """Give what the transform makes of a frame, as text.
+
+    Raises:
+        TransformError: for whatever goes wrong, but for too little memory, or a full disk.
+    """
+    try:
+        made = transform(frame)
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # a transform may not end the whole shard
+        if concerns_all(error):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}: {last.line}"
+        raise TransformError(f"{said(error)} ({place})") from error
+    if not isinstance(made, pd.DataFrame):
+        raise TransformError(f"the transform returned {type(made).__name__}, not a DataFrame")
+    try:
+        table = to_text(made)
+    except (ValueError, TypeError, TableError, pa.ArrowException) as error:
+        raise TransformError(f"what the transform returned is no table: {said(error)}") from error
+    if taken := set(APPENDED).intersection(table.column_names):
+        raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
+    return table
+
+
+def said(error: BaseException) -> str:
+    """Put an exception into one line."""
+    message = " ".join(str(error).split())[:REASON_LENGTH]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+# --------------------------------------------------------------------------- one file
+
+
+@contextmanager
+def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
+    """Open the regular file that a path leads to, in the inbox, and be sure that it is that one.
+
+    Raises:
+        GoneError, UnreadableError, ChangedError: as they say.
+    """
+    with its_own_errors():
+        real = real_path(path)
+        if inbox and not Path(real).is_relative_to(real_path(inbox)):
+            raise UnreadableError("a symbolic link that leaves the inbox")
+        descriptor = os.open(real, OPEN_FLAGS)
+    try:
+        with its_own_errors():
+            is_regular = S_ISREG(os.fstat(descriptor).st_mode)
+        if not is_regular:
+            raise UnreadableError("it is not a regular file")
+        if not is_at(descriptor, real):
+            raise ChangedError("it was moved while it was opened")
+        with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def its_own_errors() -> Iterator[None]:
+    """Let what the system refuses of one input concern that input, and no other."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise GoneError("it is gone") from None
+    except OSError as error:
+        if error.errno in job_exit.OUT_OF_FILES_ERRORS:
+            raise
+        raise UnreadableError(error.strerror) from error
+
+
+def last_change(stream: BinaryIO) -> tuple[int, int, int]:
+    """Tell of an open file what differs once anybody has written to it."""
+    with its_own_errors():
+        found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@contextmanager
+def removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What all files of a shard share."""
+
+    plan: Plan
+    results: Results
+    transform: Transform
+
+    def judge(self, planned: PlannedFile, stem: str) -> Result | Rejected:
+        """Read one file once, to its end, and say what became of it."""
+        try:
+            with opened(input_path(self.plan, planned.path), self.plan.options.inbox) as stream:
+                return self._read(stream, planned, self.results.temporary(stem))
+        except (GoneError, UnreadableError, ChangedError) as error:
+            return rejected(planned, error, planned.sha256)
+
+    def _read(self, stream: BinaryIO, planned: PlannedFile, target: Path) -> Result | Rejected:
+        before = last_change(stream)
+        source = Source(stream)
+        with removed_on_error(target):
+            outcome = self._convert(source, planned, target)
+            # A half-written file must not become a lasting reject: the hash comes first.
+            source.drain()
+            if planned.sha256 is None:
+                if last_change(stream) != before:
+                    raise ChangedError("it changed while it was read")
+            elif planned.sha256 != source.sha256:
+                raise ChangedError("its content is no longer what it was when the batch formed")
+        if not isinstance(outcome, Written):
+            target.unlink(missing_ok=True)
+            return rejected(planned, outcome, source.sha256)
+        return Result(
+            path=planned.path,
+            version=planned.version,
+            sha256=source.sha256,
+            bytes=source.bytes,
+            rows=outcome.rows,
+            columns=outcome.columns,
+            output=target.name,
+            output_sha256=outcome.sha256,
+            output_bytes=outcome.bytes,
+            content_sha256=outcome.content_sha256,
+        )
+
+    def _convert(
+        self, source: Source, planned: PlannedFile, target: Path
+    ) -> Written | TableError | TransformError:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        values = (now, unescape(planned.path), self.plan.options.tag)
+        constants = dict(zip(APPENDED, values, strict=True))
+        try:
+            return write(self._tables(source), target, constants)
+        except (TableError, TransformError) as error:
+            return error
+
+    def _tables(self, source: Source) -> Iterator[pa.Table]:
+        options = self.plan.options
+        for table in read_tables(source, delimiter=options.delimiter, encoding=options.encoding):
+            if taken := set(APPENDED).intersection(table.column_names):
+                raise TableError(f"it has a column {min(taken)!r}; the name is taken", line=1)
+            yield apply(self.transform, to_frame(table))
+
+
+def write(tables: Iterator[pa.Table], target: Path, constants: Mapping[str, str]) -> Written:
+    """Write the pieces of one file, of which there is at least one."""
+    first = next(tables)
+    with target.open("xb") as stream:
+        writer = TableWriter(stream, first.column_names, constants, NO_CONTENT)
+        writer.write(first)
+        for table in tables:
+            if table.column_names != first.column_names:
+                raise TransformError("the transform gave the pieces of this file unlike columns")
+            writer.write(table)
+    return writer.written
+
+
+def rejected(planned: PlannedFile, error: InputError, sha256: str | None) -> Rejected:
+    line = error.line if isinstance(error, TableError) else None
+    reason = error.reason if isinstance(error, TableError) else str(error)
+    reason = masked(reason, os.environ)  # a transform may say what nobody is to read
+    return Rejected(
+        path=planned.path,
+        version=planned.version,
+        sha256=sha256,
+        cause=CAUSES[type(error)],
+        reason=reason,
+        line=line,
+    )
+
+
+# --------------------------------------------------------------------------- the shard
+
+
+def run(shard: Shard, first: int, last: int) -> str:
+    """Give every file of the shard a verdict; a summary in one line."""
+    stems = output_stems(planned.path for planned in shard.plan.files)
+    files = shard.plan.files[first : last + 1]
+    done = aside = 0
+    for planned in files:
+        stem = stems[planned.path]
+        if stands(shard.results.get(stem)):
+            continue
+        verdict = shard.judge(planned, stem)
+        if isinstance(verdict, Result):
+            shard.results.put(stem, verdict)
+            done += 1
+        else:
+            shard.results.set_aside(stem, verdict)
+            complain(verdict)
+            aside += 1
+    return f"{done} processed, {aside} set aside, {len(files) - done - aside} had a verdict"
+
+
+def stands(verdict: Result | Rejected | None) -> bool:
+    return isinstance(verdict, Result) or (verdict is not None and verdict.cause in LASTING)
+
+
+def complain(verdict: Rejected) -> None:
+    line = "" if verdict.line is None else f"line {verdict.line}: "
+    print(f"{verdict.path}: {line}{verdict.reason}", file=sys.stderr)
+
+
+def main(argv: list[str]) -> int:
+    try:
+        work, results, positions = argv
+        first, last = map(int, positions.split("-"))
+    except ValueError:
+        print("usage: process_job.py WORK RESULTS FIRST-LAST", file=sys.stderr)
+        return job_exit.USAGE
+    try:
+        plan = read_plan(Path(work))
+        transform = load(plan.options.transform, Path(plan.options.root))
+        print(run(Shard(plan, Results(Path(results)), transform), first, last))
+    except DsFlowError as error:
+        print(f"process: {error}", file=sys.stderr)
+        is_settings = isinstance(error, SettingsError)
+        return job_exit.SETTINGS if is_settings else job_exit.OWN_DISK
+    except OSError as error:  # our own side: the disk is full, the work directory is gone
+        with suppress(OSError):  # standard error may be closed, too
+            print(f"process: {said(error)}", file=sys.stderr)
+        return job_exit.of(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

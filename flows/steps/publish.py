@@ -1,0 +1,190 @@
+"""The last step: the manifest of a run, and its publication."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ds_flow.core import (
+    DispatchError,
+    Input,
+    LedgerError,
+    Manifest,
+    Output,
+    Plan,
+    compared,
+    output_stems,
+)
+from ds_flow.dispatch import rounds_in
+from ds_flow.system import read_word
+from ds_flow.work import (
+    Result,
+    code_fingerprint,
+    git_commit,
+    manifest_name,
+    measured,
+    own_attempt,
+    publish,
+    read_manifest,
+    read_plan,
+    results_for,
+    settings_fingerprint,
+)
+from steps.verdicts import APPENDED, verdicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What Metaflow and the steps before know of this run."""
+
+    flow: str
+    run_id: str
+    started_at: str
+    combined: Path | None
+    analysis: Mapping[str, Any] | None
+
+
+def finish(work: Path, run: Run) -> Manifest:
+    """Publish and commit; the manifest."""
+    plan = read_plan(work)
+    good, _ = verdicts(work)
+    stems = output_stems(file.path for file in plan.files)
+    folder = results_for(work, plan.options).folder
+    sources = {
+        f"processed_{stems[item.path]}_{run.run_id}.csv": folder / item.output for item in good
+    }
+    outputs = [
+        _output(name, source, item)
+        for (name, source), item in zip(sources.items(), good, strict=True)
+    ]
+    if run.combined is not None:
+        name = f"final_combined_{run.run_id}.csv"
+        sources[name] = run.combined
+        outputs.append(_combined_output(name, run.combined, good))
+    manifest = compare(plan, _manifest(work, plan, run, outputs))
+    publish(work, manifest, sources, Path(plan.options.output_dir))
+    return manifest
+
+
+def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Manifest:
+    good, bad = verdicts(work)
+    attempt = own_attempt(work)
+    return Manifest(
+        schema=1,
+        project=plan.options.project_name,
+        run_id=run.run_id,
+        pathspec=f"{run.flow}/{run.run_id}",
+        flow=run.flow,
+        batch=plan.batch,
+        trigger=plan.trigger,
+        attempt=attempt,
+        attempts=tuple(_attempts(work)),
+        tag=plan.options.tag,
+        host=socket.gethostname(),
+        user=os.environ.get("METAFLOW_USER", ""),
+        started_at=run.started_at,
+        published_at=now(),
+        code_fingerprint=code_fingerprint(plan.options),
+        git_commit=git_commit(),
+        settings_fingerprint=settings_fingerprint(plan.options),
+        inputs=tuple(_input(item) for item in good),
+        outputs=tuple(outputs),
+        rejected=tuple(bad),
+        jobs=tuple(_jobs(work)),
+        analysis=run.analysis,
+        selection=plan.selection,
+    )
+
+
+def compare(plan: Plan, manifest: Manifest) -> Manifest:
+    """Compare with the last run of the same selection, if there is one that can be read."""
+    path = Path(plan.options.output_dir, manifest_name(plan.compare_with))
+    try:
+        old = read_manifest(path)
+    except (LedgerError, OSError):
+        return manifest
+    # The tag is part of the fingerprint: with the old tag, only the other settings can differ.
+    options = replace(plan.options, tag=old.tag)
+    is_same = settings_fingerprint(options) == old.settings_fingerprint
+    return compared(manifest, old, has_same_settings=is_same)
+
+
+def now() -> str:
+    """Give the present time as manifests have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _input(item: Result) -> Input:
+    return Input(
+        path=item.path,
+        version=item.version,
+        sha256=item.sha256,
+        bytes=item.bytes,
+        rows=item.rows,
+        columns=len(item.columns) - APPENDED,
+    )
+
+
+def _output(name: str, source: Path, item: Result) -> Output:
+    """Say what is to be published, by this process's own reading: the verdict is a job's word."""
+    if measured(source) != (item.output_sha256, item.output_bytes):
+        raise DispatchError(f"{item.path}: its output is not what the verdict on it says")
+    return Output(
+        name=name,
+        source=item.path,
+        sha256=item.output_sha256,
+        bytes=item.output_bytes,
+        rows=item.rows,
+        content_sha256=item.content_sha256,
+    )
+
+
+def _combined_output(name: str, path: Path, good: Sequence[Result]) -> Output:
+    sha256, size_bytes = measured(path)
+    return Output(
+        name=name,
+        source="",
+        sha256=sha256,
+        bytes=size_bytes,
+        rows=sum(item.rows for item in good),
+        content_sha256=_content_of_all(good),
+    )
+
+
+def _content_of_all(good: Sequence[Result]) -> str:
+    """The combined file holds the others' content, in their order."""
+    parts = "\n".join(item.content_sha256 for item in good)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _attempts(work: Path) -> Iterator[dict[str, Any]]:
+    for folder in sorted((work / "attempts").iterdir(), key=lambda path: int(path.name)):
+        yield {
+            "attempt": int(folder.name),
+            "run_id": read_word(folder / "run_id"),
+            "exit_code": read_word(folder / "exit_code"),
+            "error": read_word(folder / "error"),
+        }
+
+
+def _jobs(work: Path) -> Iterator[dict[str, Any]]:
+    for part in sorted((work / "jobs").iterdir()):
+        stage = "combine" if part.name == "align" else part.name.partition("-")[0]
+        for batch_round in rounds_in(part):
+            backend = batch_round.executor
+            for outcome in batch_round.verdict() or ():
+                job = batch_round.jobs[outcome.index - 1]
+                yield {
+                    "stage": stage,
+                    "backend": backend,
+                    **asdict(outcome),
+                    "cpus": job.cpus,
+                    "memory_mb": job.memory_mb,
+                    "limit_minutes": job.limit_minutes,
+                    "queue": job.queue if backend == "lsf" else "",
+                    "image": job.image if backend == "docker" else "",
+                }

@@ -1,0 +1,524 @@
+"""The LSF backend against a cluster that fails in every way that is known of LSF."""
+
+import itertools
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from backends import BATCH, LSF_SITE, Place, caller, lsf
+from ds_flow.core.errors import DispatchError
+from ds_flow.core.states import FailureClass, JobState
+from ds_flow.dispatch.lsf.handover import FILE, Handover
+from ds_flow.dispatch.rounds import Round, open_round, rounds_in
+from ds_flow.dispatch.stage import Backend, JobSpec, Outcome, Site, backends, cancel_jobs
+from ds_flow.work.directory import last_progress_ns
+from lsf import Cluster
+from lsf_emulator import faults
+from lsf_emulator.config import Dialect
+from project import until
+
+ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
+FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A place, a stage, and what its jobs leave."""
+
+    place: Place
+    folder: Path
+
+    @property
+    def stage(self) -> Path:
+        return self.folder / "jobs" / "process-1of1"
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.place.cluster
+
+    def jobs(self, count: int = ELEMENTS, then: str = "") -> list[JobSpec]:
+        """Each leaves a line; the failing ones exit with 3. The first fails, too."""
+        return [
+            self.job(number, f"{then}; exit 3" if number == 0 or number in FAILING else then)
+            for number in range(count)
+        ]
+
+    def job(self, number: int, then: str = "") -> JobSpec:
+        script = f"echo {number} >> '{self.folder}/ran.{number}'; {then or 'true'}"
+        return self.place.job(str(number), "bash", "-c", script, folder=self.folder)
+
+    def run(self, *jobs: JobSpec, attempt: str = f"{BATCH}/1") -> list[Outcome]:
+        return self.place.run(self.stage, *jobs, attempt=attempt)
+
+    def ran(self) -> list[int]:
+        """How often each job that began has run."""
+        paths = self.folder.glob("ran.*")
+        return [len(path.read_text().split()) for path in paths]
+
+    def submissions(self) -> int:
+        return len(self.cluster.calls("bsub"))
+
+
+@pytest.fixture(params=["ibm", "openlava"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with lsf(tmp_path / "cluster", request.param, slots=50) as place:
+        yield Bench(place, tmp_path)
+
+
+@contextmanager
+def started(tmp_path: Path, dialect: Dialect = "ibm", **options: float) -> Iterator[Bench]:
+    with lsf(tmp_path / "cluster", dialect, slots=50, **options) as place:
+        yield Bench(place, tmp_path)
+
+
+def with_site(bench: Bench, **changes: object) -> Bench:
+    site = Site(lsf=replace(bench.place.site.lsf, **changes))  # type: ignore[arg-type]
+    return replace(bench, place=replace(bench.place, site=site))
+
+
+def handed_over(bench: Bench, job: JobSpec) -> tuple[Backend, Round]:
+    """A round of one job that nobody waits for."""
+    backend = bench.place.backend()
+    opened = open_round(bench.stage, BATCH, f"{BATCH}/1", "lsf", [job], [job.command])
+    until("it was handed over", lambda: backend.submit(opened))
+    return backend, opened
+
+
+# --------------------------------------------------------------------------- every fault
+
+Break = Callable[[Cluster], AbstractContextManager[None]]
+
+
+@contextmanager
+def meanwhile(
+    what: str, is_time: Callable[[], object], act: Callable[[], object]
+) -> Iterator[None]:
+    """Do something in a thread of its own as soon as it is time, or leave it once all is over."""
+    is_over = threading.Event()
+
+    def when_it_is_time() -> None:
+        until(what, lambda: is_over.is_set() or is_time(), every=0.01)
+        act()
+
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(when_it_is_time)
+        try:
+            yield
+        finally:
+            is_over.set()
+        acting.result()
+
+
+def later(name: faults.Name, **arguments: object) -> Break:
+    """Break something once the jobs are known to LSF, and mend it after two further looks."""
+
+    @contextmanager
+    def broken(cluster: Cluster) -> Iterator[None]:
+        def looks() -> int:
+            return len(cluster.calls("bjobs"))
+
+        with (
+            meanwhile("looked twice", lambda: looks() > 2, lambda: cluster.mend(name)),
+            meanwhile("looked", looks, lambda: cluster.fault(name, **arguments)),
+        ):
+            yield
+
+    return broken
+
+
+def at_once(name: faults.Name, **arguments: object) -> Break:
+    @contextmanager
+    def broken(cluster: Cluster) -> Iterator[None]:
+        cluster.fault(name, **arguments)
+        yield
+
+    return broken
+
+
+BREAKS: dict[str, Break] = {
+    "nothing": lambda _: nullcontext(),
+    "mbatchd is down and commands wait": later("down", mode="wait", stream="stderr"),
+    "mbatchd is down and commands fail": later("down", mode="fail", stream="stdout"),
+    "mbatchd is silent": later("hung"),
+    "the reply of bsub is lost in a hang": at_once("reply_lost", how="hang", times=1),
+    "the reply of bsub is lost with exit 255": at_once("reply_lost", how="exit", times=1),
+    "bsub is killed after it was accepted": at_once("reply_lost", how="kill", times=1),
+    "bsub is accepted twice": at_once("twice", times=1),
+    "esub talks before the answers": at_once(
+        "noise", stdout="Cannot connect to LSF. Please wait ...\n{x}\n", stderr="Verifying ...\n"
+    ),
+    "bjobs is empty and exits 0": later("empty"),
+    "rows come out of order": at_once("shuffled"),
+    "fresh jobs are not listed": at_once("fresh_hidden", seconds=1.0),
+    "hosts are out of reach": later("unknown"),
+    "what succeeded is told as EXIT": at_once(
+        "shown", status="EXIT", exit_code=1, instead_of=["DONE"]
+    ),
+    "what failed is told as DONE": at_once("shown", status="DONE", instead_of=["EXIT"]),
+    "exit codes are seen late": at_once("late_exit", seconds=0.3),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_every_verdict_is_right_and_nothing_runs_twice_whatever_breaks(
+    tmp_path: Path, broken: str
+) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, command_seconds=1.0, unknown_minutes=1.0)
+
+        with BREAKS[broken](bench.cluster):
+            outcomes = bench.run(*bench.jobs(then="sleep 0.5"))
+
+        failed = [number for number in range(ELEMENTS) if outcomes[number].failure]
+        assert failed == [0, *FAILING]
+        assert {outcomes[number].reason for number in failed} == {"exit code 3"}
+        assert bench.ran() == [1] * ELEMENTS
+        assert bench.submissions() == 1
+
+
+def test_a_job_that_lsf_forgets_is_awaited_by_its_exit_code(tmp_path: Path) -> None:
+    with started(tmp_path) as bench:
+        jobs = [bench.job(number, "sleep 1.5") for number in range(3)]
+
+        with meanwhile(
+            "all ran",
+            lambda: len(bench.ran()) == len(jobs),
+            lambda: bench.cluster.fault("forgotten", indices=[2]),
+        ):
+            outcomes = bench.run(*jobs)
+
+        assert [outcome.failure for outcome in outcomes] == [None] * 3
+        assert bench.ran() == [1] * 3
+
+
+def test_a_job_that_lsf_forgot_before_it_began_is_submitted_again(tmp_path: Path) -> None:
+    with started(tmp_path, scheduling_delay_s=600.0) as bench:
+        bench.cluster.fault("forgotten")
+
+        outcomes = bench.run(bench.job(0))
+
+        assert outcomes[0].failure == FailureClass.INFRASTRUCTURE
+        assert "LSF no longer knows it" in outcomes[0].reason
+        assert len(list(rounds_in(bench.stage))) == 3
+
+
+def test_a_job_whose_host_stays_out_of_reach_is_given_up_in_words(tmp_path: Path) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, unknown_minutes=0.01)
+
+        with meanwhile("it ran", bench.ran, lambda: bench.cluster.fault("unknown")):
+            (outcome,) = bench.run(bench.job(0, "sleep 600"))
+
+        assert outcome.failure == FailureClass.INFRASTRUCTURE
+        assert "out of LSF's sight for 0.01 minutes" in outcome.reason
+
+
+def test_a_refusal_is_told_in_lsf_s_words_and_asked_again_by_the_next_attempt(
+    bench: Bench,
+) -> None:
+    bench.cluster.fault("rejected", text="Request aborted by esub. Job not submitted.\n")
+
+    with pytest.raises(DispatchError, match="Request aborted by esub"):
+        bench.run(bench.job(0))
+
+    bench.cluster.mend("rejected")
+    (outcome,) = bench.run(bench.job(0), attempt=f"{BATCH}/2")
+    assert outcome.failure is None
+    assert len(list(rounds_in(bench.stage))) == 1
+
+
+def test_an_unknown_queue_is_told_in_lsf_s_words(bench: Bench) -> None:
+    with pytest.raises(DispatchError, match="nosuch: No such queue"):
+        bench.run(replace(bench.job(0), queue="nosuch"))
+
+
+def test_an_array_whose_submitter_was_killed_before_the_answer_is_found(bench: Bench) -> None:
+    bench.cluster.fault("reply_lost", how="hang", times=1)
+    killed = caller(bench.stage, bench.place, bench.job(0))
+    until("it was accepted", bench.cluster.jobs)
+    killed.kill()
+    killed.wait()
+
+    (outcome,) = bench.run(bench.job(0))
+
+    assert outcome.failure is None
+    assert bench.ran() == [1]
+    assert len({job.job_id for job in bench.cluster.jobs()}) == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_the_jobs_of_a_torn_handover_are_found_again(
+    bench: Bench,
+    is_cancelled: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+    (opened.folder / FILE).write_bytes(b"")
+
+    if not is_cancelled:
+        until("it was found", lambda: backend.submit(opened))
+        assert Handover.of(opened, bench.place.site.lsf).job_ids
+    until("it was ended", lambda: backend.cancel(opened))
+    (job,) = bench.cluster.jobs()
+    assert job.ended_at
+
+
+def test_a_bsub_that_never_arrived_is_sent_again_after_two_clean_looks(bench: Bench) -> None:
+    bench = with_site(bench, grace_seconds=0.001, memory_unit="plain")  # else one is refused
+    bench.cluster.fault("down", mode="fail", stream="stderr", commands=["bsub"])
+
+    with meanwhile(
+        "it was looked for",
+        lambda: len(bench.cluster.calls("bhist")) > 1,
+        lambda: bench.cluster.mend("down"),
+    ):
+        (outcome,) = bench.run(bench.job(0))
+
+    assert outcome.failure is None
+    assert bench.ran() == [1]
+    calls = " ".join(call.command for call in bench.cluster.calls())
+    between = calls.split("bsub")[1:-1]
+    assert between
+    assert all(looks.count("bhist") >= 2 for looks in between), calls
+
+
+def test_looking_in_vain_for_a_lost_submission_is_no_progress(tmp_path: Path) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, grace_seconds=0.001)
+        backend = bench.place.backend()
+        opened = open_round(
+            bench.stage, BATCH, f"{BATCH}/1", "lsf", [job := bench.job(0)], [job.command]
+        )
+        bench.cluster.fault("down", mode="fail", stream="stderr", commands=["bsub"])
+        backend.submit(opened)
+        before = last_progress_ns(tmp_path, 1)
+
+        until("it was sent again", lambda: backend.submit(opened) or bench.submissions() > 1)
+        bench.cluster.fault("down", mode="fail", stream="stderr")
+        backend.submit(opened)
+
+        assert last_progress_ns(tmp_path, 1) == before
+
+
+# --------------------------------------------------------------------------- arrays
+
+
+def test_an_array_larger_than_the_site_s_limit_is_cut_in_halves(tmp_path: Path) -> None:
+    with lsf(tmp_path / "cluster", "ibm", max_array=7) as place:
+        bench = Bench(place, tmp_path)
+
+        outcomes = bench.run(*(bench.job(number) for number in range(20)))
+
+        assert all(outcome.failure is None for outcome in outcomes)
+        assert bench.ran() == [1] * 20
+        accepted = [call for call in bench.cluster.calls("bsub") if call.exit_code == 0]
+        assert len(accepted) == 4
+        assert len({job.name.partition("[")[0] for job in bench.cluster.jobs()}) == 4
+
+
+def test_only_what_failed_is_submitted_again_as_a_compact_array(bench: Bench) -> None:
+    once = "[[ -e '{0}' ]] || {{ touch '{0}'; kill -KILL $$; }}"
+    jobs = [
+        bench.job(number, once.format(bench.folder / f"killed.{number}") if number % 4 == 1 else "")
+        for number in range(8)
+    ]
+
+    outcomes = bench.run(*jobs)
+
+    assert all(outcome.failure is None for outcome in outcomes)
+    assert [outcomes[number].index for number in (1, 5)] == [1, 2]
+    assert sorted(bench.ran()) == [1] * 6 + [2] * 2
+    assert [len(opened.jobs) for opened in rounds_in(bench.stage)] == [8, 2]
+
+
+def test_what_is_asked_for_stands_on_bsub_s_command_line(bench: Bench) -> None:
+    site = {"project": "grades", "throttle": 5, "extra": ("-app", "night")}
+    asked = with_site(bench, **site)
+    job = replace(bench.job(0), cpus=2, memory_mb=300, limit_minutes=6.5, queue="normal")
+
+    (outcome,) = asked.run(job)
+
+    assert outcome.failure is None
+    argv = " ".join(bench.cluster.calls("bsub")[-1].argv)
+    is_plain = "300MB" not in argv
+    assert f"-J {outcome.round}-1[1-1]%5 -q normal -n 2" in argv
+    assert ("rusage[mem=300]" if is_plain else "rusage[mem=300MB]") in argv
+    assert ("-M 307200 -W 7" if is_plain else "-M 300MB -W 7") in argv
+    assert "-P grades -app night" in argv
+    assert len(f"{outcome.round}-1") < 40
+
+
+def test_an_lsf_that_refuses_units_is_asked_in_plain_numbers(tmp_path: Path) -> None:
+    with started(tmp_path, "openlava") as bench:
+        assert bench.run(bench.job(0))[0].failure is None
+
+        assert [call.exit_code for call in bench.cluster.calls("bsub")] == [255, 0]
+
+
+# --------------------------------------------------------------------------- ends
+
+MEMORY_HOG = "exec python3 -c 'import time; x = bytearray(200 << 20); time.sleep(30)'"
+
+
+def test_a_job_with_too_little_memory_gets_more(tmp_path: Path) -> None:
+    with started(tmp_path, memory_checked_below_mb=1000) as bench:
+        hog = f"[[ -e '{tmp_path}/again' ]] || {{ touch '{tmp_path}/again'; {MEMORY_HOG}; }}"
+        (outcome,) = bench.run(replace(bench.job(0, hog), memory_mb=100))
+
+        first, second = rounds_in(bench.stage)
+        failed = first.verdict()
+        assert failed
+        assert failed[0].failure == FailureClass.MEMORY
+        assert "TERM_MEMLIMIT" in failed[0].reason
+        assert outcome.failure is None
+        assert [one.jobs[0].memory_mb for one in (first, second)] == [100, 150]
+
+
+def bkill(cluster: Cluster) -> None:
+    subprocess.run(["bkill", str(cluster.jobs()[0].job_id)], check=True, capture_output=True)
+
+
+def test_what_an_owner_ended_is_told_so_and_left_to_the_next_attempt(bench: Bench) -> None:
+    with meanwhile("it ran", bench.ran, lambda: bkill(bench.cluster)):
+        (outcome,) = bench.run(bench.job(0, "sleep 60 & wait"))
+
+    assert outcome.failure == FailureClass.BY_HAND
+    assert "ended by its owner" in outcome.reason
+    assert bench.ran() == [1]
+
+
+@pytest.mark.parametrize("dialect", ["ibm", "openlava"])
+def test_a_kill_that_lsf_has_not_seen_yet_is_told_by_its_reason_once_it_has(
+    tmp_path: Path, dialect: Dialect
+) -> None:
+    with started(tmp_path, dialect) as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        job = replace(bench.job(0, "sleep 600"), limit_minutes=1)
+        backend, opened = handed_over(bench, job)
+        bench.cluster.fault("shown", status="RUN", instead_of=["EXIT"])
+        until("its limit ended it", lambda: all(one.ended_at for one in bench.cluster.jobs()))
+        (opened.folder / "1.exit").write_text("137 1700000000\n")
+
+        looks = [backend.ask(opened, [1])[1].state for _ in range(3)]
+        bench.cluster.mend("shown")
+
+        assert looks == [JobState.RUNNING] * 3
+        report = backend.ask(opened, [1])[1]
+        assert (report.failure, report.state) == (FailureClass.LIMIT, JobState.FAILED)
+
+
+def test_a_job_that_runs_by_an_array_that_bsub_told_nothing_of_is_followed_there(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path, "openlava") as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        backend = bench.place.backend()
+        bench.cluster.fault("twice", times=1)
+        backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+        until("one ran", lambda: bench.ran() and any(one.ended_at for one in bench.cluster.jobs()))
+        (runs,) = (one for one in bench.cluster.jobs() if not one.ended_at)
+        (ended,) = (one for one in bench.cluster.jobs() if one.ended_at)
+        handover = opened.folder / FILE
+        handover.write_text(handover.read_text().replace(str(runs.job_id), str(ended.job_id)))
+
+        looks = [backend.ask(opened, [1])[1].state for _ in range(3)]
+        subprocess.run(["bkill", str(runs.job_id)], check=True, capture_output=True)
+
+        assert looks == [JobState.UNKNOWN, JobState.RUNNING, JobState.RUNNING]
+        until("it was judged", lambda: backend.ask(opened, [1])[1].state == JobState.FAILED)
+        assert backend.ask(opened, [1])[1].failure == FailureClass.BY_HAND
+
+
+def test_what_bhist_said_of_a_job_that_ran_is_not_taken_for_its_end(tmp_path: Path) -> None:
+    with started(tmp_path, "openlava") as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+        until("it ran", bench.ran)
+        bench.cluster.fault("fresh_hidden", seconds=600.0)
+        until("bhist was asked", lambda: backend.ask(opened, [1]) and bench.cluster.calls("bhist"))
+
+        bkill(bench.cluster)
+        until("it ended", lambda: all(one.ended_at for one in bench.cluster.jobs()))
+        bench.cluster.mend("fresh_hidden")
+
+        until("it was judged", lambda: backend.ask(opened, [1])[1].state == JobState.FAILED)
+        assert backend.ask(opened, [1])[1].failure == FailureClass.BY_HAND
+
+
+def test_a_job_that_cannot_see_the_work_directory_is_no_success(tmp_path: Path) -> None:
+    with started(tmp_path) as bench:
+        bench.cluster.fault("shown", status="DONE", instead_of=["PEND", "RUN"])
+
+        (outcome,) = with_site(bench, grace_seconds=0.2).run(
+            bench.job(0, "sleep 600"), attempt=f"{BATCH}/1"
+        )
+
+        assert outcome.failure == FailureClass.INFRASTRUCTURE
+        assert "is the work directory seen from its host?" in outcome.reason
+
+
+def test_an_exit_code_that_stays_torn_is_judged_after_the_grace_time(bench: Bench) -> None:
+    backend, opened = handed_over(bench, bench.job(0))
+    until("it ended", lambda: opened.ended() and all(one.ended_at for one in bench.cluster.jobs()))
+    (opened.folder / "1.exit").write_bytes(b"\0\0\0\0")
+
+    assert backend.ask(opened, [1])[1].state == JobState.UNKNOWN
+    until("it was judged", lambda: backend.ask(opened, [1])[1].state == JobState.FAILED)
+
+    report = backend.ask(opened, [1])[1]
+    assert report.failure == FailureClass.INFRASTRUCTURE
+    assert "LSF says done, but it left no exit code" in report.reason
+
+
+# --------------------------------------------------------------------------- cost and secrets
+
+
+def test_one_bjobs_a_look_asks_for_all_arrays(tmp_path: Path) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, max_array=4)
+
+        bench.run(*(bench.job(number, "sleep 0.5") for number in range(12)))
+
+        polls = [call for call in bench.cluster.calls("bjobs") if "-J" not in call.argv]
+        assert max(len(call.argv) for call in polls) == len(("-a", "-json", "-o", "f")) + 3
+        gaps = [b.started_at - a.started_at for a, b in itertools.pairwise(polls)]
+        assert min(gaps, default=1) > LSF_SITE.poll_seconds / 2
+
+
+def test_no_secret_is_in_what_lsf_was_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "swordfish")
+    monkeypatch.setenv("DS_FLOW_GIVEN", "TOKEN")
+
+    (outcome,) = bench.run(bench.job(0, 'test "$TOKEN" = swordfish'))
+
+    assert outcome.failure is None
+    told = json.dumps([call.argv for call in bench.cluster.calls()])
+    spooled = [path.read_bytes() for path in bench.cluster.folder.rglob("*") if path.is_file()]
+    assert "swordfish" not in told
+    assert not any(b"swordfish" in content for content in spooled)
+
+
+def test_cancelling_is_watched_until_every_element_has_ended(bench: Bench) -> None:
+    bench.cluster.fault("in_progress")
+    jobs = [
+        bench.job(number, "trap 'sleep 0.3; exit 1' TERM INT; sleep 600 & wait")
+        for number in (0, 1)
+    ]
+
+    def cancel() -> None:
+        until(
+            "none was left", lambda: not cancel_jobs(bench.stage.parent, backends(bench.place.site))
+        )
+
+    with meanwhile("both ran", lambda: len(bench.ran()) == len(jobs), cancel):
+        outcomes = bench.run(*jobs)
+
+    assert all(job.ended_at for job in bench.cluster.jobs())
+    assert all(outcome.failure for outcome in outcomes)

@@ -1,0 +1,201 @@
+"""Whole runs whose stages are LSF job arrays: the same outputs as locally, whoever is killed."""
+
+import csv
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backends import lsf
+from ds_flow.core.errors import SettingsError
+from ds_flow.core.states import BatchState, RunState
+from lsf import Cluster
+from project import Project, ids, table, until
+
+FILES = 50
+QUICK = {"poll_seconds": 0.2, "command_seconds": 20, "grace_seconds": 1}
+ON_LSF = {"executor": "lsf", "lsf": QUICK, "shard_mb": 1, "max_shards": 5}
+LEDGER = "ledger/ledger.db"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with lsf(
+        tmp_path_factory.mktemp("cluster"), "ibm", minute_s=60.0, kill_interval_s=1.0
+    ) as place:
+        yield place.cluster
+
+
+@pytest.fixture
+def project(tmp_path: Path, cluster: Cluster) -> Iterator[Project]:
+    assert cluster.folder.is_dir()  # its commands are on PATH
+    made = Project(tmp_path / "project", compute=ON_LSF, paths=PATHS)
+    made.ledger = made.root / LEDGER
+    yield made
+    made.end_everything()
+
+
+PATHS = {
+    "input_pattern": "data/student_*.csv",
+    "output_dir": "out",
+    "log_dir": "log",
+    "ledger": LEDGER,
+}
+
+
+def drop_many(project: Project, count: int = FILES) -> None:
+    for number in range(count):
+        extra = {"more": "x"} if number % 7 == 0 else {}
+        project.drop(f"student_{number:02}.csv", table(f"n{number}", **extra))
+    project.drop("student_bad.csv", "a,b\n1\n")
+
+
+def cells(project: Project) -> dict[str, list[dict[str, str]]]:
+    """Every output but for the time in it, without the Run ID in its name."""
+    (manifest,) = project.manifests()
+    found = {}
+    for output in manifest.outputs:
+        with (project.out / output.name).open(encoding="utf-8", newline="") as file:
+            rows = [{**row, "processed_at": ""} for row in csv.DictReader(file)]
+        found[output.name.replace(manifest.run_id, "RUN")] = rows
+    return found
+
+
+def test_lsf_publishes_what_the_local_backend_publishes(project: Project, tmp_path: Path) -> None:
+    local = Project(tmp_path / "local")
+    for one in (local, project):
+        drop_many(one)
+        done = one.once()
+        assert done.returncode == 1, done.stderr  # one file was quarantined
+
+    assert cells(project) == cells(local)
+    assert len(cells(local)) == FILES + 1
+    (here,), (there,) = local.manifests(), project.manifests()
+    assert there.inputs == here.inputs
+    assert [item.path for item in there.rejected] == [item.path for item in here.rejected]
+    arrays = [job for job in there.jobs if job["stage"] == "process"]
+    assert len(arrays) == 5
+    for job in there.jobs:
+        assert job["backend"] == "lsf"
+        assert job["queue"] == "short"
+        assert job["host"]
+        assert job["native_id"].endswith(f"[{job['index']}]")
+        assert job["failure"] is None
+    assert there.analysis
+    assert there.analysis["stdout"].split()[0] == str(3 * FILES + 1)
+    assert project.status()["accounted"] is True
+    assert not project.leftovers()
+
+
+def held(project: Project, cluster: Cluster) -> int:
+    """Drop one file whose job waits at a gate; how many bsub there had been before."""
+    before = len(cluster.calls("bsub"))
+    project.drop("student_held.csv", table("held", gate="held"))
+    return before
+
+
+def test_whoever_is_killed_the_same_array_is_found_and_used(
+    project: Project, cluster: Cluster
+) -> None:
+    gate = project.gate("held")
+    before = held(project, cluster)
+    project.start()
+    gate.wait()
+    project.kill()
+    for pid in project.processes("student_flow.py"):
+        os.kill(pid, signal.SIGKILL)
+    project.start()
+    until("a second attempt runs", lambda: len(project.runs()) > 1)
+    until("its run is known", lambda: project.runs()[-1].state == RunState.RUNNING)
+    gate.open()
+    project.wait_processed("student_held.csv")
+    project.stop()
+
+    names = [" ".join(call.argv) for call in cluster.calls("bsub")[before:]]
+    assert len([name for name in names if "-process-" in name]) == 1
+    assert len(names) == 3  # process, combine, analyze
+    assert project.published_ids() == ids("held")
+    assert not project.strays()
+
+
+def test_cancel_leaves_no_job(project: Project, cluster: Cluster) -> None:
+    gate = project.gate("held")
+    held(project, cluster)
+    project.start()
+    gate.wait()
+    (run,) = project.runs()
+
+    done = project.ds_flow("cancel", run.batch)
+
+    assert done.returncode == 0, done.stderr
+    until("it was cancelled", lambda: project.runs()[0].state == RunState.CANCELLED)
+    assert [job for job in cluster.jobs() if not job.ended_at] == []
+    project.stop()
+    assert not project.leftovers()
+    gate.open()
+
+
+def test_a_batch_that_is_cancelled_between_two_attempts_leaves_no_job(
+    project: Project, cluster: Cluster
+) -> None:
+    project.configure(compute=ON_LSF, paths=PATHS, run={"stop_grace_seconds": 0})
+    gate = project.gate("held")
+    held(project, cluster)
+    project.start()
+    gate.wait()
+    project.stop()
+    assert [job for job in cluster.jobs() if not job.ended_at]  # a stop leaves it alone
+
+    done = project.ds_flow("cancel", project.runs()[0].batch)
+
+    assert done.returncode == 0, done.stderr
+    with project.reading() as read:
+        assert [batch.state for batch in read.batches_in(BatchState.CANCELLED)]
+    assert [job for job in cluster.jobs() if not job.ended_at] == []
+    assert not project.leftovers()
+    gate.open()
+
+
+def test_a_stage_that_lsf_refuses_fails_with_lsf_s_words(project: Project) -> None:
+    project.configure(compute={**ON_LSF, "lsf_queue": "nosuch"}, paths=PATHS, run={"attempts": 1})
+    project.drop("student_a.csv", table("a"))
+
+    done = project.once()
+
+    assert done.returncode == 1
+    assert "nosuch: No such queue" in json.dumps(project.runs()[0].error)
+
+
+def test_check_runs_a_job_for_each_stage_on_lsf(project: Project) -> None:
+    (project.out / ".work").mkdir(parents=True)
+
+    said = project.ds_flow("check").stdout
+
+    for stage in ("process", "combine", "analyze"):
+        (line,) = [one for one in said.splitlines() if f" {stage} on lsf (short)" in one]
+        assert re.search(r"^ok .* a job ran on ", line), line
+    assert re.search("ok +lsf +answers", said)
+    assert not project.leftovers()
+
+
+def test_check_tells_what_lsf_refuses(project: Project) -> None:
+    project.configure(compute={**ON_LSF, "lsf_queue": "nosuch"}, paths=PATHS)
+
+    done = project.ds_flow("check")
+
+    assert done.returncode == SettingsError.exit_code
+    assert re.search(r"fault +process on lsf \(nosuch\) +bsub refused", done.stdout)
+    assert "No such queue" in done.stdout
+
+
+def test_what_is_there_can_be_read_where_no_lsf_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+
+    assert project.ds_flow("status", "--json").returncode == 0
+    assert "there is no bsub on PATH" in project.ds_flow("once").stderr

@@ -1,0 +1,131 @@
+"""The outside checker finds what it is there for: each thing that could go wrong, by hand."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chaos.checker import check, escaped
+from chaos.drops import Journal
+from ds_flow.core.paths import escape
+from project import Project
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Journal]]:
+    """A project at rest: two tables published, a bad file set aside."""
+    project = Project(tmp_path_factory.mktemp("checker") / "project")
+    journal = Journal()
+    for name in ("a", "b"):
+        project.drop(f"student_{name}.csv", journal.good(3).text)
+    project.drop("student_bad.csv", journal.bad().text)
+    project.once()
+    yield project, journal
+    project.end_everything()
+
+
+@pytest.fixture
+def rest(made: tuple[Project, Journal], tmp_path: Path) -> Iterator[tuple[Project, Journal]]:
+    """The same, to be tampered with."""
+    project, journal = made
+    shutil.copytree(project.out, tmp_path / "out", symlinks=True)
+    yield project, journal
+    shutil.rmtree(project.out)
+    shutil.copytree(tmp_path / "out", project.out, symlinks=True)
+
+
+def one(project: Project, pattern: str) -> Path:
+    (found,) = project.out.glob(pattern)
+    return found
+
+
+def lose_a_row(project: Project) -> None:
+    path = one(project, "final_*.csv")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def double_a_row(project: Project) -> None:
+    path = one(project, "processed_student_a_*.csv")
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[-1])
+
+
+def double_a_run(project: Project) -> None:
+    text = one(project, "manifest_*.json").read_text()
+    (project.out / "manifest_1.json").write_text(text)
+
+
+def lose_an_output(project: Project) -> None:
+    one(project, "processed_student_b_*.csv").unlink()
+
+
+def leave_an_output(project: Project) -> None:
+    (project.out / "processed_student_c_1.csv").write_text("token\n")
+
+
+def leave_a_work_directory(project: Project) -> None:
+    (project.out / ".work" / "0123456789").mkdir()
+
+
+def changed(sql: str) -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        with closing(sqlite3.connect(project.out / "ledger.db")) as db, db:
+            db.execute(sql)
+
+    return change
+
+
+def miss_a_file(project: Project) -> None:
+    changed("DELETE FROM event WHERE file_id = 1")(project)
+    changed("UPDATE file SET path = 'data/student_x.csv' WHERE path = 'data/student_a.csv'")(
+        project
+    )
+
+
+TAMPERED: dict[str, tuple[Callable[[Project], None], str]] = {
+    "a row is lost": (lose_a_row, "partial"),
+    "a row is doubled": (double_a_row, "doubled"),
+    "a run is published twice": (double_a_run, "doubled"),
+    "an output is lost": (lose_an_output, "lost"),
+    "an output is left over": (leave_an_output, "stray"),
+    "a work directory is left over": (leave_a_work_directory, "stray"),
+    "a file is forgotten": (miss_a_file, "lost"),
+    "a state has no event": (
+        changed("UPDATE file SET state = 'waiting', cause = NULL WHERE state = 'quarantined'"),
+        "unsound",
+    ),
+    "a run never ends": (
+        changed("UPDATE run SET state = 'running', ended_at = NULL"),
+        "unsound",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_should_not_be_is_found(rest: tuple[Project, Journal], what: str) -> None:
+    project, journal = rest
+    tamper, kind = TAMPERED[what]
+
+    tamper(project)
+
+    assert kind in {finding.kind for finding in check(project, journal).findings}
+
+
+def test_a_project_at_rest_is_whole(made: tuple[Project, Journal]) -> None:
+    project, journal = made
+
+    report = check(project, journal)
+
+    report.require_whole()
+    assert (report.files, report.versions, report.published) == (3, 3, 2)
+    assert not report.set_aside
+
+
+@given(st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"])))
+def test_the_checker_names_a_file_as_ds_flow_does(text: str) -> None:
+    name = text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+    assert escaped(name) == escape(name)

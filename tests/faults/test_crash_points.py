@@ -1,0 +1,21 @@
+"""Some durable steps of the whole line, died at; `make crash` dies at every one of them."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.crashpoints import Point, survives
+
+POINTS = [
+    # one of two files has been rewritten to the union of columns
+    Point("align_job.py rename /out/.work/BATCH/aligned/CODE/student_b.TOKEN.csv #1", "one"),
+    # the run's row is in the ledger, its process is not there yet
+    Point("daemon after commit #4", "all"),
+    # the commit is there, its manifest is not; the next start dies while it records
+    Point("end link /out/manifest_RUN.json #1", "twice", second=8),
+]
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_a_death_at_a_durable_step_loses_and_doubles_nothing(point: Point, tmp_path: Path) -> None:
+    assert survives(point, tmp_path) == []

@@ -1,0 +1,197 @@
+"""How a person is told: once with a count, without secrets, and the line never waits for it."""
+
+import http.server
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from cli_project import NOON, Project
+from ds_flow.core.states import Cause
+from ds_flow.ledger.events import Alert
+from ds_flow.ledger.ledger import Ledger
+from ds_flow.settings.load import Settings, load_settings
+from ds_flow.upkeep.alerts import QUEUED, Post, message, send
+from project import until
+from samples import settled
+
+HOUR, NOW_TOLD = timedelta(hours=1), timedelta()
+ALERT = Alert(kind="batch.dead", count=2, first_at="1", last_at="2", examples=("x: it broke",))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def settings(project: Project, **alerts: str) -> Settings:
+    environ = {f"DS_FLOW_ALERTS__{key.upper()}": value for key, value in alerts.items()}
+    return load_settings(project.config, environ)
+
+
+def shell(script: str) -> str:
+    return json.dumps(["sh", "-c", script])
+
+
+# --------------------------------------------------------------------------- what is told
+
+
+def quarantine(ledger: Ledger, start: int, count: int, minutes: float = 0) -> None:
+    numbers = range(start, start + count)
+    bad = [settled(f"data/{n}.csv", str(n), cause=Cause.UNREADABLE) for n in numbers]
+    ledger.admit(bad, NOON + timedelta(minutes=minutes))
+
+
+def take(ledger: Ledger, minutes: float, gather: timedelta = NOW_TOLD) -> Alert | None:
+    now = NOON + timedelta(minutes=minutes)
+    return ledger.history.take_alert("file.quarantined", now, every=HOUR, gather=gather)
+
+
+def test_ten_thousand_quarantined_files_are_one_alert_with_a_count(ledger: Ledger) -> None:
+    quarantine(ledger, 0, 10_000)
+    found = take(ledger, 1)
+    assert found is not None
+    assert found.count == 10_000
+    assert found.examples[0] == "data/0.csv: cannot be read"
+    assert len(found.examples) == 5
+    assert take(ledger, 1) is None
+
+
+def test_one_kind_is_told_once_an_hour_and_then_of_all_that_came_meanwhile(
+    ledger: Ledger,
+) -> None:
+    counts = []
+    for minute in range(200):
+        quarantine(ledger, minute * 10, 10, minute)
+        found = take(ledger, minute)
+        counts.append(found.count if found else 0)
+    assert [count for count in counts if count] == [10, 600, 600, 600]
+    assert take(ledger, 1 + 24 * 60 + 200) is None  # a day later it is no news
+
+
+def test_what_comes_together_is_told_together(ledger: Ledger) -> None:
+    quarantine(ledger, 0, 1, 0)
+    assert take(ledger, 0.1, timedelta(minutes=1)) is None
+    quarantine(ledger, 1, 1, 0.5)
+    found = take(ledger, 1, timedelta(minutes=1))
+    assert found is not None
+    assert (found.count, found.first_at < found.last_at) == (2, True)
+
+
+def test_a_clock_that_was_set_back_does_not_silence_alerts(ledger: Ledger) -> None:
+    quarantine(ledger, 0, 1, 0)
+    assert take(ledger, 0)
+    quarantine(ledger, 1, 1, -600)
+    assert take(ledger, -600)
+
+
+# --------------------------------------------------------------------------- how
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    got: Queue[tuple[str, dict[str, Any]]] = Queue()
+    status = 200
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.got.put((self.headers["Content-Type"], json.loads(body)))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server on the loopback that `Hook` answers for."""
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/secret-token"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_webhook_gets_the_alert_as_json(project: Project, hook: str) -> None:
+    chosen = settings(project, webhook=hook)
+    send(chosen, message(chosen, ALERT))
+    kind, got = Hook.got.get(timeout=60)
+    assert kind == "application/json"
+    assert (got["project"], got["kind"], got["count"]) == ("x", "batch.dead", 2)
+    assert got["examples"] == ["x: it broke"]
+
+
+def test_a_command_gets_the_alert_on_its_standard_input_and_env_in_its_environment(
+    project: Project,
+) -> None:
+    (project.root / ".env").write_text("MAIL_TOKEN=sesame-open\n")
+    chosen = settings(project, command=shell("cat > told; echo $MAIL_TOKEN > token"))
+    send(chosen, message(chosen, ALERT))
+    assert json.loads((project.root / "told").read_text())["text"].startswith("a batch has used")
+    assert (project.root / "token").read_text() == "sesame-open\n"
+
+
+def test_an_alert_holds_no_secret(project: Project) -> None:
+    (project.root / ".env").write_text("MAIL_TOKEN=sesame-open\n")
+    told = Alert(
+        kind="batch.dead", count=1, first_at="", last_at="", examples=("password sesame-open",)
+    )
+    assert "sesame" not in message(settings(project), told)
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "why"),
+    [
+        ("command", shell("echo it is down >&2; exit 3"), "exit code 3: it is down"),
+        ("command", '["no-such-program"]', "No such file"),
+        ("webhook", "http://127.0.0.1:1/secret-token", "refused"),
+    ],
+)
+def test_a_failure_is_logged_without_secrets_and_stops_nothing(
+    project: Project, caplog: pytest.LogCaptureFixture, way: str, value: str, why: str
+) -> None:
+    chosen = settings(project, **{way: value})
+    with caplog.at_level(logging.ERROR, "ds_flow"):
+        send(chosen, "{}")
+    (record,) = caplog.records
+    assert (record.message, record.__dict__["way"]) == ("alert.failed", way)
+    assert why in record.__dict__["why"]
+    assert "secret-token" not in record.__dict__["why"]
+
+
+def test_a_command_that_hangs_is_killed_with_its_children(project: Project) -> None:
+    script = "sleep 600 & echo $! > pid; wait"
+    chosen = settings(project, command=shell(script), limit_seconds="1")
+    send(chosen, "{}")
+    child = Path("/proc", (project.root / "pid").read_text().strip(), "cmdline")
+    until("it is gone", lambda: not child.exists() or not child.read_bytes())
+
+
+def test_the_line_never_waits_for_an_alert(project: Project) -> None:
+    gate = project.root / "gate"
+    gate.touch()
+    script = "while [ -e gate ]; do sleep 0.05; done; cat >> told; echo >> told"
+    chosen = settings(project, command=json.dumps(["bash", "-c", script]))
+    post = Post()
+    for number in range(3 * QUEUED):  # all but the first are queued, the last are dropped
+        post.put(chosen, str(number))
+    gate.unlink()
+    post.close(60)
+    told = (project.root / "told").read_text().split()
+    assert told[:QUEUED] == [str(number) for number in range(QUEUED)]
+    assert len(told) <= QUEUED + 1
+
+
+def test_nobody_to_tell_costs_no_thread(project: Project) -> None:
+    post = Post()
+    post.put(settings(project), "{}")
+    assert post._thread is None
+    post.close(0)

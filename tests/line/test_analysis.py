@@ -1,0 +1,67 @@
+"""An analysis that fails, in a whole run: the data is published, and everybody is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ds_flow.core.states import FileState, RunState
+from ds_flow.ledger.ledger import Ledger
+from ds_flow.upkeep import alerts
+from project import Project, ids, table
+
+FAILS = ["sh", "-c", "echo 4 lines; echo no R here >&2; exit 3"]
+SAID = "exit code 3: no R here"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that was worked off once, with an analysis that always fails."""
+    made = Project(
+        tmp_path_factory.mktemp("analysis"), compute={"stages": {"analyze": {"command": FAILS}}}
+    )
+    made.drop("student_a.csv", table("a"))
+    done = made.once()
+    (made.root / "code").write_text(f"{done.returncode}\n{done.stdout}\n{done.stderr}")
+    return made
+
+
+def test_a_failed_analysis_costs_no_data(project: Project) -> None:
+    assert project.states("student_a.csv") == [FileState.PROCESSED]
+    assert project.published_ids() == ids("a")
+    assert [run.state for run in project.runs()] == [RunState.SUCCEEDED]
+
+
+def test_who_works_it_off_is_told(project: Project) -> None:
+    code, *said = (project.root / "code").read_text().splitlines()
+    assert code == "1"
+    assert any(line.startswith("analysis failed: run ") and SAID in line for line in said)
+    assert any("WARNING analysis.failed " in line and SAID in line for line in said)
+
+
+def test_the_manifest_and_show_name_the_failure(project: Project) -> None:
+    (manifest,) = project.manifests()
+    assert manifest.analysis
+    assert manifest.analysis["command"] == FAILS
+    assert "4 lines\n" in manifest.analysis["stdout"]
+    assert SAID in manifest.analysis["error"]
+    shown = project.ds_flow("show", manifest.run_id).stdout
+    assert f"analysis failed: {manifest.analysis['error']}" in shown
+
+
+def test_a_person_is_told_once(project: Project, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    project.configure(
+        alerts={"command": ["sh", "-c", f"cat >>{told}"]},
+        compute={"stages": {"analyze": {"command": FAILS}}},
+    )
+    project.drop("student_b.csv", table("b"))
+    project.once()
+
+    ledger = Ledger(project.ledger)
+    (batch,) = {run.batch for run in project.runs()[:1]}
+    assert [SAID in why for why in ledger.history.failed_analyses(batch)] == [True]
+    ledger.close()
+    alert = json.loads(told.read_text())
+    assert (alert["kind"], alert["text"]) == ("analysis.failed", alerts.SAID["analysis.failed"])
+    assert SAID in alert["examples"][0]

@@ -1,0 +1,340 @@
+"""Check: what is found of a machine, with real files and real interpreters."""
+
+import os
+import resource
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ds_flow.doctor import check
+from ds_flow.doctor.check import Finding, free_space, inbox_on, ledger_on, surroundings, watched
+from ds_flow.ledger.ledger import Ledger
+from ds_flow.settings.load import Settings, load_settings
+from ds_flow.system import metaflow_store
+from rights import no_rights, public_folder
+
+PATHS = "paths: {input_pattern: data/student_*.csv, output_dir: out, log_dir: log}\n"
+
+Project = Callable[..., Settings]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("config", "data", "out", "log"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def project(root: Path) -> Project:
+    def loaded(text: str = "", **environ: str) -> Settings:
+        file = root / "config" / "settings.yaml"
+        file.write_text(
+            f"project_name: x\n{text}" if "paths:" in text else f"project_name: x\n{PATHS}{text}"
+        )
+        return load_settings(file, environ)
+
+    return loaded
+
+
+def about(subject: str, found: Iterable[Finding]) -> Finding:
+    (finding,) = (finding for finding in found if finding.subject == subject)
+    return finding
+
+
+def test_a_sound_project_has_no_fault(project: Project) -> None:
+    found = surroundings(project("compute: {transform: 'os.path:basename'}"), os.environ)
+    assert [one for one in found if one.level == "fault"] == []
+    assert {
+        *("output_dir", "log_dir", "ledger folder", "Metaflow's folder", "inbox", "read leases"),
+        *("ledger", "inotify", "free space", "flow", "Metaflow", "transform", "Metaflow user"),
+        *("bash", "analyze", "local"),
+    } == {one.subject for one in found}
+
+
+def test_looking_leaves_nothing_behind(project: Project, root: Path) -> None:
+    settings = project()
+    before = sorted(root.rglob("*"))
+    surroundings(settings, os.environ)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_folder_not_there_yet_is_no_fault(project: Project, root: Path) -> None:
+    (root / "log").rmdir()
+    found = about("log_dir", check._folders(project()))
+    assert found.level == "ok"
+    assert "can be made" in found.text
+
+
+def test_a_file_in_place_of_a_folder_is_a_fault(project: Project, root: Path) -> None:
+    (root / "log").rmdir()
+    (root / "log").touch()
+    found = about("log_dir", check._folders(project()))
+    assert found.level == "fault"
+    assert "Not a directory" in found.text
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_fault(project: Project) -> None:
+    text = PATHS.replace("output_dir: out", "output_dir: /proc/self")
+    found = about("output_dir", check._folders(project(text)))
+    assert found.level == "fault"
+    assert "cannot be written to" in found.text
+
+
+def test_a_datastore_that_another_user_has_locked_away_is_a_fault(project: Project) -> None:
+    with public_folder() as root:
+        settings = replace(project(), root=root)
+        lock = metaflow_store.store_folder(root) / metaflow_store.STORE_LOCK
+        lock.parent.mkdir()
+        lock.parent.chmod(0o777)
+        lock.touch()
+        with no_rights(lock):
+            found = about("Metaflow's lock", check._folders(settings))
+    assert found.level == "fault"
+    assert found.text == f"{lock} cannot be held: Permission denied"
+
+
+def test_a_missing_inbox_is_a_fault(project: Project, root: Path) -> None:
+    (root / "data").rmdir()
+    found = about("inbox", check._inbox(project()))
+    assert found.level == "fault"
+    assert "No such file" in found.text
+
+
+def test_an_inbox_that_is_a_file_is_a_fault(project: Project, root: Path) -> None:
+    (root / "data").rmdir()
+    (root / "data").touch()
+    assert about("inbox", check._inbox(project())).level == "fault"
+
+
+# --------------------------------------------------------------------------- file systems
+
+
+def test_a_ledger_on_a_network_file_system_is_a_fault() -> None:
+    found = ledger_on("nfs4", Path("/shared"))
+    assert found.level == "fault"
+    assert "set paths.ledger" in found.text
+    assert ledger_on("ext4", Path("/local")).level == "ok"
+
+
+def torn(path: Path) -> None:
+    pages = path.read_bytes()
+    path.write_bytes(pages[:8192] + b"x" * (len(pages) - 8192))
+
+
+def replaced(path: Path) -> None:
+    path.write_text("a,b\n1,2\n" * 100)
+
+
+def from_the_future(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (torn, "the ledger is rebuilt"),
+        (replaced, "file is not a database; stop ds-flow"),
+        (from_the_future, "install that version again"),
+    ],
+)
+def test_a_ledger_that_cannot_be_used_is_a_fault_and_stays_as_it_is(
+    project: Project, root: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    chosen = project()
+    with closing(Ledger(chosen.ledger)):
+        assert check._ledger(chosen).level == "ok"
+    damage(chosen.ledger)
+    before = {path.name: path.read_bytes() for path in (root / "out").iterdir()}
+
+    found = check._ledger(chosen)
+
+    assert found.level == "fault"
+    assert words in found.text
+    assert {path.name: path.read_bytes() for path in (root / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(("observer", "level"), [("auto", "ok"), ("inotify", "warning")])
+def test_an_inbox_on_a_network_file_system_is_polled_or_warned_of(
+    observer: str, level: str
+) -> None:
+    found = list(inbox_on("cifs", Path("/shared"), observer))
+    assert about("inbox events", found).level == level
+    assert "10 s" in about("read leases", found).text
+
+
+def test_little_space_is_a_warning() -> None:
+    assert free_space(10**9 - 1, Path("/out")).level == "warning"
+    assert free_space(10**9, Path("/out")).level == "ok"
+
+
+# --------------------------------------------------------------------------- events
+
+
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    """No file can be opened: inotify fails as it does when its own limit is reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("no_descriptor_left")
+def test_a_watch_that_fails_is_a_warning_of_polling(tmp_path: Path) -> None:
+    found = watched(tmp_path)
+    assert found.level == "warning"
+    assert "polling is used" in found.text
+
+
+def test_a_folder_can_be_watched(tmp_path: Path) -> None:
+    assert watched(tmp_path).level == "ok"
+
+
+def test_no_watch_is_tried_where_polling_is_set(project: Project) -> None:
+    assert "every 5 s" in check._events(project("watch: {observer: poll}")).text
+
+
+# --------------------------------------------------------------------------- programs
+
+
+def transform_of(settings: Settings) -> Finding:
+    return check._transform(settings, settings.run_environment(os.environ))
+
+
+def test_a_transform_is_found_in_the_project_root(project: Project, root: Path) -> None:
+    (root / "science.py").write_text("def best(frame): return frame\n")
+    assert transform_of(project("compute: {transform: 'science:best'}")).level == "ok"
+
+
+def test_the_projects_own_transform_is_the_one_that_is_named(project: Project, root: Path) -> None:
+    own = root / "flows" / "transforms.py"
+    own.parent.mkdir()
+    own.write_text("def transform(frame): return frame\n")
+    found = transform_of(project())
+    assert (found.level, found.text) == ("ok", f"transforms:transform is in {own}")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (None, "No module named 'science'"),
+        ("best = 1", "science:best: not a function"),
+        ("", "has no attribute 'best'"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def best(:", "SyntaxError"),
+        ("import os; os._exit(3)", "exit code 3: no message"),
+    ],
+)
+def test_a_transform_that_cannot_be_used_is_a_fault(
+    project: Project, root: Path, code: str | None, said: str
+) -> None:
+    if code is not None:
+        (root / "science.py").write_text(code)
+    found = transform_of(project("compute: {transform: 'science:best'}"))
+    assert found.level == "fault"
+    assert said in found.text
+
+
+def test_a_transform_sees_what_dotenv_gives_a_run(project: Project, root: Path) -> None:
+    (root / "science.py").write_text("import os\nbest = os.environ['MODEL'].upper\n")
+    (root / ".env").write_text("MODEL=x\n")
+    assert transform_of(project("compute: {transform: 'science:best'}")).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"USER": "root", "METAFLOW_USER": "anna"}, "anna"),
+        ({"USER": "ben", "SUDO_USER": "root"}, "ben"),
+        ({"USER": "root"}, "the flow sets its own"),
+    ],
+)
+def test_metaflow_takes_the_first_user_that_is_not_root(environ: dict[str, str], said: str) -> None:
+    assert said in check._user(environ).text
+
+
+def test_a_missing_bash_is_a_fault(tmp_path: Path) -> None:
+    assert check._bash({"PATH": str(tmp_path)}).level == "fault"
+
+
+def test_a_flow_file_that_is_missing_or_no_python_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text("def (")
+    assert check._compiles(tmp_path / "flow.py").level == "fault"
+    assert check._compiles(tmp_path / "none.py").level == "fault"
+
+
+def test_an_analysis_that_is_no_program_is_a_fault(project: Project) -> None:
+    made = project("compute: {stages: {analyze: {command: [no-such-program]}}}")
+    assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in surroundings(
+        made, os.environ
+    )
+
+
+def test_a_program_to_tell_that_is_not_there_is_a_warning(project: Project) -> None:
+    for program, level in (("sh", "ok"), ("no-such-program", "warning")):
+        chosen = project(f"alerts: {{command: [{program}]}}")
+        assert about("alerts", check._alerts(chosen, os.environ)).level == level
+    assert list(check._alerts(project(), os.environ)) == []
+
+
+def docker_says(project: Project, program: Path, script: str) -> Finding:
+    """What is found of an engine whose command is this script."""
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return about(
+        "docker",
+        check.unreachable_backends(
+            project(
+                f"compute: {{executor: docker, docker_image: own, docker_command: {program}}}\n"
+            ),
+            os.environ,
+        ),
+    )
+
+
+INSPECTED = '[{"Id": "sha256:1", "RepoDigests": []}]'
+
+
+def test_an_engine_that_has_the_image_is_found(project: Project, tmp_path: Path) -> None:
+    found = docker_says(project, tmp_path / "engine", f"echo '{INSPECTED}'")
+    assert (found.level, found.text) == ("ok", f"{tmp_path}/engine answers; images: own")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "echo 'Cannot connect to the Docker daemon' >&2; exit 1",
+            "Cannot connect to the Docker daemon; start it, or let this user talk to it",
+        ),
+        (
+            "echo 'permission denied while trying to connect' >&2; exit 1",
+            "permission denied while trying to connect; start it, or let this user talk to it",
+        ),
+        (
+            "[ $1 = image ] && echo No such image: own >&2 || echo no host >&2; exit 1",
+            "the image own is not here and cannot be pulled: no host; load it, or name another",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_do_its_work_is_a_fault(
+    project: Project, tmp_path: Path, script: str, said: str
+) -> None:
+    found = docker_says(project, tmp_path / "engine", script)
+    assert found.level == "fault"
+    assert said in found.text
+
+
+def test_an_engine_that_does_not_answer_is_not_waited_for(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "ENGINE_LIMIT_SECONDS", 0.1)
+    found = docker_says(project, tmp_path / "engine", "exec sleep 60")
+    assert found.level == "fault"
+    assert "image: no answer in 0.1 s" in found.text

@@ -1,0 +1,859 @@
+"""The command line: its documents, its tables, its exit codes, and what it asks for."""
+
+import csv
+import io
+import json
+import logging
+import os
+import pty
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from cli_project import NOON, Project, manifest_of
+from ds_flow.cli.follow_log import find_log
+from ds_flow.cli.main import COMMANDS, Command, main
+from ds_flow.cli.requests import Tally, _summarize
+from ds_flow.core.program import CHECKOUT
+from ds_flow.core.retry_policy import Dead, RetryAt
+from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
+from ds_flow.ledger.schedules import Fire
+from ds_flow.system.instance import single_instance
+
+BATCH, OTHER = "0123456789", "abcdef0123"
+SCHEMA = CHECKOUT / "daemon" / "ds_flow" / "core" / "manifest.schema.json"
+DS_FLOW = [sys.executable, "-c", "import sys; from ds_flow.cli import main; sys.exit(main())"]
+FILE_STATES = {"waiting", "batched", "processed", "quarantined", "superseded"}
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path)
+    made.open()
+    yield made
+    made.ledger.close()
+
+
+@pytest.fixture
+def ds_flow_here(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Run a command in this process: its exit code, standard output and standard error."""
+    log = logging.getLogger("ds_flow")
+    before = (log.handlers[:], log.level, log.propagate)
+    on_io = signal.getsignal(signal.SIGIO)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        try:
+            code = main(["--config", str(project.config), *argv])
+        except SystemExit as error:  # argparse
+            code = int(error.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    yield run
+    log.handlers[:], log.level, log.propagate = before
+    signal.signal(signal.SIGIO, on_io)
+
+
+def command(project: Project, *argv: str) -> list[str]:
+    return [*DS_FLOW, argv[0], "--config", str(project.config), *argv[1:]]
+
+
+@pytest.fixture
+def daemon(project: Project) -> Iterator[list[int]]:
+    """Be the daemon: hold its lock, and collect the signals that wake it."""
+    woken: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: woken.append(number))
+    with single_instance(project.settings):
+        yield woken
+    signal.signal(signal.SIGUSR1, before)
+
+
+# --------------------------------------------------------------------------- documents
+
+
+def test_status_has_the_promised_shape(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    project.admit("student_b.csv")
+    code, out, err = ds_flow_here("status", "--json")
+    found = json.loads(out)
+    assert code == 0, err
+    assert found["daemon"] == {"running": False, "pid": None}
+    assert found["files"] == {**dict.fromkeys(FILE_STATES, 0), "processed": 1, "waiting": 1}
+    assert (found["batches"], found["runs"]) == ({"succeeded": 1}, {"succeeded": 1})
+    assert (found["discovered"], found["accounted"]) == (2, True)
+
+
+def test_status_names_the_running_daemon(ds_flow_here: Cli, daemon: list[int]) -> None:
+    _, out, _ = ds_flow_here("status", "--json")
+    assert json.loads(out)["daemon"] == {"running": True, "pid": os.getpid()}
+    assert daemon == []
+
+
+def test_reading_where_nothing_was_ever_made_leaves_nothing(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.ledger.close()
+    for path in (project.root / "out").iterdir():
+        path.unlink()
+    (project.root / "out").rmdir()
+    for argv in (["status"], ["files"], ["runs"], ["manifest"]):
+        assert ds_flow_here(*argv)[0] == 0
+    assert ds_flow_here("explain", "data/x")[0] == 1
+    assert not (project.root / "out").exists()
+
+
+def test_files_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> None:
+    (row,) = project.published(BATCH, "17", "student_a.csv")
+    project.admit("student_b.csv", cause=Cause.NAME, reason="odd")
+    found = json.loads(ds_flow_here("files", "--json")[1])["files"]
+    assert (
+        found[0].items()
+        >= {
+            "path": "data/student_a.csv",
+            "version": 1,
+            "sha256": row.sha256,
+            "size_bytes": 8,
+            "state": "processed",
+            "reason": "",
+            "run_id": "17",
+            "seen_at": "2026-01-01T12:00:00.000+00:00",
+        }.items()
+    )
+    assert [file["state"] for file in found] == ["processed", "quarantined"]
+    only = json.loads(ds_flow_here("files", "--json", "--state", "quarantined")[1])["files"]
+    assert [(file["path"], file["reason"]) for file in only] == [("data/student_b.csv", "odd")]
+
+
+def test_files_can_be_named_and_an_unknown_one_is_an_error(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.admit("student_a.csv", "student_b.csv")
+    code, out, err = ds_flow_here("files", "--json", "data/student_b.csv", "data/student_c.csv")
+    assert [file["path"] for file in json.loads(out)["files"]] == ["data/student_b.csv"]
+    assert code == 1
+    assert "data/student_c.csv is not known" in err
+
+
+def test_no_files_are_an_empty_document(ds_flow_here: Cli) -> None:
+    assert json.loads(ds_flow_here("files", "--json")[1]) == {"files": []}
+
+
+def test_runs_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    project.start(project.form(OTHER, project.admit("student_b.csv")))
+    found = json.loads(ds_flow_here("runs", "--json")[1])["runs"]
+    assert found[0] == {
+        "run_id": "17",
+        "batch": BATCH,
+        "attempt": 1,
+        "state": "succeeded",
+        "trigger": "arrival",
+        "started_at": "2026-01-01T12:00:00.000+00:00",
+        "ended_at": "2026-01-01T12:00:00.000+00:00",
+        "inputs": ["data/student_a.csv"],
+        "outputs": ["out/final_combined_17.csv", "out/processed_student_a_17.csv"],
+        "error": "",
+        "removed_at": None,
+    }
+    assert (found[1]["run_id"], found[1]["ended_at"]) == (None, None)
+    newest = json.loads(ds_flow_here("runs", "--json", "--limit", "1")[1])["runs"]
+    live = json.loads(ds_flow_here("runs", "--json", "--state", "starting")[1])["runs"]
+    assert newest == live == found[1:]
+
+
+def test_show_has_the_run_and_its_manifest(project: Project, ds_flow_here: Cli) -> None:
+    rows = project.admit("student_a.csv")
+    project.start(project.form(BATCH, rows), "17")
+    assert json.loads(ds_flow_here("show", "17", "--json")[1])["manifest"] is None
+    manifest = project.publish(BATCH, "17", rows)
+    for name in ("17", BATCH, f"{BATCH}/1", "StudentDataFlow/17"):
+        found = json.loads(ds_flow_here("show", name, "--json")[1])
+        assert (found["run_id"], found["manifest"]) == ("17", manifest)
+    code, out, _ = ds_flow_here("show", "17")
+    assert code == 0
+    for text in ("spring", "processed_student_a_17.csv", "4 final.csv"):
+        assert text in out
+
+
+def test_explain_has_the_promised_shape(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    path = str(project.root / "data" / "student_a.csv")
+    found = json.loads(ds_flow_here("explain", "--json", path)[1])
+    assert found["path"] == "data/student_a.csv"
+    assert found["verdict"] == "Version 1 was processed by run 17."
+    assert found["events"][0]["kind"] == "file.waiting"
+    assert all(event.keys() == {"at", "kind", "detail"} for event in found["events"])
+
+
+def test_explaining_what_is_neither_known_nor_there_is_a_failure(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    (row,) = project.published(BATCH, "17", "student_gone.csv")
+    (project.root / row.path).unlink()
+    project.drop("other.txt")
+    for name, code in (("student_x.csv", 1), ("student_gone.csv", 0), ("other.txt", 0)):
+        path = str(project.root / "data" / name)
+        assert ds_flow_here("explain", path)[0] == code
+        assert ds_flow_here("explain", "--json", path)[0] == code
+
+
+def test_manifests_come_whole_as_a_table_and_as_csv(project: Project, ds_flow_here: Cli) -> None:
+    second, first = project.admit("student_,b.csv", "student_a.csv")
+    project.start(project.form(BATCH, [first, second]), "17")
+    manifest = project.publish(BATCH, "17", [second], rejected=[first])
+    project.published(OTHER, "18", "student_c.csv")
+    found = json.loads(ds_flow_here("manifest", "--json")[1])["manifests"]
+    assert [one["run_id"] for one in found] == ["17", "18"]
+    assert found[0] == manifest
+    table = ds_flow_here("manifest", "--run", "17")[1].splitlines()
+    assert table[1].split() == ["17", "2026-01-01T12:00:00Z", "arrival", "1", "3", "2", "1"]
+    rows = list(csv.DictReader(io.StringIO(ds_flow_here("manifest", "--csv", "--run", "17")[1])))
+    assert [(row["output"], row["source"], row["version"]) for row in rows] == [
+        ("processed_student_,b_17.csv", "data/student_,b.csv", "1"),
+        ("final_combined_17.csv", "", ""),
+    ]
+    assert list(rows[0]) == [
+        *("run_id", "published_at", "output", "source", "version", "rows", "bytes", "sha256")
+    ]
+
+
+def test_a_lost_or_broken_manifest_is_named(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    (project.root / "out" / "manifest_17.json").unlink()
+    (project.root / "out" / "manifest_18.json").write_text("{}")
+    code, out, err = ds_flow_here("manifest", "--json")
+    assert (code, json.loads(out)) == (1, {"manifests": []})
+    assert "run 17: its manifest is gone" in err
+    assert "manifest_18.json: not a manifest" in err
+
+
+def test_the_manifest_schema_describes_manifests(project: Project, ds_flow_here: Cli) -> None:
+    rows = project.admit("student_a.csv", "student_b.csv")
+    project.start(project.form(BATCH, rows), "17")
+    manifest = project.publish(BATCH, "17", rows[:1], rejected=rows[1:])
+    schema = json.loads(ds_flow_here("check", "--schema", "manifest")[1])
+    judge = Draft202012Validator(schema)
+    judge.validate({**manifest, "later": 1})
+    added = {"selection", "compared_with"}  # older manifests lack them, and stay valid
+    judge.validate({name: manifest[name] for name in manifest if name not in added})
+    for key in manifest.keys() - added:
+        assert not judge.is_valid({name: manifest[name] for name in manifest if name != key})
+    assert not judge.is_valid({**manifest, "schema": 2})
+
+
+# --------------------------------------------------------------------------- for people
+
+
+def test_status_says_what_to_do_next(project: Project, ds_flow_here: Cli) -> None:
+    batch = project.form(BATCH, project.admit("student_a.csv"))
+    kill(project, batch)
+    project.admit("student_b.csv")
+    out = ds_flow_here("status")[1]
+    assert f"`ds-flow retry {BATCH}`" in out
+    assert "`ds-flow files --state quarantined`" in out
+    assert "`ds-flow once`" in out
+    assert "files      2: 1 waiting, 1 quarantined" in out
+
+
+def test_a_table_in_a_pipe_is_never_folded(project: Project, ds_flow_here: Cli) -> None:
+    name = f"student_{'x' * 200}.csv"
+    project.admit(name, "student_[red]\x1b[31m.csv")
+    heading, *lines = ds_flow_here("files")[1].splitlines()
+    assert heading.split()[:4] == ["path", "version", "state", "size_bytes"]
+    assert {len(line.split()) for line in lines} == {6}
+    assert [line.split()[0] for line in lines] == [
+        "data/student_[red]\\x1b[31m.csv",
+        f"data/{name}",
+    ]
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_gets_colours_unless_told_otherwise(project: Project, no_color: str) -> None:
+    project.published(BATCH, "17", "student_[red].csv")
+    shown = in_terminal(project, "files", NO_COLOR=no_color)
+    assert b"student_[red].csv" in shown
+    assert (b"\x1b[32m" in shown) is not no_color.startswith("1")
+
+
+def test_a_narrow_terminal_gets_every_character(project: Project) -> None:
+    project.published(BATCH, "1795379747138327", "student_a.csv")
+    shown = in_terminal(project, "runs", COLUMNS="60").replace(b"\r\n", b"")
+    assert b"1795379747138327" in shown
+    assert b"2026-01-01T12:00:00Z" in shown
+
+
+def in_terminal(project: Project, *argv: str, **environ: str) -> bytes:
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **environ}
+    with subprocess.Popen(
+        command(project, *argv), stdout=theirs, stderr=theirs, env=environ
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 4096):
+                shown += piece
+        except OSError:  # EIO: nobody writes any more
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    return shown
+
+
+# --------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["bogus"],
+        ["files", "--state", "lost"],
+        ["runs", "--limit", "0"],
+        ["rerun"],
+        ["rerun", "17", "--all"],
+        ["release"],
+        ["release", "--all", "x"],
+        ["manifest", "--json", "--csv"],
+    ],
+)
+def test_a_usage_fault_is_2(ds_flow_here: Cli, argv: list[str]) -> None:
+    code, out, err = ds_flow_here(*argv)
+    assert (code, out) == (2, "")
+    assert "ds-flow" in err
+
+
+@pytest.mark.parametrize(("name", "states"), [("files", FileState), ("runs", RunState)])
+def test_an_unknown_state_is_answered_with_the_words_that_there_are(
+    ds_flow_here: Cli, name: str, states: type[FileState | RunState]
+) -> None:
+    _, _, err = ds_flow_here(name, "--state", "nonsense")
+    words = err.rpartition("(choose from ")[2].replace("'", "")  # which not every Python puts
+    assert words == f"{', '.join(state.value for state in states)})\n"
+
+
+def test_faulty_settings_are_78_and_all_named(project: Project, ds_flow_here: Cli) -> None:
+    project.config.write_text("project_name: x\nbogus: 1\nrun: {attempts: 0}\n")
+    code, _, err = ds_flow_here("status")
+    assert code == 78
+    assert err.count("settings.yaml") >= 3
+
+
+def test_a_broken_ledger_is_70_with_the_remedy(project: Project, ds_flow_here: Cli) -> None:
+    project.ledger.close()
+    project.settings.ledger.write_bytes(b"x" * 5000)
+    code, _, err = ds_flow_here("status")
+    assert code == 70
+    assert "rebuilt from out/manifest_*.json" in err
+
+
+def test_what_does_not_exist_is_1(ds_flow_here: Cli) -> None:
+    of_one = ["manifest", "--run", "17"]
+    for argv in (["show", "17"], ["logs", "17"], ["logs"], of_one, [*of_one, "--json"]):
+        code, out, err = ds_flow_here(*argv)
+        assert (code, out) == (1, "")
+        assert err.startswith(("ds-flow: no ", "ds-flow: there is no run"))
+    for argv in (["retry", "x"], ["cancel", "x"], ["rerun", "x"], ["rerun", "--all"]):
+        assert ds_flow_here(*argv)[0] == 1
+    assert ds_flow_here("release", "x")[0] == 1
+
+
+def test_what_the_system_refuses_is_1_with_its_words(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    (project.root / "log" / "run_17.log").mkdir()
+    code, _, err = ds_flow_here("logs", "17")
+    assert code == 1
+    assert err.startswith("ds-flow: [Errno 1] is not a regular file; ")
+
+
+def test_a_bug_is_70_with_its_traceback(ds_flow_here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "runs", Command(lambda args: args.no_such, "a bug"))
+    code, _, err = ds_flow_here("runs")
+    assert code == 70
+    assert "AttributeError" in err
+
+
+def test_an_interrupt_is_130(project: Project) -> None:
+    project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
+    (project.root / "log" / "run_17.log").write_text("first\n")
+    with subprocess.Popen(
+        command(project, "logs", "-f"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"first\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_a_reader_that_goes_away_is_no_error(project: Project) -> None:
+    project.admit(*(f"student_{n}.csv" for n in range(1000)))
+    with subprocess.Popen(
+        command(project, "files", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_the_settings_file_is_chosen_in_three_ways(project: Project, tmp_path: Path) -> None:
+    project.admit("student_a.csv")
+    config = os.path.relpath(project.config, tmp_path)
+    for argv, environ in (
+        (["--config", config, "files"], {}),
+        (["files", "--config", config], {}),
+        (["files"], {"DS_FLOW_CONFIG": config}),
+        (["--config", config, "files"], {"DS_FLOW_CONFIG": "/nowhere"}),
+    ):
+        done = subprocess.run(
+            [*DS_FLOW, *argv],
+            cwd=tmp_path,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "data/student_a.csv" in done.stdout
+
+
+# --------------------------------------------------------------------------- wishes
+
+
+def kill(project: Project, batch: str) -> None:
+    """Let a batch die."""
+    attempt = project.start(batch)
+    project.ledger.end_run(
+        batch,
+        attempt,
+        RunState.FAILED,
+        error="no disk",
+        results=0,
+        then=Dead("3 attempts used up"),
+        now=NOON,
+    )
+
+
+def test_a_dead_batch_is_retried_as_a_new_one(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    kill(project, project.form(BATCH, project.admit("student_a.csv")))
+    code, out, _ = ds_flow_here("retry", BATCH)
+    (queued,) = project.ledger.read.batches_in(BatchState.QUEUED)
+    assert code == 0
+    assert f"as batch {queued.id}" in out
+    assert project.ledger.read.batch_paths(queued.id) == ["data/student_a.csv"]
+    assert daemon == [signal.SIGUSR1]
+
+
+def test_a_retrying_batch_is_due_at_once(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    attempt = project.start(project.form(BATCH, project.admit("student_a.csv")))
+    project.ledger.end_run(
+        *(BATCH, attempt, RunState.FAILED),
+        error="",
+        results=0,
+        then=RetryAt(NOON.replace(year=2100)),
+        now=NOON,
+    )
+    assert ds_flow_here("retry", BATCH)[0] == 0
+    batch = project.ledger.read.batch(BATCH)
+    assert batch is not None
+    assert batch.due_at < "2100"
+    assert daemon
+
+
+def test_one_wish_that_is_refused_does_not_keep_the_others(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    project.form(BATCH, project.admit("student_a.csv"))
+    code, out, err = ds_flow_here("cancel", "nothing", BATCH)
+    assert code == 1
+    assert f"batch {BATCH}: cancelled" in out
+    assert "no batch 'nothing'" in err
+    assert daemon
+
+
+def test_a_running_batch_is_asked_to_end(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
+    assert ds_flow_here("cancel", "17")[0] == 0
+    (run,) = project.ledger.read.live_runs()
+    assert run.ending == RunState.CANCELLED
+    assert daemon
+
+
+def test_a_running_batch_is_cancelled_without_a_daemon(project: Project) -> None:
+    project.config.write_text(f"{project.config.read_text()}run: {{max_parallel: 2}}\n")
+    batch = project.form(BATCH, project.admit("student_a.csv"))
+    attempt = project.start(batch)
+    folder = project.root / "out" / ".work" / batch / "attempts" / str(attempt)
+    folder.mkdir(parents=True)
+    (folder.parents[1] / "jobs").mkdir()
+    environ = {**os.environ, "DS_FLOW_ATTEMPT": f"{batch}/{attempt}"}
+    project.form(OTHER, project.admit("student_b.csv"))
+    with subprocess.Popen(["sleep", "60"], env=environ, process_group=0) as run:
+        done = subprocess.run(command(project, "cancel", batch), check=False, capture_output=True)
+    assert (done.returncode, run.returncode) == (0, -signal.SIGINT)
+    assert f"batch {batch}: cancelled".encode() in done.stdout
+    (row,) = project.ledger.read.runs_of(batch)
+    assert row.state == RunState.CANCELLED
+    assert project.ledger.read.runs_of(OTHER) == []
+
+
+def test_a_wish_may_wait_for_the_next_daemon(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    code, out, err = ds_flow_here("rerun", "--all", "--no-wait")
+    (queued,) = project.ledger.read.batches_in(BatchState.QUEUED)
+    assert (code, out) == (0, f"batch {queued.id}: 1 file\n")
+    assert queued.trigger == "rerun"
+    assert "no daemon is running" in err
+
+
+def rerun_paths(project: Project) -> list[str]:
+    (queued,) = project.ledger.read.batches_in(BatchState.QUEUED)
+    return project.ledger.read.batch_paths(queued.id)
+
+
+def test_a_rerun_takes_what_is_published_there_and_unclaimed(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    names = [f"student_{letter}.csv" for letter in "abc"]
+    rows = project.published(BATCH, "17", *names)
+    project.form(OTHER, rows[:1], Trigger.RERUN)
+    project.ledger.start_run(OTHER, NOON)
+    (project.root / "data" / names[1]).unlink()
+    code, _, err = ds_flow_here("rerun", "--all", "--no-wait")
+    assert code == 0
+    assert rerun_paths(project) == ["data/student_c.csv"]
+    assert f"left out: data/student_a.csv is in batch {OTHER}" in err
+    assert "left out: data/student_b.csv is no longer there" in err
+
+
+def test_a_rerun_of_a_run_takes_its_files_alone(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    project.published(OTHER, "18", "student_b.csv")
+    assert ds_flow_here("rerun", "17", "--no-wait")[0] == 0
+    assert rerun_paths(project) == ["data/student_a.csv"]
+
+
+def test_a_rerun_of_single_files_names_the_unknown(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", "student_a.csv", "student_b.csv")
+    path = str(project.root / "data" / "student_b.csv")
+    code, _, err = ds_flow_here("rerun", "--no-wait", "--file", path, "data/student_x.csv")
+    assert code == 0
+    assert rerun_paths(project) == ["data/student_b.csv"]
+    assert "data/student_x.csv is not known" in err
+
+
+def test_a_rerun_of_the_failed_takes_rejected_and_dead_files(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.published("aaaaaaaaaa", "17", "student_good.csv")
+    kill(project, project.form(BATCH, project.admit("student_dead.csv")))
+    project.admit("student_bad.csv", cause=Cause.REJECTED, reason="ragged")
+    project.admit("student_gone.csv", cause=Cause.GONE, reason="gone")
+    project.admit("student_cancelled.csv", cause=Cause.CANCELLED, reason="cancelled")
+    assert ds_flow_here("rerun", "--failed", "--no-wait")[0] == 0
+    assert rerun_paths(project) == ["data/student_dead.csv", "data/student_bad.csv"]
+
+
+def test_a_large_rerun_is_one_batch_all_the_same(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "17", *(f"student_{n}.csv" for n in range(5)))
+    project.config.write_text(f"{project.config.read_text()}batch: {{max_files: 2}}\n")
+    assert ds_flow_here("rerun", "--all", "--no-wait")[0] == 0
+    (queued,) = project.ledger.read.batches_in(BatchState.QUEUED)
+    assert len(project.ledger.read.batch_paths(queued.id)) == 5
+    assert queued.selection == "all"
+
+
+def test_release_lets_files_wait_again(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    project.admit("student_a.csv", cause=Cause.REJECTED, reason="ragged")
+    project.admit("student_b.csv", cause=Cause.NAME, reason="odd")
+    project.admit("student_c.csv")
+    code, out, err = ds_flow_here("release", "--all")
+    assert (code, out) == (0, "data/student_a.csv version 1: waiting\n")
+    assert "1 file must be renamed first" in err
+    assert project.ledger.read.versions("data/student_a.csv")[0].state == FileState.WAITING
+    code, _, err = ds_flow_here("release", "data/student_b.csv", "data/student_c.csv")
+    assert code == 1
+    assert "rename it" in err
+    assert "student_c.csv version 1 is waiting, not quarantined" in err
+    assert len(daemon) == 1
+
+
+# --------------------------------------------------------------------------- logs
+
+
+def test_a_log_comes_byte_for_byte_by_any_name_of_its_run(
+    project: Project, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    project.start(project.form(BATCH, project.admit("student_a.csv")))
+    log = project.root / "log" / f"attempt_{BATCH}_1.log"
+    log.write_bytes(b"one\xff\x1b[31m\n")
+    for argv in ([], [BATCH], [f"{BATCH}/1"]):
+        done = subprocess.run(command(project, "logs", *argv), check=True)
+        assert done.returncode == 0
+        assert capfdbinary.readouterr().out == b"one\xff\x1b[31m\n"
+
+
+def test_an_earlier_attempt_keeps_its_log(project: Project, ds_flow_here: Cli) -> None:
+    batch = project.form(BATCH, project.admit("student_a.csv"))
+    for number in (1, 2):
+        attempt = project.start(batch)
+        (project.root / "log" / f"attempt_{batch}_{number}.log").write_text(f"try {number}\n")
+        retry = RetryAt(NOON)
+        project.ledger.end_run(
+            batch, attempt, RunState.FAILED, error="", results=0, then=retry, now=NOON
+        )
+    found = [json.loads(ds_flow_here("show", "--json", f"{batch}/{n}")[1]) for n in (1, 2)]
+    assert [run["attempt"] for run in found] == [1, 2]
+    assert json.loads(ds_flow_here("show", "--json", batch)[1]) == found[1]
+    assert ds_flow_here("show", f"{batch}/3")[0] == 1
+
+
+def test_the_log_of_a_run_by_hand_is_over_when_its_processes_are(project: Project) -> None:
+    batch = secrets.token_hex(5)  # other tests' processes may carry a mark of BATCH
+    folder = project.root / "out" / ".work" / batch / "attempts" / "1"
+    folder.mkdir(parents=True)
+    (folder / "run_id").write_text("99\n")
+    path = project.root / "log" / "run_99.log"
+    path.touch()
+    environ = {**os.environ, "DS_FLOW_ATTEMPT": f"{batch}/1"}
+    with subprocess.Popen(["sleep", "60"], env=environ) as run:
+        log = find_log(project.settings, project.ledger, "99")
+        assert log.path() == path
+        assert not log.is_over()
+        run.terminate()
+    assert log.is_over()
+
+
+def test_following_a_log_outlives_its_renaming_and_ends_with_the_run(project: Project) -> None:
+    batch = project.form(BATCH, project.admit("student_a.csv"))
+    attempt = project.start(batch)
+    log = project.root / "log" / f"attempt_{batch}_{attempt}.log"
+    with log.open("wb", buffering=0) as writer:
+        writer.write(b"before\n")
+        with subprocess.Popen(command(project, "logs", "-f"), stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"before\n"
+            log.rename(log.with_name("run_17.log"))
+            project.ledger.name_run(batch, attempt, "17", NOON)
+            writer.write(b"after\n")
+            assert process.stdout.readline() == b"after\n"
+            writer.write(b"last")
+            then = RetryAt(NOON)
+            state = RunState.FAILED
+            project.ledger.end_run(batch, attempt, state, error="", results=0, then=then, now=NOON)
+            assert process.stdout.read() == b"last"
+    assert process.returncode == 0
+
+
+def test_a_terminal_obeys_nothing_in_a_log(project: Project) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    (project.root / "log" / "run_17.log").write_bytes("ö \x1b]0;x\x07\n".encode())
+    assert "ö \\x1b]0;x\\x07\r\n".encode() in in_terminal(project, "logs", "17")
+
+
+# --------------------------------------------------------------------------- check, completion
+
+
+def test_check_prints_the_schema_of_the_settings(ds_flow_here: Cli) -> None:
+    assert json.loads(ds_flow_here("check", "--schema")[1])["title"] == "ds-flow settings"
+
+
+def test_check_is_78_at_a_fault_and_0_without(project: Project, ds_flow_here: Cli) -> None:
+    code, out, _ = ds_flow_here("check")
+    assert code == 0
+    assert "input_pattern" in out
+    (project.root / "data").rmdir()
+    code, out, _ = ds_flow_here("check", "--json")
+    assert code == 78
+    assert {"level": "fault", "subject": "inbox"}.items() <= fault(json.loads(out)).items()
+
+
+def fault(found: dict[str, Any]) -> dict[str, str]:
+    (one,) = (one for one in found["findings"] if one["level"] == "fault")
+    return dict(one)
+
+
+def test_bash_completes_commands_and_flags(ds_flow_here: Cli) -> None:
+    script = ds_flow_here("completion", "bash")[1]
+    for words, wanted in (
+        ("ds-flow st", ["status"]),
+        ("ds-flow --config x rerun --f", ["--file", "--failed"]),
+        ("ds-flow logs --fo", ["--follow"]),
+    ):
+        typed = words.split()
+        shell = f"{script}\nCOMP_WORDS=({words})\nCOMP_CWORD={len(typed) - 1}\n_ds_flow\n"
+        show = 'printf "%s\\n" "${COMPREPLY[@]}"'
+        done = subprocess.run(["bash", "-c", shell + show], check=True, capture_output=True)
+        assert done.stdout.decode().split() == wanted
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_command_is_in_every_completion_script(ds_flow_here: Cli, shell: str) -> None:
+    script = ds_flow_here("completion", shell)[1]
+    assert [name for name in COMMANDS if name not in script] == []
+
+
+def test_the_version_is_the_packages(ds_flow_here: Cli) -> None:
+    code, out, _ = ds_flow_here("--version")
+    assert (code, out.split()[0]) == (0, "ds-flow")
+    assert SCHEMA.is_file()
+
+
+# --------------------------------------------------------------------------- the real thing
+
+
+def test_once_ends_with_1_while_the_inbox_is_lost(project: Project) -> None:
+    project.admit("student_a.csv")
+    (project.root / "data" / "student_a.csv").unlink()
+    (project.root / "data").rmdir()
+    done = subprocess.run(command(project, "once"), check=False, capture_output=True, timeout=30)
+    assert done.returncode == 1
+    assert b"ds-flow: inbox " in done.stderr
+
+
+def test_once_says_what_came_of_it(project: Project) -> None:
+    def once(*argv: str) -> tuple[int, str]:
+        done = subprocess.run(command(project, *argv), check=False, capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    project.drop("student_a.csv")
+    code, out = once("once")
+    (manifest,) = (project.root / "out").glob("manifest_*.json")
+    run_id = manifest.stem.partition("_")[2]
+    assert (code, out) == (
+        0,
+        (
+            f"run {run_id}: 1 file, 2 outputs\n"
+            f"  out/final_combined_{run_id}.csv\n"
+            f"  out/processed_student_a_{run_id}.csv\n"
+        ),
+    )
+    schema = json.loads(SCHEMA.read_text())
+    Draft202012Validator(schema).validate(json.loads(manifest.read_text()))
+    assert once("once") == (0, "nothing new\n")  # at once: it waits for no further look
+    project.drop("student_b.csv", "a,b\n1\n")
+    code, out = once("rerun", "--all")
+    assert code == 1
+    assert "quarantined: data/student_b.csv: " in out
+    assert len(list((project.root / "out").glob("final_combined_*.csv"))) == 2
+
+
+def test_what_a_rerun_left_out_is_named_and_no_success(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = project.published(BATCH, "17", "student_a.csv")
+    before = Tally.of(project.ledger.read)
+    project.ledger.form(OTHER, [rows[0].id], Trigger.RERUN, NOON)
+    project.start(OTHER, "18")
+    project.publish(OTHER, "18", [], rejected=rows)
+    assert _summarize(project.settings, project.ledger, before) == 1
+    assert "left out: data/student_a.csv: run 18: line 2: " in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------- schedules, verifying
+
+
+def test_schedules_are_listed_with_their_next_fire_and_what_the_last_one_did(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    (listed,) = json.loads(ds_flow_here("schedule", "--json")[1])["schedules"]
+    assert (listed["name"], listed["cron"], listed["skip_unchanged"]) == (
+        "nightly",
+        "0 2 * * *",
+        True,
+    )
+    assert datetime.fromisoformat(listed["next_at"]) > datetime.now(UTC)
+    assert {listed[key] for key in ("last_at", "outcome", "batch", "run_id")} == {None}
+
+    fire = Fire(
+        schedule="nightly", due_at=NOON, outcome=FireOutcome.VERIFIED, batch=BATCH, detail="same"
+    )
+    project.ledger.schedules.record(fire, NOON)
+    (listed,) = json.loads(ds_flow_here("schedule", "--json")[1])["schedules"]
+    assert (listed["last_due_at"], listed["outcome"]) == (NOON.isoformat(), "verified")
+    assert (listed["batch"], listed["run_id"], listed["detail"]) == (BATCH, "17", "same")
+    assert "verified  17      same" in ds_flow_here("schedule")[1]
+
+
+def test_firing_a_schedule_asks_the_daemon(
+    project: Project, ds_flow_here: Cli, daemon: list[int]
+) -> None:
+    assert ds_flow_here("schedule", "run", "nightly") == (0, "schedule nightly: fires now\n", "")
+    assert daemon == [signal.SIGUSR1]
+    assert project.ledger.schedules.rows()["nightly"].asked_at
+    (listed,) = json.loads(ds_flow_here("schedule", "--json")[1])["schedules"]
+    assert listed["asked_at"]
+
+
+def test_a_schedule_that_there_is_not_is_refused_with_those_that_there_are(
+    ds_flow_here: Cli,
+) -> None:
+    code, _, err = ds_flow_here("schedule", "run", "weekly")
+    assert code == 1
+    assert "no schedule 'weekly'" in err
+    assert err.endswith(": nightly\n")
+    assert ds_flow_here("schedule", "run")[0] == 2
+
+
+def test_firing_without_a_daemon_does_it_here_and_says_what_it_did(ds_flow_here: Cli) -> None:
+    code, out, err = ds_flow_here("schedule", "run", "nightly")
+    assert code == 0, err
+    assert out.endswith("schedule nightly: nothing: there is no such file\n")
+
+
+def test_verify_names_what_is_not_as_published(project: Project, ds_flow_here: Cli) -> None:
+    rows = project.published(BATCH, "17", "student_a.csv")
+    project.form(OTHER, project.admit("student_b.csv"))
+    out_dir = project.root / "out"
+    (out_dir / "processed_student_a_17.csv").write_text("a,b\n1,2\n\n")  # nine bytes, as said
+    code, out, _ = ds_flow_here("verify")
+    assert (code, out.splitlines()) == (
+        1,
+        [
+            "run 17: processed_student_a_17.csv: has other content than was published",
+            "run 17: final_combined_17.csv: is gone",
+        ],
+    )
+    code, out, _ = ds_flow_here("verify", "17", "--json")
+    assert code == 1
+    (answer,) = json.loads(out)["runs"]
+    assert (answer["run_id"], len(answer["faults"])) == ("17", 2)
+
+    made = manifest_of(BATCH, "17", rows).to_json()
+    made["outputs"] = []
+    (out_dir / "manifest_17.json").write_text(json.dumps(made))
+    assert "does not name what the ledger knows" in ds_flow_here("verify")[1]
+    (out_dir / "manifest_17.json").write_text("{")
+    assert "manifest_17.json: cannot be read" in ds_flow_here("verify")[1]
+    (out_dir / "manifest_17.json").unlink()
+    assert ds_flow_here("verify")[1] == "run 17: manifest_17.json: is gone\n"
+
+
+def test_verify_has_nothing_to_say_where_nothing_was_published(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    assert ds_flow_here("verify")[:2] == (0, "0 runs: all outputs are as published\n")
+    project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
+    code, _, err = ds_flow_here("verify", "17")
+    assert (code, err) == (1, "ds-flow: run 17 published nothing that is still kept\n")

@@ -1,0 +1,446 @@
+"""The line as a whole where something outside stops it for a while."""
+
+import errno
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clock import MovedClock
+from ds_flow.core.states import BatchState, RunState, Trigger
+from ds_flow.dispatch.rounds import open_round
+from ds_flow.dispatch.stage import JobSpec, has_jobs_elsewhere
+from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.watcher import Inbox
+from ds_flow.ledger.ledger import Ledger
+from ds_flow.runs import supervise
+from ds_flow.runs.launch import Runs
+from ds_flow.service.engine import Engine
+from ds_flow.settings.load import load_settings
+from ds_flow.system import durable
+from ds_flow.system.disk_space import LowSpaceError
+from ds_flow.system.wake import Wake
+from ds_flow.work import directory
+from ds_flow.work.publication import publish_lock
+from pretended import PretendedRuns
+from samples import settled
+
+SETTINGS = """
+project_name: test
+paths: {input_pattern: data/*.csv, output_dir: out, log_dir: log}
+batch: {quiet_seconds: 1000, max_wait_seconds: 1000}
+"""
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, clock: MovedClock) -> Iterator[Engine]:
+    for folder in ("config", "data"):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / "config" / "settings.yaml"
+    file.write_text(SETTINGS)
+    settings = load_settings(file, {})
+    ledger, wake = Ledger(settings.ledger), Wake()
+    inbox = Inbox(Pattern.parse(settings.pattern, tmp_path), wake, "poll")
+    made = Engine(settings, ledger, inbox, Runs(), clock)
+    made.open()
+    yield made
+    ledger.close()
+    wake.close()
+
+
+def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint(
+    engine: Engine, clock: MovedClock, tmp_path: Path
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    engine.admission.pulse = refuse
+
+    for _ in range(10):  # more often than bugs in a row would be borne
+        assert engine.tick() == 0
+        clock.elapsed_s += 40
+    assert engine.troubles
+    assert not engine.is_idle
+
+    engine.admission.pulse = lambda: None
+    engine.tick()
+    clock.elapsed_s += 1
+    assert engine.tick() == 1
+    assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
+
+
+def test_a_lost_inbox_is_told_once_with_what_to_do_and_so_is_its_return(
+    engine: Engine, clock: MovedClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ds_flow")
+
+    def look(times: int) -> None:
+        for _ in range(times):
+            engine.hint()
+            engine.tick()
+            clock.elapsed_s += 40
+
+    look(1)
+    (tmp_path / "data").rmdir()
+    look(3)
+    (trouble,) = engine.troubles
+    assert trouble.endswith("the folder must be there and readable, or paths.input_pattern differ")
+    (tmp_path / "data").mkdir()
+    look(3)
+
+    assert engine.troubles == []
+    assert [record.message for record in caplog.records] == ["inbox.lost", "inbox.back"]
+
+
+@pytest.fixture
+def runs(engine: Engine, tmp_path: Path) -> PretendedRuns:
+    """Runs of the engine that have no processes."""
+    engine.following.runs = made = PretendedRuns(tmp_path)
+    return made
+
+
+def batches_of(engine: Engine, **contents: str) -> list[str]:
+    """Let each file have arrived, and be a batch of its own; the batches."""
+    batches = []
+    for name, content in contents.items():
+        engine.ledger.admit([settled(f"data/{name}.csv", content)], engine.clock.now())
+        Path(engine.settings.root, "data", f"{name}.csv").write_text(content)
+        (waiting,) = engine.ledger.read.waiting()
+        batches.append(f"{waiting.id:010d}")
+        engine.ledger.form(batches[-1], [waiting.id], Trigger.ARRIVAL, engine.clock.now())
+    return batches
+
+
+def test_a_batch_that_is_cancelled_while_it_is_started_ends_nothing_else(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    runs.meanwhile = lambda batch: engine.ledger.cancel(batch, engine.clock.now())
+
+    engine.tick()
+
+    assert engine.ledger.read.batches_in(BatchState.CANCELLED)[0].id == first
+    assert list(runs.alive) == [f"{second}/1"]
+    assert not (engine.settings.work_root / first).exists()
+
+
+def test_a_batch_that_is_cancelled_while_it_is_started_keeps_what_its_canceller_ends(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    work = engine.settings.work_root / batch
+
+    def cancel(batch: str) -> None:
+        engine.ledger.cancel(batch, engine.clock.now())
+        job = JobSpec(key="a", command=("true",))
+        open_round(
+            work / "jobs" / "process",
+            executor="lsf",
+            batch=batch,
+            opened_by=f"{batch}/1",
+            jobs=[job],
+            commands=[job.command],
+        )
+
+    runs.meanwhile = cancel
+    engine.tick()
+
+    assert [one.id for one in engine.ledger.read.batches_in(BatchState.CANCELLED)] == [batch]
+    assert has_jobs_elsewhere(work / "jobs")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "{}", "[]", "null", '{"run_id": "9", "names": ["removed"]}', '{"run_id": 1}'],
+)
+def test_a_batch_whose_intent_cannot_be_read_is_dead_and_the_line_goes_on(
+    engine: Engine, runs: PretendedRuns, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    (runs.alive[f"{first}/1"] / "intent.json").write_text(content)
+    runs.end(f"{first}/1", "1")
+
+    engine.tick()  # as after a restart, which does not help
+    engine.open()
+    engine.tick()
+
+    (dead,) = engine.ledger.read.batches_in(BatchState.DEAD)
+    assert dead.id == first
+    assert "intent.json" in dead.reason
+    assert list(runs.alive) == [f"{second}/1"]
+    (said,) = [record for record in caplog.records if record.message == "file.quarantined"]
+    assert vars(said)["path"] == "data/a.csv"
+    assert dead.reason in vars(said)["why"]
+
+
+def test_a_batch_whose_files_the_system_refuses_waits_for_it_and_stops_no_other(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    first, second, third = batches_of(engine, a="1", b="2", c="3")
+    engine.tick()
+    runs.end(f"{first}/1", "1")
+    work = engine.settings.work_root / first
+    aside = work.rename(engine.settings.root / "aside")
+    work.symlink_to(work)  # the system follows no link to itself, whoever asks
+
+    for _ in range(30):  # as after a restart, which does not help
+        engine.tick()
+        clock.elapsed_s += 40
+    engine.open()
+    engine.tick()
+    assert list(runs.alive) == [f"{second}/1"]
+    (trouble,) = engine.troubles
+    assert str(work) in trouble
+    runs.end(f"{second}/1", "0")
+    engine.tick()
+    engine.tick()
+    assert list(runs.alive) == [f"{third}/1"]
+    assert not engine.ledger.read.batches_in(BatchState.DEAD)
+
+    work.unlink()
+    aside.rename(work)
+    engine.tick()
+    assert engine.troubles == []
+    ended = {run.batch: run.state for run in engine.ledger.read.runs()}
+    assert ended[first] == RunState.FAILED
+
+
+def test_a_disk_that_takes_nothing_concerns_every_batch(
+    engine: Engine, runs: PretendedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    runs.end(f"{first}/1", "1")
+    monkeypatch.setattr(supervise, "count_results", full)
+
+    engine.tick()
+    engine.tick()
+
+    assert engine.following.told == {}
+    assert f"{second}/1" not in runs.alive
+
+
+def test_a_copy_of_a_work_directory_is_no_batch(
+    engine: Engine, runs: PretendedRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    engine.tick()
+    work = engine.settings.work_root / batch
+    shutil.copytree(work, work.with_name(f"{batch}.bak"))
+
+    engine.open()
+
+    assert [run.batch for run in engine.ledger.read.live_runs()] == [batch]
+    (named,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "a copy of batch" in str(vars(named)["why"])
+    runs.publish(f"{batch}/1")
+    runs.end(f"{batch}/1", "0")
+    engine.tick()
+    assert [row.state for row in engine.ledger.read.latest()] == ["processed"]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_batch_that_got_another_s_files_is_dead_and_the_line_goes_on(
+    engine: Engine, runs: PretendedRuns, *, is_known: bool
+) -> None:
+    first, second, third = batches_of(engine, a="1", b="2", c="3")
+    engine.tick()
+    runs.publish(f"{first}/1")
+    copy = shutil.copytree(engine.settings.work_root / first, engine.settings.root / "copy")
+    runs.end(f"{first}/1", "0")
+    engine.tick()
+    engine.tick()
+    manifest = engine.settings.output_dir / "manifest_1.json"
+    if not is_known:
+        commit = directory.read_manifest(copy / "committed.json")
+        durable.write_json(copy / "committed.json", {**commit.to_json(), "run_id": "99"})
+    shutil.copytree(copy, engine.settings.work_root / second, dirs_exist_ok=True)
+    runs.end(f"{second}/1", "1")
+
+    engine.tick()
+    engine.tick()
+    engine.open()
+
+    (dead,) = engine.ledger.read.batches_in(BatchState.DEAD)
+    assert (dead.id, f"commit of batch {first}" in dead.reason) == (second, True)
+    assert list(runs.alive) == [f"{third}/1"]
+    assert list(engine.settings.output_dir.glob("manifest_*")) == [manifest]
+
+
+def test_a_commit_that_the_ledger_refuses_makes_its_batch_dead_and_the_line_goes_on(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    runs.publish(f"{first}/1")
+    commit = engine.settings.work_root / first / "committed.json"
+    changed = directory.read_manifest(commit).to_json()
+    changed["inputs"][0]["version"] = -1
+    changed["inputs"][0]["sha256"] = "0" * 64
+    commit.unlink()
+    durable.write_json(commit, changed)
+    runs.end(f"{first}/1", "0")
+
+    engine.tick()
+    engine.tick()
+
+    (dead,) = engine.ledger.read.batches_in(BatchState.DEAD)
+    assert dead.id == first
+    assert list(runs.alive) == [f"{second}/1"]
+
+
+def test_a_stranger_among_the_attempts_is_passed_over(engine: Engine, runs: PretendedRuns) -> None:
+    (batch,) = batches_of(engine, a="1")
+    (engine.settings.work_root / batch / "attempts" / "1.bak").mkdir(parents=True)
+
+    engine.tick()
+
+    assert list(runs.alive) == [f"{batch}/1"]
+
+
+def test_a_publication_that_takes_long_holds_nothing_else_up(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    engine.tick()
+    runs.publish(f"{batch}/1")
+    runs.end(f"{batch}/1", "0")
+    (tmp_path / "data" / "b.csv").write_text("2")
+
+    with publish_lock(engine.settings.output_dir):
+        engine.open()
+        engine.hint()
+        engine.tick()
+        clock.elapsed_s += 40
+        engine.tick()
+        assert len(engine.ledger.read.waiting()) == 1
+        assert engine.ledger.read.has_live_run(batch)
+        assert engine.patience_s() <= 1
+    engine.tick()
+
+    (run,) = engine.ledger.read.runs()
+    assert run.state == RunState.SUCCEEDED
+
+
+def test_what_a_start_could_not_take_back_while_another_published_is_taken_back_later(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    batches_of(engine, a="1")
+    engine.tick()
+    (attempt,) = runs.alive.values()
+    half_made = engine.settings.output_dir / "processed_a_9.csv"
+    half_made.touch()
+    work = directory.create_work_dir(  # of a run by hand
+        engine.settings.output_dir,
+        replace(directory.read_plan(attempt.parent.parent), batch="f" * 10, trigger=Trigger.MANUAL),
+    )
+    directory.new_attempt(work)
+    intent = {"run_id": "9", "names": [half_made.name]}
+    durable.write_json(work / "attempts/1/intent.json", intent)
+
+    with publish_lock(engine.settings.output_dir):
+        engine.open()
+        engine.tick()
+    assert half_made.exists()
+    clock.elapsed_s += 120
+    engine.tick()
+
+    assert not half_made.exists()
+
+
+def form_too_large(engine: Engine) -> None:
+    """A batch that no disk here takes."""
+    large = settled("data/large.csv", "1")
+    stat = large.sighting.stat._replace(size_bytes=2**60)
+    large = replace(large, sighting=large.sighting._replace(stat=stat))
+    engine.ledger.admit([large], engine.clock.now())
+    engine.ledger.form("0" * 10, [1], Trigger.ARRIVAL, engine.clock.now())
+
+
+def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    form_too_large(engine)
+    (small,) = batches_of(engine, small="1")
+
+    engine.tick()
+    assert list(runs.alive) == [f"{small}/1"]
+
+    runs.end(f"{small}/1", "1")
+    engine.tick()
+    engine.tick()
+    (said,) = engine.troubles
+    assert "batch 0000000000 waits" in said
+
+
+def test_a_batch_that_has_room_waits_for_none_that_has_not(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    form_too_large(engine)
+    for _ in range(800):  # by now it is looked at every half a minute
+        engine.tick()
+        clock.elapsed_s += engine.patience_s()
+        assert engine.patience_s() > 0.2
+    assert [record.message for record in caplog.records] == ["batch.waits"]
+    (small,) = batches_of(engine, small="1")
+
+    engine.tick()
+    assert list(runs.alive) == [f"{small}/1"]
+    assert engine.troubles
+
+    engine.ledger.cancel("0" * 10, clock.now())
+    engine.tick()
+    assert engine.troubles == []
+
+
+def test_a_batch_whose_folder_refuses_its_run_waits_and_stops_no_other(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    work = engine.settings.work_root / first
+    work.mkdir(parents=True)
+    (work / "attempts").touch()
+
+    engine.tick()
+    assert list(runs.alive) == [f"{second}/1"]
+    assert str(work) in engine.troubles[0]
+
+    (work / "attempts").unlink()
+    runs.end(f"{second}/1", None)
+    engine.tick()
+    clock.elapsed_s += 40
+    engine.tick()
+    assert f"{first}/1" in runs.alive
+    assert engine.troubles == []
+
+
+def test_low_space_holds_new_batches_back_until_there_is_room(
+    engine: Engine, clock: MovedClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "config" / "settings.yaml"
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    engine.change_settings(load_settings(file, {"DS_FLOW_RUN__MIN_FREE_MB": "1000000000"}))
+    for _ in range(100):
+        engine.tick()
+        clock.elapsed_s += 40
+    assert [row.state for row in engine.ledger.read.latest()] == ["waiting"]
+
+    engine.change_settings(load_settings(file, {"DS_FLOW_RUN__MIN_FREE_MB": "0"}))
+    assert engine.admission.form() == 1
+    engine.change_settings(load_settings(file, {"DS_FLOW_RUN__MIN_FREE_MB": "1000000000"}))
+    with pytest.raises(LowSpaceError):
+        engine.following.start()
+    assert not engine.ledger.read.live_runs()

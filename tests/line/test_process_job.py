@@ -1,0 +1,639 @@
+import csv
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ds_flow.core.errors import InputError
+from ds_flow.core.manifest import Rejected
+from ds_flow.core.paths import output_stems
+from ds_flow.core.plan import Options, Plan, PlannedFile
+from ds_flow.core.program import CHECKOUT
+from ds_flow.work.directory import code_fingerprint, create_work_dir, read_plan
+from ds_flow.work.results import Result, Results
+from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
+from rights import NOBODY, no_rights, public_folder
+from steps import job_exit, process_job
+
+SCRIPT = CHECKOUT / "flows" / "steps" / "process_job.py"
+CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+GOOD = b"name,score\nAnn,007\nBob,NA\n"
+
+
+@dataclass
+class Project:
+    """A root with an inbox, and one batch of the files that were put there."""
+
+    root: Path
+    transform: str = "transforms:transform"
+    delimiter: str = "auto"
+    tag: str = "a tag"
+    files: dict[str, str | None] = field(default_factory=dict)  # path -> planned hash
+
+    def put(self, name: str, content: bytes, *, known: bytes | None = None) -> Path:
+        """Write a file; `known` is the content that the batch was formed with."""
+        path = self.root / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return self.plan(name, content if known is None else known)
+
+    def plan(self, name: str, known: bytes | None) -> Path:
+        self.files[f"data/{name}"] = None if known is None else hashlib.sha256(known).hexdigest()
+        return self.root / "data" / name
+
+    def code(self, text: str) -> None:
+        """Give the project a transform of its own."""
+        module = f"transform_{hashlib.sha256(str(self.root).encode()).hexdigest()[:12]}"
+        self.root.joinpath(f"{module}.py").write_text(text)
+        self.transform = f"{module}:transform"
+
+    def arguments(self) -> list[str]:
+        options = Options(
+            project_name="test",
+            root=str(self.root),
+            output_dir=str(self.root / "out"),
+            log_dir=str(self.root / "log"),
+            inbox=str(self.root / "data"),
+            tag=self.tag,
+            delimiter=self.delimiter,
+            transform=self.transform,
+        )
+        files = tuple(
+            PlannedFile(path=path, version=1, sha256=sha256, size_bytes=1)
+            for path, sha256 in self.files.items()
+        )
+        plan = Plan(
+            batch="0123456789", trigger="arrival", formed_at="", files=files, options=options
+        )
+        work = create_work_dir(self.root / "out", plan)
+        return [str(work), str(work / "results/x"), f"0-{len(files) - 1}"]
+
+    def run(self) -> int:
+        return process_job.main(self.arguments())
+
+    @property
+    def results(self) -> Results:
+        return Results(self.root / "out/.work/0123456789/results/x")
+
+    def verdict(self, name: str) -> Result | Rejected | None:
+        return self.results.get(output_stems(self.files)[f"data/{name}"])
+
+    def aside(self, name: str) -> Rejected:
+        verdict = self.verdict(name)
+        assert isinstance(verdict, Rejected)
+        return verdict
+
+    def result(self, name: str) -> Result:
+        verdict = self.verdict(name)
+        assert isinstance(verdict, Result)
+        return verdict
+
+    def rows(self, name: str) -> list[list[str]]:
+        with (self.results.folder / self.result(name).output).open(newline="") as stream:
+            return list(csv.reader(stream, strict=True))
+
+    def tables(self) -> list[str]:
+        return sorted(path.name for path in self.results.folder.glob("*.csv"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    path = list(sys.path)
+    yield Project(tmp_path)
+    sys.path[:] = path
+
+
+# --------------------------------------------------------------------------- good files
+
+
+def test_a_good_file_comes_out_with_its_cells_and_three_columns_more(project: Project) -> None:
+    project.put("student_a.csv", GOOD)
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert project.run() == 0
+    header, *rows = project.rows("student_a.csv")
+    assert header == ["name", "score", "processed_at", "source_file", "tag"]
+    assert [row[:2] for row in rows] == [["Ann", "007"], ["Bob", "NA"]]
+    assert {tuple(row[3:]) for row in rows} == {("data/student_a.csv", "a tag")}
+    (instant,) = {datetime.fromisoformat(row[2]) for row in rows}
+    assert before <= instant <= datetime.now(UTC)
+
+
+def test_the_result_tells_what_was_read_and_what_was_written(project: Project) -> None:
+    project.put("student_a.csv", GOOD)
+    assert project.run() == 0
+    result = project.result("student_a.csv")
+    output = (project.results.folder / result.output).read_bytes()
+    assert result == Result(
+        path="data/student_a.csv",
+        version=1,
+        sha256=hashlib.sha256(GOOD).hexdigest(),
+        bytes=len(GOOD),
+        rows=2,
+        columns=("name", "score", "processed_at", "source_file", "tag"),
+        output=result.output,
+        output_sha256=hashlib.sha256(output).hexdigest(),
+        output_bytes=len(output),
+        content_sha256=result.content_sha256,
+    )
+    assert project.tables() == [result.output]
+
+
+def test_the_same_file_processed_again_has_the_same_content_but_for_the_time(
+    tmp_path: Path,
+) -> None:
+    def content(name: str, text: bytes, tag: str) -> str:
+        project = Project(tmp_path / name, tag=tag)
+        project.put("student_a.csv", text)
+        assert project.run() == 0
+        return project.result("student_a.csv").content_sha256
+
+    first = content("first", GOOD, tag="spring")
+    assert content("again", GOOD, tag="spring") == first
+    assert content("tagged", GOOD, tag="autumn") != first
+    assert content("longer", GOOD + b"x,1\n", tag="spring") != first
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(st.lists(CELL, min_size=2, max_size=2), max_size=5), st.sampled_from(",;\t|"))
+def test_any_text_survives_the_way_through_the_script(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], delimiter: str
+) -> None:
+    project = Project(tmp_path_factory.mktemp("way"), delimiter=delimiter)
+    path = project.plan("student_a.csv", None)
+    path.parent.mkdir()
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([["a", "b"], *rows])
+    assert project.run() == 0
+    assert [row[:2] for row in project.rows("student_a.csv")] == [["a", "b"], *rows]
+
+
+def test_a_header_without_rows_is_a_good_file(project: Project) -> None:
+    project.put("student_a.csv", b"name,score\n")
+    assert project.run() == 0
+    assert project.result("student_a.csv").rows == 0
+    assert len(project.rows("student_a.csv")) == 1
+
+
+def test_a_file_of_unknown_hash_is_taken_as_it_is(project: Project) -> None:
+    project.put("student_a.csv", GOOD)
+    project.plan("student_a.csv", None)
+    assert project.run() == 0
+    assert project.result("student_a.csv").sha256 == hashlib.sha256(GOOD).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["student_ 'a'; -rf.csv", "-rf.csv", "a\nb.csv", "ü\\x.csv"])
+def test_a_hostile_name_is_but_a_name(project: Project, name: str) -> None:
+    project.put("plain.csv", GOOD)
+    (project.root / "data" / name).write_bytes(GOOD)
+    path = f"data/{name}".replace("\\", "\\\\").replace("\n", "\\x0a")
+    project.files[path] = None
+    assert project.run() == 0
+    verdict = project.results.get(output_stems(project.files)[path])
+    assert isinstance(verdict, Result)
+    with (project.results.folder / verdict.output).open(newline="") as stream:
+        assert {row[3] for row in list(csv.reader(stream))[1:]} == {f"data/{name}"}
+
+
+def test_a_link_is_followed_to_its_file(project: Project) -> None:
+    path = project.plan("student_link.csv", GOOD)
+    path.parent.mkdir()
+    path.with_name("elsewhere.csv").write_bytes(GOOD)
+    path.symlink_to("elsewhere.csv")
+    assert project.run() == 0
+    assert project.result("student_link.csv").rows == 2
+
+
+@pytest.mark.parametrize("known", [None, GOOD])
+def test_a_link_swapped_in_leads_nowhere_outside_the_inbox(
+    project: Project, known: bytes | None
+) -> None:
+    (project.root / "secret.csv").write_bytes(GOOD)
+    path = project.plan("student_link.csv", known)
+    path.parent.mkdir()
+    path.symlink_to("../secret.csv")
+    assert project.run() == 0
+    aside = project.aside("student_link.csv")
+    assert (aside.cause, aside.reason) == ("unreadable", "a symbolic link that leaves the inbox")
+
+
+def test_a_link_that_becomes_a_folder_at_any_moment_concerns_itself_alone(tmp_path: Path) -> None:
+    pair = LinkAndFolder(tmp_path / "data")
+
+    def attempt() -> None:
+        with suppress(InputError), process_job.opened(pair.link, str(tmp_path / "data")) as stream:
+            assert stream.read() == pair.CONTENT
+
+    assert at_every_moment(pair.prepare, attempt, pair.swap) > 10
+
+
+def test_a_file_that_is_moved_too_deep_at_any_moment_concerns_itself_alone(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "data" / "sub", tmp_path / "aside"
+
+    def prepare() -> None:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        for made in (folder, aside):
+            made.mkdir(parents=True)
+        (folder / "student_a.csv").write_bytes(GOOD)
+
+    def attempt() -> None:
+        path = folder / "student_a.csv"
+        with suppress(InputError), process_job.opened(path, str(tmp_path / "data")) as stream:
+            assert stream.read() == GOOD
+
+    assert at_every_moment(prepare, attempt, lambda: moved_too_deep(folder, aside)) > 10
+
+
+def test_a_chain_of_very_many_links_is_set_aside_and_the_rest_goes_on(project: Project) -> None:
+    chain(project.plan("student_chain.csv", GOOD))
+    project.put("student_good.csv", GOOD)
+    assert project.run() == 0
+    aside = project.aside("student_chain.csv")
+    assert (aside.cause, aside.reason) == ("unreadable", "Too many levels of symbolic links")
+    assert project.result("student_good.csv").rows == 2
+
+
+def test_files_of_one_name_in_two_folders_have_two_results(project: Project) -> None:
+    project.put("one/student_a.csv", GOOD)
+    project.put("two/student_a.csv", b"x\n1\n")
+    assert project.run() == 0
+    assert project.result("one/student_a.csv").rows == 2
+    assert project.result("two/student_a.csv").rows == 1
+
+
+# --------------------------------------------------------------------------- no table
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        (b"", None, "the file is empty"),
+        (b"\x7fELF\x02\x01\x01\x00\x00\x00", 1, "a NUL byte"),
+        ("name\né\n".encode("latin-1"), 2, "byte 0xe9 is not utf-8"),
+        (b"a,b\n1,2\n3\n", 3, "cells: 1 in this row, 2 in the header"),
+        (b"a,b\n1,2,3\n", 2, "cells: 3 in this row, 2 in the header"),
+        (b"a,a\n1,2\n", 1, "the header names 'a' twice"),
+        (b'a,b\n1,"2\n3', 2, "a quote is never closed"),
+        (b"a,tag\n1,2\n", 1, "it has a column 'tag'; the name is taken"),
+        (b"a,processed_at\n", 1, "it has a column 'processed_at'; the name is taken"),
+    ],
+)
+def test_what_is_no_table_is_rejected_for_good_and_the_rest_goes_on(
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    line: int | None,
+    reason: str,
+) -> None:
+    project.put("student_bad.csv", content)
+    project.put("student_good.csv", GOOD)
+    assert project.run() == 0
+    assert project.aside("student_bad.csv") == Rejected(
+        path="data/student_bad.csv",
+        version=1,
+        sha256=hashlib.sha256(content).hexdigest(),
+        cause="rejected",
+        reason=reason,
+        line=line,
+    )
+    assert project.tables() == [project.result("student_good.csv").output]
+    said = capsys.readouterr()
+    place = "" if line is None else f"line {line}: "
+    assert said.err == f"data/student_bad.csv: {place}{reason}\n"
+    assert said.out == "1 processed, 1 set aside, 0 had a verdict\n"
+
+
+def test_nothing_is_left_of_a_large_file_that_is_no_table_at_its_end(project: Project) -> None:
+    project.put("student_a.csv", b"a\n" + 40 * (b"x" * 2**20 + b"\n") + b"1,2\n")
+    assert project.run() == 0
+    assert project.aside("student_a.csv").line == 42
+    assert project.tables() == []
+
+
+# --------------------------------------------------------------------------- unread
+
+
+def test_a_half_written_file_has_changed_and_is_not_rejected(project: Project) -> None:
+    project.put("student_a.csv", b'name,score\nAnn,"00', known=GOOD)
+    assert project.run() == 0
+    assert project.aside("student_a.csv").cause == "changed"
+    assert project.tables() == []
+
+
+def test_a_good_file_of_another_content_has_changed_and_nothing_is_kept(project: Project) -> None:
+    project.put("student_a.csv", GOOD, known=b"name\n")
+    assert project.run() == 0
+    assert project.aside("student_a.csv").cause == "changed"
+    assert project.tables() == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(project: Project) -> None:
+    path = project.put("student_a.csv", GOOD)
+    project.code(
+        "def transform(frame):\n"
+        f"    open({str(path)!r}, 'a').write('x')\n"
+        "    raise ValueError('which is not the reason')\n"
+    )
+    project.plan("student_a.csv", None)
+    assert project.run() == 0
+    assert project.aside("student_a.csv").cause == "changed"
+    assert project.tables() == []
+
+
+def touching(project: Project, path: Path) -> None:
+    """Let the transform touch the file, and restore its time."""
+    project.code(
+        "import os\n"
+        "def transform(frame):\n"
+        f"    os.utime({str(path)!r}, ns=(0, {path.stat().st_mtime_ns}))\n"
+        "    return frame\n"
+    )
+
+
+def test_a_rewrite_that_restores_the_time_is_noticed_without_a_hash(project: Project) -> None:
+    touching(project, project.put("student_a.csv", GOOD))
+    project.plan("student_a.csv", None)
+    assert project.run() == 0
+    assert project.aside("student_a.csv").reason == "it changed while it was read"
+
+
+def test_a_file_whose_bytes_are_the_batchs_may_be_touched_meanwhile(project: Project) -> None:
+    touching(project, project.put("student_a.csv", GOOD))
+    assert project.run() == 0
+    assert project.rows("student_a.csv")[1][:2] == ["Ann", "007"]
+
+
+def test_a_file_that_is_gone_is_gone(project: Project) -> None:
+    project.put("student_a.csv", GOOD).unlink()
+    project.put("sub/student_b.csv", GOOD)
+    shutil.rmtree(project.root / "data/sub")
+    (project.root / "data/sub").write_text("a file now")
+    assert project.run() == 0
+    assert [project.aside(f"{name}.csv").cause for name in ("student_a", "sub/student_b")] == [
+        "gone",
+        "gone",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "device"])
+def test_what_is_no_regular_file_is_unreadable_and_nothing_waits_for_it(
+    project: Project, kind: str
+) -> None:
+    path = project.plan("student_a.csv", GOOD)
+    path.parent.mkdir()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"loop": path, "device": Path("/dev/zero")}[kind])
+    assert project.run() == 0
+    aside = project.aside("student_a.csv")
+    assert aside.cause == "unreadable"
+    assert aside.reason in {
+        "it is not a regular file",
+        "Too many levels of symbolic links",
+        "a symbolic link that leaves the inbox",
+    }
+
+
+def test_a_file_without_permission_is_unreadable() -> None:
+    with public_folder() as root:
+        project = Project(root)
+        project.put("student_a.csv", GOOD)
+        project.arguments()  # its work directory is made
+        for folder in [root, *root.rglob("*")]:
+            folder.chmod(0o777)
+            if os.geteuid() == 0:
+                os.chown(folder, NOBODY, -1)
+        with no_rights(root / "data/student_a.csv"):
+            assert project.run() == 0
+        assert project.aside("student_a.csv").reason == "Permission denied"
+
+
+# --------------------------------------------------------------------------- the transform
+
+
+def test_a_transform_of_the_project_is_used(project: Project) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(
+        "import pandas as pd\n"
+        "def transform(frame):\n"
+        "    frame['score'] = pd.to_numeric(frame['score'], errors='coerce') / 2\n"
+        "    return frame[['score', 'name']][::-1]\n"
+    )
+    assert project.run() == 0
+    assert [row[:2] for row in project.rows("student_a.csv")] == [
+        ["score", "name"],
+        ["", "Bob"],
+        ["3.5", "Ann"],
+    ]
+
+
+def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(project: Project) -> None:
+    project.put("student_a.csv", b"name\nAnn\n")
+    project.put("student_b.csv", GOOD)
+    project.code("def transform(frame):\n    frame['score']\n    return frame\n")
+    assert project.run() == 0
+    aside = project.aside("student_a.csv")
+    assert aside.cause == "raised"
+    assert aside.reason.startswith("KeyError: 'score' (")
+    assert aside.sha256 == project.files["data/student_a.csv"]
+    assert project.tables() == [project.result("student_b.csv").output]
+
+
+def test_a_secret_in_an_exception_is_masked(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOKEN", "swordfish")
+    monkeypatch.setenv("DS_FLOW_MASK", "TOKEN")
+    project.code("import os\ndef transform(frame):\n    raise ValueError(os.environ['TOKEN'])\n")
+    project.put("student_a.csv", GOOD)
+
+    assert project.run() == 0
+
+    assert project.aside("student_a.csv").reason.startswith("ValueError: ***")
+    assert "swordfish" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return [1]", "the transform returned list, not a DataFrame"),
+        ("pass", "the transform returned NoneType, not a DataFrame"),
+        ("raise SystemExit(0)", "SystemExit: 0 "),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines ("),
+        ("return frame[['name', 'name']]", "the header names 'name' twice"),
+        ("return frame.iloc[:, :0]", "there is no column"),
+        ("return frame.assign(tag='x')", "the transform returned a column 'tag'"),
+        ("return frame.assign(x=chr(0xD800))", "UnicodeEncodeError"),
+    ],
+)
+def test_a_transform_that_returns_no_table_has_raised(
+    project: Project, body: str, reason: str
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(f"def transform(frame):\n    {body}\n")
+    assert project.run() == 0
+    aside = project.aside("student_a.csv")
+    assert aside.cause == "raised"
+    assert reason in aside.reason
+    assert "\n" not in aside.reason
+    assert project.tables() == []
+
+
+def test_too_little_memory_is_not_the_files_fault(project: Project) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code("def transform(frame):\n    raise MemoryError\n")
+    with pytest.raises(MemoryError):
+        project.run()
+    assert project.verdict("student_a.csv") is None
+    assert project.tables() == []
+
+
+@pytest.mark.parametrize(
+    "spec", ["no_such_module:transform", "transforms:nothing", "transforms:pd"]
+)
+def test_a_transform_that_cannot_be_loaded_is_the_operators_fault(
+    project: Project, capsys: pytest.CaptureFixture[str], spec: str
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.transform = spec
+    assert project.run() == 78
+    assert f"compute.transform {spec}: " in capsys.readouterr().err
+    assert project.verdict("student_a.csv") is None
+
+
+def test_pieces_with_unlike_columns_are_the_transforms_fault(tmp_path: Path) -> None:
+    pieces = iter([pa.table({"a": ["1"]}), pa.table({"b": ["2"]})])
+    with pytest.raises(process_job.TransformError, match="unlike columns"):
+        process_job.write(pieces, tmp_path / "out.csv", {"tag": ""})
+
+
+@pytest.mark.parametrize("place", ["flows/transforms.py", "transforms/__init__.py"])
+def test_a_projects_own_transform_wins_over_that_of_the_checkout(
+    project: Project, place: str
+) -> None:
+    own = project.root / place
+    own.parent.mkdir()
+    own.write_text("def transform(frame): return frame.assign(own='yes')\n")
+    project.put("student_a.csv", GOOD)
+    work, *others = project.arguments()
+    options = read_plan(Path(work)).options
+    fingerprint = code_fingerprint(options)
+
+    subprocess.run([sys.executable, str(SCRIPT), work, *others], check=True)
+
+    assert project.result("student_a.csv").columns[:3] == ("name", "score", "own")
+    own.write_text("def transform(frame): return frame\n")
+    assert code_fingerprint(options) != fingerprint
+
+
+def test_the_transform_that_is_shipped_changes_nothing() -> None:
+    frame = pd.DataFrame({"a": ["1"]})
+    assert process_job.load("transforms:transform", CHECKOUT)(frame) is frame
+
+
+# --------------------------------------------------------------------------- again
+
+
+def test_a_verdict_that_stands_is_kept(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.put("student_b.csv", b"")
+    assert project.run() == 0
+    verdicts = project.verdict("student_a.csv"), project.verdict("student_b.csv")
+    shutil.rmtree(project.root / "data")
+    assert project.run() == 0
+    assert (project.verdict("student_a.csv"), project.verdict("student_b.csv")) == verdicts
+    assert capsys.readouterr().out.splitlines()[-1] == "0 processed, 0 set aside, 2 had a verdict"
+
+
+def test_a_file_that_was_not_read_is_judged_again(project: Project) -> None:
+    path = project.put("student_a.csv", b"half", known=GOOD)
+    assert project.run() == 0
+    assert project.aside("student_a.csv").cause == "changed"
+    path.write_bytes(GOOD)
+    assert project.run() == 0
+    assert project.result("student_a.csv").rows == 2
+
+
+def test_a_file_that_raised_is_judged_again(project: Project) -> None:
+    project.put("student_a.csv", GOOD)
+    flag = project.root / "mended"
+    project.code(
+        "import os\n"
+        "def transform(frame):\n"
+        f"    if not os.path.exists({str(flag)!r}): raise ValueError\n"
+        "    return frame\n"
+    )
+    assert project.run() == 0
+    assert project.aside("student_a.csv").cause == "raised"
+    flag.touch()
+    assert project.run() == 0
+    assert project.result("student_a.csv").rows == 2
+
+
+def test_only_the_files_of_the_shard_are_judged(project: Project) -> None:
+    for number in range(5):
+        project.put(f"student_{number}.csv", GOOD)
+    work, results, _ = project.arguments()
+    assert process_job.main([work, results, "1-2"]) == 0
+    judged = [project.verdict(f"student_{number}.csv") is not None for number in range(5)]
+    assert judged == [False, True, True, False, False]
+
+
+# --------------------------------------------------------------------------- the script
+
+
+def test_two_processes_on_one_shard_leave_one_result_a_file(project: Project) -> None:
+    for number in range(20):
+        project.put(f"student_{number}.csv", GOOD)
+    command = [sys.executable, str(SCRIPT), *project.arguments()]
+    both = [subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [one.wait() for one in both] == [0, 0]
+    outputs = [project.result(f"student_{number}.csv").output for number in range(20)]
+    assert project.tables() == sorted(outputs)
+
+
+def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: Project) -> None:
+    project.put("student_a.csv", b"a\n" + b"x" * 100_000 + b"\n")
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", sys.executable, str(SCRIPT)]
+    done = subprocess.run(
+        [*limited, *project.arguments()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == job_exit.OWN_DISK
+    assert done.stderr == "process: OSError: [Errno 27] File too large\n"
+    assert project.verdict("student_a.csv") is None
+    assert project.tables() == []
+
+
+def test_a_transform_that_meets_a_full_disk_is_no_files_fault(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(
+        "def transform(frame):\n    with open('/dev/full', 'w') as file:\n        file.write('x')\n"
+    )
+    assert project.run() == job_exit.NO_ROOM
+    assert "No space left on device" in capsys.readouterr().err
+    assert project.verdict("student_a.csv") is None
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "b", "1"], ["a", "b", "x-y"]])
+def test_wrong_arguments_are_told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert process_job.main(arguments) == job_exit.USAGE
+    assert "usage" in capsys.readouterr().err

@@ -1,0 +1,432 @@
+"""The process stage without Metaflow: which file is to blame, and what is done again."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import lsf
+from ds_flow.core.errors import DispatchError, NoRoomError
+from ds_flow.core.manifest import Manifest, Rejected
+from ds_flow.core.plan import Options, Plan, PlannedFile, StageOptions
+from ds_flow.core.states import ATTEMPT_MARK, FailureClass
+from ds_flow.dispatch.rounds import rounds_in
+from ds_flow.dispatch.stage import JobSpec, Outcome, Site, run_stage
+from ds_flow.work import directory
+from ds_flow.work.results import Result
+from steps import job_exit, publish, stages
+from steps.failures import told
+
+BATCH = "0123456789"
+NAMES = ("a", "b", "c")
+
+Verdicts = dict[str, Result | Rejected | None]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A planned batch of three files, whose transform is the project's `mine.py`."""
+    options = Options(
+        project_name="test",
+        root=str(tmp_path),
+        output_dir=str(tmp_path / "out"),
+        log_dir=str(tmp_path / "log"),
+        transform="mine:transform",
+        stages={name: StageOptions() for name in ("process", "combine", "analyze")},
+    )
+    files = []
+    for name in NAMES:
+        path = tmp_path / "data" / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"id\n{name}\n")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append(PlannedFile(path=f"data/{name}.csv", version=1, sha256=sha256, size_bytes=5))
+    plan = Plan(batch=BATCH, trigger="arrival", formed_at="", files=tuple(files), options=options)
+    monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/1")
+    return directory.create_work_dir(tmp_path / "out", plan)
+
+
+def transform(work: Path, on_b: str) -> None:
+    """Let the transform do something on the second file."""
+    (work.parents[2] / "mine.py").write_text(
+        "import os\n"
+        "def transform(frame):\n"
+        "    if frame['id'][0] == 'b':\n"
+        f"        {on_b}\n"
+        "    return frame\n"
+    )
+
+
+def replan(work: Path, site: Site | None = None, **own: StageOptions) -> None:
+    """Give stages other options."""
+    plan = directory.read_plan(work)
+    stages = {**plan.options.stages, **own}
+    options = replace(plan.options, stages=stages, site=site or plan.options.site)
+    (work / "batch.json").unlink()
+    directory.create_work_dir(work.parents[1], replace(plan, options=options))
+
+
+def verdicts(work: Path) -> Verdicts:
+    results = directory.results_for(work, directory.read_plan(work).options)
+    return {name: results.get(name) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("on_b", "reason"),
+    [
+        ("os._exit(0)", "ended before its verdict"),
+        ("os._exit(3)", "exit code 3"),
+        ("os.abort()", "crashed by SIGABRT"),
+        ("raise MemoryError", "exit code 1"),
+        ("os.closerange(0, 1024)", job_exit.OUT_OF_FILES_REASON),
+        ("os.closerange(3, 1024)", job_exit.OUT_OF_FILES_REASON),
+    ],
+)
+def test_a_file_that_ends_its_process_is_set_aside_alone(
+    work: Path, on_b: str, reason: str
+) -> None:
+    transform(work, on_b)
+
+    stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert found["b"].reason == f"its process, alone with it: {reason}"
+
+
+def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_alone(
+    work: Path,
+) -> None:
+    # What run_job.sh leaves then; tests/service/test_systemd.py has a real one.
+    rounds = f"pathlib.Path({str(work)!r}).glob('jobs/*/*')"
+    mark = f"[(round / '1.starved').touch() for round in {rounds}]"
+    transform(work, f"import pathlib; {mark}; os.kill(os.getpid(), 9)")
+
+    stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert found["b"].reason == "its process, alone with it: killed for want of memory"
+
+
+def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the_figure(
+    work: Path,
+) -> None:
+    transform(work, "kept = bytearray(700 << 20); os.read(os.pipe()[0], 1)")
+    with lsf(work / "cluster", "ibm", memory_checked_below_mb=1000) as place:
+        site = replace(place.site, memory_factor=1.1)
+        replan(work, site=site, process=StageOptions(executor="lsf", queue="short", memory_mb=500))
+
+        stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert "TERM_MEMLIMIT" in found["b"].reason
+    assert "it needs more than 605 MB; raise compute.stages.process.memory_mb" in found["b"].reason
+
+
+def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothing(
+    work: Path,
+) -> None:
+    leak = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); [os.dup(0) for _ in range(64)]"
+    transform(work, f"import resource; {leak}")
+
+    stages.process(work, "1of1", [(0, 2)])
+
+    found = verdicts(work)
+    assert isinstance(found["a"], Result)
+    assert isinstance(found["c"], Result)
+    assert isinstance(found["b"], Rejected)
+    assert "Too many open files" in found["b"].reason
+
+
+def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
+    with pytest.raises(DispatchError, match="mine:transform"):
+        stages.process(work, "1of1", [(0, 2)])
+
+    assert set(verdicts(work).values()) == {None}
+
+
+def test_the_process_stage_reads_all_that_the_transform_may_import(work: Path) -> None:
+    root = work.parents[2]
+    own = {root / "flows", root / "mine", root / "mine.py"}
+    for path in own:
+        path.mkdir()
+
+    reads = stages._Process(work, "process-0").job((0, 2, "")).reads
+    assert own < set(reads)
+
+
+def test_the_next_attempt_judges_again_what_the_transform_raised_on_and_nothing_else(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform(work, f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); raise ValueError('busy')")
+
+    stages.process(work, "1of1", [(0, 2)])
+    first = verdicts(work)
+    monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/2")
+    stages.process(work, "1of1", [(0, 2)])
+
+    assert (tmp_path / "ran").read_text() == "xx"
+    assert {name: verdicts(work)[name] for name in "ac"} == {name: first[name] for name in "ac"}
+
+
+OUTCOME = Outcome(
+    key="k",
+    index=1,
+    round="dsf-0123456789-process-1of1-1",
+    opened_by=f"{BATCH}/1",
+    failure=None,
+    reason="",
+    exit_code=0,
+    host="",
+    native_id="",
+    started_at="",
+    ended_at="",
+)
+
+
+@pytest.fixture
+def left(work: Path) -> Callable[[Outcome], list[stages.Part]]:
+    transform(work, "pass")
+    stage = stages._Process(work, "process-1of1")
+    return lambda outcome: stage.left((0, 2, ""), outcome)
+
+
+def test_a_file_that_takes_longer_than_the_limit_is_tried_alone(
+    left: Callable[[Outcome], list[stages.Part]],
+) -> None:
+    ended = replace(OUTCOME, failure=FailureClass.LIMIT, reason="run limit reached", exit_code=124)
+
+    assert left(ended) == [(0, 0, ""), (1, 2, "")]
+
+
+def test_a_job_that_left_no_exit_code_blames_no_file(
+    work: Path, left: Callable[[Outcome], list[stages.Part]]
+) -> None:
+    job = JobSpec(key="k", command=("true",))
+    run_stage(
+        work / "jobs" / "process-1of1",
+        executor="local",
+        site=Site(),
+        batch=BATCH,
+        attempt="1",
+        jobs=[job],
+    )
+    lost = replace(OUTCOME, failure=FailureClass.INFRASTRUCTURE, reason="lost", exit_code=None)
+
+    with pytest.raises(DispatchError, match="lost"):
+        left(lost)
+
+
+@pytest.mark.parametrize(
+    "code", ["import os; os._exit(75)", "raise OSError(28, 'No space left on device')"]
+)
+def test_a_run_that_finds_no_room_says_so_and_blames_no_file(work: Path, code: str) -> None:
+    transform(work, code)
+    attempt = work / "attempts" / "1"
+    attempt.mkdir()
+
+    with pytest.raises(NoRoomError), told(work):
+        stages.process(work, "1of1", [(0, 2)])
+
+    assert (attempt / "no_room").exists()
+    assert verdicts(work)["b"] is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_step_that_finds_no_room_itself_says_so(work: Path, code: int) -> None:
+    attempt = work / "attempts" / "1"
+    attempt.mkdir()
+
+    with pytest.raises(OSError, match="disk"), told(work):
+        raise OSError(code, "the disk")
+
+    assert (attempt / "no_room").exists()
+
+
+def analyzed(work: Path, **given: Any) -> dict[str, Any]:
+    """What comes of an analysis of these settings."""
+    plan = directory.read_plan(work)
+    options = {**plan.options.stages, "analyze": StageOptions(**given)}
+    (work / "batch.json").unlink()
+    output_dir = work.parents[1]
+    directory.create_work_dir(
+        output_dir, replace(plan, options=replace(plan.options, stages=options))
+    )
+    analysis = stages.analyze(work, output_dir / "combined.csv")
+    assert analysis is not None
+    return analysis
+
+
+@pytest.mark.parametrize(
+    ("command", "limit_minutes", "said"),
+    [
+        (("sh", "-c", "echo 3 rows; echo no R here >&2; exit 3"), 1, "exit code 3: no R here"),
+        (("no-such-program",), 1, "exit code 127: timeout: failed to run command"),
+        (("sh", "-c", "kill -SEGV $$"), 1, "crashed by SIGSEGV"),
+        (("sh", "-c", "kill -KILL $$"), 1, "killed by SIGKILL"),
+        (("tail", "-f", "/dev/null"), 0.002, "run limit reached"),
+    ],
+)
+def test_an_analysis_that_fails_says_so_and_fails_nothing_else(
+    work: Path, command: tuple[str, ...], limit_minutes: float, said: str
+) -> None:
+    analysis = analyzed(work, command=command, limit_minutes=limit_minutes)
+
+    assert said in analysis["error"]
+    assert analysis["command"] == list(command)
+
+
+def test_what_a_failed_analysis_printed_is_kept(work: Path) -> None:
+    analysis = analyzed(work, command=("sh", "-c", "echo 3 rows; exit 1"))
+
+    assert analysis["stdout"] == "3 rows\n"
+
+
+def test_an_analysis_that_could_not_be_run_is_left_to_the_next_attempt(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "bin" / "bash"  # so that no job leaves an exit code
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+
+    with pytest.raises(DispatchError, match="without leaving an exit code"):
+        analyzed(work, command=("true",))
+
+
+def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path) -> None:
+    analysis = analyzed(work, command=("sh", "-c", "seq -w 20000"))  # six bytes a line
+
+    assert analysis["error"] == ""
+    mark, *lines = analysis["stdout"].splitlines()
+    assert mark == f"... {20000 * 6 - 2**16} bytes before this are left out"
+    assert (len("\n".join(lines)) + 1, lines[-1]) == (2**16, "20000")
+
+
+# --------------------------------------------------------------------------- what jobs leave
+
+
+def combined(work: Path) -> Path:
+    found = stages.combine(work)
+    assert found
+    return found
+
+
+def finished(work: Path, path: Path | None) -> Manifest:
+    (work / "attempts" / "1").mkdir(exist_ok=True)
+    return publish.finish(
+        work,
+        publish.Run(flow="F", run_id="7", started_at="", combined=path, analysis=None),
+    )
+
+
+def processed(work: Path) -> Result:
+    """Process all files, one of which has other columns; the verdict on the first."""
+    (work.parents[2] / "mine.py").write_text(
+        "def transform(frame):\n"
+        "    return frame.assign(more='x') if frame['id'][0] == 'b' else frame\n"
+    )
+    stages.process(work, "1of1", [(0, 2)])
+    first = verdicts(work)["a"]
+    assert isinstance(first, Result)
+    return first
+
+
+def published(work: Path) -> list[str]:
+    return [path.name for path in work.parents[1].glob("*.csv")]
+
+
+def test_no_job_may_write_but_what_its_stage_leaves(work: Path) -> None:
+    processed(work)
+    stages.combine(work)
+
+    jobs = {
+        stage: next(rounds_in(work / "jobs" / stage)).jobs[0]
+        for stage in ("process-1of1", "align", "combine")
+    }
+    results = directory.results_for(work, directory.read_plan(work).options).folder
+    (aligned,) = (work / "aligned").iterdir()
+    assert {stage: job.writes for stage, job in jobs.items()} == {
+        "process-1of1": (results,),
+        "align": (aligned,),
+        "combine": (work / "combined",),
+    }
+    assert not [stage for stage, job in jobs.items() if work in job.reads]
+
+
+@pytest.mark.parametrize(
+    "forged", [{"path": "data/b.csv"}, {"version": 2}, {"sha256": "0" * 64}], ids=str
+)
+def test_a_verdict_on_another_file_or_content_is_none(
+    work: Path, forged: dict[str, object]
+) -> None:
+    row = {**asdict(processed(work)), **forged}
+    folder = directory.results_for(work, directory.read_plan(work).options).folder
+    (folder / "a.json").write_text(json.dumps(row))
+
+    with pytest.raises(DispatchError, match=r"data/a\.csv: no result of the process stage"):
+        stages.combine(work)
+
+
+def test_an_output_that_is_not_what_was_judged_is_not_published(work: Path) -> None:
+    first = processed(work)
+    path = combined(work)
+    output = directory.results_for(work, directory.read_plan(work).options).folder / first.output
+    output.write_bytes(output.read_bytes().replace(b"a", b"x"))
+
+    with pytest.raises(DispatchError, match=r"data/a\.csv: its output is not what the verdict"):
+        finished(work, path)
+
+    assert published(work) == []
+
+
+@pytest.mark.parametrize("leave", ["link", "fifo", "nothing"])
+def test_a_combined_file_that_is_no_plain_one_is_neither_analyzed_nor_published(
+    work: Path, tmp_path: Path, leave: str
+) -> None:
+    processed(work)
+    path = combined(work)
+    (tmp_path / "private").write_text("s3cr3t\n")
+    path.unlink()
+    if leave == "link":
+        path.symlink_to(tmp_path / "private")
+    if leave == "fifo":
+        os.mkfifo(path)
+
+    with pytest.raises(DispatchError, match="left no regular file"):
+        stages.combine(work)
+
+    with pytest.raises(OSError, match=r"regular file|symbolic link|No such file"):
+        finished(work, path)
+    assert published(work) == []
+
+
+def test_a_link_that_a_job_left_is_not_written_through(work: Path, tmp_path: Path) -> None:
+    processed(work)
+    path = combined(work)
+    (victim := tmp_path / "victim").write_text("precious")
+    (aligned,) = (work / "aligned").iterdir()
+    lists = [path.with_suffix(".list"), aligned / "columns.json", aligned / "sources.list"]
+    for each in lists:
+        each.unlink()
+        each.symlink_to(victim)
+
+    assert stages.combine(work) == path
+
+    assert victim.read_text() == "precious"
+    assert [each.is_symlink() for each in lists] == [False] * 3

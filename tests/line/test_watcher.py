@@ -1,0 +1,460 @@
+"""The eyes on the input directory: events as hints, looks, and fingerprints of what has settled."""
+
+import hashlib
+import logging
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ds_flow.core.errors import DispatchError
+from ds_flow.core.states import Arrival, Cause, Settled, Sighting
+from ds_flow.inbox.scan import Pattern, is_open_for_writing
+from ds_flow.inbox.watcher import PIECE_BYTES, Inbox, StillArriving, hash_of
+from ds_flow.system.wake import Wake
+from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep, nest
+from rights import no_rights, public_folder
+from samples import sha256
+
+LONG_S = 20.0  # at most, for what comes at once
+SHORT_S = 0.2  # in which nothing is to come
+
+Make = Callable[..., Inbox]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def wake() -> Iterator[Wake]:
+    made = Wake()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make(root: Path, wake: Wake) -> Iterator[Make]:
+    opened: list[Inbox] = []
+
+    def made(observer: str = "inotify", pattern: str = "data/*.csv") -> Inbox:
+        opened.append(Inbox(Pattern.parse(f"{root}/{pattern}", root), wake, observer))
+        return opened[-1]
+
+    yield made
+    for inbox in opened:
+        inbox.close()
+
+
+@pytest.fixture
+def inbox(make: Make) -> Inbox:
+    return make("poll")
+
+
+@pytest.fixture
+def file(root: Path) -> Path:
+    path = root / "data" / "a.csv"
+    path.write_text("1")
+    return path
+
+
+def fingerprint(inbox: Inbox, arrival: Arrival, now_s: float = 100) -> Settled | StillArriving:
+    return inbox.fingerprint(arrival, now_s, lambda: None)
+
+
+def seen(inbox: Inbox) -> Arrival:
+    (sighting,) = inbox.look().sightings
+    return Arrival(sighting, 0)
+
+
+# --------------------------------------------------------------------------- fingerprints
+
+
+def test_a_settled_file_gets_the_hash_of_its_bytes(inbox: Inbox, file: Path) -> None:
+    arrival = seen(inbox)
+
+    assert file.read_text() == "1"
+    assert fingerprint(inbox, arrival) == Settled(sighting=arrival.sighting, sha256=sha256("1"))
+
+
+def test_a_file_that_is_open_for_writing_is_still_arriving(inbox: Inbox, file: Path) -> None:
+    with file.open("a") as writer:
+        writer.write("2")
+        writer.flush()
+        arrival = seen(inbox)
+        assert fingerprint(inbox, arrival) == StillArriving("open for writing")
+
+    judged = fingerprint(inbox, arrival)
+    assert isinstance(judged, Settled)
+    assert judged.sha256 == sha256("12")
+
+
+def test_a_reader_does_not_hold_a_file_up(inbox: Inbox, file: Path) -> None:
+    with file.open():
+        assert isinstance(fingerprint(inbox, seen(inbox)), Settled)
+
+
+def test_a_lease_is_given_back(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        assert is_open_for_writing(descriptor) is False
+        os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+    finally:
+        os.close(descriptor)
+
+
+def test_where_no_lease_can_be_had_a_file_must_be_quiet_for_longer() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("who owns a file can lease it")
+    with public_folder() as root:
+        for name in ("data", "closed"):
+            (root / name).mkdir()
+        (root / "data/a.csv").write_text("1")
+        inbox = Inbox(Pattern.parse(f"{root}/data/*.csv", root), Wake(), "poll")
+        arrival = seen(inbox)
+        with no_rights(root / "closed"):
+            early = fingerprint(inbox, arrival, now_s=9.9)
+            late = fingerprint(inbox, arrival, now_s=10)
+
+    assert early == StillArriving("no lease to be had: quiet for 10 s")
+    assert isinstance(late, Settled)
+
+
+def test_a_change_after_the_look_is_noticed(inbox: Inbox, file: Path) -> None:
+    arrival = seen(inbox)
+    file.write_text("22")
+
+    assert fingerprint(inbox, arrival) == StillArriving("changed since it was looked at")
+
+
+def test_a_change_that_restores_size_and_mtime_is_noticed(inbox: Inbox, file: Path) -> None:
+    arrival = seen(inbox)
+    stat = arrival.sighting.stat._replace(ctime_ns=arrival.sighting.stat.ctime_ns - 1)
+
+    judged = fingerprint(inbox, Arrival(Sighting("data/a.csv", stat), 0))
+
+    assert file.exists()
+    assert judged == StillArriving("changed since it was looked at")
+
+
+def test_a_change_during_the_hashing_is_noticed(inbox: Inbox, file: Path) -> None:
+    with file.open("wb") as sparse:
+        sparse.truncate(PIECE_BYTES)
+    arrival = seen(inbox)
+
+    judged = inbox.fingerprint(arrival, 100, lambda: os.truncate(file, 1))
+
+    assert judged == StillArriving("changed while it was fingerprinted")
+
+
+def test_hashing_can_be_stopped_between_pieces(file: Path) -> None:
+    os.truncate(file, 2 * PIECE_BYTES)
+    beats: list[None] = []
+
+    def stop() -> None:
+        beats.append(None)
+        raise DispatchError("told to stop")
+
+    with file.open("rb") as opened, pytest.raises(DispatchError, match="told to stop"):
+        hash_of(opened.fileno(), stop)
+    assert len(beats) == 1
+
+
+def test_a_hash_is_that_of_the_whole_file_wherever_the_descriptor_stands(file: Path) -> None:
+    content = os.urandom(3 * 2**20 + 17)
+    file.write_bytes(content)
+
+    with file.open("rb") as opened:
+        assert hash_of(opened.fileno(), lambda: None) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_went_is_gone(inbox: Inbox, file: Path) -> None:
+    arrival = seen(inbox)
+    file.unlink()
+
+    assert fingerprint(inbox, arrival) == StillArriving("gone")
+    assert inbox.look_at(["data/a.csv"]) == []
+
+
+def test_what_was_swapped_for_a_fifo_blocks_nobody(inbox: Inbox, file: Path) -> None:
+    arrival = seen(inbox)
+    file.unlink()
+    os.mkfifo(file)
+
+    assert fingerprint(inbox, arrival) == StillArriving("changed since it was looked at")
+
+
+def test_a_link_swapped_in_is_not_followed_out_of_the_inbox(
+    inbox: Inbox, file: Path, root: Path
+) -> None:
+    arrival = seen(inbox)
+    (root / "secret").write_text("1")
+    file.unlink()
+    file.symlink_to(root / "secret")
+
+    assert isinstance(fingerprint(inbox, arrival), StillArriving)
+    assert inbox.look_at(["data/a.csv"]) == []
+
+
+def test_a_link_that_becomes_a_folder_at_any_moment_is_no_internal_error(
+    inbox: Inbox, root: Path
+) -> None:
+    pair = LinkAndFolder(root / "data")
+    pair.prepare()
+    arrival = Arrival(inbox.look_at(["data/student_link.csv"])[0], 0)
+
+    def attempt() -> None:
+        inbox.look_at(["data/student_link.csv"])
+        judged = fingerprint(inbox, arrival)
+        assert isinstance(judged, StillArriving) or judged.sha256 == sha256("name\nAnn\n")
+
+    assert at_every_moment(pair.prepare, attempt, pair.swap) > 10
+
+
+def test_a_file_that_is_moved_too_deep_at_any_moment_leaves_no_descriptor_open(
+    inbox: Inbox, root: Path
+) -> None:
+    folder, aside = root / "data", root / "aside"
+
+    def prepare() -> None:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        for made in (folder, aside):
+            made.mkdir()
+        (folder / "a.csv").write_text("1")
+        arrivals[:] = [seen(inbox)]
+
+    arrivals: list[Arrival] = []
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    moments = at_every_moment(
+        prepare,
+        lambda: fingerprint(inbox, arrivals[0]),
+        lambda: moved_too_deep(folder, aside),
+    )
+    assert moments > 5
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_chain_of_very_many_links_is_passed_over(inbox: Inbox, root: Path) -> None:
+    chain(root / "data" / "student_chain.csv")
+    assert inbox.look_at(["data/student_chain.csv"]) == []
+
+
+@pytest.mark.parametrize("name", [b"a\nb.csv", b"\xff.csv", b"\x7f.csv"])
+def test_a_name_that_nobody_can_type_is_set_aside(inbox: Inbox, root: Path, name: bytes) -> None:
+    (root / "data" / os.fsdecode(name)).touch()
+
+    judged = fingerprint(inbox, seen(inbox))
+
+    assert isinstance(judged, Settled)
+    assert (judged.cause, judged.sha256) == (Cause.NAME, None)
+
+
+def test_a_file_that_may_not_be_read_is_set_aside_with_the_reason() -> None:
+    with public_folder() as root:
+        (root / "data").mkdir()
+        (root / "data/a.csv").touch()
+        inbox = Inbox(Pattern.parse(f"{root}/data/*.csv", root), Wake(), "poll")
+        arrival = seen(inbox)
+        with no_rights(root / "data/a.csv"):
+            judged = fingerprint(inbox, arrival)
+
+    assert isinstance(judged, Settled)
+    assert judged.cause == Cause.UNREADABLE
+    assert judged.reason == "cannot be read: Permission denied"
+    assert judged.look_again  # it may be the folder's rights: their return changes no file
+
+
+def test_a_disk_that_fails_is_asked_again() -> None:
+    mem = Path("/proc/self/mem").resolve()  # a regular file whose first read gives EIO
+    inbox = Inbox(Pattern.parse(str(mem), mem.parent), Wake(), "poll")
+
+    judged = fingerprint(inbox, seen(inbox))
+
+    assert isinstance(judged, Settled)
+    assert (judged.cause, judged.reason) == (
+        Cause.UNREADABLE,
+        "cannot be read: Input/output error",
+    )
+    assert judged.look_again
+
+
+def test_a_file_is_not_blamed_where_the_daemon_has_no_descriptor_left(
+    inbox: Inbox, file: Path
+) -> None:
+    arrival = seen(inbox)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(DispatchError, match="Too many open files"):
+            fingerprint(inbox, arrival)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert isinstance(fingerprint(inbox, arrival), Settled), file
+
+
+# --------------------------------------------------------------------------- watching
+
+
+def test_a_new_file_wakes(make: Make, root: Path, wake: Wake) -> None:
+    make().watch()
+    assert not wake.wait(0)
+
+    (root / "data/a.csv").write_text("1")
+
+    assert wake.wait(LONG_S)
+
+
+def test_a_file_moved_in_wakes(make: Make, root: Path, wake: Wake) -> None:
+    (root / "a.csv").write_text("1")
+    make().watch()
+
+    (root / "a.csv").rename(root / "data/a.csv")
+
+    assert wake.wait(LONG_S)
+
+
+def test_a_file_in_a_new_subfolder_wakes(make: Make, root: Path, wake: Wake) -> None:
+    make(pattern="data/**/*.csv").watch()
+    (root / "data/deep").mkdir()
+    assert wake.wait(LONG_S)
+
+    while wake.wait(SHORT_S):
+        pass
+    (root / "data/deep/a.csv").write_text("1")
+
+    assert wake.wait(LONG_S)
+
+
+def test_a_file_in_an_inbox_that_is_a_link_wakes(make: Make, root: Path, wake: Wake) -> None:
+    (root / "data").rename(root / "real")
+    (root / "data").symlink_to("real")
+    make().watch()
+
+    (root / "data/a.csv").write_text("1")
+
+    assert wake.wait(LONG_S)
+
+
+def test_our_own_reading_wakes_nobody(make: Make, wake: Wake, file: Path) -> None:
+    inbox = make()
+    inbox.watch()
+    arrival = seen(inbox)
+
+    assert isinstance(fingerprint(inbox, arrival), Settled)
+
+    assert file.exists()
+    assert not wake.wait(SHORT_S)
+
+
+@pytest.mark.parametrize("way", ["moved away", "removed"])
+def test_a_watched_folder_that_goes_wakes_and_its_neighbours_do_not(
+    make: Make, root: Path, wake: Wake, way: str
+) -> None:
+    make().watch()
+    (root / "other").mkdir()
+    (root / "other").rename(root / "another")
+    assert not wake.wait(SHORT_S)
+
+    if way == "removed":
+        (root / "data").rmdir()
+    else:
+        (root / "data").rename(root / "old")
+
+    assert wake.wait(LONG_S)
+
+
+@pytest.mark.parametrize("way", ["moved away", "removed"])
+def test_a_folder_put_in_place_of_the_watched_one_is_watched(
+    make: Make, root: Path, wake: Wake, way: str
+) -> None:
+    inbox = make()
+    inbox.look()
+    if way == "removed":
+        (root / "data").rmdir()
+    else:
+        (root / "data").rename(root / "old")
+    (root / "data").mkdir()
+
+    while wake.wait(SHORT_S):
+        pass
+    inbox.look()
+    (root / "data/a.csv").write_text("1")
+
+    assert wake.wait(LONG_S)
+
+
+def test_a_missing_folder_is_an_error_until_it_is_back(make: Make, root: Path, wake: Wake) -> None:
+    inbox = make()
+    inbox.look()
+    (root / "data").rmdir()
+    with pytest.raises(DispatchError, match="No such file or directory; the folder must be"):
+        inbox.look()
+
+    (root / "data").mkdir()
+    assert inbox.look().sightings == []
+    while wake.wait(SHORT_S):
+        pass
+    (root / "data/a.csv").write_text("1")
+    assert wake.wait(LONG_S)
+
+
+def test_a_folder_on_another_device_is_an_error_once(make: Make, root: Path) -> None:
+    other = Path("/dev/shm")  # noqa: S108 - another file system
+    if other.stat().st_dev == root.stat().st_dev:
+        pytest.skip("no second file system here")
+    inbox = make("poll")
+    inbox.look()
+    (root / "data").rmdir()
+    (root / "data").symlink_to(other)
+
+    with pytest.raises(DispatchError, match="on another device"):
+        inbox.look()
+    inbox.look()
+
+
+def test_polling_watches_nothing(make: Make) -> None:
+    inbox = make("poll")
+    inbox.watch()
+
+    assert inbox.is_polling
+
+
+def test_a_local_folder_gives_events(make: Make) -> None:
+    inbox = make("auto")
+    inbox.watch()
+
+    assert not inbox.is_polling
+
+
+def test_where_folders_are_nested_too_deep_to_be_watched_it_polls_and_says_so(
+    make: Make, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = make("inotify", "data/**/*.csv")
+    with nest(root / "data", "a.csv"):
+        assert len(inbox.look().sightings) == 1
+
+    assert inbox.is_polling
+    assert caplog.records[-1].getMessage() == "inbox.polled"
+
+
+def test_where_no_watch_is_left_it_polls_and_says_so(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = make()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # no descriptor for inotify either
+    try:
+        inbox.watch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert inbox.is_polling
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.WARNING, "inbox.polled")
+    ]

@@ -1,5 +1,0 @@
-"""An LSF cluster on one machine, for tests: real processes, and LSF's words, delays and lies.
-
-A scheduler process (`mbatchd`) owns every job. The commands in tests/bin hand their arguments to
-it through a Unix socket and print its answer. Of LSF it knows what this project relies on.
-"""

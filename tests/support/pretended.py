@@ -1,0 +1,123 @@
+"""Runs without processes, for tests of all that goes on around them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+from crash import lives_through
+from ds_flow.core.manifest import Manifest
+from ds_flow.core.plan import Plan, PlannedFile
+from ds_flow.core.states import Cause
+from ds_flow.runs.launch import Life, Runs
+from ds_flow.settings.load import Settings
+from ds_flow.system import durable
+from ds_flow.work import directory
+from ds_flow.work.publication import publish
+from samples import manifest, read, rejected, sha256
+
+BAD = "bad"  # no table: a run rejects it
+RAISED = "raised"  # the cause of a file on which the transform failed
+
+
+class CrashError(BaseException):
+    """The daemon dies here: nothing may catch it."""
+
+
+@dataclass
+class PretendedRuns(Runs):
+    """Runs without processes: each lives until the test ends it. They outlive the daemon."""
+
+    root: Path
+    alive: dict[str, Path] = field(default_factory=dict)  # <batch>/<attempt> -> attempt's folder
+    left_out: dict[str, str] = field(default_factory=dict)  # paths that no run can judge well
+    crash: str = ""  # the daemon dies "before" or "after" it starts the next run
+    meanwhile: Callable[[str], object] = str  # what somebody does to the next batch to be started
+    run_ids: Iterator[int] = field(default_factory=lambda: count(1))
+    results: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
+        super().prepare(settings, batch, attempt)
+        meanwhile, self.meanwhile = self.meanwhile, str
+        meanwhile(batch)
+
+    def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
+        assert trigger
+        crash, self.crash = self.crash, ""
+        if crash == "before":
+            raise CrashError
+        folder = directory.attempt_dir(settings.work_root / batch, attempt)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.alive[f"{batch}/{attempt}"] = folder
+        if crash == "after":
+            raise CrashError
+
+    def life(self, batch: str, attempt: int) -> Life:
+        return Life.ALIVE if f"{batch}/{attempt}" in self.alive else Life.DEAD
+
+    def interrupt(self, batch: str, attempt: int) -> None:
+        self.end(f"{batch}/{attempt}", "130")
+
+    def kill(self, batch: str, attempt: int) -> None:
+        self.end(f"{batch}/{attempt}", None)
+
+    def end(self, mark: str, exit_code: str | None) -> None:
+        folder = self.alive.pop(mark)
+        if exit_code is not None:
+            durable.write_word(folder / "exit_code", exit_code)
+
+    def publish(self, mark: str, dies_at: int | None = None) -> None:
+        """Do a run's work on the files that are there now."""
+        folder = self.alive[mark]
+        work = folder.parent.parent
+        run_id = durable.read_word(folder / "run_id") or str(next(self.run_ids))
+        durable.write_word(folder / "run_id", run_id)
+        made, sources = self._work(work, run_id, int(folder.name))
+        if dies_at is None:
+            publish(work, made, sources, self.root / "out")
+        elif not lives_through(lambda: publish(work, made, sources, self.root / "out"), dies_at):
+            self.end(mark, None)
+
+    def _work(self, work: Path, run_id: str, attempt: int) -> tuple[Manifest, Mapping[str, Path]]:
+        good, bad = [], []
+        plan = directory.read_plan(work)
+        for planned in plan.files:
+            cause = self.left_out.get(planned.path)
+            content = Cause(cause) if cause in set(Cause) else self._read(planned)
+            if cause is not None and cause in {Cause.REJECTED, RAISED}:
+                text = self.input(planned.path).read_text()
+                bad.append(rejected(planned.path, cause, text, planned.version))
+            elif isinstance(content, Cause):
+                bad.append(rejected(planned.path, content, content=None, version=planned.version))
+            elif content == BAD:
+                bad.append(rejected(planned.path, Cause.REJECTED, BAD, planned.version))
+            else:
+                good.append(read(planned.path, content, planned.version))
+        made = manifest(run_id, batch=work.name, attempt=attempt, inputs=good, rejects=bad)
+        sources = {}
+        for item, output in zip(good, made.outputs, strict=True):
+            sources[output.name] = work / f"{next(self.results)}.csv"
+            sources[output.name].write_bytes(self.input(item.path).read_bytes())
+        return _as_planned(made, plan), sources
+
+    def input(self, path: str) -> Path:
+        return self.root / path
+
+    def _read(self, planned: PlannedFile) -> str | Cause:
+        try:
+            content = self.input(planned.path).read_text()
+        except FileNotFoundError:
+            return Cause.GONE
+        return content if sha256(content) == planned.sha256 else Cause.CHANGED
+
+
+def _as_planned(made: Manifest, plan: Plan) -> Manifest:
+    return replace(
+        made,
+        trigger=plan.trigger,
+        selection=plan.selection,
+        compared_with=plan.compare_with,
+        tag=plan.options.tag,
+        code_fingerprint=directory.code_fingerprint(plan.options),
+        settings_fingerprint=directory.settings_fingerprint(plan.options),
+    )

@@ -1,0 +1,450 @@
+import csv
+import hashlib
+import io
+import itertools
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csv_io.records import MAX_COLUMNS, MAX_RECORD_BYTES, Records, TableError, sniffed
+from csv_io.table import (
+    BLOCK_BYTES,
+    PIECE_BYTES,
+    Source,
+    TableWriter,
+    UnreadableError,
+    align,
+    read_tables,
+    to_frame,
+    to_text,
+)
+
+Rows = list[list[str]]
+
+ANY_CELL = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
+    st.text(',;|\t"\r\n aé', max_size=8),
+    st.sampled_from(["", "007", "1.10", "NA", "null", "#N/A", "nan", '"', '""', "\r\n"]),
+)
+NAME = ANY_CELL.filter(lambda name: name.strip() != "" and not name.startswith("\ufeff"))
+DELIMITER = st.sampled_from(",;\t|")
+END = st.sampled_from(["\n", "\r\n"])
+SMALL = st.integers(1, 40)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Rows:
+    header = draw(st.lists(NAME, min_size=1, max_size=4, unique=True))
+    row = st.lists(ANY_CELL, min_size=len(header), max_size=len(header))
+    return [header, *draw(st.lists(row, max_size=6))]
+
+
+def dumped(rows: Rows, delimiter: str = ",", end: str = "\r\n") -> str:
+    text = io.StringIO()
+    # With LF alone, Python 3.11 leaves a cell with CR unquoted.
+    writer = csv.writer(
+        text,
+        delimiter=delimiter,
+        lineterminator=end,
+        quoting=csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL,
+    )
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read(
+    content: bytes,
+    delimiter: str = "auto",
+    encoding: str = "utf-8",
+    block_bytes: int = BLOCK_BYTES,
+    piece_bytes: int = PIECE_BYTES,
+) -> Rows:
+    source = Source(io.BytesIO(content), block_bytes)
+    found = [
+        to_frame(table)
+        for table in read_tables(
+            source, delimiter=delimiter, encoding=encoding, piece_bytes=piece_bytes
+        )
+    ]
+    assert source.sha256 == hashlib.sha256(content).hexdigest()
+    assert source.bytes == len(content)
+    assert {str(kind) for frame in found for kind in frame.dtypes} == {"str"}
+    assert not any(frame.isna().any().any() for frame in found)
+    return [list(found[0].columns), *(row for frame in found for row in frame.to_numpy().tolist())]
+
+
+def written(rows: Rows, constants: dict[str, str]) -> bytes:
+    stream = io.BytesIO()
+    writer = TableWriter(stream, rows[0], constants)
+    writer.write(to_text(pd.DataFrame(rows[1:], columns=rows[0], dtype="str")))
+    assert writer.written.bytes == len(stream.getvalue())
+    assert writer.written.sha256 == hashlib.sha256(stream.getvalue()).hexdigest()
+    assert writer.written.rows == len(rows) - 1
+    return stream.getvalue()
+
+
+def parsed(content: bytes) -> Rows:
+    return list(csv.reader(io.StringIO(content.decode(), newline=""), strict=True))
+
+
+# --------------------------------------------------------------------------- lossless
+
+
+@given(tables(), DELIMITER, END, SMALL, SMALL)
+def test_every_cell_is_read_as_it_was_written_wherever_a_block_ends(
+    rows: Rows, delimiter: str, end: str, block_bytes: int, piece_bytes: int
+) -> None:
+    content = dumped(rows, delimiter, end).encode()
+    assert read(content, delimiter, "utf-8", block_bytes, piece_bytes) == rows
+
+
+@given(tables(), st.dictionaries(NAME, ANY_CELL, min_size=1, max_size=3))
+def test_every_cell_is_written_as_it_was_read(rows: Rows, constants: dict[str, str]) -> None:
+    content = written(rows, constants)
+    tail = list(constants.values())
+    assert parsed(content) == [[*rows[0], *constants], *([*row, *tail] for row in rows[1:])]
+
+
+@given(st.text(',"\n a', max_size=24), SMALL)
+def test_what_strict_csv_reads_as_a_table_is_read_alike_and_the_rest_is_refused(
+    text: str, block_bytes: int
+) -> None:
+    try:
+        rows = [row for row in parsed(text.encode()) if row]
+    except csv.Error:
+        rows = []
+    header = rows[0] if rows else []
+    named = all(name.strip() for name in header) and len(set(header)) == len(header)
+    if header and named and {len(row) for row in rows} == {len(header)}:
+        assert read(text.encode(), ",", "utf-8", block_bytes) == rows
+    else:
+        with pytest.raises(TableError):
+            read(text.encode(), ",", "utf-8", block_bytes)
+
+
+@given(st.text(';"\r\n a', max_size=24))
+def test_text_with_carriage_returns_is_refused_or_read_as_strict_csv_reads_it(text: str) -> None:
+    try:
+        found = read(text.encode(), ";")
+    except TableError:
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=";")
+    assert found == [row for row in reader if row]
+
+
+@given(tables(), st.sampled_from(["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "gb18030"]), SMALL)
+def test_other_encodings_are_read_where_the_settings_say_so(
+    rows: Rows, encoding: str, block_bytes: int
+) -> None:
+    content = dumped(rows).encode(encoding)
+    assert read(content, ",", encoding, block_bytes) == rows
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,2\n",
+        b"a,b\r\n1,2\r\n",
+        b"a,b\n1,2",
+        b"a,b\r\n1,2",
+        b"a,b\n1,2\r",
+        b"\xef\xbb\xbfa,b\n1,2\n",
+        b'\xef\xbb\xbf"a","b"\n1,2\n',
+        b"\n\r\na,b\n\n1,2\n\n",
+        b"a;b\n1;2\n",
+        b"a\tb\n1\t2\n",
+        b"a|b\n1|2\n",
+    ],
+)
+def test_line_ends_marks_blank_lines_and_delimiters_are_recognised(content: bytes) -> None:
+    delimiter = sniffed(content)
+    for block_bytes in (1, 2, 3, BLOCK_BYTES):
+        for setting in (delimiter, "auto"):
+            assert read(content, setting, block_bytes=block_bytes) == [["a", "b"], ["1", "2"]]
+
+
+def test_a_header_without_rows_is_a_table() -> None:
+    assert read(b"a,b\n") == read(b"a,b") == [["a", "b"]]
+
+
+def test_a_quote_inside_an_unquoted_cell_is_text() -> None:
+    assert read(b'a,b\n5" pipe,"x, ""y"""\n') == [["a", "b"], ['5" pipe', 'x, "y"']]
+
+
+def test_an_empty_cell_of_one_column_is_a_row_and_a_blank_line_is_none() -> None:
+    assert read(b'a\n""\n\nx\n') == [["a"], [""], ["x"]]
+
+
+def test_cells_beyond_the_limits_of_the_csv_module_are_read() -> None:
+    cell = "x" * 200_000
+    assert read(f'a,{cell}\n1,"{cell}\n"\n'.encode()) == [["a", cell], ["1", f"{cell}\n"]]
+
+
+# --------------------------------------------------------------------------- the delimiter
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter"),
+    [
+        ("a;b\n1,5;2,5\n", ";"),
+        ("name;note\nAnn;x, y\nBob;z\n", ";"),
+        ('a,b\n"1;2",3\n', ","),
+        ("a|b|c;d\n1|2|3;4\n5|6|7\n", "|"),
+        ("notes\none; two\nthree\n", ","),
+        ("notes\none\ntwo; three\n", ","),
+        ('notes\n"one; two"\n"three; four"\n', ","),
+        ("name\nAnn\nBob\n", ","),
+        ("name,address\nAnn,Main St; 5\nBob,High St 7\n", ","),
+        ("id,tags\n1,a;b\n2,c;d\n", ","),
+        ('"id;no","name;nick"\n"1;2","Ann;A"\n', ","),
+        ('id,"name;nick"\n1,"Ann;A"\n', ","),
+        ('"Last, First";"Course, Room"\n"Doe, Ann";"Art, 7"\n', ";"),
+        ("a,b\n1,2\n1,2,3\n", ","),
+        ("a;b;c\n1;2\n", ";"),
+        ("a,b;c;d\n1;2;3\n4\n", ";"),
+        ("a;b;c,d\n1;2;3,4\n5;6;7\n", ";"),
+        ("a,b,c;d\n1;2\n", ";"),
+    ],
+)
+def test_the_delimiter_is_the_one_that_the_first_records_agree_on(
+    content: str, delimiter: str
+) -> None:
+    assert sniffed(content.encode()) == delimiter
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("Last, First;Grade;Course\nDoe, Ann;1;Art\n", "',' and ';' each split"),
+        ("Last, First\tGrade\nDoe, Ann\t1\n", "',' and '\\t' each split"),
+        ("a|b|c;d\n1|2|3;4\n5|6|;\n", "';' and '|' each split"),
+        ('a,"b";c\n"1";2,3\n', "',' and ';' each split"),
+        ("Kurs 1\nid;name\n1;Ann\n", "with ';' the first line is 1 cell, and most others are 2"),
+        ("Kurs 1\n\nid;name\n", "with ';' the first line is 1 cell"),
+        ("Kurs 1\nHerbst\nid;name\n1;Ann\n", "with ';' the first line is 1 cell"),
+        ("Kurs 1\nid;name\n1;Ann\n2;Bob\nTotal 2\n", "with ';' the first line is 1 cell"),
+        ("# Author: me\nid|name\n1|Ann\n", "with '|' the first line is 1 cell"),
+        ("Kurs 1\nid\tname, nick\n1\tAnn, A\n", "with '\\t' the first line is 1 cell"),
+    ],
+)
+def test_a_delimiter_that_could_as_well_be_another_is_refused(content: str, reason: str) -> None:
+    with pytest.raises(TableError) as error:
+        read(content.encode())
+    assert reason in str(error.value)
+    assert str(error.value).endswith("csv.delimiter")
+
+
+def test_a_sample_that_ends_inside_a_record_does_not_mislead() -> None:
+    rows = [["a", "b"], *(["x" * 3000, str(number)] for number in range(60))]
+    assert read(dumped(rows, ";").encode()) == rows
+
+
+def test_a_delimiter_that_is_set_is_not_guessed() -> None:
+    assert read(b"a;b\n1;2\n", ",") == [["a;b"], ["1;2"]]
+
+
+# --------------------------------------------------------------------------- what is no table
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        (b"", None, "the file is empty"),
+        (b"\n\r\n\n", None, "the file is empty"),
+        (b"\xef\xbb\xbf", None, "the file is empty"),
+        (b"a,b\n1,2\n3\n", 3, "cells: 1 in this row, 2 in the header"),
+        (b'a,b\n"1\n1",2\n\n3,4,5\n', 5, "cells: 3 in this row, 2 in the header"),
+        (b'a,b\n1,2\n"3\n4"\n', 3, "cells: 1 in this row, 2 in the header"),
+        (b"a,b\n1,2\n3,\x004\n", 3, "a NUL byte"),
+        (b"a,b\n1,2\n3,\xff\n", 3, "byte 0xff is not utf-8"),
+        (b"a,b\n1,2\n3,\xc3", 3, "byte 0xc3 is not utf-8"),
+        (b"a,b,a\n1,2,3\n", 1, "the header names 'a' twice"),
+        (b"\na, \n1,2\n", 2, "column 2 of the header has no name"),
+        (b'a,b\n1,2\n3,"4\n5,6\n', 3, "a quote is never closed"),
+        (b'"a,b\n1,2\n', 1, "a quote is never closed"),
+        (b'a,b\n1,"2"3\n', 2, "text after a closing quote"),
+        (b'a,b\n1,""2\n', 2, "text after a closing quote"),
+        (b"a,b\r1,2\r", 1, "a carriage return that ends no line"),
+        (b"a,b\n1,2\r3,4\n", 2, "a carriage return that ends no line"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", 1, "byte 0x89 is not utf-8"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_line(
+    content: bytes, line: int | None, reason: str
+) -> None:
+    for block_bytes, delimiter in itertools.product((1, 2, 7, BLOCK_BYTES), (",", "auto")):
+        with pytest.raises(TableError) as error:
+            read(content, delimiter, block_bytes=block_bytes)
+        assert (error.value.line, error.value.reason) == (line, reason)
+        assert str(error.value) == (reason if line is None else f"line {line}: {reason}")
+
+
+def test_text_in_another_encoding_than_the_set_one_is_refused() -> None:
+    with pytest.raises(TableError, match="line 2: byte 0xe9 is not utf-8"):
+        read("a,b\né,2\n".encode("latin-1"))
+    with pytest.raises(TableError, match="NUL"):
+        read("a,b\n1,2\n".encode("utf-16-le"))
+
+
+def test_a_record_without_end_is_refused_before_it_fills_the_memory() -> None:
+    blocks = itertools.chain([b'a,b\n1,2\n3,"'], itertools.repeat(b"x" * BLOCK_BYTES))
+    seen = itertools.count()
+    records = Records(
+        (block for block in blocks if next(seen) >= 0), delimiter=",", encoding="utf-8"
+    )
+    with pytest.raises(TableError, match="line 3: a record of over 16 MB; is a quote left open"):
+        list(records)
+    assert next(seen) <= MAX_RECORD_BYTES // BLOCK_BYTES + 3
+
+
+def test_a_table_of_too_many_columns_is_refused() -> None:
+    names = ",".join(f"c{number}" for number in range(MAX_COLUMNS + 1))
+    with pytest.raises(TableError, match="line 1: 16,385 columns; at most 16,384 are taken"):
+        read(f"{names}\n".encode())
+
+
+def test_a_read_that_the_system_refuses_is_told_apart_from_a_bad_table() -> None:
+    with (
+        Path("/proc/self/mem").open("rb", buffering=0) as refused,  # nothing lies at address 0
+        pytest.raises(UnreadableError, match="Input/output error"),
+    ):
+        read_tables(Source(refused)).__next__()
+
+
+# --------------------------------------------------------------------------- pieces
+
+
+def test_a_file_up_to_the_piece_size_is_one_piece_and_a_larger_one_is_several() -> None:
+    content = b"a,b\n" + b"1,2\n" * 100
+    sizes = [
+        [table.num_rows for table in read_tables(Source(io.BytesIO(content), 40), piece_bytes=size)]
+        for size in (len(content), 200, 1)
+    ]
+    assert sizes[0] == [100]
+    assert sizes[1] == [49, 50, 1]
+    assert len(sizes[2]) > 9
+    assert {sum(rows) for rows in sizes} == {100}
+
+
+def test_a_file_of_many_short_rows_comes_in_pieces_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csv_io.table.PIECE_ROWS", 50)
+    content = b"a\n" + b"1\n" * 120
+    sizes = [table.num_rows for table in read_tables(Source(io.BytesIO(content), 40))]
+    assert sum(sizes) == 120
+    assert max(sizes) <= 50
+
+
+def test_after_an_early_end_the_rest_can_be_drained_for_the_hash() -> None:
+    content = b"a,b\n1\n" + b"1,2\n" * 100
+    source = Source(io.BytesIO(content), 8)
+    with pytest.raises(TableError):
+        list(read_tables(source))
+    source.drain()
+    assert source.sha256 == hashlib.sha256(content).hexdigest()
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def test_only_cells_that_must_be_quoted_are_quoted() -> None:
+    rows = [["a", "b c"], ["", "x"], ["1,2", 'say "hi"'], ["x\ny", "x\ry"], [" ", ";|\t'"]]
+    assert written(rows, {"tag": "a,b"}) == (
+        b'a,b c,tag\n,x,"a,b"\n"1,2","say ""hi""","a,b"\n"x\ny","x\ry","a,b"\n ,;|\t\',"a,b"\n'
+    )
+
+
+def test_values_of_any_type_are_written_as_their_str_and_missing_ones_as_empty() -> None:
+    moment = datetime(2024, 2, 29, 1, 2, 3)  # noqa: DTZ001 - a naive one is what frames hold
+    frame = pd.DataFrame(
+        {
+            "text": ["007", None],
+            "float": [0.1, float("nan")],
+            "integer": [1, 2],
+            "flag": [True, False],
+            "moment": [pd.Timestamp(moment), pd.NaT],
+            "kind": pd.Categorical(["x", None]),
+            "nullable": pd.array([1, None], dtype="Int64"),
+            "object": [["a", "b"], None],
+            8: [1.0, 2.5],
+        },
+        index=[5, 3],
+    )
+    table = to_text(frame)
+    assert table.column_names == [*map(str, frame.columns)]
+    assert [list(row.values()) for row in table.to_pylist()] == [
+        ["007", "0.1", "1", "True", "2024-02-29 01:02:03", "x", "1", "['a', 'b']", "1.0"],
+        ["", "", "2", "False", "", "", "", "", "2.5"],
+    ]
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", " "], [], [1, "1"]])
+def test_a_frame_whose_names_cannot_head_a_table_is_refused(names: Sequence[object]) -> None:
+    with pytest.raises(TableError):
+        to_text(pd.DataFrame([["x"] * len(names)], columns=list(names)))
+
+
+def test_a_slice_of_an_arrow_table_is_written_and_nothing_around_it() -> None:
+    stream = io.BytesIO()
+    writer = TableWriter(stream, ["a"], {})
+    writer.write(pa.table({"a": ["1", "2", "3", "4"]}).slice(1, 2))
+    assert stream.getvalue() == b"a\n2\n3\n"
+
+
+# --------------------------------------------------------------------------- content
+
+
+def content(tables: Sequence[pa.Table], constants: dict[str, str]) -> str:
+    writer = TableWriter(io.BytesIO(), tables[0].column_names, constants, ["at"])
+    for table in tables:
+        writer.write(table)
+    return writer.written.content_sha256
+
+
+def test_content_is_the_same_in_whatever_pieces_it_comes_and_at_whatever_time() -> None:
+    table = pa.table({"a": ["1", 'x"', ""], "b": ["2", "3\n", "4"]})
+    whole = content([table], {"at": "noon", "tag": "t"})
+    for cut in range(4):
+        pieces = [table.slice(0, cut), table.slice(cut)]
+        assert content(pieces, {"at": "night", "tag": "t"}) == whole
+
+
+@pytest.mark.parametrize(
+    ("columns", "constants"),
+    [
+        ({"a": ["12", "3"]}, {"tag": "t"}),
+        ({"a": ["1", "23", ""]}, {"tag": "t"}),
+        ({"b": ["1", "23"]}, {"tag": "t"}),
+        ({"a": ["1", "23"]}, {"tag": "u"}),
+        ({"a": ["1", "23"], "b": ["", ""]}, {"tag": "t"}),
+    ],
+)
+def test_other_cells_names_or_constants_are_other_content(
+    columns: dict[str, list[str]], constants: dict[str, str]
+) -> None:
+    first = content([pa.table({"a": ["1", "23"]})], {"tag": "t"})
+    assert content([pa.table(columns)], constants) != first
+
+
+# --------------------------------------------------------------------------- aligning
+
+
+@given(tables(), st.data())
+def test_aligning_keeps_each_cell_under_its_name_and_leaves_the_others_empty(
+    tmp_path_factory: pytest.TempPathFactory, rows: Rows, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("align")
+    folder.joinpath("old.csv").write_bytes(written(rows, {"tag, too": "t"}))
+    more = data.draw(st.lists(NAME, max_size=3, unique=True))
+    columns = data.draw(st.permutations(list(dict.fromkeys([*rows[0], *more, "tag, too"]))))
+    made = align(folder / "old.csv", folder / "new.csv", columns)
+    content = folder.joinpath("new.csv").read_bytes()
+    old = [dict(zip([*rows[0], "tag, too"], [*row, "t"], strict=True)) for row in rows[1:]]
+    assert parsed(content) == [columns, *([row.get(name, "") for name in columns] for row in old)]
+    assert (made.bytes, made.rows) == (len(content), len(rows) - 1)
+    assert made.sha256 == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,440 @@
+"""A batch's files on disk: plans, attempts, and verdicts that the first one puts."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from ds_flow.core.errors import DispatchError, LedgerError
+from ds_flow.core.manifest import Rejected
+from ds_flow.core.plan import StageOptions
+from ds_flow.core.states import ATTEMPT_MARK, Cause
+from ds_flow.system import durable
+from ds_flow.work import directory
+from ds_flow.work.results import Result, Results
+from rights import no_rights, public_folder
+from samples import BATCH, OPTIONS, PLAN, rejected, sha256
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return directory.create_work_dir(tmp_path, PLAN)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results" / "code")
+
+
+def result(results: Results, stem: str, content: str = "1\n") -> Result:
+    """A finished output that no verdict names yet."""
+    output = results.temporary(stem)
+    output.write_text(content)
+    return Result(
+        path=f"data/{stem}.csv",
+        version=1,
+        sha256=sha256(stem),
+        bytes=1,
+        rows=1,
+        columns=("id",),
+        output=output.name,
+        output_sha256=sha256(content),
+        output_bytes=len(content),
+    )
+
+
+# --------------------------------------------------------------------------- the plan
+
+
+def test_a_plan_is_written_once_and_stands(work: Path, tmp_path: Path) -> None:
+    assert directory.create_work_dir(tmp_path, replace(PLAN, trigger="rerun")) == work
+
+    assert directory.read_plan(work) == PLAN
+    assert list(directory.work_dirs(tmp_path)) == [work]
+
+
+def test_a_missing_plan_is_a_matter_of_time_and_a_broken_one_is_not(work: Path) -> None:
+    with pytest.raises(DispatchError, match="no such batch"):
+        directory.read_plan(work / "missing")
+    for broken in ("{", "{}", "[]"):
+        (work / "batch.json").write_text(broken)
+        with pytest.raises(LedgerError, match=r"batch\.json"):
+            directory.read_plan(work)
+
+
+def test_a_folder_without_a_plan_is_no_work_directory(tmp_path: Path) -> None:
+    (tmp_path / ".work" / "half-made").mkdir(parents=True)
+
+    assert list(directory.work_dirs(tmp_path)) == []
+    assert list(directory.work_dirs(tmp_path / "missing")) == []
+
+
+def test_a_work_directory_that_nobody_may_look_into_is_named_and_stops_no_other() -> None:
+    with public_folder() as out:
+        for batch in ("0" * 10, "1" * 10):
+            directory.create_work_dir(out, replace(PLAN, batch=batch))
+        (out / ".work").chmod(0o755)  # for the user without rights
+        with no_rights(closed := out / ".work" / ("0" * 10)):
+            assert list(directory.work_dirs(out)) == [closed, out / ".work" / ("1" * 10)]
+
+
+# --------------------------------------------------------------------------- durable files
+
+
+def test_a_json_file_is_replaced_whole_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    durable.write_json(path, {"a": 1})
+    durable.write_json(path, {"é": [2]})
+
+    assert durable.read_json(path) == {"é": [2]}
+    assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208 - hidden ones, too
+
+
+def test_what_cannot_be_written_as_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    durable.write_json(path, {"a": 1})
+
+    with pytest.raises(TypeError):
+        durable.write_json(path, {"a": object()})
+
+    assert durable.read_json(path) == {"a": 1}
+
+
+def test_a_word_is_none_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "exit_code"
+    assert durable.read_word(path) is None
+    path.touch()
+    assert durable.read_word(path) is None
+    durable.write_word(path, "0")
+    assert durable.read_word(path) == "0"
+
+
+# --------------------------------------------------------------------------- attempts
+
+
+def test_attempts_are_numbered_from_one(work: Path) -> None:
+    assert directory.last_attempt(work) == 0
+    assert [directory.new_attempt(work) for _ in range(11)] == list(range(1, 12))
+    assert directory.last_attempt(work) == 11
+
+
+def test_a_marked_process_knows_its_attempt_and_an_unmarked_one_makes_its_own(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/3")
+    assert directory.own_attempt(work) == 3
+    monkeypatch.setenv(ATTEMPT_MARK, "other/3")
+    assert directory.own_attempt(work) == 1
+    monkeypatch.delenv(ATTEMPT_MARK)
+    assert directory.own_attempt(work) == 2
+
+
+def test_a_named_attempt_s_log_carries_the_run_id(work: Path, tmp_path: Path) -> None:
+    number = directory.new_attempt(work)
+    directory.attempt_log(tmp_path, BATCH, number).write_text("printed")
+
+    directory.name_attempt(work, number, "17", tmp_path)
+    directory.name_attempt(work, number, "17", tmp_path)
+
+    assert (tmp_path / "run_17.log").read_text() == "printed"
+    assert durable.read_word(work / "attempts/1/run_id") == "17"
+
+
+def test_progress_moves_with_results_and_jobs(work: Path) -> None:
+    number = directory.new_attempt(work)
+    moment = directory.last_progress_ns(work, number)
+    for folder in ("results/code", "jobs/process/1"):
+        (work / folder).mkdir(parents=True)
+        os.utime(work / folder, ns=(moment + 10, moment + 10))
+        assert directory.last_progress_ns(work, number) == moment + 10
+        moment += 10
+
+
+# --------------------------------------------------------------------------- verdicts
+
+
+def test_a_result_is_found_again(results: Results) -> None:
+    made = result(results, "a")
+    assert results.get("a") is None
+
+    results.put("a", made)
+
+    assert results.get("a") == made
+
+
+def test_the_first_verdict_wins_and_the_other_output_is_dropped(results: Results) -> None:
+    first, second = result(results, "a", "1\n"), result(results, "a", "2\n")
+    results.put("a", first)
+
+    results.put("a", second)
+
+    assert results.get("a") == first
+    assert not (results.folder / second.output).exists()
+
+
+def test_of_two_verdicts_that_are_put_at_once_one_stands_and_one_output(results: Results) -> None:
+    others = [result(results, "a", "1\n")]
+
+    class Overtaken(Results):
+        """Another process puts its verdict just after a look at whether there is one."""
+
+        def get(self, stem: str) -> Result | Rejected | None:
+            found = super().get(stem)
+            results.put(stem, others.pop())
+            return found
+
+    Overtaken(results.folder).put("a", result(results, "a", "2\n"))
+    for late in others:
+        results.put("a", late)
+
+    stands = results.get("a")
+    assert isinstance(stands, Result)
+    assert [path.name for path in results.folder.glob("*.csv")] == [stands.output]
+
+
+def test_a_result_whose_output_is_gone_or_cut_off_is_made_again(results: Results) -> None:
+    made = result(results, "a")
+    results.put("a", made)
+    (results.folder / made.output).write_text("")
+    assert results.get("a") is None
+
+    again = result(results, "a")
+    results.put("a", again)
+
+    assert results.get("a") == again
+
+
+def test_an_output_shorter_than_written_is_never_a_result(results: Results) -> None:
+    made = replace(result(results, "a"), output_bytes=99)
+
+    with pytest.raises(DispatchError, match="not as long"):
+        results.put("a", made)
+
+    assert results.get("a") is None
+
+
+def test_a_rejection_lasts_and_other_reasons_are_judged_again(results: Results) -> None:
+    gone, bad = rejected("a", Cause.GONE), rejected("b", Cause.REJECTED)
+    results.set_aside("a", gone)
+    results.set_aside("b", bad)
+    assert (results.get("a"), results.get("b")) == (gone, bad)
+
+    made = result(results, "a")
+    results.put("a", made)
+    results.put("b", result(results, "b"))
+
+    assert results.get("a") == made
+    assert results.get("b") == bad
+
+
+@pytest.mark.parametrize("stem", ["a.aside", ".a", "aside.a", "a.json", "a.json.aside"])
+def test_a_verdict_on_one_file_is_none_on_a_file_of_a_like_name(
+    results: Results, stem: str
+) -> None:
+    results.put(stem, result(results, stem))
+    assert results.get("a") is None
+
+    results.set_aside("a", rejected("a", Cause.GONE))
+    found = results.get(stem)
+    assert isinstance(found, Result)
+    assert found.path == f"data/{stem}.csv"
+
+
+FORGED: dict[str, dict[str, object]] = {
+    "an output elsewhere": {"output": "../../private.csv"},
+    "an absolute output": {"output": "/etc/passwd"},
+    "another file's output": {"output": "b.00000000.csv"},
+    "an output without its form": {"output": "a.csv"},
+    "a length that is none": {"output_bytes": "2"},
+    "fewer rows than none": {"rows": -1},
+    "more rows than the ledger can hold": {"rows": 2**63},
+    "half a character": {"columns": ["\ud800"]},
+    "a path that is none": {"path": 7},
+    "a cause that nobody knows": {"cause": "magic"},
+}
+
+
+@pytest.mark.parametrize("changed", FORGED.values(), ids=FORGED)
+def test_a_forged_verdict_is_none(results: Results, changed: dict[str, object]) -> None:
+    made = result(results, "a")
+    results.put("a", made)
+    for name in ("a.csv", "b.00000000.csv"):
+        (results.folder / name).write_text("1\n")
+    (results.folder.parents[1] / "private.csv").write_text("1\n")
+
+    (results.folder / "a.json").write_text(json.dumps({**asdict(made), **changed}))
+
+    assert results.get("a") is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"cause": "magic"}, {"reason": 7}, {"reason": "\ud800"}, {"line": 2**63}, {"path": None}],
+)
+def test_a_forged_rejection_is_none(results: Results, changed: dict[str, object]) -> None:
+    row = {**asdict(rejected("a", Cause.REJECTED)), **changed}
+
+    (results.folder / "a.json").write_text(json.dumps(row))
+
+    assert results.get("a") is None
+
+
+def test_of_a_reason_without_end_the_start_is_kept(results: Results) -> None:
+    results.set_aside("a", replace(rejected("a", Cause.REJECTED), reason="x" * 10**6))
+
+    found = results.get("a")
+
+    assert isinstance(found, Rejected)
+    assert set(found.reason) == {"x"}
+    assert len(found.reason) < 10**5
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    private = path.with_name("private")
+    private.write_text("1\n")
+    path.symlink_to(private)
+
+
+def nowhere(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def set_user_id(path: Path) -> None:
+    path.write_text("1\n")
+    path.chmod(0o4755)
+
+
+def without_end(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**36)
+
+
+@pytest.mark.parametrize("leave", [fifo, link, nowhere, set_user_id, Path.mkdir, without_end])
+def test_what_is_no_plain_file_is_no_output(
+    results: Results, leave: Callable[[Path], None]
+) -> None:
+    made = result(results, "a")
+    results.put("a", made)
+    (results.folder / made.output).unlink()
+
+    leave(results.folder / made.output)
+
+    assert results.get("a") is None
+
+
+@pytest.mark.parametrize("leave", [fifo, link, nowhere, without_end])
+def test_what_is_no_file_of_json_is_no_verdict_and_gives_way(
+    results: Results, leave: Callable[[Path], None]
+) -> None:
+    for name in ("a.json", "a.json.aside"):
+        leave(results.folder / name)
+    results.forget_torn()
+    assert results.get("a") is None
+
+    made = result(results, "a")
+    results.put("a", made)
+
+    assert results.get("a") == made
+
+
+def test_a_link_that_a_job_left_beside_its_results_is_not_written_through(
+    results: Results, tmp_path: Path
+) -> None:
+    for name in ("boot", ".boot.part", ".a.json.part", ".a.json.aside.part"):
+        (results.folder / name).symlink_to(tmp_path / "victim")
+
+    results.forget_torn()
+    results.set_aside("a", rejected("a", Cause.GONE))
+    results.set_aside("b", rejected("b", Cause.REJECTED))
+
+    assert not (tmp_path / "victim").exists()
+
+
+def test_verdicts_of_all_kinds_are_counted(work: Path) -> None:
+    results = directory.results_for(work, OPTIONS)
+    results.put("a", result(results, "a"))
+    results.set_aside("b", rejected("b", Cause.GONE))
+    results.set_aside("c", rejected("c", Cause.REJECTED))
+
+    assert directory.count_results(work) == 3
+    assert directory.own_reasons(work) == {"b": "it is gone", "c": "it is rejected"}
+
+
+def test_of_a_file_that_mended_code_has_processed_no_older_reason_is_given(work: Path) -> None:
+    old = directory.results_for(work, OPTIONS)
+    old.set_aside("a", rejected("a", Cause.REJECTED))
+    old.set_aside("b", rejected("b", Cause.REJECTED))
+    os.utime(old.folder, (1, 1))
+    new = directory.results_for(work, replace(OPTIONS, transform="mine:transform"))
+    new.put("a", replace(result(new, "a"), path="a"))
+
+    assert directory.own_reasons(work) == {"b": "it is rejected"}
+
+
+def test_other_settings_use_no_result_made_under_these(work: Path) -> None:
+    here = directory.results_for(work, OPTIONS).folder
+
+    assert directory.results_for(work, OPTIONS).folder == here
+    for other in (replace(OPTIONS, tag="x"), replace(OPTIONS, transform="mine:transform")):
+        assert directory.results_for(work, other).folder != here
+
+
+OWN_CODE = ("mine.py", "flows/mine.py", "flows/beside.py", "flows/deep/er.py", "flows/mine/a.py")
+OWN_PACKAGE = (
+    "science/core.py",
+    "science/__init__.py",
+    "science/of/all.py",
+    "flows/science/core.py",
+)
+
+
+@pytest.mark.parametrize("layout", ["a checkout", "a folder of its own"])
+@pytest.mark.parametrize(
+    ("transform", "changed"),
+    [
+        *(("mine:transform", name) for name in OWN_CODE),
+        *(("science.core:transform", name) for name in OWN_PACKAGE),
+    ],
+)
+def test_a_change_of_any_code_that_the_transform_may_import_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, transform: str, changed: str
+) -> None:
+    if layout == "a checkout":
+        monkeypatch.setattr(directory, "CHECKOUT", tmp_path)
+    options = replace(OPTIONS, root=str(tmp_path), transform=transform)
+    code, other = tmp_path / changed, tmp_path / "other" / "core.py"
+    for path in (code, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1\n")
+    before = directory.code_fingerprint(options)
+
+    other.write_text("2\n")
+    assert directory.code_fingerprint(options) == before
+    code.write_text("2\n")
+    assert directory.code_fingerprint(options) != before
+
+
+def test_another_image_is_a_change_where_it_is_used(work: Path) -> None:
+    def folder(executor: str, image: str) -> Path:
+        stages = {**OPTIONS.stages, "process": StageOptions(executor=executor, image=image)}
+        return directory.results_for(work, replace(OPTIONS, stages=stages)).folder
+
+    assert folder("docker", "one:1") != folder("docker", "one:2")
+    assert folder("local", "one:1") == folder("local", "one:2")
+
+
+def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path: Path) -> None:
+    (tmp_path / "manifest_16.json").write_text("{")
+    (tmp_path / "manifest_17.json").write_text('{"batch": "0123456789", "run_id": "17"}')
+
+    with pytest.raises(DispatchError, match="published already, by run 17"):
+        directory.read_plan(tmp_path / ".work" / "0123456789")
+    with pytest.raises(DispatchError, match="no such batch here"):
+        directory.read_plan(tmp_path / ".work" / "abcdef0123")

@@ -1,0 +1,82 @@
+"""Low space: no new batch forms or starts, and the line goes on by itself once there is room."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli_project import NOON, Project
+from ds_flow.cli.main import main
+from ds_flow.core.plan import PlannedFile
+from ds_flow.core.states import Settled, Sighting
+from ds_flow.inbox.scan import stat_of
+from ds_flow.settings.load import load_settings
+from ds_flow.system import disk_space
+from project import Project as WholeProject
+
+ENDLESS_MB = 2**30  # no disk has so much
+
+
+def test_with_less_than_is_to_stay_free_no_batch_forms_or_starts(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for least_mb in (0, ENDLESS_MB):
+        chosen = load_settings(project.config, {"DS_FLOW_RUN__MIN_FREE_MB": str(least_mb)})
+        assert bool(disk_space.space_shortage(chosen)) == (least_mb > 0)
+    with pytest.raises(disk_space.LowSpaceError, match=r"MB free, run\.min_free_mb is 1073741824"):
+        disk_space.require_space(chosen)
+
+
+def test_a_folder_that_nobody_can_measure_counts_as_having_room(tmp_path: Path) -> None:
+    assert disk_space.free_bytes(tmp_path / "gone") > 2**60
+
+
+def test_status_says_that_space_is_low(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    with project.config.open("a") as file:
+        file.write(f"run: {{min_free_mb: {ENDLESS_MB}}}\n")
+    assert main(["--config", str(project.config), "status"]) == 0
+    assert "MB free, run.min_free_mb is 1073741824; no new batch" in capsys.readouterr().out
+
+
+def test_status_names_a_batch_that_the_disk_holds_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path)
+    with closing(project.open()):
+        (row,) = project.admit("student_a.csv")
+        stat = stat_of((tmp_path / row.path).stat())._replace(size_bytes=2**60)
+        settled = Settled(sighting=Sighting(row.path, stat), sha256="0" * 64)
+        project.ledger.admit([settled], NOON)
+        project.form("0123456789", project.ledger.read.latest())
+        (planned,) = project.ledger.read.planned("0123456789")
+    assert main(["--config", str(project.config), "status"]) == 0
+    said = capsys.readouterr().out
+    assert f"held back  batch 0123456789 waits: {tmp_path}/out has " in said
+    want = disk_space.need(project.settings, [planned]) + disk_space.LEAST_FREE_BYTES
+    assert f" MB free, {want / 2**20:.1f} needed" in said
+
+
+@pytest.mark.parametrize("row", ["1,2,3\n", "1,2,3\r\n", "a name,another name,99.5\n"])
+def test_what_a_batch_needs_is_what_it_then_takes(tmp_path: Path, row: str) -> None:
+    project = WholeProject(tmp_path / "project")
+    path = project.drop("student_a.csv", "a,b,c\n" + row * 50_000)
+    size = path.stat().st_size
+    planned = PlannedFile(path="data/student_a.csv", version=1, sha256=None, size_bytes=size)
+    needed = disk_space.need(load_settings(project.config, project.environment), [planned])
+
+    assert project.once().returncode == 0
+
+    taken = sum(out.stat().st_size for out in project.out.glob("*.csv"))
+    assert taken <= needed + disk_space.LEAST_FREE_BYTES
+    assert needed <= 1.1 * taken
+
+
+def test_a_batch_whose_files_cannot_be_looked_at_needs_twice_its_bytes(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    gone = PlannedFile(path="data/gone.csv", version=1, sha256=None, size_bytes=100)
+    os.mkfifo(tmp_path / "data" / "pipe.csv")
+    pipe = PlannedFile(path="data/pipe.csv", version=1, sha256=None, size_bytes=200)
+
+    assert disk_space.need(project.settings, [gone]) == 200
+    assert disk_space.need(project.settings, [gone, pipe]) == 600

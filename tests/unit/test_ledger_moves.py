@@ -1,0 +1,185 @@
+"""The ledger refuses every move that is not in the tables."""
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from itertools import product
+from typing import TypeVar
+
+import pytest
+
+from clock import NOON
+from ds_flow.core.errors import LedgerError, RequestError
+from ds_flow.core.retry_policy import RetryAt
+from ds_flow.core.states import (
+    BATCH_MOVES,
+    FILE_MOVES,
+    LIVE_BATCHES,
+    RUN_MOVES,
+    BatchState,
+    Cause,
+    FileState,
+    RunState,
+)
+from ds_flow.ledger.ledger import Ledger
+from ledgers import admit, batched, end, latest
+from samples import BATCH, manifest
+
+State = TypeVar("State")
+
+
+def illegal(moves: Mapping[State, frozenset[State]]) -> list[tuple[State, State]]:
+    return [(old, new) for old, new in product(moves, repeat=2) if new not in moves[old]]
+
+
+@pytest.mark.parametrize(("old", "new"), illegal(FILE_MOVES))
+def test_an_illegal_move_of_a_file_is_refused(
+    ledger: Ledger, db: sqlite3.Connection, old: FileState, new: FileState
+) -> None:
+    admit(ledger, "1", at=1)
+    db.execute("UPDATE file SET state = ?, cause = 'gone'", (old,))
+
+    with (
+        pytest.raises(LedgerError, match=f"{old} -> {new} is not a legal move"),
+        ledger._store.transaction(),
+    ):
+        ledger._moves.move_file(1, new, NOON, Cause.GONE)
+
+    assert latest(ledger).state == old
+
+
+def move_batch(ledger: Ledger, new: BatchState) -> None:
+    """By the public method that leads there."""
+    match new:
+        case BatchState.RUNNING:
+            ledger.start_run(BATCH, NOON, at_least=9)
+        case BatchState.SUCCEEDED:
+            ledger.record(manifest("17", attempt=9), NOON)
+        case BatchState.CANCELLED:
+            ledger.cancel(BATCH, NOON)
+        case BatchState.DEAD:
+            with ledger._store.transaction():
+                ledger._end_batch(BATCH, new, "", NOON)
+        case _:
+            with ledger._store.transaction():
+                ledger._retry_at(BATCH, NOON, NOON)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [pair for pair in illegal(BATCH_MOVES) if pair[1] != BatchState.QUEUED]
+)
+def test_an_illegal_move_of_a_batch_is_refused(
+    ledger: Ledger, db: sqlite3.Connection, old: BatchState, new: BatchState
+) -> None:
+    batched(ledger)
+    ended = None if BatchState.RUNNING in BATCH_MOVES[old] or old == "running" else "now"
+    db.execute("UPDATE batch SET state = ?, ended_at = ?", (old, ended))
+
+    with pytest.raises((LedgerError, RequestError)):
+        move_batch(ledger, new)
+
+    assert (found := ledger.read.batch(BATCH))
+    assert found.state == old
+    assert ledger.read.counts("run") == {}
+
+
+def move_run(ledger: Ledger, new: RunState) -> None:
+    if new == RunState.RUNNING:
+        ledger.name_run(BATCH, 1, "17", NOON)
+    else:
+        end(ledger, RetryAt(NOON), new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [pair for pair in illegal(RUN_MOVES) if pair[1] != RunState.STARTING]
+)
+def test_an_illegal_move_of_a_run_is_refused(
+    ledger: Ledger, db: sqlite3.Connection, old: RunState, new: RunState
+) -> None:
+    batched(ledger)
+    ledger.start_run(BATCH, NOON)
+    ended = None if old in {RunState.STARTING, RunState.RUNNING} else "now"
+    db.execute("UPDATE run SET state = ?, ended_at = ?", (old, ended))
+
+    with pytest.raises(LedgerError):
+        move_run(ledger, new)
+
+    assert [run.state for run in ledger.read.runs_of(BATCH)] == [old]
+
+
+# --------------------------------------------------------------------------- compare-and-set
+
+
+def legal(moves: Mapping[State, frozenset[State]]) -> list[tuple[State, State]]:
+    return [(old, new) for old, new in product(moves, repeat=2) if new in moves[old]]
+
+
+@pytest.fixture
+def told(ledger: Ledger) -> list[str]:
+    """Every statement that the ledger makes from now on, as SQLite was told it."""
+    statements: list[str] = []
+    ledger._store._db.set_trace_callback(statements.append)
+    return statements
+
+
+STATE_CHANGE = re.compile(r"UPDATE (file|batch|run) SET (?:.*, )?state = .* WHERE (.*)")
+GUARD = re.compile(r".* AND state = '(\w+)'")
+
+
+def require_guarded(told: list[str], table: str, old: str) -> None:
+    """Each change of a state names the state that was read, and one is of this table's."""
+    changes = [found for one in told if (found := STATE_CHANGE.fullmatch(" ".join(one.split())))]
+    guards = [(change[1], GUARD.fullmatch(change[2])) for change in changes]
+    assert all(guard for _, guard in guards), told
+    assert (table, old) in [(moved, guard[1]) for moved, guard in guards if guard]
+
+
+@pytest.mark.parametrize(("old", "new"), legal(FILE_MOVES))
+def test_a_file_moves_only_from_the_state_that_was_read(
+    ledger: Ledger, db: sqlite3.Connection, told: list[str], old: FileState, new: FileState
+) -> None:
+    admit(ledger, "1", at=1)
+    db.execute("UPDATE file SET state = ?, cause = 'gone'", (old,))
+
+    with ledger._store.transaction():
+        ledger._moves.move_file(1, new, NOON, Cause.GONE)
+
+    assert latest(ledger).state == new
+    require_guarded(told, "file", old)
+
+
+@pytest.mark.parametrize(("old", "new"), legal(BATCH_MOVES))
+def test_a_batch_moves_only_from_the_state_that_was_read(
+    ledger: Ledger, db: sqlite3.Connection, told: list[str], old: BatchState, new: BatchState
+) -> None:
+    batched(ledger)
+    ended = None if old in LIVE_BATCHES else "now"
+    db.execute("UPDATE batch SET state = ?, ended_at = ?", (old, ended))
+
+    if (old, new) == (BatchState.RUNNING, BatchState.CANCELLED):  # once its run has ended
+        with ledger._store.transaction():
+            ledger._end_batch(BATCH, new, "", NOON)
+    else:
+        move_batch(ledger, new)
+
+    assert (found := ledger.read.batch(BATCH))
+    assert found.state == new
+    require_guarded(told, "batch", old)
+
+
+@pytest.mark.parametrize(("old", "new"), legal(RUN_MOVES))
+def test_a_run_moves_only_from_the_state_that_was_read(
+    ledger: Ledger, db: sqlite3.Connection, told: list[str], old: RunState, new: RunState
+) -> None:
+    batched(ledger)
+    ledger.start_run(BATCH, NOON)
+    ended = None if old in {RunState.STARTING, RunState.RUNNING} else "now"
+    db.execute("UPDATE run SET state = ?, ended_at = ?", (old, ended))
+
+    if new == RunState.SUCCEEDED:
+        ledger.record(manifest("17"), NOON)
+    else:
+        move_run(ledger, new)
+
+    assert [run.state for run in ledger.read.runs_of(BATCH)] == [new]
+    require_guarded(told, "run", old)

@@ -1,0 +1,60 @@
+"""Mounts: which file system holds a path."""
+
+from pathlib import Path, PurePath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds_flow.system.mounts import Mount, fs_type, is_network_fs, parse, type_at
+
+MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 27 0:40 /export /data rw shared:2 master:3 - nfs4 server:/export rw
+31 30 0:41 / /data/fast\040disk rw - xfs /dev/vdb rw
+32 27 0:42 / /twice rw - ext4 /dev/vdc rw
+33 27 0:43 / /twice rw - cifs //server/share rw
+34 27 0:44 / /odd\134\012\011name rw - fuse.sshfs host: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "fs"),
+    [
+        ("/", "ext4"),
+        ("/home/x", "ext4"),
+        ("/data", "nfs4"),
+        ("/data/a.csv", "nfs4"),
+        ("/database", "ext4"),
+        ("/data/fast disk/x", "xfs"),
+        ("/twice/x", "cifs"),
+        ("/odd\\\n\tname/x", "fuse.sshfs"),
+    ],
+)
+def test_the_deepest_and_latest_mount_holds_a_path(path: str, fs: str) -> None:
+    assert type_at(PurePath(path), parse(MOUNTINFO)) == fs
+
+
+def test_nothing_is_said_where_nothing_is_mounted() -> None:
+    assert type_at(PurePath("/x"), []) == ""
+
+
+@given(st.text(alphabet=" -/\\0123\nab"))
+def test_any_text_is_read(text: str) -> None:
+    assert all(isinstance(mount, Mount) for mount in parse(text))
+
+
+@pytest.mark.parametrize("fs", ["nfs", "nfs4", "cifs", "fuse.sshfs", "9p", "lustre", "virtiofs"])
+def test_a_file_system_shared_with_other_hosts_is_known(fs: str) -> None:
+    assert is_network_fs(fs)
+
+
+@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk", ""])
+def test_a_local_file_system_is_known(fs: str) -> None:
+    assert not is_network_fs(fs)
+
+
+def test_the_kernel_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/proc/self")
+    assert fs_type(tmp_path / "link" / "not there") == "proc"
+    assert fs_type(tmp_path / "not there") == fs_type(tmp_path) != ""

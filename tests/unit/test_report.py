@@ -1,0 +1,237 @@
+"""What is said of files and runs: by real files and a real ledger."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cli_project import NOON, Project
+from ds_flow.cli.explain import Asked, explain
+from ds_flow.cli.lookup import Place, find_place
+from ds_flow.cli.report import opened, status
+from ds_flow.core.retry_policy import Dead, RetryAt
+from ds_flow.core.states import Cause, RunState, Trigger
+
+SOON = timedelta(minutes=1)
+LATER = timedelta(hours=1)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path)
+    made.open()
+    yield made
+    made.ledger.close()
+
+
+def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[str, str]:
+    place = find_place(project.settings, project.ledger, typed, str(project.root))
+    now = datetime.now(UTC) + LATER
+    answer = explain(Asked(project.settings, project.ledger, place, has_daemon, now))
+    return answer["verdict"], answer["next"]
+
+
+# --------------------------------------------------------------------------- status
+
+
+def test_files_that_a_daemon_has_not_seen_yet_are_arriving(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + SOON)
+    assert (found["arriving"], found["unaccounted"], found["accounted"]) == (1, [], True)
+
+
+def test_a_file_that_a_daemon_has_passed_over_is_unaccounted_for(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
+    assert found["accounted"] is False
+
+
+def test_a_file_that_somebody_holds_open_for_writing_is_arriving(project: Project) -> None:
+    with project.drop("student_a.csv").open("a"):
+        found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["accounted"]) == (1, True)
+
+
+def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
+    assert found["accounted"] is False
+    assert found["reason"] == "1 file in the inbox that the ledger does not know"
+
+
+def test_a_file_that_just_changed_is_arriving_even_without_a_daemon(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, None, datetime.now(UTC))
+    assert (found["arriving"], found["accounted"]) == (1, True)
+
+
+def test_a_known_file_that_changed_is_unaccounted_for(project: Project) -> None:
+    project.admit("student_a.csv", "student_b.csv")
+    project.drop("student_a.csv", "other")
+    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    assert found["unaccounted"] == ["data/student_a.csv"]
+
+
+def test_a_missing_inbox_is_never_accounted_for(project: Project) -> None:
+    (project.root / "data").rmdir()
+    found = status(project.settings, project.ledger, None, NOON)
+    assert found["accounted"] is False
+    assert str(project.root / "data") in found["reason"]
+
+
+def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project) -> None:
+    project.published("0123456789", "17", "student_a.csv")
+    project.ledger.close()
+    for path in (project.root / "out").glob("ledger.db*"):
+        path.unlink()
+    with opened(project.settings, NOON) as ledger:
+        assert [row.run_id for row in ledger.read.versions("data/student_a.csv")] == ["17"]
+        found = status(project.settings, ledger, None, datetime.now(UTC) + LATER)
+    assert (found["discovered"], found["accounted"]) == (1, True)
+
+
+# --------------------------------------------------------------------------- explain
+
+
+def test_what_was_published_is_explained_by_its_run(project: Project) -> None:
+    project.published("0123456789", "17", "student_a.csv")
+    assert verdict(project, "data/student_a.csv") == ("Version 1 was processed by run 17.", "")
+
+
+def test_what_a_rerun_left_out_is_said_until_it_is_published_again(project: Project) -> None:
+    rows = project.published("0123456789", "17", "student_a.csv")
+
+    def rerun(batch: str, run_id: str, *, is_left_out: bool) -> str:
+        project.ledger.form(batch, [rows[0].id], Trigger.RERUN, NOON)
+        project.start(batch, run_id)
+        project.publish(batch, run_id, [] if is_left_out else rows, rows if is_left_out else [])
+        return verdict(project, "data/student_a.csv")[0]
+
+    assert rerun("0123456788", "18", is_left_out=True) == (
+        "Version 1 was processed by run 17, and was left out since by run 18:"
+        " line 2: cells: 1 in this row, 2 in the header."
+    )
+    assert rerun("0123456787", "19", is_left_out=False) == "Version 1 was processed by run 19."
+
+
+def test_a_waiting_file_waits_for_a_batch(project: Project) -> None:
+    project.admit("student_a.csv")
+    said, advice = verdict(project, "data/student_a.csv", has_daemon=False)
+    assert said == "Version 1 is waiting for a batch, which forms 1 s after the last file."
+    assert "ds-flow once" in advice
+
+
+def test_a_batched_file_names_batch_attempt_and_due_time(project: Project) -> None:
+    batch = project.form("0123456789", project.admit("student_a.csv"))
+    attempt = project.start(batch, "17")
+    assert (
+        "batch 0123456789, which is running, attempt 1, run 17."
+        in verdict(project, "data/student_a.csv")[0]
+    )
+    project.ledger.end_run(
+        batch,
+        attempt,
+        RunState.FAILED,
+        error="no disk",
+        results=0,
+        then=RetryAt(NOON + LATER),
+        now=NOON,
+    )
+    said, _ = verdict(project, "data/student_a.csv")
+    assert "which is retrying, attempt 1, run 17, due at 2026-01-01T13:00" in said
+    assert "after: no disk" in said
+
+
+def test_a_dead_batchs_file_says_why_and_what_to_do(project: Project) -> None:
+    batch = project.form("0123456789", project.admit("student_a.csv"))
+    attempt = project.start(batch)
+    dead = Dead("3 attempts used up")
+    project.ledger.end_run(
+        batch, attempt, RunState.FAILED, error="no disk", results=0, then=dead, now=NOON
+    )
+    said, advice = verdict(project, "data/student_a.csv")
+    assert said.startswith("Version 1 is quarantined: batch 0123456789: 3 attempts used up")
+    assert "`ds-flow logs 0123456789`" in advice
+    assert "`ds-flow release -- data/student_a.csv`" in advice
+
+
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause != Cause.REPLACED])
+def test_every_quarantine_has_a_remedy(project: Project, cause: Cause) -> None:
+    project.admit("student_a.csv", cause=cause, reason="so it is")
+    said, advice = verdict(project, "data/student_a.csv")
+    assert said == "Version 1 is quarantined: so it is."
+    assert advice
+
+
+def test_a_changed_file_is_explained_as_both(project: Project) -> None:
+    project.published("0123456789", "17", "student_a.csv")
+    project.drop("student_a.csv", "other")
+    said, advice = verdict(project, "data/student_a.csv", has_daemon=False)
+    assert said == (
+        "Version 1 was processed by run 17; it has changed since, and what is there now is"
+        " still arriving: nothing has looked at it yet."
+    )
+    assert "ds-flow once" in advice
+
+
+def test_a_file_that_is_open_for_writing_is_still_arriving(project: Project) -> None:
+    with project.drop("student_a.csv").open("a"):
+        said, advice = verdict(project, "data/student_a.csv")
+    assert said == "It is still arriving: a process has it open for writing."
+    assert advice == "close it"
+
+
+def test_a_file_that_just_changed_must_rest(project: Project) -> None:
+    path = project.drop("student_a.csv")
+    place = Place("data/student_a.csv", str(path))
+    changed = datetime.fromtimestamp(os.stat(path).st_ctime + 0.1, UTC)
+    answer = explain(Asked(project.settings, project.ledger, place, has_daemon=True, now=changed))
+    assert answer["verdict"].endswith("it changed 0.1 s ago, and must rest for 0.5 s.")
+
+
+def test_what_is_no_input_says_why(project: Project) -> None:
+    data = project.root / "data"
+    project.drop("student_a.csv.tmp")
+    project.drop("other.csv")
+    (data / "student_dir.csv").mkdir()
+    (data / "student_link.csv").symlink_to("/etc/passwd")
+    (data / "student_lost.csv").symlink_to(data / "nothing")
+    os.mkfifo(data / "student_fifo.csv")
+    for name, why in {
+        "student_a.csv.tmp": "student_a.csv.tmp is a hidden or temporary name",
+        "other.csv": "its name does not match the pattern student_*.csv",
+        "student_dir.csv": "it is a directory, not a file",
+        "student_link.csv": "it is a symbolic link that leaves the inbox (to /etc/passwd)",
+        "student_lost.csv": "it is a symbolic link that leads nowhere",
+        "student_fifo.csv": "it is a FIFO, not a file",
+        "student_gone.csv": "there is no such file",
+        "sub/student_a.csv": "its name does not match the pattern",
+        "../student_a.csv": "it does not lie below the inbox",
+    }.items():
+        assert verdict(project, f"data/{name}")[0].startswith(f"No input: {why}")
+
+
+# --------------------------------------------------------------------------- what a person types
+
+
+def test_a_path_may_be_typed_in_many_ways(project: Project) -> None:
+    name = "student_ö\n\\x41.csv"
+    project.admit(name, cause=Cause.NAME, reason="odd")
+    stored = "data/student_ö\\x0a\\\\x41.csv"
+    root = str(project.root)
+    (project.root / "alias").symlink_to("data")
+    for typed, cwd in (
+        (f"data/{name}", root),
+        (f"data/{name}", "/"),
+        (name, f"{root}/data"),
+        (name, "/"),
+        (stored, "/"),
+        (f"{root}/data/{name}", "/"),
+        (f"./data/../data/{name}", root),
+        (f"alias/{name}", root),
+    ):
+        assert find_place(project.settings, project.ledger, typed, cwd).path == stored
