@@ -68,7 +68,7 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     for _ in range(10):  # more often than bugs in a row would be borne
         assert engine.tick() == 0
         clock.elapsed_s += 40
-    assert engine.troubles
+    assert engine.problems
     assert not engine.is_idle
 
     engine.admission.pulse = lambda: None
@@ -92,19 +92,19 @@ def test_a_lost_inbox_is_told_once_with_what_to_do_and_so_is_its_return(
     look(1)
     (tmp_path / "data").rmdir()
     look(3)
-    (trouble,) = engine.troubles
+    (trouble,) = engine.problems
     assert trouble.endswith("the folder must be there and readable, or paths.input_pattern differ")
     (tmp_path / "data").mkdir()
     look(3)
 
-    assert engine.troubles == []
+    assert engine.problems == []
     assert [record.message for record in caplog.records] == ["inbox.lost", "inbox.back"]
 
 
 @pytest.fixture
 def runs(engine: Engine, tmp_path: Path) -> PretendedRuns:
     """Runs of the engine that have no processes."""
-    engine.following.runs = made = PretendedRuns(tmp_path)
+    engine.starter.runs = engine.supervisor.runs = made = PretendedRuns(tmp_path)
     return made
 
 
@@ -199,7 +199,7 @@ def test_a_batch_whose_files_the_system_refuses_waits_for_it_and_stops_no_other(
     engine.open()
     engine.tick()
     assert list(runs.alive) == [f"{second}/1"]
-    (trouble,) = engine.troubles
+    (trouble,) = engine.problems
     assert str(work) in trouble
     runs.end(f"{second}/1", "0")
     engine.tick()
@@ -210,7 +210,7 @@ def test_a_batch_whose_files_the_system_refuses_waits_for_it_and_stops_no_other(
     work.unlink()
     aside.rename(work)
     engine.tick()
-    assert engine.troubles == []
+    assert engine.problems == []
     ended = {run.batch: run.state for run in engine.ledger.read.runs()}
     assert ended[first] == RunState.FAILED
 
@@ -229,7 +229,7 @@ def test_a_disk_that_takes_nothing_concerns_every_batch(
     engine.tick()
     engine.tick()
 
-    assert engine.following.told == {}
+    assert list(engine.unreadable) == []
     assert f"{second}/1" not in runs.alive
 
 
@@ -382,7 +382,7 @@ def test_a_batch_for_which_there_is_no_room_holds_no_other_back(
     runs.end(f"{small}/1", "1")
     engine.tick()
     engine.tick()
-    (said,) = engine.troubles
+    (said,) = engine.problems
     assert "batch 0000000000 waits" in said
 
 
@@ -399,11 +399,11 @@ def test_a_batch_that_has_room_waits_for_none_that_has_not(
 
     engine.tick()
     assert list(runs.alive) == [f"{small}/1"]
-    assert engine.troubles
+    assert engine.problems
 
     engine.ledger.cancel("0" * 10, clock.now())
     engine.tick()
-    assert engine.troubles == []
+    assert engine.problems == []
 
 
 def test_a_batch_whose_folder_refuses_its_run_waits_and_stops_no_other(
@@ -416,7 +416,7 @@ def test_a_batch_whose_folder_refuses_its_run_waits_and_stops_no_other(
 
     engine.tick()
     assert list(runs.alive) == [f"{second}/1"]
-    assert str(work) in engine.troubles[0]
+    assert str(work) in engine.problems[0]
 
     (work / "attempts").unlink()
     runs.end(f"{second}/1", None)
@@ -424,7 +424,7 @@ def test_a_batch_whose_folder_refuses_its_run_waits_and_stops_no_other(
     clock.elapsed_s += 40
     engine.tick()
     assert f"{first}/1" in runs.alive
-    assert engine.troubles == []
+    assert engine.problems == []
 
 
 def test_low_space_holds_new_batches_back_until_there_is_room(
@@ -442,5 +442,5 @@ def test_low_space_holds_new_batches_back_until_there_is_room(
     assert engine.admission.form() == 1
     engine.change_settings(load_settings(file, {"DS_FLOW_RUN__MIN_FREE_MB": "1000000000"}))
     with pytest.raises(LowSpaceError):
-        engine.following.start()
+        engine.starter.start()
     assert not engine.ledger.read.live_runs()

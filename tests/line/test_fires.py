@@ -68,7 +68,7 @@ class Line:
         self.ledger, self.wake = Ledger(self.settings.ledger), Wake()
         inbox = Inbox(Pattern.parse(self.settings.pattern, self.root), self.wake, "poll")
         self.engine = Engine(self.settings, self.ledger, inbox, self.runs, self.clock)
-        self.engine.firing.keeps_time = self.keeps_time
+        self.engine.fires.keeps_time = self.keeps_time
         self.engine.open()
         self.tick()
 
@@ -85,7 +85,7 @@ class Line:
         for _ in range(times):
             self.engine.hint()
             self.engine.tick()
-        assert self.engine._bugs == 0
+        assert self.engine._bugs_in_a_row == 0
 
     def work(self) -> None:
         """Let everything that is there be done."""
@@ -95,7 +95,7 @@ class Line:
                 self.runs.publish(mark)
                 self.runs.end(mark, "0")
             self.tick()
-            if self.engine.is_idle and not self.engine.firing._verifications:
+            if self.engine.is_idle and not self.engine.fires._verifications:
                 return
             self.clock.elapsed_s += 1
         pytest.fail("it never comes to rest")
@@ -393,7 +393,7 @@ def test_a_verification_lets_new_files_through(line: Line) -> None:
     def pulse() -> None:
         line.clock.elapsed_s += 1
 
-    line.engine.firing.pulse = pulse
+    line.engine.fires.pulse = pulse
     (line.root / "data" / "new.csv").write_text("4")
     line.wait(HOUR)
     line.tick(2)
@@ -423,7 +423,7 @@ def verifying(line: Line, minutes: float) -> None:
     def pulse() -> None:
         line.clock.elapsed_s += minutes * MINUTE
 
-    line.engine.firing.pulse = pulse
+    line.engine.fires.pulse = pulse
     line.wait(50 * MINUTE)
     line.tick()
 
@@ -460,9 +460,9 @@ def test_a_verification_that_could_not_go_on_begins_anew(line: Line) -> None:
         yield ""
         raise DispatchError("the ledger is locked")
 
-    line.engine.firing._verifications[0].steps = locked()
+    line.engine.fires._verifications[0].steps = locked()
     with pytest.raises(DispatchError):
-        line.engine.firing.fire()
+        line.engine.fires.fire()
     line.work()
     assert line.outcomes() == ["run", "run"]
 
@@ -583,9 +583,9 @@ def test_a_schedule_that_is_new_or_changed_begins_now(line: Line) -> None:
 
 def test_the_daemon_looks_at_the_clock_every_half_minute_and_when_a_fire_is_due(line: Line) -> None:
     line.work()
-    assert line.engine.firing.patience_s() == CLOCK_SECONDS
+    assert line.engine.fires.patience_s() == CLOCK_SECONDS
     line.wait(HOUR - line.clock.now().timestamp() % HOUR - 3)
-    assert line.engine.firing.patience_s() == 3
+    assert line.engine.fires.patience_s() == 3
 
 
 def test_without_a_daemon_the_clock_fires_nothing_and_a_wish_does(tmp_path: Path) -> None:

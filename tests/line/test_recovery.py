@@ -10,6 +10,7 @@ from clock import NOON
 from ds_flow.core.errors import RequestError
 from ds_flow.core.manifest import Manifest
 from ds_flow.core.plan import Options, Plan, PlannedFile
+from ds_flow.core.problems import Problems
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
@@ -155,10 +156,10 @@ def test_what_is_off_with_a_batch_is_said_once_to_who_looks_again_and_again(
 ) -> None:
     work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
     (work / "committed.json").write_text("{")
-    told: dict[str, str] = {}
+    problems = Problems()
 
     for _ in range(3):
-        recovery.admit_commits(ledger, out, NOON, told)
+        recovery.admit_commits(ledger, out, NOON, problems)
 
     assert [record.message for record in caplog.records] == ["batch.unreadable"]
 

@@ -65,7 +65,7 @@ class Line(RuleBasedStateMachine):
         self.ledger = Ledger(self.settings.ledger)
         inbox = Inbox(pattern, self.wake, "poll")
         self.engine = Engine(self.settings, self.ledger, inbox, self.runs, self.clock)
-        self.engine.firing.keeps_time = True
+        self.engine.fires.keeps_time = True
         self.engine.open()
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class Line(RuleBasedStateMachine):
             self.engine.tick()
         except CrashError:
             self.crash()
-        assert self.engine._bugs == 0
+        assert self.engine._bugs_in_a_row == 0
         assert not self.engine.admission.inbox_error
 
     @rule(times=st.integers(1, 5))

@@ -9,6 +9,7 @@ import pytest
 from backends import lsf
 from cli_project import Project
 from clock import MovedClock
+from ds_flow.core.problems import Problems
 from ds_flow.core.states import RunState, Trigger
 from ds_flow.dispatch.rounds import open_round
 from ds_flow.ledger.queries import RunRow
@@ -74,7 +75,7 @@ def test_the_last_words_of_a_run_are_recorded_without_secrets(
         (attempt / "exit_code").write_text("1\n")
         (tmp_path / "log" / "run_1.log").write_text("no access by s3cr3t-of-the-team\n")
 
-        assert Supervisor(chosen, ledger, Runs(), clock).follow() == 1
+        assert Supervisor(chosen, ledger, Runs(), clock, Problems()).follow() == 1
 
         (run,) = ledger.read.runs()
     assert run.error == "exit code 1: no access by ***"
@@ -93,7 +94,7 @@ def test_a_run_that_cannot_hold_the_datastore_uses_no_attempt(
         attempt.mkdir(parents=True)
         (attempt / "exit_code").write_text("1\n")
 
-        assert Supervisor(made.settings, ledger, Runs(), clock).follow() == 1
+        assert Supervisor(made.settings, ledger, Runs(), clock, Problems()).follow() == 1
 
         (run,) = ledger.read.runs()
     assert run.state == RunState.LOST
@@ -113,16 +114,16 @@ def after_the_limit(tmp_path: Path, clock: MovedClock) -> Iterator[AfterTheLimit
         runs.start(made.settings, RUN.batch, 1, Trigger.ARRIVAL)
         job, backend = place.job("a", "true", folder=tmp_path), place.backend()
         opened = open_round(stage, RUN.batch, f"{RUN.batch}/1", "lsf", [job], [job.command])
-        following = Supervisor(made.settings, ledger, runs, clock)
+        supervisor = Supervisor(made.settings, ledger, runs, clock, Problems())
 
         def ending(name: faults.Name, **fault: object) -> RunState | None:
             place.cluster.fault(name, **fault)
             backend.submit(opened)
-            following.follow()
+            supervisor.follow()
             backend.submit(opened)
             backend.ask(opened, [1])
             clock.elapsed_s += made.settings.run.limit_minutes * 60 + 1
-            following.follow()
+            supervisor.follow()
             return ledger.read.live_runs()[0].ending
 
         yield ending

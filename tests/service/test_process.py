@@ -13,7 +13,8 @@ import pytest
 
 from ds_flow.core.errors import RequestError, SettingsError
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.service.process import ENDING_SECONDS, notify, service
+from ds_flow.service.process import ENDING_SECONDS, service
+from ds_flow.service.systemd import notify
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.system.instance import lock_files, running_pid, single_instance, wake_daemon
 from rights import no_rights, public_folder

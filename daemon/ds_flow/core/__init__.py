@@ -35,6 +35,7 @@ from ds_flow.core.plan import (
     StageOptions,
     cut_shards,
 )
+from ds_flow.core.problems import Problems
 from ds_flow.core.program import CHECKOUT, PYTHON
 from ds_flow.core.retry_policy import Dead, Ended, Policy, RetryAt, after
 from ds_flow.core.settling import settle
@@ -108,6 +109,7 @@ __all__ = [
     "Plan",
     "PlannedFile",
     "Policy",
+    "Problems",
     "Rejected",
     "RequestError",
     "RetryAt",

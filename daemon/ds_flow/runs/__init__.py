@@ -9,17 +9,17 @@ from ds_flow.runs.recovery import (
     tidy_work_dir,
     undo_uncommitted,
 )
-from ds_flow.runs.supervise import POLL_SECONDS, Supervisor, Wait, longer
+from ds_flow.runs.start import Starter
+from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
 __all__ = [
     "POLL_SECONDS",
     "Runs",
+    "Starter",
     "Supervisor",
-    "Wait",
     "admit_commits",
     "adopt_batches",
     "cancel_batch_jobs",
-    "longer",
     "processes",
     "rebuild_ledger",
     "tidy_work_dir",

@@ -6,7 +6,15 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow.core import LIVE_BATCHES, BatchState, LedgerError, Manifest, Trigger, concerns_all
+from ds_flow.core import (
+    LIVE_BATCHES,
+    BatchState,
+    LedgerError,
+    Manifest,
+    Problems,
+    Trigger,
+    concerns_all,
+)
 from ds_flow.ledger import ANALYSIS_FAILED, Ledger
 from ds_flow.system import sync_dir
 from ds_flow.work import (
@@ -28,18 +36,19 @@ log = logging.getLogger(__name__)
 
 
 def admit_commits(
-    ledger: Ledger, output_dir: Path, now: datetime, told: dict[str, str] | None = None
+    ledger: Ledger, output_dir: Path, now: datetime, problems: Problems | None = None
 ) -> int:
     """Record every committed batch that the ledger does not know; how many were news.
 
     A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
-    is left to the daemon that follows it. What is off with a batch is said unless `told` has it.
+    is left to the daemon that follows it. A problem with a batch is logged unless `problems` knows
+    it.
     """
     count = 0
     for work in work_dirs(output_dir):
         if ledger.read.has_live_run(work.name):
             continue
-        with _named_if_bad(work, told), suppress(BusyError):  # what is left is the next look's
+        with _named_if_bad(work, problems), suppress(BusyError):  # what is left is the next look's
             manifest = read_commit(work)
             sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
             if ledger.record(manifest, now):
@@ -67,7 +76,7 @@ def log_set_aside(ledger: Ledger, batch: str, paths: Container[str]) -> None:
 
 
 @contextmanager
-def _named_if_bad(work: Path, told: dict[str, str] | None = None) -> Iterator[None]:
+def _named_if_bad(work: Path, problems: Problems | None = None) -> Iterator[None]:
     """Say that a work directory was changed by someone or is refused, and let the others go on.
 
     One that another process removes is the next look's.
@@ -79,10 +88,8 @@ def _named_if_bad(work: Path, told: dict[str, str] | None = None) -> Iterator[No
     except (LedgerError, OSError) as error:
         if concerns_all(error):
             raise
-        if told is None or told.get(work.name) != str(error):
+        if problems is None or problems.report(work.name, str(error)):
             log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
-        if told is not None:
-            told[work.name] = str(error)
 
 
 def rebuild_ledger(ledger: Ledger, output_dir: Path, now: datetime) -> int:

@@ -1,38 +1,34 @@
-"""The end of the line: start runs, follow them, record what became of them."""
+"""The end of the line: follow live runs, and record what became of them."""
 
 import logging
-import os
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from ds_flow.core import (
-    AGAIN,
     BatchError,
     Clock,
     Dead,
     Ended,
-    Plan,
     Policy,
+    Problems,
     RetryAt,
     RunState,
     after,
     concerns_all,
 )
 from ds_flow.dispatch import has_jobs_elsewhere
-from ds_flow.ledger import BatchRow, Ledger, RunRow
+from ds_flow.ledger import Ledger, RunRow
 from ds_flow.runs import outcome, recovery
 from ds_flow.runs.launch import Life, Runs
+from ds_flow.runs.start import why_cannot_run
 from ds_flow.settings import Settings
-from ds_flow.system import mask, read_word, require_space, space_lacking, why_store_not_held
+from ds_flow.system import mask, read_word
 from ds_flow.work import (
     BusyError,
     attempt_dir,
     count_results,
-    create_work_dir,
-    last_attempt,
     last_progress_ns,
     own_reasons,
     recover,
@@ -56,157 +52,35 @@ class Progress:
     ending_since_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What stops a stage or a batch for now: a full disk, a lock, a lost folder."""
-
-    why: str
-    until_s: float
-    seconds: float
-
-
-def longer(before: Wait | None, why: str, now_s: float) -> Wait:
-    """Wait a second, or twice as long as the last time."""
-    seconds = min(before.seconds * 2, LONGEST_WAIT_SECONDS) if before else 1.0
-    return Wait(why, now_s + seconds, seconds)
-
-
 @dataclass(slots=True)
 class Supervisor:
-    """From queued batches to recorded outcomes."""
+    """From live runs to recorded outcomes."""
 
     settings: Settings
     ledger: Ledger
     runs: Runs
     clock: Clock
+    unreadable: Problems  # by batch: why the end of its run cannot be learnt
     progress: dict[str, Progress] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)  # batch -> what is off with it
-    held: dict[str, Wait] = field(default_factory=dict)  # batch -> why it does not start
-
-    @property
-    def troubles(self) -> list[str]:
-        """What is off with live runs, and why the first batch that is held back is."""
-        return [*self.told.values(), *(wait.why for wait in [*self.held.values()][:1])]
-
-    # ------------------------------------------------------------------ start
-
-    def start(self) -> int:
-        """Start a run of each batch of new files that is due, while there is room.
-
-        None of them waits for a rerun: while one is live, there is room for one more.
-        """
-        live = self._taking_room()
-        beside = any(run.trigger in AGAIN for run in live)
-        room = self.settings.run.max_parallel + beside - len(live)
-        return self._start_runs([one for one in self._due() if one.trigger not in AGAIN], room)
-
-    def rerun(self) -> int:
-        """Start a run of each rerun that is due, where new files have left room."""
-        room = self.settings.run.max_parallel - len(self._taking_room())
-        return self._start_runs([one for one in self._due() if one.trigger in AGAIN], room)
-
-    def _taking_room(self) -> list[RunRow]:
-        """The live runs, but for dead ones whose end cannot be learnt: they stop no other."""
-        return [
-            run
-            for run in self.ledger.read.live_runs()
-            if run.batch not in self.told or self.runs.life(run.batch, run.attempt) != Life.DEAD
-        ]
-
-    def _due(self) -> list[BatchRow]:
-        due = self.ledger.read.due(self.clock.now())
-        self.held = {one.id: self.held[one.id] for one in due if one.id in self.held}
-        return due
-
-    def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
-        if not batches or room <= 0:
-            return 0
-        require_space(self.settings)
-        started = 0
-        for batch in batches:
-            if started == room:
-                break
-            started += self._start_unless_held(batch)
-        return started
-
-    def _start_unless_held(self, batch: BatchRow) -> bool:
-        """Start a batch's next run; one that cannot start now is looked at again, ever later."""
-        wait, now_s = self.held.get(batch.id), self.clock.monotonic_s()
-        if wait is not None and now_s < wait.until_s:
-            return False
-        try:
-            why = self._why_no_room(batch.id)
-            if not why:
-                return self._start_run(batch)
-        except OSError as error:
-            if concerns_all(error):
-                raise
-            why = f"batch {batch.id} waits: {error}"
-        if wait is None:
-            log.warning("batch.waits", extra={"batch": batch.id, "why": why})
-        self.held[batch.id] = longer(wait, why, now_s)
-        return False
-
-    def _start_run(self, batch: BatchRow) -> bool:
-        """Start a batch's next run, unless somebody has just cancelled it; whether it did."""
-        work = create_work_dir(self.settings.output_dir, self._plan(batch))
-        # A person's `resume` may have taken numbers that the ledger does not know.
-        attempt = max(self.ledger.read.next_attempt(batch.id), last_attempt(work) + 1)
-        self.runs.prepare(self.settings, batch.id, attempt)
-        try:
-            self.ledger.start_run(batch.id, self.clock.now(), attempt)
-        except BatchError as error:
-            log.warning("batch.left", extra={"batch": batch.id, "why": str(error)})
-            if not has_jobs_elsewhere(work / "jobs"):  # else who cancelled it ends those first
-                recovery.tidy_work_dir(self.ledger, work)
-            return False
-        log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
-        self.runs.start(self.settings, batch.id, attempt, batch.trigger)
-        return True
-
-    def _why_no_room(self, batch: str) -> str:
-        """Why a run of a batch could not do its work now: a full disk, lost rights; or ""."""
-        for folder in (self.settings.output_dir, self.settings.log_dir):
-            if folder.exists() and not os.access(folder, os.W_OK):
-                return f"batch {batch} waits: {folder} cannot be written to"
-        if why := why_store_not_held(self.settings.root):
-            return f"batch {batch} waits: {why}"
-        return space_lacking(self.settings, batch, self.ledger.read.planned(batch))
-
-    def _plan(self, batch: BatchRow) -> Plan:
-        last = self.ledger.schedules.last_run(batch.selection)
-        return Plan(
-            batch=batch.id,
-            trigger=batch.trigger,
-            formed_at=batch.formed_at,
-            files=tuple(self.ledger.read.planned(batch.id)),
-            options=self.settings.options(),
-            selection=batch.selection,
-            compare_with=last.run_id if last else "",
-        )
-
-    # ------------------------------------------------------------------ follow
 
     def follow(self) -> int:
-        """Learn what became of each live run."""
+        """Learn what became of each live run, and end those that must end."""
         live = self.ledger.read.live_runs()
-        for gone in self.progress.keys() - {f"{run.batch}/{run.attempt}" for run in live}:
-            del self.progress[gone]
-        for gone in self.told.keys() - {run.batch for run in live}:
-            del self.told[gone]
+        marks = {f"{run.batch}/{run.attempt}" for run in live}
+        self.progress = {mark: one for mark, one in self.progress.items() if mark in marks}
+        self.unreadable.keep({run.batch for run in live})
         return sum(map(self._follow_run, live))
 
     def _follow_run(self, run: RunRow) -> int:
         try:
             moved = self._follow(run)
-        except (BatchError, OSError) as error:  # it stands still, and stops no other
+        except (BatchError, OSError) as error:  # this batch stands still; the others go on
             if concerns_all(error):
                 raise
-            if self.told.get(run.batch) != str(error):
+            if self.unreadable.report(run.batch, str(error)):
                 log.error("batch.unreadable", extra={"batch": run.batch, "why": str(error)})
-            self.told[run.batch] = str(error)
             return 0
-        self.told.pop(run.batch, None)
+        self.unreadable.solve(run.batch)
         return moved
 
     def _follow(self, run: RunRow) -> int:
@@ -275,7 +149,8 @@ class Supervisor:
         now = self.clock.now()
         state, said = outcome.outcome_of(run, work, self.settings.log_dir)
         error = mask(said, self.settings.secrets)
-        if state == RunState.FAILED and (cannot := self._why_no_room(run.batch)):
+        cannot = why_cannot_run(self.settings, self.ledger, run.batch)
+        if state == RunState.FAILED and cannot:
             state, error = RunState.LOST, f"{cannot}: {error}"
         results = count_results(work)
         then = self._what_follows(run, state, results, now)

@@ -1,19 +1,22 @@
-"""The line: `tick()` moves everything that can move one step along it."""
+"""The line: one tick moves everything that can move one step along it.
+
+Read `tick` first: it names the stages in their order. All of them run on one thread. Each decides
+from the disk and the ledger, not from memory, so it does not matter when the process dies.
+"""
 
 import logging
 from collections.abc import Callable
 
-from ds_flow.core import BatchError, Clock, DispatchError, DsFlowError
+from ds_flow.core import BatchError, Clock, DispatchError, DsFlowError, Problems
 from ds_flow.inbox import Admission, Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.runs import (
     POLL_SECONDS,
     Runs,
+    Starter,
     Supervisor,
-    Wait,
     admit_commits,
     adopt_batches,
-    longer,
     rebuild_ledger,
     undo_uncommitted,
 )
@@ -24,6 +27,9 @@ log = logging.getLogger(__name__)
 
 BUGS_LIMIT = 5  # in a row
 WAITING_POLL_SECONDS = 0.25  # while a stage or a batch waits, the others go on this often
+
+Stage = Callable[[], int]
+"""Moves what can move one step now; returns how much moved."""
 
 
 class Engine:
@@ -42,16 +48,91 @@ class Engine:
         self.settings = settings
         self.ledger = ledger
         self.clock = clock
+        self.unreadable = Problems()  # by batch: why its files cannot be read
         self.admission = Admission(settings, ledger, inbox, clock, pulse)
-        self.firing = Fires(settings, ledger, clock, pulse)
-        self.following = Supervisor(settings, ledger, runs, clock)
-        self.is_draining = False  # take no new work, follow what runs
-        self._bugs = 0
+        self.starter = Starter(settings, ledger, runs, clock, self.unreadable)
+        self.fires = Fires(settings, ledger, clock, pulse)
+        self.supervisor = Supervisor(settings, ledger, runs, clock, self.unreadable)
+        self.is_draining = False  # start no new work, follow what runs
+        self._stages_waiting = Problems()  # by stage
+        self._foreign = Problems()  # by batch, of work directories that no live run has
         self._is_reconciled = False
         self._has_undone = True  # what dead attempts had begun before the start
-        self._unreadable: dict[str, str] = {}  # batch -> why its files cannot be read
-        self._waits: dict[str, Wait] = {}
-        self._told: dict[str, str] = {}  # why a stage waits, until it has moved something again
+        self._bugs_in_a_row = 0
+
+    # ------------------------------------------------------------------ the tick
+
+    def tick(self) -> int:
+        """Move everything that can move one step along the line; return how much moved."""
+        stages: list[Stage] = [
+            self.reconcile,  # record what runs by hand have published
+            self.admit,  # enter files that have finished arriving
+            self.admission.form,  # claim waiting files for the batches that are due
+            self.starter.start,  # start runs of batches of new files
+            self.fires.fire,  # make batches of the schedules that are due
+            self.starter.rerun,  # start runs of reruns, where new files have left room
+        ]
+        if self.is_draining:
+            stages = []
+        stages.append(self.supervisor.follow)  # record what became of live runs
+        return sum(map(self._attempt, stages))
+
+    def reconcile(self) -> int:
+        """Bring the ledger in line with the disk, before each scan of the whole inbox."""
+        if self.admission.is_scan_due(self.clock.monotonic_s()):
+            self._is_reconciled = False
+        if self._is_reconciled:
+            return 0
+        output_dir = self.settings.output_dir
+        self.ledger.read.require_in_place()
+        count = admit_commits(self.ledger, output_dir, self.clock.now(), self._foreign)
+        if not self._has_undone:
+            self._has_undone = undo_uncommitted(self.ledger, output_dir)
+        self.admission.forget(self.ledger.read.unseen())
+        self._is_reconciled = True
+        return count
+
+    def admit(self) -> int:
+        """Enter what has arrived, once the ledger knows what was published by hand."""
+        return self.admission.admit() if self._is_reconciled else 0
+
+    def _attempt(self, stage: Stage) -> int:
+        """Run one stage; 0 if it failed.
+
+        1. A problem that time may solve (a full disk, a lock, a lost folder) is logged once. The
+           stage is tried again, ever later; the other stages go on.
+        2. A bug is logged. Five in a row end the daemon.
+        3. A broken ledger ends the daemon.
+        """
+        name, now_s = stage.__name__, self.clock.monotonic_s()
+        if self._stages_waiting.must_wait(name, now_s):
+            return 0
+        try:
+            moved = stage()
+        except (DispatchError, BatchError, OSError) as error:
+            if self._stages_waiting.report(name, str(error), now_s):
+                log.warning("stage.waits", extra={"stage": name, "why": str(error)})
+            return 0
+        except DsFlowError:
+            raise
+        except Exception:
+            self._bugs_in_a_row += 1
+            log.exception("stage.bug", extra={"stage": name, "in_a_row": self._bugs_in_a_row})
+            if self._bugs_in_a_row >= BUGS_LIMIT:
+                raise
+            return 0
+        self._note_success(name, moved)
+        return moved
+
+    def _note_success(self, stage: str, moved: int) -> None:
+        """Wait no longer for a stage. One that found nothing to do has proved nothing more."""
+        self._stages_waiting.end_wait(stage)
+        if moved:
+            self._bugs_in_a_row = 0
+            if self._stages_waiting.solve(stage):
+                log.info("stage.resumed", extra={"stage": stage})
+
+    # ------------------------------------------------------------------ around it
 
     def open(self) -> None:
         """Take up where the ledger and the disk stand. Before the first tick, under the lock."""
@@ -67,87 +148,38 @@ class Engine:
     def change_settings(self, settings: Settings) -> None:
         """Work by other settings from now on; the inbox, the ledger and live runs stay."""
         self.settings = settings
-        self.admission.settings = self.firing.settings = self.following.settings = settings
+        for part in (self.admission, self.starter, self.fires, self.supervisor):
+            part.settings = settings
 
     def hint(self) -> None:
-        """There is a reason to look: an event, a signal, a person's wish."""
+        """Take note of a reason to look: an event, a signal, a person's request."""
         self.admission.hinted = True
 
-    def tick(self) -> int:
-        """Move everything that can move one step along; how many moved."""
-        stages = [self.following.follow]
-        if not self.is_draining:
-            new = [self.reconcile, self.admit, self.admission.form, self.following.start]
-            stages = [*new, self.firing.fire, self.following.rerun, *stages]
-        return sum(self._guarded(stage) for stage in stages)
-
-    def reconcile(self) -> int:
-        """Bring the ledger in line with the disk, before each look through the whole inbox."""
-        if self.admission.is_scan_due(self.clock.monotonic_s()):
-            self._is_reconciled = False
-        if self._is_reconciled:
-            return 0
-        output_dir = self.settings.output_dir
-        self.ledger.read.require_in_place()
-        count = admit_commits(self.ledger, output_dir, self.clock.now(), self._unreadable)
-        if not self._has_undone:
-            self._has_undone = undo_uncommitted(self.ledger, output_dir)
-        self.admission.forget(self.ledger.read.unseen())
-        self._is_reconciled = True
-        return count
-
-    def admit(self) -> int:
-        """Enter what has arrived, unless a file that was published by hand could be among it."""
-        return self.admission.admit() if self._is_reconciled else 0
-
-    def _guarded(self, stage: Callable[[], int]) -> int:
-        """Run one stage. What time may heal is tried again, ever later; bugs stop it after five."""
-        name, now_s = stage.__name__, self.clock.monotonic_s()
-        wait = self._waits.get(name)
-        if wait is not None and now_s < wait.until_s:
-            return 0
-        try:
-            moved = stage()
-        except (DispatchError, BatchError, OSError) as error:  # a full disk is no bug
-            self._waits[name] = longer(wait, str(error), now_s)
-            if self._told.get(name) != str(error):
-                log.warning("stage.waits", extra={"stage": name, "why": str(error)})
-            self._told[name] = str(error)
-            return 0
-        except DsFlowError:
-            raise
-        except Exception:
-            self._bugs += 1
-            log.exception("stage.bug", extra={"stage": name, "in_a_row": self._bugs})
-            if self._bugs >= BUGS_LIMIT:
-                raise
-            return 0
-        self._bugs = 0 if moved else self._bugs
-        self._waits.pop(name, None)
-        if moved and self._told.pop(name, ""):  # finding nothing to do proves nothing
-            log.info("stage.goes_on", extra={"stage": name})
-        return moved
-
     def patience_s(self) -> float:
-        """How long nothing will happen unless something wakes the daemon."""
+        """Seconds in which nothing will happen unless something wakes the daemon."""
         waits = []
         if not self.is_draining:
             now_s = self.clock.monotonic_s()
-            waits += [self.admission.patience_s(now_s), self.firing.patience_s()]
+            waits += [self.admission.patience_s(now_s), self.fires.patience_s()]
         if self.ledger.read.live_runs():
             waits.append(POLL_SECONDS)
         elif due_at := self.ledger.read.next_due():
             now = self.clock.now()
             is_due = bool(self.ledger.read.due(now))
             waits.append(0.0 if is_due else (due_at - now).total_seconds())
-        least = WAITING_POLL_SECONDS if self._waits or self.following.held else 0.01
+        least = WAITING_POLL_SECONDS if self._has_waits else 0.01
         return max(least, min(waits, default=POLL_SECONDS))
 
     @property
-    def troubles(self) -> list[str]:
-        """What keeps a stage or a batch from its work now, in words."""
-        stages, batches = self._told.values(), self.following.troubles
-        return [why for why in (self.admission.inbox_error, *stages, *batches) if why]
+    def _has_waits(self) -> bool:
+        return self._stages_waiting.has_waits or self.starter.held_back.has_waits
+
+    @property
+    def problems(self) -> list[str]:
+        """Why stages and batches cannot work now; of the batches held back, the first one's."""
+        first_held_back = [*self.starter.held_back][:1]
+        found = [self.admission.inbox_error, *self._stages_waiting, *self.unreadable]
+        return [why for why in (*found, *first_held_back) if why]
 
     @property
     def is_idle(self) -> bool:
@@ -161,5 +193,5 @@ class Engine:
             or (self.ledger.read.waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
-            or not self.firing.is_idle
+            or not self.fires.is_idle
         )

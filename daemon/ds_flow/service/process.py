@@ -1,13 +1,10 @@
-"""Process life: the single instance, signals, settings read again, systemd's notices."""
+"""The daemon's process: the single instance, signals, reloads, the stop."""
 
-import ctypes
 import errno
 import faulthandler
 import logging
-import math
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +17,7 @@ from ds_flow.inbox import Inbox, Pattern
 from ds_flow.ledger import Ledger, Reading
 from ds_flow.runs import Runs
 from ds_flow.service.engine import Engine
+from ds_flow.service.systemd import is_listening, keep_rights, notify, watchdog_s
 from ds_flow.settings import Settings, load_settings
 from ds_flow.system import WAKE_SIGNAL, Wake, mask, set_up_logging, single_instance
 from ds_flow.upkeep import Upkeep
@@ -29,7 +27,6 @@ log = logging.getLogger(__name__)
 
 ENDING_SECONDS = 15.0  # for runs that were asked to end, and for the ledger to take it in
 COUNTED = (FileState.WAITING, FileState.BATCHED, FileState.PROCESSED, FileState.QUARANTINED)
-PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # prctl(2)
 HELD = frozenset({WAKE_SIGNAL, signal.SIGHUP})
 """Who reads the pid in the lock may send these before there is a handler: death by default."""
 REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -47,39 +44,12 @@ class SystemClock:
         return time.monotonic()
 
 
-# --------------------------------------------------------------------------- systemd
-
-
-def notify(*lines: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing happens where there is none."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
-        sender.sendto("\n".join(lines).encode(), address)
-
-
-def watchdog_s() -> float:
-    """The seconds within which systemd wants to hear of the engine; endless where it does not."""
-    return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or math.inf
-
-
-def status_line(read: Reading, troubles: list[str]) -> str:
-    """What `systemctl status` shows: how much is where, and what is in the way."""
+def status_line(read: Reading, problems: list[str]) -> str:
+    """What `systemctl status` shows: how many files are where, and the problems."""
     files = read.counts("file")
     counts = ", ".join(f"{files[state]} {state}" for state in COUNTED)
     line = f"files: {counts}; runs live: {len(read.live_runs())}"
-    return " ".join("; ".join([line, *troubles]).split())
-
-
-def keep_rights() -> None:
-    """Hand the right to take leases to no program that is started; this process keeps it."""
-    ctypes.CDLL(None).prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-
-
-# --------------------------------------------------------------------------- the two lives
+    return " ".join("; ".join([line, *problems]).split())
 
 
 @dataclass(slots=True)
@@ -95,11 +65,11 @@ class Service:
     reload_asked: bool = False
     refused: str = ""  # why the settings on disk are not those in force
     has_moved: bool = True  # since the last status line
-    told: list[str] | None = None  # the troubles in it
+    shown: list[str] | None = None  # the problems in it
 
     def serve(self) -> None:
         """Work until told to stop, then let runs end. Ready after the first look at the inbox."""
-        self.engine.firing.keeps_time = True
+        self.engine.fires.keeps_time = True
         self.engine.tick()
         self._check_backends()
         log.info("daemon.ready", extra={"pid": os.getpid(), "inbox": self.settings.pattern})
@@ -139,13 +109,13 @@ class Service:
             self.engine.hint()
 
     def _tell_status(self) -> None:
-        """Count anew only when something has moved: counting a million files takes its time."""
-        troubles = [*self.engine.troubles, *([self.refused] if self.refused else [])]
-        if "NOTIFY_SOCKET" not in os.environ or (not self.has_moved and troubles == self.told):
+        """Count again only when something has moved: counting a million files takes its time."""
+        problems = [*self.engine.problems, *([self.refused] if self.refused else [])]
+        if not is_listening() or (not self.has_moved and problems == self.shown):
             return
         with suppress(DispatchError):  # a locked ledger: at the next wait
-            notify(f"STATUS={status_line(self.engine.ledger.read, troubles)}")
-            self.has_moved, self.told = False, troubles
+            notify(f"STATUS={status_line(self.engine.ledger.read, problems)}")
+            self.has_moved, self.shown = False, problems
 
     def _check_backends(self) -> None:
         """Say which backends cannot be reached. What time may heal keeps no daemon down."""
@@ -161,7 +131,7 @@ class Service:
             log.info("daemon.stopping", extra={"grace_seconds": grace_s})
         ending_s = grace_s + 2 * ENDING_SECONDS
         notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={ending_s * 1e6:.0f}")
-        clock, following = self.engine.clock, self.engine.following
+        clock, supervisor = self.engine.clock, self.engine.supervisor
         end_s = clock.monotonic_s() + grace_s
         asked_s: float | None = None
         while self.engine.ledger.read.live_runs():
@@ -169,9 +139,9 @@ class Service:
             if asked_s is None and (self.stops > 1 or now_s >= end_s):
                 asked_s = now_s
                 with suppress(DispatchError):  # a full disk: they are ended all the same
-                    following.stop_runs("the daemon was stopped")
+                    supervisor.stop_runs("the daemon was stopped")
             if asked_s is not None and now_s - asked_s > ENDING_SECONDS:
-                following.kill_runs()
+                supervisor.kill_runs()
                 log.error("daemon.stopped", extra={"why": "the ends of its runs are not recorded"})
                 return
             if not self._turn():
@@ -285,7 +255,7 @@ def service(chosen: Settings) -> Iterator[Service]:
         engine = Engine(chosen, ledger, inbox, Runs(), SystemClock())
         keeping = Upkeep(chosen, ledger, engine.clock)
         made = Service(chosen, engine, keeping, wake)
-        engine.admission.pulse = engine.firing.pulse = made.pulse
+        engine.admission.pulse = engine.fires.pulse = made.pulse
         inbox.alive = made.alive
         made.take_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)

@@ -1,0 +1,63 @@
+"""What keeps something from its work for now: told once until it changes, tried ever later."""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+
+FIRST_WAIT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class _Problem:
+    why: str
+    wait_s: float = 0.0
+    retry_at_s: float = 0.0  # monotonic
+
+
+@dataclass(slots=True)
+class Problems:
+    """Open problems, one for each subject: a stage, a batch, the inbox.
+
+    `report` says whether a problem is news, so that the caller logs it once. A subject that is
+    reported again waits twice as long before it is tried, up to half a minute.
+    """
+
+    _open: dict[str, _Problem] = field(default_factory=dict)
+
+    def report(self, subject: str, why: str, now_s: float = 0.0) -> bool:
+        """Note why a subject cannot work now; whether that is news."""
+        known = self._open.get(subject)
+        wait_s = min(known.wait_s * 2, LONGEST_WAIT_SECONDS) if known and known.wait_s else 0.0
+        wait_s = wait_s or FIRST_WAIT_SECONDS
+        self._open[subject] = _Problem(why, wait_s, now_s + wait_s)
+        return known is None or known.why != why
+
+    def must_wait(self, subject: str, now_s: float) -> bool:
+        """Whether it is too early to try a subject again."""
+        known = self._open.get(subject)
+        return known is not None and now_s < known.retry_at_s
+
+    def end_wait(self, subject: str) -> None:
+        """Try the subject without a wait from now on. Its problem stays known, and is no news."""
+        if known := self._open.get(subject):
+            known.wait_s = known.retry_at_s = 0.0
+
+    def solve(self, subject: str) -> bool:
+        """Forget a subject's problem; whether it had one."""
+        return self._open.pop(subject, None) is not None
+
+    def keep(self, subjects: Container[str]) -> None:
+        """Forget the problems of all other subjects."""
+        self._open = {name: one for name, one in self._open.items() if name in subjects}
+
+    @property
+    def has_waits(self) -> bool:
+        """Whether any subject waits to be tried again."""
+        return any(one.wait_s for one in self._open.values())
+
+    def __contains__(self, subject: object) -> bool:
+        return subject in self._open
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the reasons, the oldest subject's first."""
+        return iter([one.why for one in self._open.values()])

@@ -1,0 +1,131 @@
+"""Start the runs of batches that are due."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ds_flow.core import AGAIN, BatchError, Clock, Plan, Problems, concerns_all
+from ds_flow.dispatch import has_jobs_elsewhere
+from ds_flow.ledger import BatchRow, Ledger, RunRow
+from ds_flow.runs import recovery
+from ds_flow.runs.launch import Life, Runs
+from ds_flow.settings import Settings
+from ds_flow.system import require_space, space_lacking, why_store_not_held
+from ds_flow.work import create_work_dir, last_attempt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Starter:
+    """From queued batches to live runs."""
+
+    settings: Settings
+    ledger: Ledger
+    runs: Runs
+    clock: Clock
+    unreadable: Problems  # by batch: why the end of its run cannot be learnt
+    held_back: Problems = field(default_factory=Problems)  # by batch: why it cannot start now
+
+    def start(self) -> int:
+        """Start a run of each batch of new files that is due, while there is room.
+
+        No new file waits for a rerun: while a rerun is live, there is room for one more run.
+        """
+        live = self._taking_room()
+        beside = any(run.trigger in AGAIN for run in live)
+        room = self.settings.run.max_parallel + beside - len(live)
+        return self._start_runs([one for one in self._due() if one.trigger not in AGAIN], room)
+
+    def rerun(self) -> int:
+        """Start a run of each rerun that is due, where batches of new files have left room."""
+        room = self.settings.run.max_parallel - len(self._taking_room())
+        return self._start_runs([one for one in self._due() if one.trigger in AGAIN], room)
+
+    def _taking_room(self) -> list[RunRow]:
+        """List the live runs, except dead ones whose end cannot be learnt: they stop no other."""
+        return [
+            run
+            for run in self.ledger.read.live_runs()
+            if run.batch not in self.unreadable
+            or self.runs.life(run.batch, run.attempt) != Life.DEAD
+        ]
+
+    def _due(self) -> list[BatchRow]:
+        due = self.ledger.read.due(self.clock.now())
+        self.held_back.keep({batch.id for batch in due})
+        return due
+
+    def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
+        if not batches or room <= 0:
+            return 0
+        require_space(self.settings)
+        started = 0
+        for batch in batches:
+            if started == room:
+                break
+            started += self._try_to_start(batch)
+        return started
+
+    def _try_to_start(self, batch: BatchRow) -> bool:
+        """Start a batch's next run; whether it did. A batch that cannot start is tried later."""
+        now_s = self.clock.monotonic_s()
+        if self.held_back.must_wait(batch.id, now_s):
+            return False
+        try:
+            why = why_cannot_run(self.settings, self.ledger, batch.id)
+            if not why:
+                return self._start_run(batch)
+        except OSError as error:
+            if concerns_all(error):
+                raise
+            why = f"batch {batch.id} waits: {error}"
+        if batch.id not in self.held_back:  # the figures in a reason change: told once all the same
+            log.warning("batch.waits", extra={"batch": batch.id, "why": why})
+        self.held_back.report(batch.id, why, now_s)
+        return False
+
+    def _start_run(self, batch: BatchRow) -> bool:
+        """Start a batch's next run, unless somebody has just cancelled the batch; whether it did.
+
+        1. Write the plan and the attempt's folder and log.
+        2. Enter the run in the ledger.
+        3. Start its process. A crash before this leaves a run without a process: it is lost.
+        """
+        work = create_work_dir(self.settings.output_dir, self._plan(batch))
+        # A person's `resume` may have taken numbers that the ledger does not know.
+        attempt = max(self.ledger.read.next_attempt(batch.id), last_attempt(work) + 1)
+        self.runs.prepare(self.settings, batch.id, attempt)
+        try:
+            self.ledger.start_run(batch.id, self.clock.now(), attempt)
+        except BatchError as error:
+            log.warning("batch.not_started", extra={"batch": batch.id, "why": str(error)})
+            if not has_jobs_elsewhere(work / "jobs"):  # else whoever cancelled it ends those first
+                recovery.tidy_work_dir(self.ledger, work)
+            return False
+        log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
+        self.runs.start(self.settings, batch.id, attempt, batch.trigger)
+        return True
+
+    def _plan(self, batch: BatchRow) -> Plan:
+        last = self.ledger.schedules.last_run(batch.selection)
+        return Plan(
+            batch=batch.id,
+            trigger=batch.trigger,
+            formed_at=batch.formed_at,
+            files=tuple(self.ledger.read.planned(batch.id)),
+            options=self.settings.options(),
+            selection=batch.selection,
+            compare_with=last.run_id if last else "",
+        )
+
+
+def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:
+    """Say why a run of a batch could not do its work now: a full disk, lost rights; or ""."""
+    for folder in (settings.output_dir, settings.log_dir):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            return f"batch {batch} waits: {folder} cannot be written to"
+    if why := why_store_not_held(settings.root):
+        return f"batch {batch} waits: {why}"
+    return space_lacking(settings, batch, ledger.read.planned(batch))
