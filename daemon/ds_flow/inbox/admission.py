@@ -1,4 +1,4 @@
-"""The front of the line: look, settle, admit, form batches."""
+"""The front of the line: scan the inbox, wait until files settle, admit them, form batches."""
 
 import logging
 import secrets
@@ -12,6 +12,7 @@ from ds_flow.core import (
     DispatchError,
     DsFlowError,
     Limits,
+    Problems,
     Settled,
     Sighting,
     Stat,
@@ -33,7 +34,11 @@ SCAN_SHARE = 0.1  # of the time, at most
 
 @dataclass(slots=True)
 class Admission:
-    """From the inbox to queued batches. What is still arriving is in memory only."""
+    """From the inbox to queued batches.
+
+    A file that is still arriving is in memory only: after a restart it is seen again. All times
+    in seconds are monotonic.
+    """
 
     settings: Settings
     ledger: Ledger
@@ -43,18 +48,23 @@ class Admission:
 
     known: dict[str, Stat] = field(default_factory=dict)
     arriving: dict[str, Arrival] = field(default_factory=dict)
-    ignored: dict[str, str] = field(default_factory=dict)
-    inbox_error: str = ""
-    hinted: bool = True
-    _unread: dict[str, str] = field(default_factory=dict)  # looked at again at each scan -> why
-    _rest_until_s: float = 0.0
-    _rescan_at_s: float = 0.0
-    _look_again_at_s: float = 0.0
-    _newest_s: float = 0.0
-    _oldest_s: float | None = None
+    hinted: bool = True  # there is a reason to scan
+    _lost: Problems = field(default_factory=Problems)  # the inbox: why it cannot be scanned
+    _ignored: Problems = field(default_factory=Problems)  # by path
+    _unread: Problems = field(default_factory=Problems)  # by path: tried again at each scan
+    _rest_until_s: float = 0.0  # no scan before
+    _rescan_at_s: float = 0.0  # a scan then, even without a hint
+    _look_again_at_s: float = 0.0  # at the arriving files alone
+    _newest_s: float = 0.0  # when the last new file was seen
+    _oldest_s: float | None = None  # when the oldest waiting file was admitted
+
+    @property
+    def inbox_error(self) -> str:
+        """Why the inbox cannot be scanned; "" if it can."""
+        return next(iter(self._lost), "")
 
     def patience_s(self, now_s: float) -> float:
-        """How long nothing is to be done here unless a hint comes."""
+        """Seconds in which nothing needs to be done here unless a hint comes."""
         waits = [self._rescan_at_s - now_s]
         if self.hinted:
             waits.append(self._rest_until_s - now_s)
@@ -65,11 +75,11 @@ class Admission:
         return min(waits)
 
     def is_scan_due(self, now_s: float) -> bool:
-        """Whether `admit` will look through the whole inbox now."""
+        """Whether `admit` will scan the whole inbox now."""
         return (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Take these files for new at the next look, however they look."""
+        """Take these files for new at the next scan, even if they have not changed."""
         for path in paths:
             self.known.pop(path, None)
 
@@ -80,12 +90,12 @@ class Admission:
         try:
             return self._admit(self.clock.monotonic_s())
         except Exception:
-            self.hinted = True  # what this look had found is not entered: look again
+            self.hinted = True  # what this scan found was not admitted: scan again
             raise
 
     def _admit(self, now_s: float) -> int:
         if self.is_scan_due(now_s):
-            return self._settle(self.arriving, self._look(now_s), now_s)
+            return self._settle(self.arriving, self._scan(now_s), now_s)
         if self.arriving and now_s >= self._look_again_at_s:
             return self._settle(self.arriving, self._look_at(self.arriving), now_s)
         if named := self.inbox.named():
@@ -94,7 +104,7 @@ class Admission:
         return 0
 
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> int:
-        """Enter what has settled of those that were looked at."""
+        """Admit those of the files looked at that have settled."""
         if any(seen.path not in self.arriving for seen in new):
             self._newest_s = now_s
         quiet_s = self.settings.watch.quiet_seconds
@@ -112,21 +122,19 @@ class Admission:
             seen for seen in self.inbox.look_at(paths) if self.known.get(seen.path) != seen.stat
         ]
 
-    def _look(self, now_s: float) -> list[Sighting]:
-        """Look through the whole inbox; what is new or changed."""
+    def _scan(self, now_s: float) -> list[Sighting]:
+        """Scan the whole inbox for new and changed files, in a tenth of the time at most."""
         self.hinted = False
         watch = self.settings.watch
         try:
             found = self.inbox.look()
         except DispatchError as error:
             self._rescan_at_s = now_s + min(watch.poll_seconds, watch.rescan_seconds)
-            if str(error) != self.inbox_error:
+            if self._lost.report("inbox", str(error)):
                 log.error("inbox.lost", extra={"why": str(error)})
-            self.inbox_error = str(error)
             return [arrival.sighting for arrival in self.arriving.values()]
-        if self.inbox_error:
+        if self._lost.solve("inbox"):
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
-        self.inbox_error = ""
         self._note_ignored(found.ignored)
         new = [seen for seen in found.sightings if self.known.get(seen.path) != seen.stat]
         ended_s = self.clock.monotonic_s()
@@ -137,12 +145,17 @@ class Admission:
 
     def _note_ignored(self, ignored: dict[str, str]) -> None:
         for path, why in ignored.items():
-            if self.ignored.get(path) != why:
+            if self._ignored.report(path, why):
                 log.warning("file.ignored", extra={"path": path, "why": why})
-        self.ignored = ignored
+        self._ignored.keep(ignored)
 
     def _enter(self, settled: list[Arrival]) -> int:
-        """Fingerprint and admit; what turns out to be arriving still goes back."""
+        """Admit files that have settled; how many.
+
+        1. Fingerprint each. One that turns out to be still arriving goes back to the others.
+        2. Enter all in the ledger, in one transaction.
+        3. Remember how each looked, so that the next scan takes it for known. Log each.
+        """
         now_s = self.clock.monotonic_s()
         self.pulse()
         entered: list[Settled] = []
@@ -159,15 +172,18 @@ class Admission:
         states = self.ledger.admit(entered, self.clock.now())
         for item, (path, state) in zip(entered, states, strict=True):
             self.known[path] = item.sighting.stat
-            if item.look_again and self._unread.get(path) == item.reason:
-                continue  # said before
-            level = logging.WARNING if item.cause else logging.INFO
-            log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
-            self._unread.pop(path, None)
-            if item.look_again:
-                self._unread[path] = item.reason
+            if self._is_news(path, item):
+                level = logging.WARNING if item.cause else logging.INFO
+                log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
         self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
         return len(entered)
+
+    def _is_news(self, path: str, item: Settled) -> bool:
+        """Whether to log a file. One that cannot be read is tried at each scan and logged once."""
+        if item.look_again:
+            return self._unread.report(path, item.reason)
+        self._unread.solve(path)
+        return True
 
     def _judge(self, arrival: Arrival, now_s: float) -> Settled | StillArriving:
         try:

@@ -187,7 +187,7 @@ class Supervisor:
             self.settings, run.batch, outcome.log_file(run, self.settings.log_dir)
         )
         if left:
-            log.error("job.left", extra={"batch": run.batch, "why": "see the run's log"})
+            log.error("job.not_released", extra={"batch": run.batch, "why": "see the run's log"})
         return None if left is None else "; not all of its jobs could be ended" * bool(left)
 
     def _what_follows(

@@ -182,7 +182,9 @@ class Fires:
         due, run_id = verification.due, verification.last.run_id
         if verification.faults:
             found = f"run {run_id} is not as it was published: {'; '.join(verification.faults)}"
-            log.warning("schedule.off", extra={"schedule": due.schedule.name, "why": found})
+            log.warning(
+                "schedule.outputs_changed", extra={"schedule": due.schedule.name, "why": found}
+            )
             self._begin(due, found)
         else:
             said = f"run {run_id} over the same files: its outputs are as published"

@@ -1,11 +1,11 @@
-"""What the daemon does beside the line: tell people, watch the space, collect garbage daily."""
+"""What the daemon does beside the line: alerts, disk space, expected files, daily retention."""
 
 import logging
 import subprocess
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from ds_flow.core import PYTHON, Clock, DispatchError, DsFlowError
+from ds_flow.core import PYTHON, Clock, DispatchError, DsFlowError, Problems
 from ds_flow.ledger import Alert, Ledger
 from ds_flow.settings import Expected, Settings
 from ds_flow.system import space_shortage
@@ -14,9 +14,9 @@ from ds_flow.upkeep.retention import DONE
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 60.0  # between two looks at space, expected files and the last collection
-ALERT_SECONDS = 1.0  # between two looks for news
-GATHER = timedelta(seconds=10)  # news of one kind tends to come together
+LOOK_SECONDS = 60.0  # between two looks at disk space, expected files and the last collection
+ALERT_SECONDS = 1.0  # between two looks for new events
+GATHER = timedelta(seconds=10)  # events of one kind tend to come together
 COLLECT_EVERY = timedelta(days=1)
 FAILED_REST_SECONDS = 3600.0
 LAST_MESSAGES_SECONDS = 10.0
@@ -26,7 +26,7 @@ _GC = "import sys; from ds_flow.cli import main; sys.exit(main())"
 
 @dataclass(slots=True)
 class Upkeep:
-    """All of it is short; what takes long is a thread's or a process's."""
+    """Everything here is short. What takes long runs in a thread or a process of its own."""
 
     settings: Settings
     ledger: Ledger
@@ -34,14 +34,14 @@ class Upkeep:
     post: alerts.Post = field(default_factory=alerts.Post)
     _look_at_s: float | None = None
     _alert_at_s: float = 0.0
-    _shortage: str = ""
+    _problems: Problems = field(default_factory=Problems)  # subjects: upkeep, space
     _collector: subprocess.Popen[bytes] | None = None
     _collect_after_s: float = 0.0
 
     def keep(self) -> None:
-        """Do what is due. No failure here stops the line."""
+        """Do what is due. A failure here never stops the line."""
         now_s = self.clock.monotonic_s()
-        if self._look_at_s is None:  # the first look at the inbox comes before
+        if self._look_at_s is None:  # the first scan of the inbox comes first
             self._look_at_s = now_s + LOOK_SECONDS
         try:
             if now_s >= self._look_at_s:
@@ -52,10 +52,13 @@ class Upkeep:
                 self.tell(GATHER)
         except (DispatchError, OSError) as error:
             self._alert_at_s = now_s + LOOK_SECONDS
-            log.warning("keeping.waits", extra={"why": str(error)})
+            if self._problems.report("upkeep", str(error)):
+                log.warning("upkeep.waits", extra={"why": str(error)})
         except Exception:
             self._alert_at_s = now_s + LOOK_SECONDS
-            log.exception("keeping.bug")
+            log.exception("upkeep.bug")
+        else:
+            self._problems.solve("upkeep")
 
     def _look(self, now_s: float) -> None:
         self.watch_space()
@@ -64,20 +67,20 @@ class Upkeep:
         self._collect(now_s)
 
     def close(self) -> None:
-        """Tell what is untold, and leave the rest to the next daemon."""
+        """Send the alerts that are due, and leave the rest to the next daemon."""
         if self._collector is not None:
             self._collector.terminate()
             self._collector.wait()
         try:
             self.tell(timedelta())
         except DsFlowError as error:
-            log.warning("keeping.waits", extra={"why": str(error)})
+            log.warning("upkeep.waits", extra={"why": str(error)})
         self.post.close(LAST_MESSAGES_SECONDS)
 
     # ------------------------------------------------------------------ alerts
 
     def tell(self, gather: timedelta) -> None:
-        """Send what is new of each kind, at most once in `alerts.every_minutes`."""
+        """Send an alert for each kind with new events, once in `alerts.every_minutes` at most."""
         chosen, now = self.settings, self.clock.now()
         if not (chosen.alerts.command or chosen.alerts.webhook):
             return
@@ -91,17 +94,18 @@ class Upkeep:
     # ------------------------------------------------------------------ space
 
     def watch_space(self) -> None:
-        """Say when space becomes low, and when there is room again."""
+        """Log when disk space becomes low, and when there is room again."""
         why = space_shortage(self.settings)
-        if why and not self._shortage:
+        if not why:
+            if self._problems.solve("space"):
+                log.info("space.back")
+        elif "space" not in self._problems:  # its figures change all the time
+            self._problems.report("space", why)
             log.warning("space.low", extra={"why": why})
             self._note_shortage(why)
-        elif self._shortage and not why:
-            log.info("space.back")
-        self._shortage = why
 
     def _note_shortage(self, why: str) -> None:
-        """Record low space, so that it is told; where nothing can be written, tell it at once."""
+        """Record low space, so that an alert follows; if nothing can be written, send one at once."""
         now = self.clock.now()
         try:
             self.ledger.history.note("space.low", why, now)
@@ -113,13 +117,13 @@ class Upkeep:
     # ------------------------------------------------------------------ expected files
 
     def judge(self, expected: Expected) -> None:
-        """Record once, after each deadline, whether the expected files have come."""
+        """Record once after each deadline whether the expected files have come."""
         now, history = self.clock.now(), self.ledger.history
         window = expected_files.last_window(expected, now)
         subject = f"{expected.pattern} by {window.until.isoformat()}:"
         begun_at = history.begun_at()
         if begun_at is None or begun_at > window.until:
-            return  # nobody was here yet
+            return  # ds-flow did not run yet
         if any(history.last(kind, subject) for kind in ("files.expected", "files.missing")):
             return
         count = expected_files.came(self.settings, expected, history.seen_since(window.since))
@@ -132,7 +136,7 @@ class Upkeep:
     # ------------------------------------------------------------------ retention
 
     def _collect(self, now_s: float) -> None:
-        """Start `ds-flow gc` once a day, and learn how it ended; it runs as its own process."""
+        """Start `ds-flow gc` once a day as a process of its own, and learn how it ended."""
         if self._collector is not None:
             code = self._collector.poll()
             if code is None:
@@ -146,7 +150,7 @@ class Upkeep:
             )
 
     def _is_due(self) -> bool:
-        """Whether the last collection, or the first event of all, is a day ago."""
+        """Whether the last collection, or else the very first event, is a day ago."""
         history, now = self.ledger.history, self.clock.now()
         last = history.last(DONE)
         since = last[0] if last else history.begun_at()
