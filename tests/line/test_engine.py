@@ -93,7 +93,7 @@ def test_a_lost_inbox_is_told_once_with_what_to_do_and_so_is_its_return(
     (tmp_path / "data").rmdir()
     look(3)
     (trouble,) = engine.problems
-    assert trouble.endswith("the folder must be there and readable, or paths.input_pattern differ")
+    assert trouble.endswith("create it or make it readable, or change paths.input_pattern")
     (tmp_path / "data").mkdir()
     look(3)
 

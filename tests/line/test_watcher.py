@@ -121,7 +121,7 @@ def test_where_no_lease_can_be_had_a_file_must_be_quiet_for_longer() -> None:
             early = fingerprint(inbox, arrival, now_s=9.9)
             late = fingerprint(inbox, arrival, now_s=10)
 
-    assert early == StillArriving("no lease to be had: quiet for 10 s")
+    assert early == StillArriving("no lease: it must be quiet for 10 s")
     assert isinstance(late, Settled)
 
 
@@ -393,7 +393,7 @@ def test_a_missing_folder_is_an_error_until_it_is_back(make: Make, root: Path, w
     inbox = make()
     inbox.look()
     (root / "data").rmdir()
-    with pytest.raises(DispatchError, match="No such file or directory; the folder must be"):
+    with pytest.raises(DispatchError, match="No such file or directory; create it or make"):
         inbox.look()
 
     (root / "data").mkdir()

@@ -1,4 +1,4 @@
-"""What matches the input pattern now: the walk over the input directory."""
+"""The scan: walk the input directory and find what matches the input pattern."""
 
 import errno
 import fcntl
@@ -36,22 +36,22 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """An input pattern, taken apart: where to walk, and what matches below."""
+    """A parsed input pattern: the folder where the walk starts, and what matches below it."""
 
     root: Path  # the project root: the ledger's paths are relative to it
     base: Path  # the deepest folder that the pattern names without a wildcard
-    parts: tuple[str, ...]  # one glob a path component below base; "**" is any number of folders
+    parts: tuple[str, ...]  # one glob per path component below base; "**" is any number of folders
 
     @classmethod
     def parse(cls, pattern: str, root: Path) -> Self:
-        """Take an absolute glob (`*`, `?`, `[..]`, and `**` for any folders) apart."""
+        """Parse an absolute glob: `*`, `?`, `[..]`, and `**` for any number of folders."""
         base, globs = split(pattern)
         before = ["", *globs]
         parts = (glob for last, glob in zip(before, globs, strict=False) if (last, glob) != TWICE)
         return cls(root, Path(base), tuple(parts))
 
     def name_of(self, raw: str) -> str | None:
-        """Name a raw absolute path as the ledger does, or None if it does not match."""
+        """Return the ledger's name for a raw absolute path, or None if the path does not match."""
         if not matches(str(Path(self.base, *self.parts)), raw):
             return None
         return escape(raw.removeprefix(f"{self.root}/"))
@@ -64,7 +64,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one walk found."""
+    """What one scan found."""
 
     device: int  # of the base
     sightings: list[Sighting] = field(default_factory=list)
@@ -74,14 +74,14 @@ class Look:
 def scan_files(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Look:
     """Find every regular file that matches the pattern. Raises DispatchError if base is missing.
 
-    `pulse` is called now and then: a slow server may take minutes for a million files.
+    `pulse` is called from time to time: a slow server may take minutes for a million files.
     """
     try:
         found = Look(pattern.base.stat().st_dev)
         walk = _Walk(found, os.path.realpath(pattern.base), pulse)
         walk.tree((str(pattern.base), _prefix(pattern), pattern.parts))
     except OSError as error:
-        todo = "the folder must be there and readable, or paths.input_pattern differ"
+        todo = "create it or make it readable, or change paths.input_pattern"
         raise DispatchError(f"inbox {pattern.base}: {error.strerror}; {todo}") from error
     if pattern.parts.count("**") > 1:  # a file may be reached in two ways
         found.sightings[:] = {seen.path: seen for seen in found.sightings}.values()
@@ -89,9 +89,9 @@ def scan_files(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Lo
 
 
 def sight_file(raw: str, base: str) -> Stat | str:
-    """Stat one path that matches by name, or say why it is no input. Raises OSError.
+    """Stat one path whose name matches, or say why it is not an input. Raises OSError.
 
-    A symbolic link counts as the file it leads to if that lies below `base`, a real path.
+    A symbolic link counts as its target if that lies below `base`, a real path.
     """
     status = os.lstat(raw)
     if stat.S_ISLNK(status.st_mode):
@@ -107,18 +107,18 @@ def sight_file(raw: str, base: str) -> Stat | str:
 
 
 def stat_of(status: os.stat_result) -> Stat:
-    """Keep of a stat what two looks compare."""
+    """Keep those parts of a stat that two looks compare."""
     return Stat(
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )
 
 
 def is_open_for_writing(descriptor: int) -> bool | None:
-    """Whether a process on this host has the file open for writing; None if nobody can say.
+    """Whether a process on this host has the file open for writing; None if that is unknown.
 
-    A read lease is refused with EAGAIN while it is (fcntl(2)). It needs the file's owner or
-    CAP_LEASE, and a local file system. It is given back at once; SIGIO, which a writer's open
-    sends meanwhile, must be ignored by the process.
+    While it has, the kernel refuses a read lease with EAGAIN (fcntl(2)). A lease needs the file's
+    owner or CAP_LEASE, and a local file system. It is given back at once. A writer that opens the
+    file in between makes the kernel send SIGIO, which this process must ignore.
     """
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -129,11 +129,11 @@ def is_open_for_writing(descriptor: int) -> bool | None:
 
 
 def needed_quiet_s(raw: str, quiet_s: float) -> float:
-    """How long a file must be unchanged to count as whole: for ever while it is being written.
+    """Seconds that a file must be unchanged to count as whole; infinite while it is written.
 
-    One that cannot be opened is not held up: whoever reads it says what is wrong with it.
+    A file that cannot be opened need not wait longer: whoever reads it reports the problem.
     """
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer comes in between
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer opens the file in between
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(real_path(raw), flags)
@@ -149,7 +149,7 @@ def needed_quiet_s(raw: str, quiet_s: float) -> float:
 
 
 def _prefix(pattern: Pattern) -> str:
-    """What comes before a name below base in the ledger's paths, raw."""
+    """Return the raw text before a name below base in the ledger's paths."""
     if pattern.base.is_relative_to(pattern.root):
         relative = pattern.base.relative_to(pattern.root)
         return "" if relative == Path() else f"{relative}/"
@@ -157,7 +157,7 @@ def _prefix(pattern: Pattern) -> str:
 
 
 Place = tuple[str, str, tuple[str, ...]]
-"""A folder, what comes before a name in it in the ledger's paths, and what its files match."""
+"""A folder, the text before a name in it in the ledger's paths, and what its files match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +167,13 @@ class _Walk:
     pulse: Callable[[], None]
 
     def tree(self, base: Place) -> None:
-        """Look through a folder, then through those below it that the pattern reaches."""
+        """Scan a folder, then the folders below it that the pattern reaches."""
         left = self._folder(*base)
         while left:
             left += self._below(*left.pop())
 
     def _folder(self, folder: str, prefix: str, parts: tuple[str, ...]) -> list[Place]:
-        """Look through one folder; those in it that the pattern reaches."""
+        """Scan one folder; return the folders in it that the pattern reaches."""
         here = parts[1:] if parts[0] == "**" else parts
         is_match = _matcher(here[0])
         below: list[tuple[str, tuple[str, ...]]] = []

@@ -1,4 +1,4 @@
-"""The only eyes on the input directory: watching, looking, fingerprinting."""
+"""The input directory: watch it, look at it, fingerprint its files."""
 
 import errno
 import hashlib
@@ -66,7 +66,7 @@ class _Hint(FileSystemEventHandler):
 
 
 class _Whereabouts(FileSystemEventHandler):
-    """The inbox's folder itself went or came: of its own move, its own watch hears nothing."""
+    """Wakes the daemon when the inbox itself is moved: the inbox's own watch hears nothing then."""
 
     def __init__(self, wake: Wake, folder: Path) -> None:
         self._wake = wake
@@ -79,13 +79,13 @@ class _Whereabouts(FileSystemEventHandler):
 
 @dataclass(frozen=True, slots=True)
 class StillArriving:
-    """Why a file that two looks found unchanged has not settled all the same."""
+    """Why a file has not settled, although two looks found it unchanged."""
 
     reason: str
 
 
 class Inbox:
-    """One input pattern, watched."""
+    """One input pattern that is watched."""
 
     def __init__(self, pattern: Pattern, wake: Wake, observer: str = "auto") -> None:
         """`observer` is auto, inotify or poll, as in the settings."""
@@ -95,22 +95,22 @@ class Inbox:
         self._mode = observer
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None  # device and inode of the base
-        self.alive: Callable[[], None] = lambda: None  # called now and then within a look
+        self.alive: Callable[[], None] = lambda: None  # called from time to time within a look
 
     @property
     def is_polling(self) -> bool:
-        """Whether no events come, so that only looking finds a file."""
+        """Whether no events come, so that only a scan finds a file."""
         return self._observer is None
 
     # ------------------------------------------------------------------ watching
 
     def watch(self) -> None:
-        """Begin watching, or begin anew if the folder is not the one that was watched."""
+        """Start watching. Start again if another folder stands in the place of the watched one."""
         try:
             status = self.pattern.base.stat()
         except OSError:
             self.close()
-            return  # the look that follows says so
+            return  # the scan that follows reports it
         base = (status.st_dev, status.st_ino)
         if base == self._watched and not self._is_deaf():
             return
@@ -122,7 +122,7 @@ class Inbox:
             self._start_observer()
 
     def _is_deaf(self) -> bool:
-        """Whether the watched folder was removed: a new one may have got its inode number."""
+        """Whether the watched folder was removed. A new one may have the same inode number."""
         return self._observer is not None and not all(
             emitter.is_alive() for emitter in self._observer.emitters
         )
@@ -137,7 +137,7 @@ class Inbox:
         return True
 
     def _start_observer(self) -> None:
-        try:  # the constructor takes an inotify instance, the rest its watches
+        try:  # the constructor takes an inotify instance, `start` takes its watches
             observer = Observer()
             observer.schedule(
                 _Hint(self._wake, self._named),
@@ -149,7 +149,7 @@ class Inbox:
         except OSError as error:  # ENOSPC, EMFILE: the user's inotify limits are used up
             self._note_polled(f"no inotify watch: {error.strerror}; see fs.inotify limits")
             return
-        except RecursionError:  # watchdog's walk calls itself for each
+        except RecursionError:  # watchdog's walk calls itself for each level
             self._note_polled("no inotify watch: folders are nested too deep")
             return
         self._observer = observer
@@ -159,7 +159,7 @@ class Inbox:
         log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
 
     def _watch_above(self, observer: "BaseObserver") -> None:
-        """Hear of the folder's removal at once; where that cannot be, a scan tells."""
+        """Watch the folder above, to notice a removal at once. If that fails, a scan notices it."""
         base = self.pattern.base
         if base != base.parent:
             with suppress(OSError):
@@ -180,8 +180,8 @@ class Inbox:
     def look(self) -> Look:
         """Find every file that matches now. Raises DispatchError if the folder is missing.
 
-        A changed device (a file system mounted or lost) raises, too, once: what is seen through
-        it next is believed.
+        It also raises once when the folder is on another device than before: a file system was
+        mounted or lost. The next look believes what it sees.
         """
         before = self._watched
         self.watch()
@@ -191,12 +191,12 @@ class Inbox:
         return found
 
     def named(self) -> set[str]:
-        """Give the matching paths that events have named since the last call."""
+        """Return the matching paths that events have named since the last call."""
         raw = {self._named.popleft() for _ in range(len(self._named))}
         return {path for path in map(self.pattern.name_of, raw) if path is not None}
 
     def look_at(self, paths: Iterable[str]) -> list[Sighting]:
-        """Look at single files again; what is no longer a file is left out."""
+        """Look at single files again. What is no longer a file is left out."""
         found = []
         base = os.path.realpath(self.pattern.base)
         for path in paths:
@@ -216,9 +216,9 @@ class Inbox:
     def fingerprint(
         self, arrival: Arrival, now_s: float, pulse: Callable[[], None]
     ) -> Settled | StillArriving:
-        """Judge a settled file by name and type, and hash it; or say why it still is arriving.
+        """Check a settled file's name and type, and hash it, or say why it is still arriving.
 
-        `pulse` is called every 64 MB; what it raises ends the hashing.
+        `pulse` is called every 64 MB. An error that it raises ends the hashing.
         """
         seen = arrival.sighting
         raw = self._raw(seen.path)
@@ -239,7 +239,7 @@ class Inbox:
             os.close(descriptor)
 
     def _open(self, raw: str) -> int:
-        """Open for reading, never blocking, never through a link that was swapped in."""
+        """Open for reading without blocking, and not through a link that was swapped in."""
         target = real_path(raw)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(target, flags)
@@ -259,7 +259,7 @@ class Inbox:
             case True:
                 return StillArriving("open for writing")
             case None if age_s < UNLEASED_QUIET_SECONDS:
-                return StillArriving(f"no lease to be had: quiet for {UNLEASED_QUIET_SECONDS:g} s")
+                return StillArriving(f"no lease: it must be quiet for {UNLEASED_QUIET_SECONDS:g} s")
         digest = hash_of(descriptor, pulse)
         if stat_of(os.fstat(descriptor)) != seen.stat:
             return StillArriving("changed while it was fingerprinted")
@@ -267,21 +267,21 @@ class Inbox:
 
 
 def _itself(folder: Path) -> str:
-    """Name what is to be watched: of a link, the folder behind it, since links hear nothing."""
+    """Return the folder to watch. For a link that is its target, since links give no events."""
     return os.path.realpath(folder) if folder.is_symlink() else str(folder)
 
 
 def _unreadable(seen: Sighting, error: OSError) -> Settled:
-    """Set a file aside. Raises DispatchError where this process, and no file, is at fault."""
+    """Set a file aside. Raises DispatchError if this process is at fault and not the file."""
     if error.errno in OWN_ERRORS:
         raise DispatchError(f"inbox: {seen.path}: {error.strerror}") from error
     why = f"cannot be read: {error.strerror}"
-    # Neither a disk that works again nor a folder that may be entered again changes the file.
+    # When the disk or the rights are mended, the file itself has not changed: so look again.
     return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=True)
 
 
 def hash_of(descriptor: int, pulse: Callable[[], None]) -> str:
-    """Hex SHA-256 of a file from its start."""
+    """Return the hex SHA-256 of a whole file."""
     digest = hashlib.sha256()
     buffer = bytearray(2**20)
     view, read, beat = memoryview(buffer), 0, PIECE_BYTES

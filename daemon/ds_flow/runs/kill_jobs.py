@@ -1,6 +1,6 @@
-"""The end of a batch's jobs that run elsewhere: `python -m ds_flow.runs.kill_jobs WORK_DIR`.
+"""End a batch's jobs on LSF or Docker: `python -m ds_flow.runs.kill_jobs WORK_DIR`.
 
-A process of its own, since a cluster that is asked to end jobs may take minutes to answer.
+This is a process of its own, because a cluster may take minutes to answer.
 """
 
 import os
@@ -18,9 +18,9 @@ POLL_SECONDS = 1.0
 
 
 def cancel_batch_jobs(work: Path, environ: Mapping[str, str], limit_s: float) -> list[str]:
-    """End all jobs of a batch and watch until they have ended; the rounds that have not.
+    """End all jobs of a batch and wait until they have ended; return the rounds still alive.
 
-    `environ` is that of a run: the jobs are where its variables lead.
+    `environ` is the environment of a run: its variables say where the jobs are.
     """
     on = backends(read_plan(work).options.site, environ)
     end_s = time.monotonic() + limit_s
@@ -30,7 +30,7 @@ def cancel_batch_jobs(work: Path, environ: Mapping[str, str], limit_s: float) ->
 
 
 def main(argv: list[str]) -> int:
-    """0 once no job is left; 1, and their names, if some could not be ended."""
+    """Return 0 once no job is left, 1 if some could not be ended; those are printed."""
     try:
         live = cancel_batch_jobs(Path(argv[0]), os.environ, LIMIT_SECONDS)
     except DsFlowError as error:

@@ -1,4 +1,4 @@
-"""Metaflow runs as processes: started, found again by their mark, ended."""
+"""Metaflow runs as processes: start them, find them again by their mark, end them."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ FLOW = CHECKOUT / "flows" / "student_flow.py"
 
 
 class Life(StrEnum):
-    """What is left of an attempt's processes."""
+    """Which of an attempt's processes are alive."""
 
     ALIVE = "alive"
     ORPHANED = "orphaned"  # its leader is dead, some of its tasks or jobs are not
@@ -44,7 +44,7 @@ class Process:
 
 
 class Runs:
-    """The attempts that this daemon started, and any other, by the mark in their environment."""
+    """All attempts, those of earlier daemons too: found by the mark in their environment."""
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -79,7 +79,7 @@ class Runs:
             raise DispatchError(f"run {mark} could not be started: {error}") from error
 
     def life(self, batch: str, attempt: int) -> Life:
-        """Say what is left of an attempt."""
+        """Say which of an attempt's processes are alive."""
         mark = f"{batch}/{attempt}"
         child = self._children.get(mark)
         if child is not None and child.poll() is None:
@@ -99,7 +99,7 @@ class Runs:
     def kill(self, batch: str, attempt: int) -> None:
         """Kill every process that carries the mark, whole groups at once.
 
-        The run goes before its jobs, so that it cannot take their deaths for verdicts.
+        The run dies before its jobs, so that it cannot record their deaths as failures.
         """
         for process in sorted(processes(f"{batch}/{attempt}"), key=lambda found: found.is_job):
             if process.pid == process.group:
@@ -108,9 +108,10 @@ class Runs:
                 _signal(process.pid, signal.SIGKILL)
 
     def cancel_jobs(self, settings: Settings, batch: str, log_file: Path) -> int | None:
-        """End a batch's jobs that run elsewhere: 0 once none is left, 1 if some stay, else None.
+        """End a batch's jobs elsewhere: None while that goes on, then 0, or 1 if some are left.
 
-        Asked again by whoever comes next, it begins anew: to end what has ended is nothing.
+        A daemon that dies meanwhile loses nothing: the next one starts this again, and ending a
+        job that has ended changes nothing.
         """
         child = self._cancellers.get(batch)
         if child is None:
@@ -145,9 +146,9 @@ def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list
 
 
 def processes(mark: str) -> Iterator[Process]:
-    """Every live process of this user that carries the mark, by /proc: no pid is trusted.
+    """Find every live process of this user that carries the mark, in /proc. No pid is trusted.
 
-    A zombie has no environment left, so it does not count as alive.
+    A zombie has no environment any more, so it does not count as alive.
     """
     wanted = f"\0{ATTEMPT_MARK}={mark}\0".encode()
     for entry in os.scandir("/proc"):

@@ -1,4 +1,4 @@
-"""What a dead run's remains say of its end."""
+"""How a dead run ended, judged by the files that it left."""
 
 import os
 import re
@@ -15,7 +15,7 @@ KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, 
 
 
 def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
-    """How a run ended that is dead and committed nothing, and why."""
+    """Say how a dead run without a commit ended, and why."""
     folder = attempt_dir(work, run.attempt)
     said = read_word(folder / "error") or ""
     if run.ending is not None:
@@ -40,14 +40,14 @@ def met_full_disk(work: Path, attempt: int) -> bool:
 
 
 def log_file(run: RunRow, log_dir: Path) -> Path:
-    """The log of a run, by the name that it has now."""
+    """The path of a run's log. The log is renamed once the Run ID is known."""
     if run.run_id is None:
         return attempt_log(log_dir, run.batch, run.attempt)
     return log_dir / f"run_{run.run_id}.log"
 
 
 def _last_words(run: RunRow, log_dir: Path) -> str:
-    """The last line of a run's log, for a failure that no step has told."""
+    """The last line of a run's log, for a failure that no step has recorded."""
     try:
         with os.fdopen(open_regular(log_file(run, log_dir)), "rb") as file:
             lines = file.read()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")

@@ -45,7 +45,7 @@ INTERRUPT_SECONDS = 5.0  # between SIGINT and SIGKILL
 
 @dataclass(slots=True)
 class Progress:
-    """When a live run was last seen to get on, and since when it is being ended; monotonic."""
+    """When a live run last made progress, and since when it is being ended. Monotonic seconds."""
 
     seen: int
     since_s: float
@@ -64,7 +64,7 @@ class Supervisor:
     progress: dict[str, Progress] = field(default_factory=dict)
 
     def follow(self) -> int:
-        """Learn what became of each live run, and end those that must end."""
+        """Learn what became of each live run, and end the runs that must end."""
         live = self.ledger.read.live_runs()
         marks = {f"{run.batch}/{run.attempt}" for run in live}
         self.progress = {mark: one for mark, one in self.progress.items() if mark in marks}
@@ -105,7 +105,7 @@ class Supervisor:
         return 1
 
     def _press(self, run: RunRow, work: Path) -> None:
-        """End a live run that is to end: for a wish, or because it no longer gets on."""
+        """End a live run that was asked to end, or that has made no progress for too long."""
         now_s = self.clock.monotonic_s()
         seen = last_progress_ns(work, run.attempt)
         progress = self.progress.setdefault(f"{run.batch}/{run.attempt}", Progress(seen, now_s))
@@ -122,9 +122,11 @@ class Supervisor:
             self.runs.kill(run.batch, run.attempt)
 
     def _record_end(self, run: RunRow, work: Path) -> int:
-        """Record a dead run by what it left: its commit, else its exit code, else it is lost.
+        """Record how a dead run ended; 0 while that must wait.
 
-        Other publications and the end of jobs that nobody will wait for come first: 0 until then.
+        1. If it has committed, finish its publication. Its commit counts, however it died.
+        2. End jobs elsewhere that nobody will wait for. Until that is done, try again later.
+        3. Record the commit in the ledger, or else the failure by what the run has left.
         """
         broken = ""
         try:
@@ -145,7 +147,10 @@ class Supervisor:
         return self._record_failure(run, work, broken)
 
     def _record_failure(self, run: RunRow, work: Path, broken: str = "") -> int:
-        """Record a run that published nothing; `broken`: why no attempt at its batch can."""
+        """Record a run that published nothing, and decide what follows.
+
+        `broken` says why no attempt at this batch can succeed, if that is known.
+        """
         now = self.clock.now()
         state, said = outcome.outcome_of(run, work, self.settings.log_dir)
         error = mask(said, self.settings.secrets)
@@ -180,7 +185,7 @@ class Supervisor:
         return 1
 
     def _end_jobs(self, run: RunRow, work: Path) -> str | None:
-        """End what a batch still has elsewhere: None until that is done, a remark if some stays."""
+        """End a batch's jobs elsewhere: None until that is done, a remark if some could not be."""
         if not has_jobs_elsewhere(work / "jobs"):
             return ""
         left = self.runs.cancel_jobs(
@@ -203,18 +208,18 @@ class Supervisor:
         return after(history, policy, now, random.random())  # noqa: S311 - spreads delays
 
     def kill_runs(self) -> None:
-        """Kill every live run; the next daemon learns what became of them."""
+        """Kill every live run. The next daemon learns what became of them."""
         for run in self.ledger.read.live_runs():
             self.runs.kill(run.batch, run.attempt)
 
     def stop_runs(self, why: str) -> None:
-        """Ask every live run to end, to be started again by the next daemon."""
+        """Ask every live run to end. The next daemon starts them again."""
         for run in self.ledger.read.live_runs():
             self.ledger.ask_end(run.batch, RunState.STOPPED, why, self.clock.now())
 
 
 def _is_over(progress: Progress, now_s: float) -> bool:
-    """Whether an interrupted run has had its time to end."""
+    """Whether an interrupted run has had its time to end by itself."""
     since_s = progress.ending_since_s
     return since_s is not None and now_s - since_s > INTERRUPT_SECONDS
 

@@ -54,11 +54,11 @@ def status_line(read: Reading, problems: list[str]) -> str:
 
 @dataclass(slots=True)
 class Service:
-    """A daemon's process: an engine, what wakes it, and what ends it."""
+    """A daemon's process: its engine, what wakes it and what ends it."""
 
     settings: Settings
     engine: Engine
-    keeping: Upkeep
+    upkeep: Upkeep
     wake: Wake
     stops: int = 0  # SIGTERM or SIGINT, counted: the second one waits for nothing
     stop_signal: int = 0
@@ -68,7 +68,7 @@ class Service:
     shown: list[str] | None = None  # the problems in it
 
     def serve(self) -> None:
-        """Work until told to stop, then let runs end. Ready after the first look at the inbox."""
+        """Work until told to stop, then let runs end. Ready after the first scan of the inbox."""
         self.engine.fires.keeps_time = True
         self.engine.tick()
         self._check_backends()
@@ -80,7 +80,7 @@ class Service:
         self._drain()
 
     def once(self) -> None:
-        """Work off everything that is there, waiting out back-off, then return."""
+        """Process everything that is there, retries included, then return."""
         while not self.stops:
             moved = self._step()
             if self.engine.is_idle:
@@ -93,11 +93,11 @@ class Service:
         if self.reload_asked:
             self._reload()
         moved = self._turn()
-        self.keeping.keep()
+        self.upkeep.keep()
         return moved or self.stops
 
     def _turn(self) -> int:
-        """Turn the engine once. Only that feeds systemd's watchdog: waiting is no sign of life."""
+        """Run one tick. Only that feeds systemd's watchdog: waiting is no sign of life."""
         moved = self.engine.tick()
         self.has_moved = self.has_moved or moved > 0
         notify("WATCHDOG=1")
@@ -118,13 +118,13 @@ class Service:
             self.has_moved, self.shown = False, problems
 
     def _check_backends(self) -> None:
-        """Say which backends cannot be reached. What time may heal keeps no daemon down."""
+        """Log which backends cannot be reached. That does not keep the daemon from starting."""
         for found in unreachable_backends(self.settings, os.environ):
             if found.level != "ok":
                 log.error("backend.refuses", extra={"backend": found.subject, "why": found.text})
 
     def _drain(self) -> None:
-        """Take no new work; give live runs their grace time, then end them."""
+        """Start no new work. Give live runs their grace time, then end them."""
         grace_s = self.settings.run.stop_grace_seconds
         self.engine.is_draining = True
         if self.engine.ledger.read.live_runs():
@@ -149,7 +149,7 @@ class Service:
         log.info("daemon.stopped")
 
     def _reload(self) -> None:
-        """Read the settings again; bad ones are refused in words and the old ones stay."""
+        """Read the settings again. Bad ones are refused with the reason, and the old ones stay."""
         self.reload_asked = False
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         old, self.refused = self.settings, ""
@@ -166,14 +166,14 @@ class Service:
         else:
             self.settings = new
             self.engine.change_settings(new)
-            self.keeping.settings = new
+            self.upkeep.settings = new
             log.info("settings.reloaded", extra={"file": new.file})
         notify("READY=1")
 
     # ------------------------------------------------------------------ signals
 
     def take_signals(self) -> None:
-        """Handle signals. Each also writes to the wake's pipe, so that a wait ends at once."""
+        """Handle signals. Each also writes to the wake-up pipe, so that a wait ends at once."""
         faulthandler.enable(2)  # systemd's watchdog sends SIGABRT: say where it was stuck
         # A writer that opens a file while we hold a read lease on it sends SIGIO: death by default.
         signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -196,14 +196,14 @@ class Service:
         notify("WATCHDOG=1")
 
     def pulse(self) -> None:
-        """Feed systemd's watchdog within long work, and end it when told to stop."""
+        """Feed systemd's watchdog within long work, and end that work when told to stop."""
         self.alive()
         if self.stops and not self.engine.is_draining:
             raise DispatchError("told to stop")
 
 
 def _refuse_moves(old: Settings, new: Settings) -> None:
-    """Refuse a reload that moves what the running daemon holds."""
+    """Refuse a reload that would move what the running daemon holds."""
     for name in ("pattern", "output_dir", "ledger"):
         if getattr(old, name) != getattr(new, name):
             raise SettingsError(f"{new.file}: paths changed ({name}): restart for that")
@@ -211,22 +211,22 @@ def _refuse_moves(old: Settings, new: Settings) -> None:
         raise SettingsError(f"{new.file}: watch.observer changed: restart for that")
 
 
-def set_up_logs(chosen: Settings, *, to_file: bool) -> None:
+def set_up_logs(settings: Settings, *, to_file: bool) -> None:
     """Log as the settings say."""
-    log_file = chosen.log_dir / "ds-flow.log" if to_file else None
+    log_file = settings.log_dir / "ds-flow.log" if to_file else None
     set_up_logging(
-        level=chosen.logging.level,
-        json_lines=chosen.logging.format == "json",
-        secrets=chosen.secrets,
+        level=settings.logging.level,
+        json_lines=settings.logging.format == "json",
+        secrets=settings.secrets,
         file=log_file,
-        max_bytes=chosen.logging.max_mb * 2**20,
-        keep=chosen.logging.keep,
+        max_bytes=settings.logging.max_mb * 2**20,
+        keep=settings.logging.keep,
     )
 
 
 @contextmanager
 def _operators_fault() -> Iterator[None]:
-    """A folder that may not be written to is the operator's to mend: no restart helps."""
+    """Report a folder without rights as a fault of the settings: no restart helps there."""
     try:
         yield
     except OSError as error:
@@ -236,30 +236,30 @@ def _operators_fault() -> Iterator[None]:
 
 
 @contextmanager
-def service(chosen: Settings) -> Iterator[Service]:
-    """A daemon, ready for its first tick: lock held, ledger true, signals taken."""
+def service(settings: Settings) -> Iterator[Service]:
+    """A daemon that is ready for its first tick: lock held, ledger reconciled, signals handled."""
     with ExitStack() as stack:
         with _operators_fault():
-            set_up_logs(chosen, to_file=True)
+            set_up_logs(settings, to_file=True)
             signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
             stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, HELD)
-            make_root(chosen.output_dir)
-            stack.enter_context(single_instance(chosen))
+            make_root(settings.output_dir)
+            stack.enter_context(single_instance(settings))
         keep_rights()
         wake = Wake()
         stack.callback(wake.close)
-        inbox = Inbox(Pattern.parse(chosen.pattern, chosen.root), wake, chosen.watch.observer)
-        ledger = Ledger(chosen.ledger)
+        inbox = Inbox(Pattern.parse(settings.pattern, settings.root), wake, settings.watch.observer)
+        ledger = Ledger(settings.ledger)
         stack.callback(ledger.close)
         stack.callback(inbox.close)
-        engine = Engine(chosen, ledger, inbox, Runs(), SystemClock())
-        keeping = Upkeep(chosen, ledger, engine.clock)
-        made = Service(chosen, engine, keeping, wake)
+        engine = Engine(settings, ledger, inbox, Runs(), SystemClock())
+        upkeep = Upkeep(settings, ledger, engine.clock)
+        made = Service(settings, engine, upkeep, wake)
         engine.admission.pulse = engine.fires.pulse = made.pulse
         inbox.alive = made.alive
         made.take_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-        stack.callback(keeping.close)
+        stack.callback(upkeep.close)
         stack.callback(signal.set_wakeup_fd, -1)
         engine.open()
         yield made

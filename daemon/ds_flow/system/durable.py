@@ -1,4 +1,4 @@
-"""Files that survive a power loss, and names that nobody else's file can lose."""
+"""Files that survive a power loss, and links that never replace a foreign file."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ds_flow.core import BatchError
 from ds_flow.system.private_files import NotRegularError, open_regular
 
 COPY_BYTES = 2**20  # at once
-SYNC_THREADS = 16  # fsyncs that wait together share the disk's flush
+SYNC_THREADS = 16  # fsyncs that wait at the same time share one flush of the disk
 CANNOT_LINK = frozenset({1, 18, 31, 38, 95})  # EPERM, EXDEV, EMLINK, ENOSYS, EOPNOTSUPP
 
 
@@ -46,21 +46,26 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Put a whole file in place, durably; a link that stands there is replaced, not followed."""
+def write_bytes(path: Path, content: bytes, *, is_durable: bool = True) -> None:
+    """Put a whole file in place by one rename. A link that stands there is replaced, not followed.
+
+    A file that is not durable may be torn after a power loss; whoever reads it must expect that.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with part.open("xb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if is_durable:
+            file.flush()
+            os.fsync(file.fileno())
     part.replace(path)
-    sync_dir(path.parent)
+    if is_durable:
+        sync_dir(path.parent)
 
 
 def read_json(path: Path, limit_bytes: int | None = None) -> Any:
-    """Read a JSON file of ours, unless it is longer than it can be.
+    """Read a JSON file of at most `limit_bytes`.
 
-    Raises BatchError if it is not JSON or no file, FileNotFoundError if gone.
+    Raises BatchError if it is longer, not JSON or not a regular file, FileNotFoundError if gone.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -74,9 +79,9 @@ def read_json(path: Path, limit_bytes: int | None = None) -> Any:
 
 
 def read_word(path: Path) -> str | None:
-    """Read a one-word file (run_id, exit_code); None while it is missing or still empty.
+    """Read a one-word file such as run_id or exit_code; None while it is missing or empty.
 
-    None, too, where a power loss has left anything but text: they are not worth an fsync.
+    It is also None where a power loss has left something else: these files are not synced.
     """
     try:
         with os.fdopen(open_regular(path), encoding="utf-8") as file:
@@ -87,16 +92,14 @@ def read_word(path: Path) -> str | None:
 
 
 def write_word(path: Path, word: str) -> None:
-    """Put a one-word file in place by one rename."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(f"{word}\n", encoding="utf-8")
-    part.replace(path)
+    """Put a one-word file in place, not durably."""
+    write_bytes(path, f"{word}\n".encode(), is_durable=False)
 
 
 def link_new(source: Path, target: Path) -> None:
     """Give a file a second name. Raises FileExistsError if the name is taken by another file.
 
-    Where the file system cannot link (FAT, some FUSE and SMB mounts), a durable copy is put there.
+    Where the file system has no links (FAT, some FUSE and SMB mounts), it makes a durable copy.
     """
     try:
         os.link(source, target, follow_symlinks=False)

@@ -22,18 +22,18 @@ ASKING_SECONDS = 0.5
 WAKE_SIGNAL = signal.SIGUSR1  # what the CLI sends after recording a wish
 
 
-def lock_files(chosen: "Settings") -> tuple[Path, Path]:
+def lock_files(settings: "Settings") -> tuple[Path, Path]:
     """Whoever works on these outputs and this ledger holds both, with its pid inside."""
-    own = chosen.work_root / "ds-flow.lock"
-    return own, chosen.ledger.with_name(f"{chosen.ledger.name}.lock")
+    own = settings.work_root / "ds-flow.lock"
+    return own, settings.ledger.with_name(f"{settings.ledger.name}.lock")
 
 
 @contextmanager
-def single_instance(chosen: "Settings") -> Iterator[None]:
+def single_instance(settings: "Settings") -> Iterator[None]:
     """Be the only daemon here. Raises RequestError that names the pid of the other one."""
     held: list[int] = []
     try:
-        held.extend(_lock(path) for path in lock_files(chosen))
+        held.extend(_lock(path) for path in lock_files(settings))
         yield
     finally:
         for descriptor in held:
@@ -67,9 +67,9 @@ def _take(descriptor: int) -> None:
             return
 
 
-def running_pid(chosen: "Settings") -> int | None:
+def running_pid(settings: "Settings") -> int | None:
     """The pid of the daemon that works here, or None. Raises RequestError if nobody lets us see."""
-    for path in lock_files(chosen):
+    for path in lock_files(settings):
         try:
             if pid := _holder(path):
                 return pid
@@ -90,9 +90,9 @@ def _holder(path: Path) -> int | None:
     return None
 
 
-def wake_daemon(chosen: "Settings") -> bool:
+def wake_daemon(settings: "Settings") -> bool:
     """Tell the running daemon that there is a wish in the ledger; whether there is a daemon."""
-    pid = running_pid(chosen)
+    pid = running_pid(settings)
     if pid is None:
         return False
     with suppress(ProcessLookupError):

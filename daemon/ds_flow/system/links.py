@@ -1,11 +1,11 @@
-"""Where a path leads, in folders in which others may exchange names at any moment."""
+"""Where a path leads, in folders whose names other users may exchange at any moment."""
 
 import errno
 import os
 
 
 def real_path(path: str | os.PathLike[str]) -> str:
-    """Follow the links of a path. Raises OSError, whatever becomes of them meanwhile."""
+    """Resolve the links of a path. Raises OSError, whatever happens to them meanwhile."""
     try:
         return os.path.realpath(path)
     except RecursionError:
@@ -18,8 +18,8 @@ def real_path(path: str | os.PathLike[str]) -> str:
 
 
 def is_at(descriptor: int, real: str) -> bool:
-    """Say whether an open file has this path, without a link in it."""
+    """Whether an open file has this path, without a link in it."""
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}") == real
-    except OSError:  # its path is longer than any that the kernel tells
+    except OSError:  # the path is longer than the kernel can return
         return False

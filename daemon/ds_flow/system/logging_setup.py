@@ -20,7 +20,7 @@ from ds_flow.system.private_files import IS_LINK, open_log
 
 MASK = "***"
 KEY = re.compile(r"""[^\s"']{16,}""")
-"""What may be key material: any line of PEM, a value in a file of JSON; not the words between."""
+"""What may be key material: a line of PEM, a value in a JSON file, but not the words between."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 PRIORITIES = {
@@ -34,9 +34,9 @@ PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
 class Masked(logging.Formatter):
-    """A formatter whose output never holds a secret: the last place that every text passes.
+    """A formatter whose output never holds a secret: every text passes here last.
 
-    Texts are masked before they are written, since quotes and line ends are written otherwise.
+    Texts are masked before they are formatted, because that changes quotes and line ends.
     """
 
     def __init__(self, secrets: Collection[str], *, is_dated: bool = True) -> None:

@@ -1,7 +1,7 @@
-"""Metaflow's datastore on disk: who uses it, and what of it nothing needs any more.
+"""Metaflow's datastore on disk: who uses it, and what in it is no longer needed.
 
-A run has a folder of its own; what its artifacts hold lies in `data/`, shared by all runs under the
-SHA-1 of its content. Metaflow never removes any of it.
+Each run has a folder of its own. The contents of its artifacts lie in `data/` under their SHA-1,
+shared by all runs. Metaflow never removes any of it.
 """
 
 import errno
@@ -42,10 +42,10 @@ def store_folder(root: Path) -> Path:
 
 
 def hold_store(root: Path) -> None:
-    """Keep others from sweeping for as long as this process lives; wait until none sweeps.
+    """Keep others from sweeping as long as this process lives. Waits while another one sweeps.
 
-    Metaflow does not write a blob again that is there already, so a sweep beside a run could take
-    what the run is about to refer to.
+    Metaflow does not write a blob again that is there already. So a sweep beside a run could remove
+    a blob that the run is about to refer to.
     """
     try:
         store_folder(root).mkdir(exist_ok=True)
@@ -60,7 +60,7 @@ def hold_store(root: Path) -> None:
 
 
 def why_store_not_held(root: Path) -> str:
-    """Why no run of this user could hold it (another user may have locked it away), or ""."""
+    """Say why no run of this user could hold the store, or "". Another user may own its lock."""
     path = store_folder(root) / STORE_LOCK
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -85,7 +85,7 @@ def _open_lock(root: Path, access: int) -> int:
 
 @contextmanager
 def alone_in_store(root: Path) -> Iterator[bool]:
-    """Keep runs from starting; whether none is alive, by the kernel's word."""
+    """Keep runs from starting; yields whether none is alive, as the kernel's lock says."""
     descriptor = _open_lock(root, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def alone_in_store(root: Path) -> Iterator[bool]:
 
 
 def stored_runs(root: Path) -> Iterator[StoredRun]:
-    """Every run that Metaflow has a folder of, but for the one that it names as the latest."""
+    """Every run that Metaflow has a folder of, except the one that it names as the latest."""
     flow = store_folder(root) / FLOW_NAME
     latest = _latest(flow)
     for entry in _runs(flow):
@@ -131,7 +131,7 @@ def _folders(path: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
 
 
 def remove_stored_run(run: Path) -> None:
-    """Remove a run's folder and its cards; half of one is never seen."""
+    """Remove a run's folder and its cards. Nobody ever sees half of one."""
     store = run.parent.parent
     cards = store / "mf.cards" / run.parent.name / "runs" / run.name
     for path in (run, cards):
@@ -143,7 +143,7 @@ def remove_stored_run(run: Path) -> None:
 
 
 def empty_store_trash(store: Path) -> None:
-    """Remove what is on its way out, also what an earlier process left of it."""
+    """Remove what is in the trash, also what an earlier process left there."""
     shutil.rmtree(store / STORE_TRASH, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, and whether other hosts can change files there unseen."""
+"""Which file system a path is on, and whether other hosts can change files there unseen."""
 
 import os
 import re
@@ -27,9 +27,9 @@ class Mount:
 
 
 def fs_type(path: Path) -> str:
-    """Give the type of the file system that holds a path, which need not exist yet.
+    """Return the type of the file system that holds a path; "" if the kernel does not say.
 
-    "" where the kernel does not say.
+    The path need not exist yet.
     """
     try:
         text = os.fsdecode(MOUNTINFO.read_bytes())
@@ -39,20 +39,21 @@ def fs_type(path: Path) -> str:
 
 
 def is_network_fs(fs: str) -> bool:
-    """Say whether a type of file system is shared with other hosts.
+    """Whether a type of file system is shared with other hosts.
 
-    Such a one gives no events for what they do, no read leases, and no memory for SQLite's WAL.
+    Such a file system has no events for what other hosts do, no read leases, and no shared memory
+    for SQLite's WAL.
     """
     return fs in NETWORK_TYPES or fs.startswith("fuse.")
 
 
 def parse(text: str) -> list[Mount]:
-    """Read /proc/PID/mountinfo (proc_pid_mountinfo(5)), in mounting order."""
+    """Parse /proc/PID/mountinfo (proc_pid_mountinfo(5)), in mounting order."""
     return [mount for line in text.split("\n") for mount in _mount(line)]
 
 
 def type_at(path: PurePath, mounts: Iterable[Mount]) -> str:
-    """Give the type under an absolute, resolved path: the deepest mount's, the latest's of two."""
+    """Return the type at an absolute, resolved path: of the deepest mount, and there the latest."""
     holding = [mount for mount in mounts if path.is_relative_to(mount.point)]
     return max(reversed(holding), key=_depth, default=Mount(PurePath(), "")).fs_type
 

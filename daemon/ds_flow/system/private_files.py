@@ -1,6 +1,6 @@
-"""Files of ours where others may write, too: opened without following links, never waiting.
+"""ds-flow's own files in folders where others may write: opened without following links.
 
-Who could open a lock file, if only to read, could hold its lock: those are for this user alone.
+A lock file is for this user alone: whoever can open it, if only to read, can hold its lock.
 """
 
 import errno
@@ -9,18 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
-IS_LINK = "is a symbolic link, and none is followed here; remove it"
+IS_LINK = "is a symbolic link, and links are not followed here; remove it"
 NOT_REGULAR = "is not a regular file; remove it"
 
 
 class NotRegularError(PermissionError):
-    """A link, a FIFO, a folder or a device stands where a file of ours should."""
+    """A link, a FIFO, a folder or a device stands where a regular file should."""
 
 
 def open_regular(path: Path, access: int = os.O_RDONLY, mode: int = 0o600) -> int:
-    """Open a regular file that is no link; its descriptor. A FIFO in its place blocks nobody.
+    """Open a regular file, not a link; return its descriptor. A FIFO there does not block.
 
-    Raises OSError; NotRegularError with a sentence for a link and for what is no file.
+    Raises OSError; NotRegularError, with a sentence, for anything but a regular file.
     """
     flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
@@ -36,12 +36,12 @@ def open_regular(path: Path, access: int = os.O_RDONLY, mode: int = 0o600) -> in
 
 
 def open_log(path: Path, mode: int = 0o666) -> int:
-    """Open a log to write at its end, made if need be; its descriptor. Raises OSError."""
+    """Open a log for appending, and create it if needed; return its descriptor. Raises OSError."""
     return open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
 
 
 def open_private(path: Path) -> int:
-    """Open a file for reading and writing, made if need be; its descriptor. Raises OSError."""
+    """Open a file of mode 0600 for reading and writing, and create it if needed. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     with suppress(OSError):  # another user's, or its file system has no modes

@@ -1,4 +1,4 @@
-"""A reason to look now: set from any thread or signal handler, waited for by one thread."""
+"""A wake-up call: made from any thread or signal handler, waited for by one thread."""
 
 import os
 import select
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 
 class Wake:
-    """What `threading.Event` is, but safe in a signal handler: a pipe that holds at most a byte."""
+    """Like `threading.Event`, but safe in a signal handler: a pipe with a few bytes in it."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -17,16 +17,16 @@ class Wake:
 
     def set(self) -> None:
         """Wake the waiter, now or at its next wait."""
-        with suppress(BlockingIOError):  # it is full of reasons already
+        with suppress(BlockingIOError):  # the pipe is full: the waiter wakes all the same
             os.write(self._writer, b"!")
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until set, at most `timeout_s` seconds, and clear; whether it was set."""
+        """Wait at most `timeout_s` seconds until set, then clear it; return whether it was set."""
         ready, _, _ = select.select([self._reader], [], [], max(0.0, timeout_s))
         return bool(ready) and self.clear()
 
     def clear(self) -> bool:
-        """Forget the reasons so far; whether there were any."""
+        """Forget all calls so far; return whether there were any."""
         was_set = False
         while True:
             try:
@@ -35,6 +35,6 @@ class Wake:
                 return was_set
 
     def close(self) -> None:
-        """Give both descriptors back."""
+        """Close both descriptors."""
         os.close(self._reader)
         os.close(self._writer)

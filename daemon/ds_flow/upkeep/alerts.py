@@ -1,4 +1,4 @@
-"""How a person is told: a command and a webhook, on a thread of their own, never waited for."""
+"""Alerts to people: by a command and a webhook, sent on a thread that nobody waits for."""
 
 import json
 import logging
@@ -30,45 +30,45 @@ SAID = {
     "settings.refused": "changed settings were refused; the old ones are in force",
     "space.low": "space is low; no new batch starts",
 }
-"""What a person is told of: kinds of events, each with a sentence."""
+"""The kinds of events that people are alerted to, each with a sentence."""
 
 
-def message(chosen: Settings, alert: Alert) -> str:
-    """Write an alert as one JSON object, without secrets."""
+def message(settings: Settings, alert: Alert) -> str:
+    """Write an alert as one JSON object without secrets."""
     document = {
-        "project": chosen.project_name,
+        "project": settings.project_name,
         "host": socket.gethostname(),
         "kind": alert.kind,
         "text": SAID[alert.kind],
         "count": alert.count,
         "first_at": alert.first_at,
         "last_at": alert.last_at,
-        "examples": [mask(example, chosen.secrets) for example in alert.examples],
+        "examples": [mask(example, settings.secrets) for example in alert.examples],
     }
     return json.dumps(document)
 
 
 class Post:
-    """Sends messages, one after the other, while the line goes on."""
+    """Sends messages one after the other while the line goes on."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[tuple[Settings, str] | None] = queue.Queue(QUEUED)
         self._thread: threading.Thread | None = None
 
-    def put(self, chosen: Settings, text: str) -> None:
-        """Have a message sent as the settings say; nothing where they name no one."""
-        if not (chosen.alerts.command or chosen.alerts.webhook):
+    def put(self, settings: Settings, text: str) -> None:
+        """Queue a message to be sent as the settings say. Without a recipient nothing happens."""
+        if not (settings.alerts.command or settings.alerts.webhook):
             return
         if self._thread is None:  # an idle daemon has none
             self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
             self._thread.start()
         try:
-            self._waiting.put_nowait((chosen, text))
+            self._waiting.put_nowait((settings, text))
         except queue.Full:
             log.error("alert.dropped", extra={"why": f"{QUEUED} alerts wait to be sent"})
 
     def close(self, timeout_s: float) -> None:
-        """Let what is waiting be sent, for so long at most."""
+        """Send what is queued, for `timeout_s` seconds at most."""
         if self._thread is not None:
             with suppress(queue.Full):
                 self._waiting.put(None, timeout=timeout_s)
@@ -79,18 +79,18 @@ class Post:
             send(*item)
 
 
-def send(chosen: Settings, text: str) -> None:
-    """Send one message to everyone that the settings name; a failure is logged."""
+def send(settings: Settings, text: str) -> None:
+    """Send one message by every way that the settings name. A failure is logged."""
     for name, way in (("command", _run), ("webhook", _post)):
         try:
-            way(chosen, text)
+            way(settings, text)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread and the others go on
-            why = mask(f"{type(error).__name__}: {error}", chosen.secrets)
+            why = mask(f"{type(error).__name__}: {error}", settings.secrets)
             log.error("alert.failed", extra={"way": name, "why": why})
 
 
-def _run(chosen: Settings, text: str) -> None:
-    command = chosen.alerts.command
+def _run(settings: Settings, text: str) -> None:
+    command = settings.alerts.command
     if not command:
         return
     child = subprocess.Popen(
@@ -98,12 +98,12 @@ def _run(chosen: Settings, text: str) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        cwd=chosen.root,
-        env={**chosen.dotenv, **inherited(os.environ)},
+        cwd=settings.root,
+        env={**settings.dotenv, **inherited(os.environ)},
         process_group=0,
     )
     try:
-        _, said = child.communicate(text.encode(), timeout=chosen.alerts.limit_seconds)
+        _, said = child.communicate(text.encode(), timeout=settings.alerts.limit_seconds)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -114,13 +114,13 @@ def _run(chosen: Settings, text: str) -> None:
     log.info("alert.sent", extra={"way": "command"})
 
 
-def _post(chosen: Settings, text: str) -> None:
-    address = chosen.alerts.webhook
+def _post(settings: Settings, text: str) -> None:
+    address = settings.alerts.webhook
     if address is None:
         return
     from urllib.request import Request, urlopen  # megabytes that an idle daemon does without
 
     headers = {"Content-Type": "application/json"}
     asked = Request(address, data=text.encode(), headers=headers, method="POST")  # noqa: S310 - http or https, says the setting
-    with urlopen(asked, timeout=chosen.alerts.limit_seconds):  # noqa: S310 - the same
+    with urlopen(asked, timeout=settings.alerts.limit_seconds):  # noqa: S310 - the same
         log.info("alert.sent", extra={"way": "webhook"})

@@ -1,4 +1,4 @@
-"""When expected files should have come, and which of those that came count."""
+"""Expected files: when they are due, and which of the files that came count."""
 
 import os
 from collections.abc import Iterable
@@ -15,21 +15,21 @@ WEEK = 7
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From one deadline to the next: what comes between counts for the second."""
+    """From one deadline to the next. Files that come in between count for the second one."""
 
     since: datetime
     until: datetime
 
 
 def last_window(expected: Expected, now: datetime) -> Window:
-    """Give the window of the last deadline that has passed."""
+    """Return the window that ends with the last deadline that has passed."""
     zone = None if expected.timezone == "local" else ZoneInfo(expected.timezone)
     passed = [at for at in _deadlines(expected, now, zone) if at <= now]
     return Window(passed[-2], passed[-1])
 
 
 def _deadlines(expected: Expected, now: datetime, zone: tzinfo | None) -> list[datetime]:
-    """Every deadline from two weeks ago until now, and maybe the next, in order."""
+    """List the deadlines from two weeks ago until tomorrow, in order."""
     here = now.astimezone(zone)
     at = time.fromisoformat(expected.by)
     days = (here.date() - timedelta(days=back) for back in range(2 * WEEK + 1, -1, -1))
@@ -40,8 +40,8 @@ def _deadlines(expected: Expected, now: datetime, zone: tzinfo | None) -> list[d
     ]
 
 
-def came(chosen: Settings, expected: Expected, paths: Iterable[str]) -> int:
-    """How many different files of these are expected ones; paths as the ledger has them."""
-    pattern = chosen.whole(expected.pattern)
-    raw = (os.path.join(chosen.root, unescape(path)) for path in {*paths})
+def came(settings: Settings, expected: Expected, paths: Iterable[str]) -> int:
+    """Count the different files among these that are expected. Paths are as in the ledger."""
+    pattern = settings.whole(expected.pattern)
+    raw = (os.path.join(settings.root, unescape(path)) for path in {*paths})
     return sum(matches(pattern, path) for path in raw)

@@ -1,4 +1,4 @@
-"""What is kept for how long, and the removal of the rest: `ds-flow gc`."""
+"""Retention: what is kept for how long, and the removal of the rest (`ds-flow gc`)."""
 
 import fcntl
 import logging
@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 
 DONE = "gc.done"
 REMOVED_AT_ONCE = 100  # runs whose outputs go together
-WAITS_FOR_RUNS = "a run is alive: unused blobs of Metaflow's are removed another time"
+WAITS_FOR_RUNS = "a run is alive: unused Metaflow blobs are removed another time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outdated:
-    """Something that is kept no longer."""
+    """Something that is to be removed."""
 
     what: str
     name: str
@@ -57,7 +57,7 @@ class Outdated:
 
 @dataclass(slots=True)
 class Collected:
-    """What was, or would be, removed, by kind; and what had to be left for now, and why."""
+    """What was removed, or would be, by kind; and what had to stay for now, with the reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
     sizes_bytes: Counter[str] = field(default_factory=Counter)
@@ -73,17 +73,17 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """One collection over one project. Whatever it is stopped at, the next one goes on."""
+    """One collection over one project. It may be killed at any point; the next one goes on."""
 
-    chosen: Settings
+    settings: Settings
     ledger: Ledger
     now: datetime
     is_dry: bool
 
     def collect(self) -> Collected:
-        """Remove what is kept no longer, and record that; raise RequestError beside another."""
+        """Remove what is outdated, and record that. Raises RequestError while another one runs."""
         found = Collected()
-        with _only_one(self.chosen):
+        with _only_one(self.settings):
             for part in (self.logs, self.work, self.outputs, self.metaflow_runs, self.events):
                 for one in part():
                     self._take(one, found)
@@ -108,26 +108,26 @@ class Retention:
     # ------------------------------------------------------------------ what is outdated
 
     def logs(self) -> Iterator[Outdated]:
-        """Logs of runs to which nothing was added for long; a live run's is never one."""
-        before_s = self._before(self.chosen.retention.log_days).timestamp()
+        """Logs of runs that have not been written to for long, except those of live runs."""
+        before_s = self._before(self.settings.retention.log_days).timestamp()
         live = self._live_logs()
         for pattern in ("run_*.log", "attempt_*.log"):
-            for path in sorted(self.chosen.log_dir.glob(pattern)):
+            for path in sorted(self.settings.log_dir.glob(pattern)):
                 with suppress(FileNotFoundError):
                     status = path.stat()
                     if status.st_mtime < before_s and path not in live:
                         yield _file("logs", path, status.st_size)
 
     def _live_logs(self) -> set[Path]:
-        log_dir = self.chosen.log_dir
+        log_dir = self.settings.log_dir
         live = self.ledger.read.live_runs()
         named = {log_dir / f"run_{run.run_id}.log" for run in live}
         return named | {attempt_log(log_dir, run.batch, run.attempt) for run in live}
 
     def work(self) -> Iterator[Outdated]:
         """Work directories of dead batches, and of runs by hand that never published."""
-        before = self._before(self.chosen.retention.work_days)
-        for work in work_dirs(self.chosen.output_dir):
+        before = self._before(self.settings.retention.work_days)
+        for work in work_dirs(self.settings.output_dir):
             if self._is_given_up(work) and _last_change_s(work) < before.timestamp():
                 yield Outdated(
                     what="work directories",
@@ -150,8 +150,8 @@ class Retention:
             return False
 
     def outputs(self) -> Iterator[Outdated]:
-        """Outputs of runs of which every file was published again: only if the settings ask."""
-        history, keep = self.ledger.history, self.chosen.retention
+        """Outputs of runs whose every file was published again, if the settings ask for that."""
+        history, keep = self.ledger.history, self.settings.retention
         if keep.output_days is not None:
             why = f"replaced, and older than {keep.output_days:g} days"
             runs = history.replaced_runs(self._before(keep.output_days), 1)
@@ -162,36 +162,36 @@ class Retention:
             yield from self._outputs_of(runs, why)
 
     def _outputs_of(self, runs: Iterable[str], why: str) -> Iterator[Outdated]:
-        """In pieces, since each costs a few flushes of the disk."""
+        """In groups, since each removal costs a few flushes of the disk."""
         free = filter(self._is_recorded, runs)
         while some := tuple(islice(free, REMOVED_AT_ONCE)):
             names = [name for run_id in some for name in self.ledger.read.outputs(run_id)]
             yield Outdated(
                 what="outputs",
                 name=f"of run {some[0]} to {some[-1]}",
-                size_bytes=sum(_file_bytes(self.chosen.output_dir / name) for name in names),
+                size_bytes=sum(_file_bytes(self.settings.output_dir / name) for name in names),
                 count=len(names),
                 remove=partial(self._remove_outputs, some, why),
                 runs=some,
             )
 
     def _is_recorded(self, run_id: str) -> bool:
-        """Whether nobody is about to finish this run's publication."""
+        """Whether this run's publication is complete and recorded."""
         run = self.ledger.read.run(run_id)
-        is_open = run is not None and (self.chosen.work_root / run.batch).exists()
-        return not is_open and find_manifest(self.chosen.output_dir, run_id) is not None
+        is_open = run is not None and (self.settings.work_root / run.batch).exists()
+        return not is_open and find_manifest(self.settings.output_dir, run_id) is not None
 
     def _remove_outputs(self, runs: Sequence[str], why: str) -> None:
-        remove_outputs(self.chosen.output_dir, runs)
+        remove_outputs(self.settings.output_dir, runs)
         self.ledger.history.remove_outputs(runs, why, self.now)
         for run_id in runs:
             log.info("run.removed", extra={"run_id": run_id, "why": why})
 
     def metaflow_runs(self) -> Iterator[Outdated]:
-        """Metaflow's folders of runs into which nothing came for long."""
-        before_s = self._before(self.chosen.retention.metaflow_days).timestamp()
+        """Metaflow's folders of runs that have not changed for long."""
+        before_s = self._before(self.settings.retention.metaflow_days).timestamp()
         live = {run.run_id for run in self.ledger.read.live_runs()}
-        for run in stored_runs(self.chosen.root):
+        for run in stored_runs(self.settings.root):
             if run.touched_s < before_s and run.path.name not in live:
                 yield Outdated(
                     what="Metaflow runs",
@@ -202,7 +202,7 @@ class Retention:
 
     def _sweep(self, found: Collected) -> None:
         """Remove the blobs that no run refers to, while no run is alive and none can start."""
-        root = self.chosen.root
+        root = self.settings.root
         if not store_folder(root).is_dir():
             return
         try:
@@ -220,26 +220,26 @@ class Retention:
             found.left.append(str(error))
 
     def events(self) -> Iterator[Outdated]:
-        """Old events, but for the last of each thing."""
+        """Old events, except the last one of each file, run, batch and kind."""
         history = self.ledger.history
-        for some in history.old_events(self._before(self.chosen.retention.event_days)):
+        for some in history.old_events(self._before(self.settings.retention.event_days)):
             yield Outdated(
                 what="events",
                 name=f"{some[0]} to {some[-1]}",
-                size_bytes=0,  # the ledger uses the room again, and does not shrink
+                size_bytes=0,  # the ledger reuses the space and does not shrink
                 count=len(some),
                 remove=partial(history.forget, some),
             )
 
 
 @contextmanager
-def _only_one(chosen: Settings) -> Iterator[None]:
-    descriptor = open_private(make_root(chosen.output_dir) / "gc.lock")
+def _only_one(settings: Settings) -> Iterator[None]:
+    descriptor = open_private(make_root(settings.output_dir) / "gc.lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise RequestError("another `ds-flow gc` is at work here") from None
+        raise RequestError("another `ds-flow gc` is running here") from None
     finally:
         os.close(descriptor)
 
@@ -259,7 +259,7 @@ def _file(what: str, path: Path, size_bytes: int) -> Outdated:
 
 
 def _file_bytes(path: Path) -> int:
-    """How much the disk gets back with this name: nothing while the file has another one."""
+    """Bytes that removing this name frees: none while the file has another name."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -273,6 +273,6 @@ def _size_bytes(folder: Path) -> int:
 
 
 def _last_change_s(work: Path) -> float:
-    """When an attempt last did something here, since the epoch."""
+    """When an attempt last changed something here, in seconds since the epoch."""
     last = last_attempt(work)
     return max(work.stat().st_mtime, last_progress_ns(work, last) / 1e9)

@@ -81,15 +81,15 @@ class Upkeep:
 
     def tell(self, gather: timedelta) -> None:
         """Send an alert for each kind with new events, once in `alerts.every_minutes` at most."""
-        chosen, now = self.settings, self.clock.now()
-        if not (chosen.alerts.command or chosen.alerts.webhook):
+        settings, now = self.settings, self.clock.now()
+        if not (settings.alerts.command or settings.alerts.webhook):
             return
-        every = timedelta(minutes=chosen.alerts.every_minutes)
+        every = timedelta(minutes=settings.alerts.every_minutes)
         for kind in alerts.SAID:
             alert = self.ledger.history.take_alert(kind, now, every=every, gather=gather)
             if alert is not None:
                 log.warning("alert.%s", kind, extra={"count": alert.count})
-                self.post.put(chosen, alerts.message(chosen, alert))
+                self.post.put(settings, alerts.message(settings, alert))
 
     # ------------------------------------------------------------------ space
 
@@ -105,7 +105,7 @@ class Upkeep:
             self._note_shortage(why)
 
     def _note_shortage(self, why: str) -> None:
-        """Record low space, so that an alert follows; if nothing can be written, send one at once."""
+        """Record low space for an alert. If nothing can be written, send the alert at once."""
         now = self.clock.now()
         try:
             self.ledger.history.note("space.low", why, now)
