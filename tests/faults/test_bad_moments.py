@@ -19,6 +19,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     root = tmp_path / "project"
     analysis = ["bash", "-c", GATED_ANALYSIS, str(root / "gates" / "analyze")]
     made = Project(root, compute={"stages": {"analyze": {"command": analysis}}})
+    made.hold_end()
     for name in NAMES:
         made.drop(f"student_{name}.csv", table(name))
     yield made
@@ -84,10 +85,10 @@ def test_kill_9_at_every_moment_of_a_batch_costs_nothing(project: Project, victi
     strike(project, victim)
 
     analyze.wait()
-    publish = project.publish_gate()
+    end = project.gate("end")
     analyze.open()
-    publish.wait()
-    strike(project, victim, publish)
+    end.wait()
+    strike(project, victim, end)
 
     project.wait_processed(*(f"student_{name}.csv" for name in NAMES))
     assert project.stop() == 0
@@ -101,7 +102,7 @@ def strike(project: Project, victim: str, held: Gate | None = None) -> None:
     before = len(project.runs())
     VICTIMS[victim](project)
     if held:
-        held.open()  # a daemon that starts waits for this lock, too
+        held.open()
     if victim in {"daemon", "everything"}:
         project.start()
     if victim != "daemon":

@@ -14,7 +14,6 @@ import pytest
 from cli_project import Project as CliProject
 from clock import MovedClock
 from ds_flow.cli.render import put_status
-from ds_flow.core.errors import DispatchError
 from ds_flow.doctor import check
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.store import fault_of
@@ -25,7 +24,7 @@ from ds_flow.system.logging_setup import MASK
 from ds_flow.upkeep.retention import DONE
 from ds_flow.upkeep.upkeep import COLLECT_EVERY, Upkeep
 from ds_flow.work.directory import attempt_dir, attempt_log
-from ds_flow.work.publication import publish_lock
+from ds_flow.work.upgrade import old_lock
 from project import Project, table, until
 from rights import NOBODY
 from samples import BATCH
@@ -35,7 +34,7 @@ FORMULA = "=HYPERLINK(1)"
 DECEIVING = "\u202e"  # what follows is shown from right to left
 PRIVATE = {
     *("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock", "ledger.db.opening"),
-    *("ds-flow.lock", "publish.lock", ".ds-flow.lock"),
+    *("ds-flow.lock", ".ds-flow.lock"),
 }
 
 
@@ -184,7 +183,7 @@ def test_others_may_neither_read_the_ledger_nor_hold_a_lock(tmp_path: Path) -> N
     old.touch(0o644)
     made.prefix = ("bash", "-c", 'umask 000; exec "$@"', "bash")
     made.start()
-    with publish_lock(made.out), metaflow_store.alone_in_store(made.root):
+    with metaflow_store.alone_in_store(made.root):
         private = [*made.out.glob("ledger.db*"), *made.root.rglob("*.lock")]
         modes = {path.name: stat.filemode(path.stat().st_mode) for path in private}
     made.stop()
@@ -303,10 +302,12 @@ def test_a_fifo_in_place_of_a_file_of_ours_blocks_nobody(
     planted.ds_flow(command)
 
 
-def test_no_link_is_followed_to_the_lock_of_publishing(planted: Project, tmp_path: Path) -> None:
+def test_no_link_is_followed_to_the_earlier_version_s_lock_of_publishing(
+    planted: Project, tmp_path: Path
+) -> None:
     (planted.out / ".work" / "publish.lock").symlink_to(tmp_path / "absent")
 
-    with pytest.raises(DispatchError, match="is a symbolic link"), publish_lock(planted.out):
+    with pytest.raises(OSError, match="is a symbolic link"), old_lock(planted.out):
         pass
 
     assert not (tmp_path / "absent").exists()

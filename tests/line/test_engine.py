@@ -24,7 +24,6 @@ from ds_flow.system import durable
 from ds_flow.system.disk_space import LowSpaceError
 from ds_flow.system.wake import Wake
 from ds_flow.work import directory
-from ds_flow.work.publication import publish_lock
 from pretended import PretendedRuns
 from samples import settled
 
@@ -265,8 +264,11 @@ def test_a_batch_that_got_another_s_files_is_dead_and_the_line_goes_on(
     engine.tick()
     manifest = engine.settings.output_dir / "manifest_1.json"
     if not is_known:
-        commit = directory.read_manifest(copy / "committed.json")
-        durable.write_json(copy / "committed.json", {**commit.to_json(), "run_id": "99"})
+        commit = directory.read_manifest(copy / "committed" / "manifest_1.json")
+        (copy / "committed" / "manifest_1.json").unlink()
+        durable.write_json(
+            copy / "committed" / "manifest_99.json", {**commit.to_json(), "run_id": "99"}
+        )
     shutil.copytree(copy, engine.settings.work_root / second, dirs_exist_ok=True)
     runs.end(f"{second}/1", "1")
 
@@ -286,7 +288,8 @@ def test_a_commit_that_the_ledger_refuses_makes_its_batch_dead_and_the_line_goes
     first, second = batches_of(engine, a="1", b="2")
     engine.tick()
     runs.publish(f"{first}/1")
-    commit = engine.settings.work_root / first / "committed.json"
+    commit = engine.settings.work_root / first / "committed" / "manifest_1.json"
+    (engine.settings.output_dir / "manifest_1.json").unlink()
     changed = directory.read_manifest(commit).to_json()
     changed["inputs"][0]["version"] = -1
     changed["inputs"][0]["sha256"] = "0" * 64
@@ -311,54 +314,32 @@ def test_a_stranger_among_the_attempts_is_passed_over(engine: Engine, runs: Pret
     assert list(runs.alive) == [f"{batch}/1"]
 
 
-def test_a_publication_that_takes_long_holds_nothing_else_up(
-    engine: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+def test_a_batch_whose_output_s_name_another_file_has_stands_still_and_stops_no_other(
+    engine: Engine, runs: PretendedRuns, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (batch,) = batches_of(engine, a="1")
+    first, second = batches_of(engine, a="1", b="2")
     engine.tick()
-    runs.publish(f"{batch}/1")
-    runs.end(f"{batch}/1", "0")
-    (tmp_path / "data" / "b.csv").write_text("2")
+    runs.publish(f"{first}/1")
+    (output,) = engine.settings.output_dir.glob("processed_*.csv")
+    (engine.settings.output_dir / "manifest_1.json").unlink()
+    whole = output.read_text()
+    output.unlink()  # as if the run had died after its commit, and somebody had been faster
+    output.write_text("mine")
+    runs.end(f"{first}/1", None)
 
-    with publish_lock(engine.settings.output_dir):
-        engine.open()
-        engine.hint()
+    for _ in range(3):
         engine.tick()
-        clock.elapsed_s += 40
-        engine.tick()
-        assert len(engine.ledger.read.waiting()) == 1
-        assert engine.ledger.read.has_live_run(batch)
-        assert engine.patience_s() <= 1
+
+    assert output.read_text() == "mine"
+    assert list(runs.alive) == [f"{second}/1"]
+    said = [record for record in caplog.records if record.message == "batch.unreadable"]
+    assert [("move it away" in vars(one)["why"]) for one in said] == [True]
+
+    output.unlink()
     engine.tick()
 
-    (run,) = engine.ledger.read.runs()
-    assert run.state == RunState.SUCCEEDED
-
-
-def test_what_a_start_could_not_take_back_while_another_published_is_taken_back_later(
-    engine: Engine, runs: PretendedRuns, clock: MovedClock
-) -> None:
-    batches_of(engine, a="1")
-    engine.tick()
-    (attempt,) = runs.alive.values()
-    half_made = engine.settings.output_dir / "processed_a_9.csv"
-    half_made.touch()
-    work = directory.create_work_dir(  # of a run by hand
-        engine.settings.output_dir,
-        replace(directory.read_plan(attempt.parent.parent), batch="f" * 10, trigger=Trigger.MANUAL),
-    )
-    directory.new_attempt(work)
-    intent = {"run_id": "9", "names": [half_made.name]}
-    durable.write_json(work / "attempts/1/intent.json", intent)
-
-    with publish_lock(engine.settings.output_dir):
-        engine.open()
-        engine.tick()
-    assert half_made.exists()
-    clock.elapsed_s += 120
-    engine.tick()
-
-    assert not half_made.exists()
+    assert output.read_text() == whole
+    assert RunState.SUCCEEDED in {run.state for run in engine.ledger.read.runs()}
 
 
 def form_too_large(engine: Engine) -> None:

@@ -30,7 +30,7 @@ from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
 from ds_flow.upkeep.alerts import SAID
 from ds_flow.work import directory
-from ds_flow.work.publication import manifest_name
+from ds_flow.work.published import manifest_name
 from pretended import RAISED, PretendedRuns
 
 SETTINGS = """\

@@ -1,7 +1,6 @@
 """Publishing: all of a batch's outputs, once, whatever happens in between."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -9,23 +8,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from crash import lives_through
-from ds_flow.core.errors import DispatchError, LedgerError
+from ds_flow.core.errors import BatchError, DispatchError
 from ds_flow.core.manifest import Manifest
 from ds_flow.system.durable import link_new, part_name
+from ds_flow.work import publication
 from ds_flow.work.directory import remove_work_dir, work_dirs
-from ds_flow.work.publication import (
-    AlreadyCommittedError,
-    publish,
-    publish_lock,
-    published_manifests,
-    recover,
-)
+from ds_flow.work.publication import AlreadyCommittedError, deliver, is_committed, publish
+from ds_flow.work.published import published_manifests, remove_outputs
 from samples import BATCH, manifest, read
 
 
@@ -57,7 +53,9 @@ def make_work(out: Path) -> Path:
 
 
 def finished(run_id: str = "17", attempt: int = 1) -> Manifest:
-    return manifest(run_id, attempt=attempt, inputs=[read("a", "1"), read("b", "2")])
+    made = manifest(run_id, attempt=attempt, inputs=[read("a", "1"), read("b", "2")])
+    combined = replace(made.outputs[0], name=f"final_combined_{run_id}.csv", source="")
+    return replace(made, outputs=(*made.outputs, combined))
 
 
 def sources(work: Path, run_id: str = "17") -> dict[str, Path]:
@@ -88,7 +86,8 @@ def test_everything_is_published_under_its_final_name(out: Path) -> None:
 
     assert visible(out) == whole()
     assert (out / "final_combined_17.csv").read_text() == "combined\n"
-    assert (work / "committed.json").read_bytes() == (out / "manifest_17.json").read_bytes()
+    assert {path.name for path in (work / "committed").iterdir()} == whole()
+    assert not list(work.glob("publishing-*"))
     assert Manifest.from_json(json.loads((out / "manifest_17.json").read_text())) == finished()
     assert list(published_manifests(out)) == [out / "manifest_17.json"]
 
@@ -104,13 +103,18 @@ def test_a_second_run_cannot_commit_the_same_batch(out: Path) -> None:
     assert visible(out) == whole()
 
 
-def test_the_commit_itself_is_a_link_that_fails_the_second_time(out: Path) -> None:
+def test_the_commit_itself_is_a_rename_that_fails_the_second_time(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = make_work(out)
     publish_as(out)
-    (work / "other.json").write_text("{}")
+    monkeypatch.setattr(publication, "is_committed", lambda _work: False)  # it looked too early
 
-    with pytest.raises(FileExistsError):
-        link_new(work / "other.json", work / "committed.json")
+    with pytest.raises(AlreadyCommittedError, match="by run 17"):
+        publish_as(out, "18", attempt=2)
+
+    assert visible(out) == whole()
+    assert not list(work.glob("publishing-*"))
 
 
 def test_the_same_run_publishing_again_changes_nothing(out: Path) -> None:
@@ -127,7 +131,7 @@ def test_the_same_run_publishing_again_changes_nothing(out: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("taken", sorted(sources(Path())))
+@pytest.mark.parametrize("taken", sorted(whole()))
 def test_a_foreign_file_under_an_outputs_name_is_never_lost(out: Path, taken: str) -> None:
     work = make_work(out)
     (out / taken).write_text("mine")
@@ -135,7 +139,7 @@ def test_a_foreign_file_under_an_outputs_name_is_never_lost(out: Path, taken: st
     for _ in range(2):
         with pytest.raises(DispatchError, match="move it away"):
             publish_as(out)
-        assert recover(work, out) is None
+        assert deliver(work, out) is None
 
     assert visible(out) == {taken}
     assert (out / taken).read_text() == "mine"
@@ -154,78 +158,154 @@ def test_a_dangling_link_under_an_outputs_name_is_a_foreign_file_too(out: Path) 
     assert (out / "processed_0_17.csv").is_symlink()
 
 
-# --------------------------------------------------------------------------- recovery
+# --------------------------------------------------------------------------- delivery
 
 
-def test_what_an_uncommitted_run_had_begun_is_taken_back_by_name(out: Path) -> None:
-    work = make_work(out)
-    names = ["processed_0_17.csv", "processed_1_17.csv"]
-    (work / "attempts/1/intent.json").write_text(json.dumps({"run_id": "17", "names": names}))
-    (out / "processed_0_17.csv").write_text("half")
-    (out / part_name("processed_1_17.csv")).write_text("half")
-    (out / "processed_2_17.csv").write_text("not in the intent")
-
-    assert recover(work, out) is None
-
-    assert visible(out) == {"processed_2_17.csv"}
-    assert not (work / "attempts/1/intent.json").exists()
-
-
-@pytest.mark.parametrize("name", ["processed_0_18.csv", "final_combined_18.csv"])
-def test_an_intent_takes_back_nothing_of_another_run(out: Path, name: str) -> None:
-    work = make_work(out)
-    (out / name).write_text("published by another batch")
-    intent = {"run_id": "17", "names": [name]}
-    (work / "attempts/1/intent.json").write_text(json.dumps(intent))
-
-    with pytest.raises(LedgerError, match="not an output's name of that run"):
-        recover(work, out)
-
-    assert (out / name).exists()
-
-
-@pytest.mark.parametrize("path", ["attempts/1/intent.json", "committed.json"])
-def test_a_fifo_or_a_link_in_place_of_a_record_blocks_nobody_and_is_told(
-    out: Path, path: str
-) -> None:
-    work = make_work(out)
-    os.mkfifo(work / path)
-    with pytest.raises(LedgerError, match=f"{path}: is not a regular file"):
-        recover(work, out)
-
-    (work / path).unlink()
-    (work / path).symlink_to(work / "batch.json")
-    with pytest.raises(LedgerError, match=f"{path}: is a symbolic link"):
-        recover(work, out)
-
-
-@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "", ".", "..", "a/b"])
-def test_an_intent_reaches_nothing_outside_the_output_folder(out: Path, name: str) -> None:
-    work = make_work(out)
-    intent = {"run_id": "17", "names": [name]}
-    (work / "attempts/1/intent.json").write_text(json.dumps(intent))
-
-    with pytest.raises(LedgerError, match="not an output's name"):
-        recover(work, out)
-
-
-def test_an_intent_whose_run_has_a_manifest_takes_nothing_back(out: Path) -> None:
+def undelivered(out: Path) -> Path:
+    """A batch that was committed by a run that died before it delivered anything."""
     work = make_work(out)
     publish_as(out)
-    (work / "committed.json").unlink()
+    for name in whole():
+        (out / name).unlink()
+    return work
 
-    with pytest.raises(LedgerError, match="not touched"):
-        recover(work, out)
+
+@pytest.mark.parametrize("there", [[], ["processed_0_17.csv"], sorted(sources(Path()))])
+def test_a_delivery_goes_on_where_it_was_stopped(out: Path, there: list[str]) -> None:
+    work = undelivered(out)
+    for name in there:
+        link_new(work / "committed" / name, out / name)
+
+    assert deliver(work, out) == finished()
 
     assert visible(out) == whole()
+    assert (out / "processed_1_17.csv").read_text() == "1\n"
 
 
-def test_a_work_directory_on_its_way_out_takes_nothing_back(out: Path) -> None:
+def test_half_of_a_copy_is_made_whole(out: Path) -> None:
+    work = undelivered(out)
+    (out / part_name("processed_0_17.csv")).write_text("half of it")
+
+    deliver(work, out)
+
+    assert (out / "processed_0_17.csv").read_text() == "0\n"
+    assert visible(out) - {part_name("processed_0_17.csv")} == whole()
+
+
+@pytest.mark.parametrize("taken", sorted(whole()))
+def test_a_foreign_file_that_came_after_the_commit_is_left_alone_until_it_is_moved_away(
+    out: Path, taken: str
+) -> None:
+    work = undelivered(out)
+    (out / taken).write_text("mine")
+
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match="move it away"):
+            deliver(work, out)
+
+    assert (out / taken).read_text() == "mine"
+    (out / taken).unlink()
+    deliver(work, out)
+    assert visible(out) == whole()
+    assert (out / "processed_0_17.csv").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_file_in_an_output_s_place_blocks_nobody_and_is_left_alone(
+    out: Path, kind: str
+) -> None:
+    work = undelivered(out)
+    path = out / "processed_0_17.csv"
+    if kind == "link":
+        path.symlink_to("nowhere")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+    with pytest.raises(FileExistsError, match="move it away"):
+        deliver(work, out)
+
+    assert os.path.lexists(path)
+
+
+def test_outputs_that_retention_removed_do_not_come_back(out: Path) -> None:
+    work = make_work(out)
+    publish_as(out)
+    remove_outputs(out, ["17"])
+
+    assert deliver(work, out) == finished()
+
+    assert visible(out) == {"removed"}
+
+
+def test_a_published_output_that_a_person_removed_does_not_come_back(out: Path) -> None:
+    work = make_work(out)
+    publish_as(out)
+    (out / "processed_0_17.csv").unlink()
+
+    deliver(work, out)
+
+    assert visible(out) == whole() - {"processed_0_17.csv"}
+
+
+def change(work: Path, **changes: object) -> None:
+    """Change a commit, as a job that may write there could."""
+    path = work / "committed" / "manifest_17.json"
+    row = {**json.loads(path.read_text()), **changes}
+    path.unlink()
+    path.write_text(json.dumps(row))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a", "/etc/passwd", "", ".", "..", "a/b", "processed_0_18.csv", "final_combined_18.csv"],
+)
+def test_a_commit_reaches_nothing_outside_the_output_folder_and_nothing_of_another_run(
+    out: Path, name: str
+) -> None:
+    work = undelivered(out)
+    outputs = [{**row, "name": name} for row in finished().to_json()["outputs"]]
+    change(work, outputs=outputs)
+
+    with pytest.raises(BatchError, match="not an output's name of run 17"):
+        deliver(work, out)
+
+    assert visible(out) == set()
+
+
+def test_a_link_in_a_commit_publishes_nothing_of_anybody(out: Path, tmp_path: Path) -> None:
+    work = undelivered(out)
+    (tmp_path / "private").write_text("secret")
+    (work / "committed" / "processed_0_17.csv").unlink()
+    (work / "committed" / "processed_0_17.csv").symlink_to(tmp_path / "private")
+
+    with pytest.raises(BatchError, match="is not a regular file"):
+        deliver(work, out)
+
+    assert visible(out) == set()
+
+
+def test_a_commit_that_is_no_folder_of_one_run_is_told(out: Path) -> None:
+    work = undelivered(out)
+    (work / "committed" / "manifest_18.json").write_text("{}")
+    with pytest.raises(BatchError, match="holds 2 manifests"):
+        deliver(work, out)
+    (work / "committed" / "manifest_18.json").unlink()
+    change(work, run_id="18")
+    with pytest.raises(BatchError, match="not the manifest's name of run 18"):
+        deliver(work, out)
+    shutil.rmtree(work / "committed")
+    (work / "committed").symlink_to(out)
+    with pytest.raises(BatchError, match="is not a folder"):
+        deliver(work, out)
+
+
+def test_a_work_directory_on_its_way_out_is_removed_and_nothing_else(out: Path) -> None:
     work = make_work(out)
     publish_as(out)
     trash = work.with_name(".trash-0123456789-00000000")
     work.rename(trash)
-    (trash / "committed.json").unlink()
 
     assert list(work_dirs(out)) == []
     assert not trash.exists()
@@ -251,7 +331,7 @@ def publish_until(step: int, out: Path, run_id: str, attempt: int) -> bool:
     return lives_through(lambda: publish_as(out, run_id, attempt), step)
 
 
-def test_a_crash_at_any_step_leaves_all_or_after_recovery_nothing(out: Path) -> None:
+def test_a_crash_at_any_step_leaves_all_or_nothing_and_what_was_visible_stays(out: Path) -> None:
     committed_at = None
     for step in count():
         shutil.rmtree(out / ".work" / BATCH, ignore_errors=True)
@@ -261,26 +341,29 @@ def test_a_crash_at_any_step_leaves_all_or_after_recovery_nothing(out: Path) -> 
         (out / "foreign.csv").write_text("mine")
 
         lived = publish_until(step, out, "17", 1)
-        is_committed = (work / "committed.json").exists()
-        found = recover(work, out)
+        seen = {name for name in visible(out) if not name.startswith(".")} - {"foreign.csv"}
+        has_committed = is_committed(work)
+        found = deliver(work, out)
 
-        assert (found is not None) == is_committed
-        assert visible(out) - {"foreign.csv"} == (whole() if is_committed else set())
-        assert is_committed or not list(work.glob("attempts/*/intent.json"))
+        assert (found is not None) == has_committed
+        assert visible(out) - {"foreign.csv"} == (whole() if has_committed else set())
+        assert seen <= visible(out)
+        assert "manifest_17.json" not in seen or seen == whole()
         assert [(work / f"{name}.csv").read_text() for name in "01"] == ["0\n", "1\n"]
-        if is_committed and committed_at is None:
+        if has_committed and committed_at is None:
             committed_at = step
-        assert (committed_at is not None) == is_committed
+        assert (committed_at is not None) == has_committed
         if lived:
             break
 
     assert committed_at
-    assert step > committed_at > 10
+    assert step > committed_at + 8
 
 
 def test_the_attempt_after_a_crash_publishes_alone(out: Path) -> None:
     make_work(out)
-    assert not publish_until(14, out, "17", 1)  # some of its outputs are there
+    assert not publish_until(8, out, "17", 1)  # some of its outputs are gathered
+    assert not is_committed(out / ".work" / BATCH)
 
     publish_as(out, "18", attempt=2)
 
@@ -310,17 +393,23 @@ def test_two_runs_that_publish_together_commit_once(out: Path) -> None:
     assert visible(out) in (whole("17"), whole("18"))
 
 
-def test_the_lock_of_publishing_has_one_holder(out: Path) -> None:
-    lock = out / ".work" / "publish.lock"
-    with publish_lock(out), lock.open() as other, pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def test_processes_that_deliver_together_deliver_whole_files_once(out: Path) -> None:
+    work = make_work(out)
+    for name in ("0", "1", "combined"):
+        (work / f"{name}.csv").write_text(f"{name}\n" * 300_000)
+    publish_as(out)
+    for name in whole():
+        (out / name).unlink()
+    code = (
+        "import sys; from pathlib import Path; from ds_flow.work.publication import deliver;"
+        "deliver(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    racers = [subprocess.Popen([sys.executable, "-c", code, str(work), str(out)]) for _ in range(4)]
 
-
-def test_a_lock_that_nobody_can_have_is_no_batch_s_fault(out: Path) -> None:
-    (out / ".work" / "publish.lock").mkdir(parents=True)
-
-    with pytest.raises(DispatchError, match=r"publish\.lock"):
-        recover(out / ".work" / "0123456789", out)
+    assert [racer.wait(timeout=60) for racer in racers] == [0] * 4
+    assert visible(out) == whole()
+    for name, source in sources(work).items():
+        assert (out / name).read_bytes() == source.read_bytes()
 
 
 # --------------------------------------------------------------------------- links

@@ -1,6 +1,5 @@
 """What a start finds on disk and the ledger does not know yet."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ds_flow.ledger.ledger import Ledger
 from ds_flow.runs import recovery
 from ds_flow.system import durable
 from ds_flow.work import directory
-from ds_flow.work.publication import publish, publish_lock
+from ds_flow.work.publication import publish
 from samples import BATCH, OTHER_BATCH, manifest, planned, read, rejected, settled, sha256
 
 PATH = "data/a.csv"
@@ -68,25 +67,16 @@ def test_a_commit_by_hand_is_recorded_by_whoever_opens_the_ledger_next(
     assert not work.exists()
 
 
-def test_a_commit_by_hand_is_recorded_while_another_publishes(ledger: Ledger, out: Path) -> None:
-    waiting(ledger)
-    work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
-
-    with publish_lock(out):
-        assert recovery.admit_commits(ledger, out, NOON) == 1
-        assert work.exists()  # its publisher may still need it
-    recovery.admit_commits(ledger, out, NOON)
-
-    assert state(ledger) == FileState.PROCESSED
-    assert not work.exists()
-
-
-def test_a_commit_without_its_manifest_gets_it(ledger: Ledger, out: Path) -> None:
+def test_a_commit_that_was_delivered_in_part_is_delivered_whole_before_it_is_recorded(
+    ledger: Ledger, out: Path
+) -> None:
     published(out, manifest("17", inputs=[read(PATH, "1")]))
     (out / "manifest_17.json").unlink()
+    (out / "processed_0_17.csv").unlink()
 
     recovery.admit_commits(ledger, out, NOON)
 
+    assert (out / "processed_0_17.csv").read_text() == "1\n"
     assert directory.read_manifest(out / "manifest_17.json").run_id == "17"
 
 
@@ -98,7 +88,7 @@ def test_the_commit_of_a_live_run_is_left_to_its_daemon(ledger: Ledger, out: Pat
 
     assert recovery.admit_commits(ledger, out, NOON) == 0
     assert recovery.rebuild_ledger(ledger, out, NOON) == 0
-    recovery.undo_uncommitted(ledger, out)
+    recovery.tidy_work_dirs(ledger, out)
 
     assert ledger.read.has_live_run(BATCH)
     assert work.exists()
@@ -124,16 +114,19 @@ def test_a_commit_that_cannot_be_read_stops_no_other(
         )
         directory.create_work_dir(out, made)
     broken, whole = (directory.work_root(out) / batch for batch in ("0" * 10, BATCH))
-    (broken / "committed.json").write_text(content)
+    (broken / "committed").mkdir()
+    (broken / "committed" / "manifest_16.json").write_text(content)
     commit = manifest("17", inputs=[read("data/a.csv", "1", None)], trigger="manual")
-    durable.write_json(whole / "committed.json", commit.to_json())
+    (whole / "committed").mkdir()
+    (whole / "committed" / "processed_0_17.csv").write_text("1\n")
+    durable.write_json(whole / "committed" / "manifest_17.json", commit.to_json())
 
     assert recovery.admit_commits(ledger, out, NOON) == 1
 
-    assert (broken / "committed.json").read_text() == content
+    assert (broken / "committed" / "manifest_16.json").read_text() == content
 
 
-@pytest.mark.parametrize("name", ["committed.json", "batch.json", "attempts/1/intent.json"])
+@pytest.mark.parametrize("name", ["committed", "batch.json"])
 def test_a_work_directory_that_the_system_refuses_stops_no_other(
     ledger: Ledger, out: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -145,7 +138,7 @@ def test_a_work_directory_that_the_system_refuses_stops_no_other(
 
     assert recovery.admit_commits(ledger, out, NOON) == 1
     recovery.adopt_batches(ledger, out, NOON)
-    recovery.undo_uncommitted(ledger, out)
+    recovery.tidy_work_dirs(ledger, out)
 
     assert refused.exists()
     assert "batch.unreadable" in {record.message for record in caplog.records}
@@ -155,7 +148,8 @@ def test_what_is_off_with_a_batch_is_said_once_to_who_looks_again_and_again(
     ledger: Ledger, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = published(out, manifest("17", inputs=[read(PATH, "1", None)], trigger="manual"))
-    (work / "committed.json").write_text("{")
+    (work / "committed" / "manifest_17.json").unlink()
+    (work / "committed" / "manifest_17.json").write_text("{")
     problems = Problems()
 
     for _ in range(3):
@@ -189,7 +183,7 @@ def test_a_commit_in_a_copied_work_directory_is_none_of_that_batch(
     work.rename(work.with_name(OTHER_BATCH))
 
     assert recovery.admit_commits(ledger, out, NOON) == 0
-    recovery.undo_uncommitted(ledger, out)
+    recovery.tidy_work_dirs(ledger, out)
 
     assert work.with_name(OTHER_BATCH).exists()
     assert not (out / "manifest_17.json").exists()
@@ -269,23 +263,6 @@ def test_a_manifest_that_cannot_be_read_is_passed_over(
 # --------------------------------------------------------------------------- what died half-way
 
 
-def test_what_a_dead_attempt_had_begun_is_taken_back(ledger: Ledger, out: Path) -> None:
-    file = waiting(ledger)
-    ledger.form(BATCH, [file], Trigger.ARRIVAL, NOON)
-    ledger.start_run(BATCH, NOON)
-    work = out / ".work" / BATCH
-    (work / "attempts/1").mkdir(parents=True)
-    (work / "batch.json").write_text("{}")
-    intent = {"run_id": "17", "names": ["processed_a_17.csv"]}
-    (work / "attempts/1/intent.json").write_text(json.dumps(intent))
-    (out / "processed_a_17.csv").write_text("1\n")
-
-    recovery.undo_uncommitted(ledger, out)
-
-    assert not (out / "processed_a_17.csv").exists()
-    assert work.exists()
-
-
 @pytest.mark.parametrize(
     ("ended", "is_kept"),
     [(BatchState.CANCELLED, False), (BatchState.DEAD, True), (BatchState.RETRYING, True)],
@@ -306,7 +283,7 @@ def test_the_work_of_a_batch_is_kept_while_anybody_may_need_it(
         failed = RunState.FAILED
         ledger.end_run(OTHER_BATCH, 1, failed, error="", results=0, then=then, now=NOON)
 
-    recovery.undo_uncommitted(ledger, out)
+    recovery.tidy_work_dirs(ledger, out)
 
     assert work.exists() == is_kept
 

@@ -28,7 +28,7 @@ from ds_flow.system import metaflow_store
 from ds_flow.upkeep import retention
 from ds_flow.upkeep.retention import DONE, WAITS_FOR_RUNS, Collected, Retention, _only_one
 from ds_flow.work import directory
-from ds_flow.work.publication import find_manifest, removed_manifests
+from ds_flow.work.published import find_manifest, removed_manifests
 from project import until
 from rights import NOBODY
 from samples import PLAN, settled
@@ -147,7 +147,7 @@ def test_a_committed_or_a_waiting_batch_keeps_its_work_directory(project: Projec
         project.ledger.end_run(
             batch, 1, RunState.FAILED, error="no", results=0, then=then, now=NOON
         )
-    (project.root / "out" / ".work" / A / "committed.json").touch()  # by a person's resume
+    (project.root / "out" / ".work" / A / "committed").mkdir()  # by a person's resume
     aged(project.root / "out" / ".work" / A)
     assert gc(project, work_days=30).counts == {}
 

@@ -25,7 +25,7 @@ from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
 from ds_flow.work import directory
-from ds_flow.work.publication import published_manifests
+from ds_flow.work.published import published_manifests
 from pretended import BAD, CrashError, PretendedRuns
 from samples import sha256
 

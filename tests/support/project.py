@@ -23,7 +23,7 @@ from ds_flow.core.states import ATTEMPT_MARK, FileState, RunState
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.queries import Reading, RunRow
 from ds_flow.work.directory import read_manifest
-from ds_flow.work.publication import published_manifests
+from ds_flow.work.published import published_manifests
 
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
 DEADLINE_SECONDS = 90.0
@@ -170,9 +170,11 @@ class Project:
     def gate(self, name: str) -> Gate:
         return Gate(self.root / "gates" / name)
 
-    def publish_gate(self) -> Gate:
-        """Where `end` waits: the lock under which a run publishes."""
-        return Gate(self.out / ".work" / "publish.lock")
+    def hold_end(self) -> None:
+        """Let the step `end` wait at the gate `end`, if a test holds it. Before the start."""
+        folder = Path(__file__).with_name("held_end")
+        own = {"PYTHONPATH": str(folder), "END_GATE": str(self.root / "gates" / "end")}
+        self.environment = {**self.environment, **own}
 
     # ------------------------------------------------------------------ the daemon
 

@@ -7,7 +7,7 @@ from ds_flow.runs.recovery import (
     adopt_batches,
     rebuild_ledger,
     tidy_work_dir,
-    undo_uncommitted,
+    tidy_work_dirs,
 )
 from ds_flow.runs.start import Starter
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
@@ -23,5 +23,5 @@ __all__ = [
     "processes",
     "rebuild_ledger",
     "tidy_work_dir",
-    "undo_uncommitted",
+    "tidy_work_dirs",
 ]

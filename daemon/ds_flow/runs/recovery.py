@@ -1,8 +1,8 @@
-"""What lies on disk and the ledger does not know: commits, half-made outputs, manifests."""
+"""What lies on disk and the ledger does not know: commits, manifests, batches."""
 
 import logging
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -16,18 +16,16 @@ from ds_flow.core import (
     concerns_all,
 )
 from ds_flow.ledger import ANALYSIS_FAILED, Ledger
-from ds_flow.system import sync_dir
 from ds_flow.work import (
     REMOVED,
-    BusyError,
     by_run_id,
+    deliver,
+    is_committed,
     last_attempt,
     manifest_name,
     manifest_names,
-    read_commit,
     read_manifest,
     read_plan,
-    recover,
     remove_work_dir,
     work_dirs,
 )
@@ -38,23 +36,27 @@ log = logging.getLogger(__name__)
 def admit_commits(
     ledger: Ledger, output_dir: Path, now: datetime, problems: Problems | None = None
 ) -> int:
-    """Record every committed batch that the ledger does not know; how many were news.
+    """Deliver and record every committed batch that the ledger does not know; how many were news.
 
     A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
     is left to the daemon that follows it. A problem with a batch is logged unless `problems` knows
     it.
+
+    1. Finish the delivery. Its commit is then durable, as the ledger's row will be.
+    2. Record the commit.
+    3. Remove the work directory.
     """
     count = 0
     for work in work_dirs(output_dir):
         if ledger.read.has_live_run(work.name):
             continue
-        with _named_if_bad(work, problems), suppress(BusyError):  # what is left is the next look's
-            manifest = read_commit(work)
-            sync_dir(work)  # its publisher may not have done so yet, and the ledger lasts
+        with _named_if_bad(work, problems):
+            manifest = deliver(work, output_dir)
+            if manifest is None:
+                continue
             if ledger.record(manifest, now):
                 log_commit(ledger, manifest)
                 count += 1
-            recover(work, output_dir)
             tidy_work_dir(ledger, work)
     return count
 
@@ -131,7 +133,7 @@ def adopt_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
             continue
         with _named_if_bad(work):
             plan = read_plan(work)
-            if plan.trigger != Trigger.MANUAL and not (work / "committed.json").exists():
+            if plan.trigger != Trigger.MANUAL and not is_committed(work):
                 ledger.adopt(plan, max(1, last_attempt(work)), now)
                 why = "the ledger was lost"
                 log.warning("batch.running", extra={"batch": work.name, "why": why})
@@ -139,20 +141,14 @@ def adopt_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     return count
 
 
-def undo_uncommitted(ledger: Ledger, output_dir: Path) -> bool:
-    """Take back what dead attempts had begun to publish, and remove what nothing needs any more.
+def tidy_work_dirs(ledger: Ledger, output_dir: Path) -> None:
+    """Remove the work directories that nothing needs any more.
 
-    Only for the holder of the single-instance lock: nobody else starts runs meanwhile. Whether it
-    got through: while a publication goes on, it cannot.
+    Only for the holder of the single-instance lock: nobody else starts runs meanwhile.
     """
-    try:
-        for work in work_dirs(output_dir):
-            with _named_if_bad(work):
-                recover(work, output_dir)
-                tidy_work_dir(ledger, work)
-    except BusyError:
-        return False
-    return True
+    for work in work_dirs(output_dir):
+        with _named_if_bad(work):
+            tidy_work_dir(ledger, work)
 
 
 def tidy_work_dir(ledger: Ledger, work: Path) -> None:

@@ -26,12 +26,11 @@ from ds_flow.runs.start import why_cannot_run
 from ds_flow.settings import Settings
 from ds_flow.system import mask, read_word
 from ds_flow.work import (
-    BusyError,
     attempt_dir,
     count_results,
+    deliver,
     last_progress_ns,
     own_reasons,
-    recover,
     work_root,
 )
 
@@ -130,7 +129,7 @@ class Supervisor:
         """
         broken = ""
         try:
-            manifest = recover(work, self.settings.output_dir)
+            manifest = deliver(work, self.settings.output_dir)
             self._learn_run_id(run, work)
             if manifest is not None:
                 if self._end_jobs(run, work) is None:
@@ -140,8 +139,6 @@ class Supervisor:
                 if manifest.attempt == run.attempt:
                     recovery.tidy_work_dir(self.ledger, work)
                     return 1
-        except BusyError:
-            return 0
         except BatchError as error:
             broken = str(error)
         return self._record_failure(run, work, broken)

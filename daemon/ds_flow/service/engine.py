@@ -18,7 +18,7 @@ from ds_flow.runs import (
     admit_commits,
     adopt_batches,
     rebuild_ledger,
-    undo_uncommitted,
+    tidy_work_dirs,
 )
 from ds_flow.schedules import Fires
 from ds_flow.settings import Settings
@@ -57,7 +57,6 @@ class Engine:
         self._stages_waiting = Problems()  # by stage
         self._foreign = Problems()  # by batch, of work directories that no live run has
         self._is_reconciled = False
-        self._has_undone = True  # what dead attempts had begun before the start
         self._bugs_in_a_row = 0
 
     # ------------------------------------------------------------------ the tick
@@ -86,8 +85,6 @@ class Engine:
         output_dir = self.settings.output_dir
         self.ledger.read.require_in_place()
         count = admit_commits(self.ledger, output_dir, self.clock.now(), self._foreign)
-        if not self._has_undone:
-            self._has_undone = undo_uncommitted(self.ledger, output_dir)
         self.admission.forget(self.ledger.read.unseen())
         self._is_reconciled = True
         return count
@@ -142,7 +139,7 @@ class Engine:
         if count := rebuild_ledger(self.ledger, output_dir, now):
             log.warning("ledger.rebuilt", extra={"runs": count})
         adopt_batches(self.ledger, output_dir, now)
-        self._has_undone = undo_uncommitted(self.ledger, output_dir)
+        tidy_work_dirs(self.ledger, output_dir)
         self.admission.known = self.ledger.read.known()
 
     def change_settings(self, settings: Settings) -> None:

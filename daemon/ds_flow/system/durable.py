@@ -1,5 +1,6 @@
 """Files that survive a power loss, and links that never replace a foreign file."""
 
+import fcntl
 import json
 import os
 import secrets
@@ -113,18 +114,22 @@ def link_new(source: Path, target: Path) -> None:
 
 
 def part_name(name: str) -> str:
-    """Name the unfinished copy of a file; recovery knows it, too."""
+    """Name the unfinished copy of a file; whoever copies to that name again goes on with it."""
     return f".{name[:200]}.part"
 
 
 def _copy_new(source: Path, target: Path) -> None:
     part = target.with_name(part_name(target.name))
-    part.unlink(missing_ok=True)
-    with os.fdopen(open_regular(source), "rb") as old, part.open("xb") as new:
+    descriptor = open_regular(part, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(open_regular(source), "rb") as old, os.fdopen(descriptor, "r+b") as new:
+        # Another process may copy to this name now. Once it is done, the target is there; if it
+        # died, its half of a copy is overwritten.
+        fcntl.flock(new, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            part.unlink(missing_ok=True)
+            raise FileExistsError(target)
+        new.truncate(0)
         shutil.copyfileobj(old, new, COPY_BYTES)
-    sync_file(part)
-    # Not atomic against other writers of this name: callers hold the publish lock or own the name.
-    if os.path.lexists(target):
-        part.unlink()
-        raise FileExistsError(target)
-    part.rename(target)
+        new.flush()
+        os.fsync(new.fileno())
+        part.rename(target)

@@ -27,6 +27,7 @@ from ds_flow.system import (
 from ds_flow.work import (
     attempt_log,
     find_manifest,
+    is_committed,
     last_attempt,
     last_progress_ns,
     make_root,
@@ -141,7 +142,7 @@ class Retention:
             return False
         batch = self.ledger.read.batch(work.name)
         try:
-            if (work / "committed.json").exists():
+            if is_committed(work):
                 return False
             if batch is not None:
                 return batch.state == BatchState.DEAD

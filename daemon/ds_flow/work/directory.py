@@ -135,8 +135,7 @@ def input_path(plan: Plan, path: str) -> Path:
 def remove_work_dir(work: Path) -> None:
     """Remove a work directory that nothing needs any more.
 
-    It is renamed first: a half-removed one could have lost its commit and kept an intent, and
-    recovery would then take back what is published.
+    It is renamed first, so nobody takes a directory that is half removed for an uncommitted batch.
     """
     trash = work.with_name(f"{TRASH}{work.name}-{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):  # another process was first
@@ -294,9 +293,9 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
-def read_commit(work: Path) -> Manifest:
-    """Read a batch's commit. Raises BatchError if it is none of its own, FileNotFoundError."""
-    manifest = read_manifest(work / "committed.json")
+def read_own_manifest(work: Path, path: Path) -> Manifest:
+    """Read a batch's commit. Raises BatchError if it is another batch's, as in a copied folder."""
+    manifest = read_manifest(path)
     if manifest.batch != work.name:
         raise BatchError(f"{work}: holds the commit of batch {manifest.batch}; remove it")
     return manifest

@@ -1,0 +1,95 @@
+"""What stands in the output folder: the names of published files, and what puts or removes them."""
+
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ds_flow.core import BatchError
+from ds_flow.system import link_new, sync_dir
+from ds_flow.work.directory import read_manifest
+from ds_flow.work.results import is_plain, measured
+
+REMOVED = "removed"
+"""The folder in the output folder that holds the manifests of outputs that retention removed."""
+
+OUTPUT_NAME = re.compile(r"(processed|final_combined)_[^/\0\ud800-\udfff]+\.csv")
+
+
+def is_output_of(run_id: str, name: str) -> bool:
+    """Whether a run may publish an output under this name: a bare one, with its Run ID."""
+    return bool(OUTPUT_NAME.fullmatch(name)) and name.endswith(f"_{run_id}.csv")
+
+
+def put_name(source: Path, target: Path) -> None:
+    """Give a file its published name, or leave the name as it is if it has these bytes already.
+
+    Raises FileExistsError if another file has the name, BatchError if the source is no plain file.
+    """
+    if not is_plain(source.lstat()):
+        raise BatchError(f"{source}: is not a regular file; remove it")
+    try:
+        link_new(source, target)
+    except FileExistsError:
+        if is_plain(target.lstat()) and measured(target) == measured(source):
+            return  # a copy, where the file system cannot link
+        why = "another file has this name, and the output cannot be put there: move it away"
+        raise FileExistsError(errno.EEXIST, why, str(target)) from None
+
+
+def manifest_name(run_id: str) -> str:
+    """The published manifest's file name."""
+    return f"manifest_{run_id}.json"
+
+
+def published_manifests(output_dir: Path) -> Iterator[Path]:
+    """Every published manifest, oldest Run ID first."""
+    return (output_dir / name for name in manifest_names(output_dir))
+
+
+def removed_manifests(output_dir: Path) -> Iterator[Path]:
+    """Every manifest whose outputs retention removed, oldest Run ID first."""
+    return published_manifests(output_dir / REMOVED)
+
+
+def manifest_names(folder: Path) -> list[str]:
+    """The names of the manifests in a folder that may hold a hundred thousand files, in order."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - a Path for each file would cost ten times as much
+    except FileNotFoundError:
+        return []
+    found = (name for name in names if name.startswith("manifest_") and name.endswith(".json"))
+    return sorted(found, key=by_run_id)
+
+
+def by_run_id(name: str) -> tuple[int, str]:
+    """Sort names of manifests by it: the oldest Run ID first."""
+    return len(name), name
+
+
+def find_manifest(output_dir: Path, run_id: str) -> Path | None:
+    """Find a run's manifest, be its outputs there or removed."""
+    name = manifest_name(run_id)
+    places = (output_dir / name, output_dir / REMOVED / name)
+    return next((path for path in places if path.exists()), None)
+
+
+def remove_outputs(output_dir: Path, run_ids: Iterable[str]) -> None:
+    """Remove the outputs of runs; their manifests stay, in the folder of the removed.
+
+    The manifests move first, so a manifest that is in its place has its outputs. A delivery that
+    finds the manifest among the removed ones delivers nothing. A call that was interrupted can be
+    repeated.
+    """
+    folder = output_dir / REMOVED
+    folder.mkdir(exist_ok=True)
+    manifests = []
+    for path in filter(None, (find_manifest(output_dir, run_id) for run_id in run_ids)):
+        manifests.append(read_manifest(path))
+        path.replace(folder / path.name)
+    sync_dir(folder)
+    sync_dir(output_dir)
+    for manifest in manifests:
+        for output in manifest.outputs:
+            (output_dir / output.name).unlink(missing_ok=True)
