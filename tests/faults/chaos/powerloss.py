@@ -62,11 +62,13 @@ class Recording:
         """The state right before a step."""
         synced: set[int] = set()
         synced_names: Names = {}
+        places: dict[int, str] = {}
         ledger = ""
         for step in self.steps[:number]:
             if step["synced"]:
                 synced.add(int(step["synced"]))
             if step["synced_dir"]:
+                _follow_renamed(synced_names, places, step["folders"], step["synced_dir"])
                 _sync_names(synced_names, step["names"], step["synced_dir"])
             ledger = step.get("ledger", ledger)
         return Loss(self.steps[number]["names"], frozenset(synced), synced_names, ledger)
@@ -111,6 +113,23 @@ def _sync_names(synced: Names, names: Names, folder: str) -> None:
             for each in gone:
                 del synced[each]
     synced.update({name: kept for name, kept in names.items() if str(Path(name).parent) == folder})
+
+
+def _follow_renamed(
+    synced: Names, places: dict[int, str], folders: dict[str, int], folder: str
+) -> None:
+    """Keep what was synced in a folder under the new name that its parent's sync gives it.
+
+    `places` has, by inode, the name that each folder had when it was last synced.
+    """
+    for name, inode in folders.items():
+        old = places.get(inode)
+        if old is not None and old != name and str(Path(name).parent) == folder:
+            for each in [other for other in synced if other.startswith(f"{old}/")]:
+                synced[f"{name}{each.removeprefix(old)}"] = synced[each]
+            places[inode] = name
+    if folder in folders:
+        places[folders[folder]] = folder
 
 
 def survives(

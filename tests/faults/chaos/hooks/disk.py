@@ -7,6 +7,7 @@ held; what a power loss leaves of it is decided later (see `chaos.powerloss`).
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -14,11 +15,16 @@ def photograph(out: Path, store: Path, number: int, line: str, path: str) -> Non
     """Keep the state before a step; an fsync counts as done from the next step on."""
     ledger = out / "ledger.db"
     names: dict[str, int | str | None] = {}
+    folders: dict[str, int] = {}
     for found in sorted(out.rglob("*")):
+        name = str(found.relative_to(out))
         if not found.name.startswith("ledger.db"):
-            names[str(found.relative_to(out))] = _kept(found, store)
+            names[name] = _kept(found, store)
+        if names.get(name, "") is None:
+            with suppress(FileNotFoundError):
+                folders[name] = found.stat().st_ino
     word = line.split()[1]
-    step = {"line": line, "names": names, "synced": "", "synced_dir": ""}
+    step = {"line": line, "names": names, "folders": folders, "synced": "", "synced_dir": ""}
     if word == "fsync":
         is_dir = Path(path).is_dir()
         step["synced_dir" if is_dir else "synced"] = (
