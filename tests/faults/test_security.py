@@ -13,7 +13,7 @@ import pytest
 
 from cli_project import Project as CliProject
 from clock import MovedClock
-from ds_flow.cli.render import put_status
+from ds_flow.cli.commands.status import put_status
 from ds_flow.doctor import check
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.store import fault_of
@@ -148,7 +148,7 @@ def test_what_lies_in_the_current_folder_is_no_code(
         keeping._collect(0)
         assert keeping._collector is not None
         assert keeping._collector.wait(60) == 0
-    found = check.surroundings(made.settings, os.environ)
+    found = check.run_checks(made.settings, os.environ)
     assert [one for one in found if one.level == "fault"] == []
     runs = Runs()
     until("it is over", lambda: runs.cancel_jobs(made.settings, "none", log) is not None)

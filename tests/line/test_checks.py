@@ -1,4 +1,4 @@
-"""Check: what is found of a machine, with real files and real interpreters."""
+"""The checks of a machine, with real files and real interpreters."""
 
 import os
 import resource
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ds_flow.doctor import check
-from ds_flow.doctor.check import Finding, free_space, inbox_on, ledger_on, surroundings, watched
+from ds_flow.doctor import backends, programs, storage
+from ds_flow.doctor.check import run_checks
+from ds_flow.doctor.finding import Finding
+from ds_flow.doctor.storage import free_space, inbox_on, ledger_on, watched
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.system import metaflow_store
@@ -47,7 +49,7 @@ def about(subject: str, found: Iterable[Finding]) -> Finding:
 
 
 def test_a_sound_project_has_no_fault(project: Project) -> None:
-    found = surroundings(project("compute: {transform: 'os.path:basename'}"), os.environ)
+    found = run_checks(project("compute: {transform: 'os.path:basename'}"), os.environ)
     assert [one for one in found if one.level == "fault"] == []
     assert {
         *("output_dir", "log_dir", "ledger folder", "Metaflow's folder", "inbox", "read leases"),
@@ -59,30 +61,30 @@ def test_a_sound_project_has_no_fault(project: Project) -> None:
 def test_looking_leaves_nothing_behind(project: Project, root: Path) -> None:
     settings = project()
     before = sorted(root.rglob("*"))
-    surroundings(settings, os.environ)
+    run_checks(settings, os.environ)
     assert sorted(root.rglob("*")) == before
 
 
 def test_a_folder_not_there_yet_is_no_fault(project: Project, root: Path) -> None:
     (root / "log").rmdir()
-    found = about("log_dir", check._folders(project()))
+    found = about("log_dir", storage.check_folders(project(), {}))
     assert found.level == "ok"
-    assert "can be made" in found.text
+    assert "can be created" in found.text
 
 
 def test_a_file_in_place_of_a_folder_is_a_fault(project: Project, root: Path) -> None:
     (root / "log").rmdir()
     (root / "log").touch()
-    found = about("log_dir", check._folders(project()))
+    found = about("log_dir", storage.check_folders(project(), {}))
     assert found.level == "fault"
     assert "Not a directory" in found.text
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_fault(project: Project) -> None:
     text = PATHS.replace("output_dir: out", "output_dir: /proc/self")
-    found = about("output_dir", check._folders(project(text)))
+    found = about("output_dir", storage.check_folders(project(text), {}))
     assert found.level == "fault"
-    assert "cannot be written to" in found.text
+    assert "is not writable" in found.text
 
 
 def test_a_datastore_that_another_user_has_locked_away_is_a_fault(project: Project) -> None:
@@ -93,14 +95,14 @@ def test_a_datastore_that_another_user_has_locked_away_is_a_fault(project: Proje
         lock.parent.chmod(0o777)
         lock.touch()
         with no_rights(lock):
-            found = about("Metaflow's lock", check._folders(settings))
+            found = about("Metaflow's lock", storage.check_folders(settings, {}))
     assert found.level == "fault"
     assert found.text == f"{lock} cannot be held: Permission denied"
 
 
 def test_a_missing_inbox_is_a_fault(project: Project, root: Path) -> None:
     (root / "data").rmdir()
-    found = about("inbox", check._inbox(project()))
+    found = about("inbox", storage.check_inbox(project(), {}))
     assert found.level == "fault"
     assert "No such file" in found.text
 
@@ -108,7 +110,7 @@ def test_a_missing_inbox_is_a_fault(project: Project, root: Path) -> None:
 def test_an_inbox_that_is_a_file_is_a_fault(project: Project, root: Path) -> None:
     (root / "data").rmdir()
     (root / "data").touch()
-    assert about("inbox", check._inbox(project())).level == "fault"
+    assert about("inbox", storage.check_inbox(project(), {})).level == "fault"
 
 
 # --------------------------------------------------------------------------- file systems
@@ -146,13 +148,13 @@ def from_the_future(path: Path) -> None:
 def test_a_ledger_that_cannot_be_used_is_a_fault_and_stays_as_it_is(
     project: Project, root: Path, damage: Callable[[Path], None], words: str
 ) -> None:
-    chosen = project()
-    with closing(Ledger(chosen.ledger)):
-        assert check._ledger(chosen).level == "ok"
-    damage(chosen.ledger)
+    settings = project()
+    with closing(Ledger(settings.ledger)):
+        assert about("ledger", storage.check_ledger(settings, {})).level == "ok"
+    damage(settings.ledger)
     before = {path.name: path.read_bytes() for path in (root / "out").iterdir()}
 
-    found = check._ledger(chosen)
+    found = about("ledger", storage.check_ledger(settings, {}))
 
     assert found.level == "fault"
     assert words in found.text
@@ -189,7 +191,7 @@ def no_descriptor_left() -> Iterator[None]:
 def test_a_watch_that_fails_is_a_warning_of_polling(tmp_path: Path) -> None:
     found = watched(tmp_path)
     assert found.level == "warning"
-    assert "polling is used" in found.text
+    assert "polled instead" in found.text
 
 
 def test_a_folder_can_be_watched(tmp_path: Path) -> None:
@@ -197,14 +199,16 @@ def test_a_folder_can_be_watched(tmp_path: Path) -> None:
 
 
 def test_no_watch_is_tried_where_polling_is_set(project: Project) -> None:
-    assert "every 5 s" in check._events(project("watch: {observer: poll}")).text
+    polled = storage.check_inotify(project("watch: {observer: poll}"), {})
+    assert "every 5 s" in about("inotify", polled).text
 
 
 # --------------------------------------------------------------------------- programs
 
 
 def transform_of(settings: Settings) -> Finding:
-    return check._transform(settings, settings.run_environment(os.environ))
+    environ = settings.run_environment(os.environ)
+    return about("transform", programs.check_transform(settings, environ))
 
 
 def test_a_transform_is_found_in_the_project_root(project: Project, root: Path) -> None:
@@ -255,41 +259,44 @@ def test_a_transform_sees_what_dotenv_gives_a_run(project: Project, root: Path) 
         ({"USER": "root"}, "the flow sets its own"),
     ],
 )
-def test_metaflow_takes_the_first_user_that_is_not_root(environ: dict[str, str], said: str) -> None:
-    assert said in check._user(environ).text
+def test_metaflow_takes_the_first_user_that_is_not_root(
+    project: Project, environ: dict[str, str], said: str
+) -> None:
+    assert said in about("Metaflow user", programs.check_user(project(), environ)).text
 
 
-def test_a_missing_bash_is_a_fault(tmp_path: Path) -> None:
-    assert check._bash({"PATH": str(tmp_path)}).level == "fault"
+def test_a_missing_bash_is_a_fault(project: Project, tmp_path: Path) -> None:
+    found = about("bash", programs.check_bash(project(), {"PATH": str(tmp_path)}))
+    assert found.level == "fault"
 
 
 def test_a_flow_file_that_is_missing_or_no_python_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text("def (")
-    assert check._compiles(tmp_path / "flow.py").level == "fault"
-    assert check._compiles(tmp_path / "none.py").level == "fault"
+    assert programs.compiles(tmp_path / "flow.py").level == "fault"
+    assert programs.compiles(tmp_path / "none.py").level == "fault"
 
 
 def test_an_analysis_that_is_no_program_is_a_fault(project: Project) -> None:
     made = project("compute: {stages: {analyze: {command: [no-such-program]}}}")
-    assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in surroundings(
+    assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in run_checks(
         made, os.environ
     )
 
 
 def test_a_program_to_tell_that_is_not_there_is_a_warning(project: Project) -> None:
     for program, level in (("sh", "ok"), ("no-such-program", "warning")):
-        chosen = project(f"alerts: {{command: [{program}]}}")
-        assert about("alerts", check._alerts(chosen, os.environ)).level == level
-    assert list(check._alerts(project(), os.environ)) == []
+        settings = project(f"alerts: {{command: [{program}]}}")
+        assert about("alerts", programs.check_alerts(settings, os.environ)).level == level
+    assert list(programs.check_alerts(project(), os.environ)) == []
 
 
 def docker_says(project: Project, program: Path, script: str) -> Finding:
-    """What is found of an engine whose command is this script."""
+    """Check an engine whose command is this script."""
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return about(
         "docker",
-        check.unreachable_backends(
+        backends.unreachable_backends(
             project(
                 f"compute: {{executor: docker, docker_image: own, docker_command: {program}}}\n"
             ),
@@ -311,15 +318,15 @@ def test_an_engine_that_has_the_image_is_found(project: Project, tmp_path: Path)
     [
         (
             "echo 'Cannot connect to the Docker daemon' >&2; exit 1",
-            "Cannot connect to the Docker daemon; start it, or let this user talk to it",
+            "Cannot connect to the Docker daemon; start it, or give this user access to it",
         ),
         (
             "echo 'permission denied while trying to connect' >&2; exit 1",
-            "permission denied while trying to connect; start it, or let this user talk to it",
+            "permission denied while trying to connect; start it, or give this user access to it",
         ),
         (
             "[ $1 = image ] && echo No such image: own >&2 || echo no host >&2; exit 1",
-            "the image own is not here and cannot be pulled: no host; load it, or name another",
+            "the image own is missing and cannot be pulled: no host; load it, or set another image",
         ),
     ],
 )
@@ -334,7 +341,7 @@ def test_an_engine_that_cannot_do_its_work_is_a_fault(
 def test_an_engine_that_does_not_answer_is_not_waited_for(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "ENGINE_LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(backends, "ANSWER_SECONDS", 0.1)
     found = docker_says(project, tmp_path / "engine", "exec sleep 60")
     assert found.level == "fault"
     assert "image: no answer in 0.1 s" in found.text

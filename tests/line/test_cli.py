@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ from jsonschema import Draft202012Validator
 
 from cli_project import NOON, Project, manifest_of
 from ds_flow.cli.follow_log import find_log
-from ds_flow.cli.main import COMMANDS, Command, main
-from ds_flow.cli.requests import Tally, _summarize
+from ds_flow.cli.main import COMMANDS, main
+from ds_flow.cli.process_now import Tally, summarize
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
@@ -141,7 +142,7 @@ def test_files_can_be_named_and_an_unknown_one_is_an_error(
     code, out, err = ds_flow_here("files", "--json", "data/student_b.csv", "data/student_c.csv")
     assert [file["path"] for file in json.loads(out)["files"]] == ["data/student_b.csv"]
     assert code == 1
-    assert "data/student_c.csv is not known" in err
+    assert "data/student_c.csv is not in the ledger" in err
 
 
 def test_no_files_are_an_empty_document(ds_flow_here: Cli) -> None:
@@ -377,7 +378,8 @@ def test_what_the_system_refuses_is_1_with_its_words(project: Project, ds_flow_h
 
 
 def test_a_bug_is_70_with_its_traceback(ds_flow_here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "runs", Command(lambda args: args.no_such, "a bug"))
+    broken = SimpleNamespace(HELP="a bug", ARGUMENTS=(), run=lambda args: args.no_such)
+    monkeypatch.setitem(COMMANDS, "runs", broken)
     code, _, err = ds_flow_here("runs")
     assert code == 70
     assert "AttributeError" in err
@@ -557,7 +559,7 @@ def test_a_rerun_of_single_files_names_the_unknown(project: Project, ds_flow_her
     code, _, err = ds_flow_here("rerun", "--no-wait", "--file", path, "data/student_x.csv")
     assert code == 0
     assert rerun_paths(project) == ["data/student_b.csv"]
-    assert "data/student_x.csv is not known" in err
+    assert "data/student_x.csv is not in the ledger" in err
 
 
 def test_a_rerun_of_the_failed_takes_rejected_and_dead_files(
@@ -766,7 +768,7 @@ def test_what_a_rerun_left_out_is_named_and_no_success(
     project.ledger.form(OTHER, [rows[0].id], Trigger.RERUN, NOON)
     project.start(OTHER, "18")
     project.publish(OTHER, "18", [], rejected=rows)
-    assert _summarize(project.settings, project.ledger, before) == 1
+    assert summarize(project.settings, project.ledger, before) == 1
     assert "left out: data/student_a.csv: run 18: line 2: " in capsys.readouterr().out
 
 
@@ -853,7 +855,7 @@ def test_verify_names_what_is_not_as_published(project: Project, ds_flow_here: C
 def test_verify_has_nothing_to_say_where_nothing_was_published(
     project: Project, ds_flow_here: Cli
 ) -> None:
-    assert ds_flow_here("verify")[:2] == (0, "0 runs: all outputs are as published\n")
+    assert ds_flow_here("verify")[:2] == (0, "0 runs: all outputs match their manifests\n")
     project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
     code, _, err = ds_flow_here("verify", "17")
-    assert (code, err) == (1, "ds-flow: run 17 published nothing that is still kept\n")
+    assert (code, err) == (1, "ds-flow: run 17 has no outputs: none published, or removed\n")

@@ -15,8 +15,8 @@ from typing import IO
 import pytest
 
 from cli_project import NOON, Project
+from ds_flow.cli.commands.manifest import manifests, missing_manifests
 from ds_flow.cli.main import main
-from ds_flow.cli.report import manifests, missing_manifests
 from ds_flow.core.errors import DispatchError, RequestError
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import FileState, RunState, Trigger

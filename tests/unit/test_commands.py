@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cli_project import SETTINGS, Project
-from ds_flow.cli import requests
+from ds_flow.cli.commands import cancel
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import Plan
 from ds_flow.dispatch import commands
 from ds_flow.dispatch.rounds import JobSpec, open_round
-from ds_flow.doctor import check, probe_job
+from ds_flow.doctor import backends, probe_job
 from ds_flow.runs.launch import Runs
 from ds_flow.settings.load import load_settings
 from ds_flow.work import directory
@@ -61,11 +61,11 @@ esac
 
 
 def check_asks(made: Project) -> None:
-    assert [one.level for one in check.unreachable_backends(made.settings, os.environ)] == ["ok"]
+    assert [one.level for one in backends.unreachable_backends(made.settings, os.environ)] == ["ok"]
 
 
 def trial_asks(made: Project) -> None:
-    assert probe_job.attempt(made.settings, "process")[0] == "fault"
+    assert probe_job.probe(made.settings, "process")[0] == "fault"
 
 
 def canceller_asks(made: Project) -> None:
@@ -75,7 +75,7 @@ def canceller_asks(made: Project) -> None:
 
 def command_line_asks(made: Project) -> None:
     with closing(made.open()) as ledger:
-        assert requests._end_jobs(made.settings, ledger, "b") == ""
+        assert cancel._end_jobs(made.settings, ledger, "b") == ""
 
 
 @pytest.mark.parametrize("ask", [check_asks, trial_asks, canceller_asks, command_line_asks])

@@ -1,4 +1,4 @@
-"""What is said of files and runs: by real files and a real ledger."""
+"""`status` and `explain` over real files and a real ledger."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from cli_project import NOON, Project
-from ds_flow.cli.explain import Asked, explain
+from ds_flow.cli.commands.status import status
+from ds_flow.cli.explain import Question, explain
 from ds_flow.cli.lookup import Place, find_place
-from ds_flow.cli.report import opened, status
+from ds_flow.cli.project import open_ledger
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState, Trigger
 
@@ -29,7 +30,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[str, str]:
     place = find_place(project.settings, project.ledger, typed, str(project.root))
     now = datetime.now(UTC) + LATER
-    answer = explain(Asked(project.settings, project.ledger, place, has_daemon, now))
+    answer = explain(Question(project.settings, project.ledger, place, has_daemon, now))
     return answer["verdict"], answer["next"]
 
 
@@ -88,7 +89,7 @@ def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project)
     project.ledger.close()
     for path in (project.root / "out").glob("ledger.db*"):
         path.unlink()
-    with opened(project.settings, NOON) as ledger:
+    with open_ledger(project.settings, NOON) as ledger:
         assert [row.run_id for row in ledger.read.versions("data/student_a.csv")] == ["17"]
         found = status(project.settings, ledger, None, datetime.now(UTC) + LATER)
     assert (found["discovered"], found["accounted"]) == (1, True)
@@ -112,7 +113,7 @@ def test_what_a_rerun_left_out_is_said_until_it_is_published_again(project: Proj
         return verdict(project, "data/student_a.csv")[0]
 
     assert rerun("0123456788", "18", is_left_out=True) == (
-        "Version 1 was processed by run 17, and was left out since by run 18:"
+        "Version 1 was processed by run 17, but was later left out by run 18:"
         " line 2: cells: 1 in this row, 2 in the header."
     )
     assert rerun("0123456787", "19", is_left_out=False) == "Version 1 was processed by run 19."
@@ -172,8 +173,8 @@ def test_a_changed_file_is_explained_as_both(project: Project) -> None:
     project.drop("student_a.csv", "other")
     said, advice = verdict(project, "data/student_a.csv", has_daemon=False)
     assert said == (
-        "Version 1 was processed by run 17; it has changed since, and what is there now is"
-        " still arriving: nothing has looked at it yet."
+        "Version 1 was processed by run 17; it has changed since, and the new content is"
+        " still arriving: no scan has seen it yet."
     )
     assert "ds-flow once" in advice
 
@@ -189,8 +190,10 @@ def test_a_file_that_just_changed_must_rest(project: Project) -> None:
     path = project.drop("student_a.csv")
     place = Place("data/student_a.csv", str(path))
     changed = datetime.fromtimestamp(os.stat(path).st_ctime + 0.1, UTC)
-    answer = explain(Asked(project.settings, project.ledger, place, has_daemon=True, now=changed))
-    assert answer["verdict"].endswith("it changed 0.1 s ago, and must rest for 0.5 s.")
+    answer = explain(
+        Question(project.settings, project.ledger, place, has_daemon=True, now=changed)
+    )
+    assert answer["verdict"].endswith("it changed 0.1 s ago and must stay unchanged for 0.5 s.")
 
 
 def test_what_is_no_input_says_why(project: Project) -> None:
@@ -210,9 +213,9 @@ def test_what_is_no_input_says_why(project: Project) -> None:
         "student_fifo.csv": "it is a FIFO, not a file",
         "student_gone.csv": "there is no such file",
         "sub/student_a.csv": "its name does not match the pattern",
-        "../student_a.csv": "it does not lie below the inbox",
+        "../student_a.csv": "it is outside the inbox",
     }.items():
-        assert verdict(project, f"data/{name}")[0].startswith(f"No input: {why}")
+        assert verdict(project, f"data/{name}")[0].startswith(f"Not an input: {why}")
 
 
 # --------------------------------------------------------------------------- what a person types

@@ -1,4 +1,4 @@
-"""The log of one run, as it stands or as it grows."""
+"""Print the log of one run, and follow it while the run writes to it."""
 
 import codecs
 import os
@@ -18,28 +18,28 @@ from ds_flow.settings import Settings
 from ds_flow.system import open_regular, read_word
 from ds_flow.work import work_root
 
-PIECE_BYTES = 2**16
+CHUNK_BYTES = 2**16
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A run's log: where it is now, and whether nothing more will be written to it."""
+    """A run's log: where it is now, and whether the run has stopped writing to it."""
 
     path: Callable[[], Path]
     is_over: Callable[[], bool]
 
 
-def find_log(chosen: Settings, ledger: Ledger, name: str | None) -> Log:
-    """Find the log of a run, by default the newest one. Raises RequestError if there is no run."""
-    by_hand = chosen.log_dir / f"run_{name}.log"
+def find_log(settings: Settings, ledger: Ledger, name: str | None) -> Log:
+    """Find the log of a run, by default the newest. Raises RequestError if there is no such run."""
+    by_hand = settings.log_dir / f"run_{name}.log"
     if name and "/" not in name and ledger.read.run(name) is None and by_hand.exists():
-        mark = _mark(chosen, name)  # the ledger learns of a run by hand when it has ended
+        mark = _mark(settings, name)  # a run by hand enters the ledger only when it has ended
         return Log(lambda: by_hand, lambda: mark is None or not any(processes(mark)))
     row = find_run(ledger, name) if name else _newest(ledger)
     return Log(
-        lambda: run_log(chosen, _again(ledger, row)),
-        lambda: _again(ledger, row).ended_at is not None,
+        lambda: run_log(settings, _reread(ledger, row)),
+        lambda: _reread(ledger, row).ended_at is not None,
     )
 
 
@@ -50,45 +50,45 @@ def _newest(ledger: Ledger) -> RunRow:
     return last.row
 
 
-def _again(ledger: Ledger, row: RunRow) -> RunRow:
+def _reread(ledger: Ledger, row: RunRow) -> RunRow:
     return next(now for now in ledger.read.runs_of(row.batch) if now.attempt == row.attempt)
 
 
-def _mark(chosen: Settings, run_id: str) -> str | None:
-    for path in work_root(chosen.output_dir).glob("*/attempts/*/run_id"):
+def _mark(settings: Settings, run_id: str) -> str | None:
+    for path in work_root(settings.output_dir).glob("*/attempts/*/run_id"):
         if read_word(path) == run_id:
             return f"{path.parts[-4]}/{path.parts[-2]}"
     return None
 
 
 def put_log(log: Log, *, follow: bool) -> None:
-    """Print a log, and what is added to it until its run is over. Raises RequestError without one.
+    """Print a log; with `follow`, until its run is over. Raises RequestError if there is no log.
 
-    A program gets the very bytes, a terminal no control characters.
+    A pipe gets the exact bytes. A terminal gets no control characters.
     """
     put = _put_text() if sys.stdout.isatty() else sys.stdout.buffer.write
-    for piece in _pieces(log, follow=follow):
-        put(piece)
+    for chunk in _chunks(log, follow=follow):
+        put(chunk)
         sys.stdout.flush()
 
 
 def _put_text() -> Callable[[bytes], object]:
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
-    def put(piece: bytes) -> object:
-        lines = decoder.decode(piece).split("\n")
+    def put(chunk: bytes) -> object:
+        lines = decoder.decode(chunk).split("\n")
         return sys.stdout.write("\n".join(map(printable, lines)))
 
     return put
 
 
-def _pieces(log: Log, *, follow: bool) -> Iterator[bytes]:
+def _chunks(log: Log, *, follow: bool) -> Iterator[bytes]:
     pause = Event()
-    with _opened(log, pause, follow=follow) as file:  # an open file outlives its renaming
+    with _opened(log, pause, follow=follow) as file:  # renaming does not close it
         while True:
             is_over = not follow or log.is_over()
-            while piece := file.read(PIECE_BYTES):
-                yield piece
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
             if is_over:
                 return
             pause.wait(POLL_SECONDS)
@@ -97,9 +97,9 @@ def _pieces(log: Log, *, follow: bool) -> Iterator[bytes]:
 def _opened(log: Log, pause: Event, *, follow: bool) -> BinaryIO:
     while True:
         is_over = not follow or log.is_over()
-        for _ in range(2):  # it may be renamed between being found and opened
+        for _ in range(2):  # it may be renamed between the lookup and the opening
             with suppress(FileNotFoundError):
                 return os.fdopen(open_regular(log.path()), "rb")
         if is_over:
-            raise RequestError(f"no log: {log.path()} is not there")
+            raise RequestError(f"no log: {log.path()} does not exist")
         pause.wait(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What a person typed, in the ledger's terms: the path of a file, a run, a batch."""
+"""Find the file, the run or the batch that a person has typed."""
 
 import os
 from collections.abc import Iterator
@@ -15,53 +15,57 @@ from ds_flow.work import attempt_dir, attempt_log, work_root
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file that a person means."""
+    """One file under the two names it has."""
 
-    path: str  # as the ledger has it: escaped, relative to the root if below it
+    path: str  # in the ledger: escaped, relative to the root if below it
     raw: str  # absolute
 
 
-def find_place(chosen: Settings, ledger: Ledger, typed: str, cwd: str) -> Place:
-    """Take a path from `cwd`, the root or the inbox, absolute, or as ds-flow prints it.
+def find_place(settings: Settings, ledger: Ledger, typed: str, cwd: str) -> Place:
+    """Find the file that a path means. It may be absolute, or written as ds-flow prints it.
 
-    Of these the first that the ledger knows, else the first that is there, else as seen from `cwd`.
+    A relative path may start at `cwd`, at the root or at the inbox. The first reading that the
+    ledger knows wins, then the first that exists, then the one from `cwd`.
     """
-    places = list(dict.fromkeys(_meanings(chosen, typed, cwd)))
+    places = list(dict.fromkeys(_readings(settings, typed, cwd)))
     known = ledger.read.seen([one.path for one in places])
-    there = (one for one in places if os.path.lexists(one.raw))
-    return next((one for one in places if one.path in known), None) or next(there, places[0])
+    existing = (one for one in places if os.path.lexists(one.raw))
+    return next((one for one in places if one.path in known), None) or next(existing, places[0])
 
 
-def _meanings(chosen: Settings, typed: str, cwd: str) -> Iterator[Place]:
+def _readings(settings: Settings, typed: str, cwd: str) -> Iterator[Place]:
     raw = [typed]
     with suppress(ValueError):
         raw.append(unescape(typed))
     for one in dict.fromkeys(raw):
-        for folder in (cwd, str(chosen.root), str(chosen.inbox)):
+        for folder in (cwd, str(settings.root), str(settings.inbox)):
             absolute = os.path.normpath(os.path.join(folder, one))
-            yield _place(chosen, absolute)
-            yield _place(chosen, _through_links(chosen, absolute))
+            yield _place(settings, absolute)
+            yield _place(settings, _through_links(settings, absolute))
 
 
-def _place(chosen: Settings, absolute: str) -> Place:
-    below = os.path.relpath(absolute, chosen.root)
+def _place(settings: Settings, absolute: str) -> Place:
+    below = os.path.relpath(absolute, settings.root)
     return Place(escape(absolute if below.split("/")[0] == ".." else below), absolute)
 
 
-def _through_links(chosen: Settings, absolute: str) -> str:
-    """Write a path below the inbox as the inbox is named, however the person came there."""
+def _through_links(settings: Settings, absolute: str) -> str:
+    """Write a path into the inbox by the inbox's own name, whatever links the person followed."""
     folder, name = os.path.split(absolute)
-    below = os.path.relpath(os.path.realpath(folder), os.path.realpath(chosen.inbox))
+    below = os.path.relpath(os.path.realpath(folder), os.path.realpath(settings.inbox))
     if below.split("/")[0] == "..":
         return absolute
-    return os.path.normpath(os.path.join(chosen.inbox, below, name))
+    return os.path.normpath(os.path.join(settings.inbox, below, name))
 
 
 # --------------------------------------------------------------------------- runs and batches
 
 
 def find_run(ledger: Ledger, name: str) -> RunRow:
-    """Find a run by Run ID, pathspec, batch/attempt, or batch: its newest. Raises RequestError."""
+    """Find a run by Run ID, pathspec, batch/attempt, or batch (its newest run).
+
+    Raises RequestError if there is none.
+    """
     before, _, last = name.rpartition("/")
     runs = ledger.read.runs_of(before or name)
     if before and runs:
@@ -73,7 +77,10 @@ def find_run(ledger: Ledger, name: str) -> RunRow:
 
 
 def find_batch(ledger: Ledger, name: str) -> str:
-    """Find a batch by its id or by a Run ID of it. Raises RequestError."""
+    """Find a batch by its id or by the Run ID of one of its runs.
+
+    Raises RequestError if there is none.
+    """
     if ledger.read.batch(name):
         return name
     run = ledger.read.run(name)
@@ -82,10 +89,10 @@ def find_batch(ledger: Ledger, name: str) -> str:
     return run.batch
 
 
-def run_log(chosen: Settings, run: RunRow) -> Path:
-    """Name a run's log file, which is renamed once the Run ID is known."""
-    attempt = attempt_dir(work_root(chosen.output_dir) / run.batch, run.attempt)
-    named = chosen.log_dir / f"run_{run.run_id or read_word(attempt / 'run_id')}.log"
+def run_log(settings: Settings, run: RunRow) -> Path:
+    """Return the path of a run's log. The file is renamed once the Run ID is known."""
+    attempt = attempt_dir(work_root(settings.output_dir) / run.batch, run.attempt)
+    named = settings.log_dir / f"run_{run.run_id or read_word(attempt / 'run_id')}.log"
     if named.exists():
         return named
-    return attempt_log(chosen.log_dir, run.batch, run.attempt)
+    return attempt_log(settings.log_dir, run.batch, run.attempt)

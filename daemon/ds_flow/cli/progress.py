@@ -1,4 +1,4 @@
-"""How far the work is, on standard error while that is a terminal."""
+"""A progress bar on standard error, if that is a terminal."""
 
 import logging
 import sys
@@ -13,12 +13,12 @@ from ds_flow.settings import Settings
 REFRESH_SECONDS = 0.5
 
 Update = Callable[[str, int, int], object]
-"""Shows what is going on, how many files are done, and of how many."""
+"""Takes a description, the number of files done, and the number of all files."""
 
 
 @contextmanager
-def shown(chosen: Settings) -> Iterator[None]:
-    """Show a progress bar meanwhile; log lines go above it. Without a terminal do nothing."""
+def progress_bar(settings: Settings) -> Iterator[None]:
+    """Show a progress bar and print log lines above it. Without a terminal, do nothing."""
     if not sys.stderr.isatty():
         yield
         return
@@ -28,18 +28,18 @@ def shown(chosen: Settings) -> Iterator[None]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     screen = Console(stderr=True)
     with Progress(*columns, TimeElapsedColumn(), console=screen, transient=True) as bars:
-        bar = bars.add_task("looking", total=None)
+        bar = bars.add_task("scanning", total=None)
 
         def update(text: str, done: int, total: int) -> None:
             bars.update(bar, description=text, completed=done, total=total or None)
 
-        with _logs_above(), _kept_up(chosen, update):
+        with _logs_above(), _updated(settings, update):
             yield
 
 
 @contextmanager
 def _logs_above() -> Iterator[None]:
-    """Log to what rich has put in front of standard error, which keeps the bar below the text."""
+    """Log to the stream that rich has put in front of standard error; it keeps the bar below."""
     handlers = [
         (handler, handler.setStream(sys.stderr))
         for handler in logging.getLogger("ds_flow").handlers
@@ -55,9 +55,11 @@ def _logs_above() -> Iterator[None]:
 
 
 @contextmanager
-def _kept_up(chosen: Settings, update: Update) -> Iterator[None]:
+def _updated(settings: Settings, update: Update) -> Iterator[None]:
     over = Event()
-    thread = Thread(target=_keep_up, args=(chosen, update, over), name="progress", daemon=True)
+    thread = Thread(
+        target=_update_until, args=(settings, update, over), name="progress", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -66,14 +68,14 @@ def _kept_up(chosen: Settings, update: Update) -> Iterator[None]:
         thread.join()
 
 
-def _keep_up(chosen: Settings, update: Update, over: Event) -> None:
-    with suppress(DsFlowError):  # a busy or full disk: the work itself says so
-        ledger = Ledger(chosen.ledger)  # its own: a connection belongs to one thread
+def _update_until(settings: Settings, update: Update, over: Event) -> None:
+    with suppress(DsFlowError):  # such as a full disk: the work itself reports it
+        ledger = Ledger(settings.ledger)  # a connection belongs to one thread
         try:
             first = _done(ledger.read)
             while not over.wait(REFRESH_SECONDS):
                 runs = [run.run_id or run.batch for run in ledger.read.live_runs()]
-                text = f"run {', '.join(runs)}" if runs else "looking"
+                text = f"run {', '.join(runs)}" if runs else "scanning"
                 update(text, _done(ledger.read) - first, ledger.read.total() - first)
         finally:
             ledger.close()

@@ -1,8 +1,11 @@
-"""Checks of settings, machine and backends."""
+"""Checks of the settings, the machine and the backends."""
 
-from ds_flow.doctor.check import surroundings, unreachable_backends
+from ds_flow.doctor.backends import unreachable_backends
+from ds_flow.doctor.check import run_checks
+from ds_flow.doctor.finding import Finding
 
 __all__ = [
-    "surroundings",
+    "Finding",
+    "run_checks",
     "unreachable_backends",
 ]

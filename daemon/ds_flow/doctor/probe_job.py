@@ -1,31 +1,25 @@
-"""One job of a stage on its backend, to see whether the stage could work there."""
+"""Run one small job on a stage's backend, to see whether the stage could work there."""
 
 import os
 import secrets
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 from ds_flow.core import CHECKOUT, PYTHON, DispatchError, JobState
 from ds_flow.dispatch import LIVE, Backend, JobSpec, Report, Round, backends, open_round
+from ds_flow.doctor.finding import Level
 from ds_flow.settings import Settings
 from ds_flow.work import make_root
 
-LIMIT_SECONDS = 60.0  # in a busy queue it may wait for longer; then that is said
+LIMIT_SECONDS = 60.0  # a job that still waits in a busy queue is a warning
 JOB_MINUTES = 5
 IMPORTS = ("-c", "import pandas, pyarrow, ds_flow.work")
 TOOLS = ("bash", "-c", "type awk cmp cut head sed sync tail tr xargs")
 
 
-Verdict = Literal["ok", "warning", "fault"]
-
-
-def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> tuple[Verdict, str]:
-    """Run a job as the stage would: whether that works, and what was seen.
-
-    It may write to a folder in `.work` and leaves nothing behind.
-    """
+def probe(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> tuple[Level, str]:
+    """Run a job as the stage would, in a folder in `.work` that is removed again."""
     options = settings.options()
     executor = options.stages[stage].executor
     try:
@@ -39,8 +33,8 @@ def attempt(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> t
             job = _job(settings, stage, written)
             commands = [backend.command(job)]
             batch = secrets.token_hex(5)
-            tried = open_round(Path(name, stage), batch, "check", executor, [job], commands)
-            return _seen(tried, backend, limit_s)
+            one_job = open_round(Path(name, stage), batch, "check", executor, [job], commands)
+            return _outcome(one_job, backend, limit_s)
     except (DispatchError, OSError) as error:
         return "fault", str(error)
 
@@ -67,30 +61,30 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
     )
 
 
-def _seen(tried: Round, backend: Backend, limit_s: float) -> tuple[Verdict, str]:
-    report = _awaited(tried, backend, limit_s)
-    _take_back(tried, backend, limit_s)
+def _outcome(one_job: Round, backend: Backend, limit_s: float) -> tuple[Level, str]:
+    report = _await_end(one_job, backend, limit_s)
+    _cancel(one_job, backend, limit_s)
     if report.state in LIVE:
-        return "warning", f"a job is {report.state} after {limit_s:g} s, and was taken back"
-    host = (tried.claim_of(1) or ("", "", ""))[0]
-    words = tried.log_of(1).strip().splitlines()
+        return "warning", f"a job was still {report.state} after {limit_s:g} s: cancelled"
+    host = (one_job.claim_of(1) or ("", "", ""))[0]
+    lines = one_job.log_of(1).strip().splitlines()
     if report.state == JobState.SUCCEEDED:
-        return "ok", f"a job ran on {host} and saw the work directory"
-    return "fault", f"a job failed: {report.reason}" + (f": {words[-1]}" if words else "")
+        return "ok", f"a job ran on {host} and reached the work directory"
+    return "fault", f"a job failed: {report.reason}" + (f": {lines[-1]}" if lines else "")
 
 
-def _take_back(tried: Round, backend: Backend, limit_s: float) -> None:
-    """Wait until nothing of it is left that could still write to the folder."""
-    end_s = time.monotonic() + limit_s
-    while not backend.cancel(tried) and time.monotonic() < end_s:
-        time.sleep(backend.poll_seconds[0])  # noqa: TID251 - nothing else to do
-
-
-def _awaited(tried: Round, backend: Backend, limit_s: float) -> Report:
+def _await_end(one_job: Round, backend: Backend, limit_s: float) -> Report:
     end_s = time.monotonic() + limit_s
     while True:
-        backend.submit(tried)
-        report = backend.ask(tried, tried.indices)[1]
+        backend.submit(one_job)
+        report = backend.ask(one_job, one_job.indices)[1]
         if report.state not in LIVE or time.monotonic() > end_s:
             return report
-        time.sleep(backend.poll_seconds[0])  # noqa: TID251 - nothing else to do
+        time.sleep(backend.poll_seconds[0])  # noqa: TID251 - there is no event to wait for
+
+
+def _cancel(one_job: Round, backend: Backend, limit_s: float) -> None:
+    """Cancel until no job is left that could still write to the folder."""
+    end_s = time.monotonic() + limit_s
+    while not backend.cancel(one_job) and time.monotonic() < end_s:
+        time.sleep(backend.poll_seconds[0])  # noqa: TID251 - there is no event to wait for

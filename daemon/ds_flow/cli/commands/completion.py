@@ -1,8 +1,18 @@
-"""Completion scripts: `eval "$(ds-flow completion bash)"`, `... | source` in fish."""
+"""`ds-flow completion`: a completion script for a shell.
 
+`eval "$(ds-flow completion bash)"`, or in fish `ds-flow completion fish | source`.
+"""
+
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 
+from ds_flow.cli.arguments import Arguments, argument
+from ds_flow.system import DONE, put_lines
+
 Flags = Mapping[str, Sequence[str]]
+"""The flags of each command."""
+
+Helps = Mapping[str, str]
 
 BASH = """\
 _ds_flow() {{
@@ -21,12 +31,7 @@ complete -o default -F _ds_flow ds-flow"""
 ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
 
 
-def script(shell: str, flags: Flags, helps: Mapping[str, str]) -> str:
-    """Write the script for one of SHELLS. `flags` has each command's; `helps` its sentence."""
-    return SHELLS[shell](flags, helps)
-
-
-def _bash(flags: Flags, _helps: Mapping[str, str]) -> str:
+def _bash(flags: Flags, _helps: Helps) -> str:
     cases = (
         f"        {name}) words='{' '.join([*own, '--config', '--help'])}' ;;"
         for name, own in flags.items()
@@ -34,11 +39,11 @@ def _bash(flags: Flags, _helps: Mapping[str, str]) -> str:
     return BASH.format(names=" ".join(flags), cases="\n".join(cases))
 
 
-def _zsh(flags: Flags, helps: Mapping[str, str]) -> str:
+def _zsh(flags: Flags, helps: Helps) -> str:
     return ZSH + _bash(flags, helps)
 
 
-def _fish(flags: Flags, helps: Mapping[str, str]) -> str:
+def _fish(flags: Flags, helps: Helps) -> str:
     lines = ["complete -c ds-flow -l config -r -d 'settings file of the project'"]
     for name, own in flags.items():
         lines.append(f"complete -c ds-flow -n __fish_use_subcommand -a {name} -d '{helps[name]}'")
@@ -53,8 +58,23 @@ def _fish_flag(flag: str) -> str:
     return f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
 
 
-SHELLS: dict[str, Callable[[Flags, Mapping[str, str]], str]] = {
+SHELLS: dict[str, Callable[[Flags, Helps], str]] = {
     "bash": _bash,
     "zsh": _zsh,
     "fish": _fish,
 }
+
+
+HELP = "print a completion script for a shell"
+ARGUMENTS: Arguments = (argument("shell", choices=[*SHELLS]),)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Complete the table of commands, which `main` puts into the arguments."""
+    flags = {
+        name: [flag for one in command.ARGUMENTS for flag in one.flags if flag.startswith("-")]
+        for name, command in args.commands.items()
+    }
+    helps = {name: command.HELP for name, command in args.commands.items()}
+    put_lines(SHELLS[args.shell](flags, helps))
+    return DONE

@@ -1,0 +1,43 @@
+"""One module for each command: its help, its arguments, and what it does."""
+
+from ds_flow.cli.commands import (
+    cancel,
+    check,
+    completion,
+    explain,
+    files,
+    gc,
+    logs,
+    manifest,
+    once,
+    release,
+    rerun,
+    retry,
+    runs,
+    schedule,
+    serve,
+    show,
+    status,
+    verify,
+)
+
+__all__ = [
+    "cancel",
+    "check",
+    "completion",
+    "explain",
+    "files",
+    "gc",
+    "logs",
+    "manifest",
+    "once",
+    "release",
+    "rerun",
+    "retry",
+    "runs",
+    "schedule",
+    "serve",
+    "show",
+    "status",
+    "verify",
+]

@@ -1,0 +1,47 @@
+"""`ds-flow runs`: every run, oldest first."""
+
+import argparse
+
+from ds_flow.cli.arguments import JSON, Arguments, argument, words
+from ds_flow.cli.report import Document, moment, output_folder, run_document
+from ds_flow.core import RunState
+from ds_flow.system import DONE, Cell, put_long_document, put_table
+
+
+def count(text: str) -> int:
+    """Read a positive number. Its name is argparse's word for it: "invalid count value"."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+HELP = "list runs, oldest first"
+ARGUMENTS: Arguments = (
+    argument("--state", choices=words(RunState), help="only runs in this state"),
+    argument("--limit", type=count, metavar="N", help="only the newest N"),
+    JSON,
+)
+
+HEADINGS = ("run_id", "batch", "state", "trigger", "started_at", "inputs", "outputs", "error")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import reading
+
+    with reading(args) as (settings, ledger):
+        folder = output_folder(settings)
+        state = RunState(args.state) if args.state else None
+        newest = ledger.history.newest_runs(state, args.limit)
+        documents = (run_document(folder, one) for one in newest)
+        if args.json:
+            put_long_document("runs", documents)
+        else:
+            put_table(HEADINGS, map(_row, documents))
+    return DONE
+
+
+def _row(run: Document) -> list[Cell]:
+    batch = f"{run['batch']}/{run['attempt']}"
+    first = [run["run_id"], batch, run["state"], run["trigger"], moment(run["started_at"])]
+    return [*first, len(run["inputs"]), len(run["outputs"]), run["error"]]

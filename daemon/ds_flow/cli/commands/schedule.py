@@ -1,0 +1,95 @@
+"""`ds-flow schedule`: list the schedules, or fire one now."""
+
+import argparse
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ds_flow.cli.arguments import JSON, NO_WAIT, Arguments, UsageError, argument
+from ds_flow.cli.report import Document, moment
+from ds_flow.core import RequestError, Timetable
+from ds_flow.system import DONE, Cell, put, put_long_document, put_table
+
+if TYPE_CHECKING:
+    from ds_flow.ledger import Ledger
+    from ds_flow.settings import Schedule
+
+HELP = "list schedules with their next and last fires, or fire one now"
+ARGUMENTS: Arguments = (
+    argument("action", nargs="?", choices=("run",), help="fire one now"),
+    argument("name", nargs="?", metavar="NAME", help="the schedule to fire"),
+    JSON,
+    NO_WAIT,
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.action is None) != (args.name is None):
+        raise UsageError("schedule: name the schedule: ds-flow schedule run NAME")
+    return _fire(args) if args.action else _list(args)
+
+
+def _fire(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import load, now, open_ledger
+    from ds_flow.cli.requests import carry_out
+
+    settings, at, name = load(args), now(), args.name
+    schedules = {one.name: one for one in settings.schedule}
+    if name not in schedules:
+        known = ", ".join(schedules) or "none"
+        raise RequestError(f"no schedule {name!r} in {settings.file}; it has: {known}")
+    with open_ledger(settings, at) as ledger:
+        before = ledger.schedules.last(name)
+        ledger.schedules.ask(name, schedules[name].timetable, at)
+    put(f"schedule {name}: fires now")
+    code = carry_out(settings, no_wait=args.no_wait)
+    with open_ledger(settings, at) as ledger:
+        last = ledger.schedules.last(name)
+    if last is not None and last != before:
+        put(f"schedule {name}: {last.fire.outcome}: {last.fire.detail}".rstrip(": "))
+    return code
+
+
+def _list(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import now, reading
+
+    with reading(args) as (settings, ledger):
+        at = now()
+        schedules = (_document(ledger, one, at) for one in settings.schedule)
+        if args.json:
+            put_long_document("schedules", schedules)
+        else:
+            headings = ("name", "cron", "timezone", "select", "next_at", "last_at", "outcome")
+            put_table((*headings, "run_id", "detail"), map(_row, schedules))
+    return DONE
+
+
+def _document(ledger: "Ledger", schedule: "Schedule", now: datetime) -> Document:
+    """One schedule, with its next fire and the outcome of its last."""
+    row = ledger.schedules.rows().get(schedule.name)
+    next_at = Timetable(schedule.cron, schedule.timezone).next_after(now)
+    return {
+        **schedule.model_dump(),
+        "next_at": next_at.isoformat() if next_at else None,
+        "asked_at": row.asked_at.isoformat() if row and row.asked_at else None,
+        **_last_fire(ledger, schedule),
+    }
+
+
+def _last_fire(ledger: "Ledger", schedule: "Schedule") -> Document:
+    last = ledger.schedules.last(schedule.name)
+    batch = last.fire.batch if last else None
+    runs = ledger.read.runs_of(batch) if batch else []
+    return {
+        "last_due_at": last.fire.due_at.isoformat() if last else None,
+        "last_at": last.at.isoformat() if last else None,
+        "outcome": last.fire.outcome if last else None,
+        "batch": batch,
+        "run_id": runs[-1].run_id if runs else None,
+        "detail": last.fire.detail if last else "",
+    }
+
+
+def _row(one: Document) -> list[Cell]:
+    times = [moment(at) if (at := one[key]) else None for key in ("next_at", "last_at")]
+    named = [one[key] for key in ("name", "cron", "timezone", "select")]
+    return [*named, *times, *(one[key] for key in ("outcome", "run_id", "detail"))]

@@ -1,0 +1,181 @@
+"""`ds-flow status`: count everything, and check that the counts add up."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ds_flow.cli.arguments import JSON, Arguments
+from ds_flow.cli.report import Document
+from ds_flow.core import BatchState, DispatchError, Sighting, counted, unescape
+from ds_flow.system import (
+    DONE,
+    put,
+    put_document,
+    running_pid,
+    space_lacking,
+    space_shortage,
+)
+
+if TYPE_CHECKING:
+    from ds_flow.ledger import Ledger
+    from ds_flow.settings import Settings
+
+HELP = "count files, batches and runs, and check that the counts add up"
+ARGUMENTS: Arguments = (JSON,)
+
+COUNT_TRIES = 3  # a running daemon may move a file between two counts
+NAMED_PATHS = 20  # of those unaccounted for
+NAMED_BATCHES = 5  # of those that are due
+SCANS = 2  # a running daemon has seen a file after so many: it may come while one is under way
+BACKLOG_SECONDS = 600.0  # a running daemon may need so long to read many or large files
+
+
+def run(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import now, reading
+
+    with reading(args) as (settings, ledger):
+        document = status(settings, ledger, running_pid(settings), now())
+        dead = [batch.id for batch in ledger.read.batches_in(BatchState.DEAD)]
+        dead = [batch for batch in dead if ledger.read.has_dead_files(batch)]  # not yet retried
+    if args.json:
+        put_document(document)
+    else:
+        put_status(document, dead)
+    return DONE
+
+
+# --------------------------------------------------------------------------- the document
+
+
+@dataclass(slots=True)
+class InboxCheck:
+    """The inbox compared with the ledger."""
+
+    arriving: int = 0
+    ignored: int = 0
+    unaccounted: list[str] = field(default_factory=list)
+    reason: str = ""  # why the counts cannot add up; "" if they do
+
+
+def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetime) -> Document:
+    """Count everything. `pid` is the running daemon's."""
+    files, discovered = _count_files(ledger)
+    inbox = _check_inbox(settings, ledger, is_watched=pid is not None, now=now)
+    if sum(files.values()) != discovered:
+        inbox.reason = f"{sum(files.values())} of {discovered} files have a state"
+    due_at = ledger.read.next_due()
+    return {
+        "daemon": {"running": pid is not None, "pid": pid},
+        "files": files,
+        "batches": ledger.read.counts("batch"),
+        "runs": ledger.read.counts("run"),
+        "discovered": discovered,
+        "accounted": not inbox.reason,
+        "reason": inbox.reason,
+        "arriving": inbox.arriving,
+        "ignored": inbox.ignored,
+        "unaccounted": inbox.unaccounted[:NAMED_PATHS],
+        "next_due_at": due_at.isoformat() if due_at else None,
+        "low_space": space_shortage(settings),
+        "held_back": list(_held_back(settings, ledger, now)),
+    }
+
+
+def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterator[str]:
+    """Name the batches that could start but have too little disk space."""
+    for batch in ledger.read.due(now)[:NAMED_BATCHES]:
+        if why := space_lacking(settings, batch.id, ledger.read.planned(batch.id)):
+            yield why
+
+
+def _count_files(ledger: "Ledger") -> tuple[dict[str, int], int]:
+    for _ in range(COUNT_TRIES):
+        files, discovered = ledger.read.counts("file"), ledger.read.total()
+        if sum(files.values()) == discovered:
+            break
+    return files, discovered
+
+
+def _check_inbox(
+    settings: "Settings", ledger: "Ledger", *, is_watched: bool, now: datetime
+) -> InboxCheck:
+    from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
+
+    try:
+        found = scan_files(Pattern.parse(settings.pattern, settings.root))
+    except DispatchError as error:
+        return InboxCheck(reason=str(error))
+    check = InboxCheck(ignored=len(found.ignored))
+    limit_s = arriving_s(settings, is_watched=is_watched)
+    for seen in _unknown(ledger, found.sightings):
+        path = os.path.join(settings.root, unescape(seen.path))
+        # By the wall clock, which may jump: these numbers are for people only.
+        age_s = max(0.0, now.timestamp() - seen.stat.ctime_ns / 1e9)
+        if age_s < limit_s or age_s < needed_quiet_s(path, limit_s):
+            check.arriving += 1
+        else:
+            check.unaccounted.append(seen.path)
+    if check.unaccounted:
+        number = counted(len(check.unaccounted), "file")
+        check.reason = f"{number} in the inbox that the ledger does not know"
+    return check
+
+
+def _unknown(ledger: "Ledger", sightings: list[Sighting]) -> Iterator[Sighting]:
+    """Keep what is new or changed. A known file with an empty stat is about to be read again."""
+    known = ledger.read.seen([seen.path for seen in sightings])
+    return (seen for seen in sightings if known.get(seen.path) not in {"", str(seen.stat)})
+
+
+def arriving_s(settings: "Settings", *, is_watched: bool) -> float:
+    """How long after its last change a file may still be arriving."""
+    watch = settings.watch
+    quiet_s = max(watch.quiet_seconds, settings.batch.quiet_seconds)
+    scans_s = SCANS * max(watch.rescan_seconds, watch.poll_seconds)
+    return quiet_s + (max(scans_s, BACKLOG_SECONDS) if is_watched else 0)
+
+
+# --------------------------------------------------------------------------- the page
+
+
+def put_status(status: Document, dead: Iterable[str]) -> None:
+    """Print the document, and what to do next. `dead`: batches that can be retried."""
+    daemon = status["daemon"]
+    put(
+        f"daemon     {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}"
+    )
+    put(f"files      {status['discovered']}{_counts(status['files'])}")
+    if status["arriving"]:
+        put(f"arriving   {status['arriving']}")
+    if status["ignored"]:
+        put(f"ignored    {status['ignored']}")
+    put(f"batches    {sum(status['batches'].values())}{_counts(status['batches'])}")
+    put(f"runs       {sum(status['runs'].values())}{_counts(status['runs'])}")
+    put(f"accounted  {'yes' if status['accounted'] else 'no: ' + status['reason']}")
+    for path in status["unaccounted"]:
+        put(f"           {path}")
+    if status["low_space"]:
+        put(f"low space  {status['low_space']}; no new batch starts")
+    for why in status["held_back"]:
+        put(f"held back  {why}")
+    for advice in _advice(status, dead):
+        put(f"next       {advice}")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f": {listed}" if listed else ""
+
+
+def _advice(status: Document, dead: Iterable[str]) -> Iterator[str]:
+    files, batches = status["files"], status["batches"]
+    pending = files["waiting"] + status["arriving"] + len(status["unaccounted"])
+    pending += sum(batches.get(state, 0) for state in ("queued", "running", "retrying"))
+    if pending and not status["daemon"]["running"]:
+        yield "start the daemon, or run `ds-flow once`"
+    if files["quarantined"]:
+        yield "`ds-flow files --state quarantined` says why files are quarantined"
+        yield from (f"`ds-flow retry {batch}` retries a dead batch" for batch in dead)

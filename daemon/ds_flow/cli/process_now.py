@@ -1,0 +1,98 @@
+"""Do all pending work in this process, with a progress bar and a summary."""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from ds_flow.cli.progress import progress_bar
+from ds_flow.core import BatchState, FileState, counted
+from ds_flow.ledger import LEFT_OUT, Ledger, Reading, RunRow
+from ds_flow.service import service
+from ds_flow.settings import Settings
+from ds_flow.system import DONE, FAILED, INTERRUPTED, put, say
+
+NAMED_OUTPUTS = 20  # of each run, in the summary
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the ledger held before the work began. The summary leaves it out."""
+
+    published: set[str]
+    quarantined: set[int]
+    dead: set[str]
+
+    @classmethod
+    def of(cls, read: Reading) -> Self:
+        """Read it from the ledger."""
+        return cls(
+            read.run_ids(),
+            {row.id for row in read.files_in(FileState.QUARANTINED)},
+            {batch.id for batch in read.batches_in(BatchState.DEAD)},
+        )
+
+
+def process_now(settings: Settings, released: Collection[int] = ()) -> int:
+    """Do all pending work, print a summary, and return the exit code.
+
+    `released`: quarantined files that a person has just released. If they end in quarantine again,
+    the summary names them.
+    Raises RequestError if a daemon is running.
+    """
+    with service(settings) as process:
+        ledger = process.engine.ledger
+        before = Tally.of(ledger.read)
+        before.quarantined.difference_update(released)
+        with progress_bar(settings):
+            process.once()
+        code = summarize(settings, ledger, before)
+        if process.stops:
+            return INTERRUPTED
+        if error := process.engine.admission.inbox_error:
+            say(error)
+            return FAILED
+        return code
+
+
+def summarize(settings: Settings, ledger: Ledger, before: Tally) -> int:
+    """Print what has changed since `before`; 1 if something went wrong."""
+    new_ids = ledger.read.run_ids() - before.published
+    published = [run for run in ledger.read.runs() if run.run_id in new_ids]
+    for run in published:
+        _put_outputs(settings, ledger.read, run)
+    problems = [*_problems_of_runs(ledger, published), *_problems_since(ledger.read, before)]
+    for line in problems:
+        put(line)
+    if not (published or problems):
+        put("nothing new")
+    return FAILED if problems else DONE
+
+
+def _put_outputs(settings: Settings, read: Reading, run: RunRow) -> None:
+    names = read.outputs(run.run_id or "")
+    files = counted(len(read.batch_paths(run.batch)), "file")
+    put(f"run {run.run_id}: {files}, {counted(len(names), 'output')}")
+    for name in names[:NAMED_OUTPUTS]:
+        put(f"  {os.path.relpath(settings.output_dir / name, settings.root)}")
+    if len(names) > NAMED_OUTPUTS:
+        put(f"  and {len(names) - NAMED_OUTPUTS} more: ds-flow show {run.run_id}")
+
+
+def _problems_of_runs(ledger: Ledger, published: Collection[RunRow]) -> Iterator[str]:
+    for run in published:
+        for kind, path, why in ledger.history.set_aside(run.batch):
+            if kind == LEFT_OUT:
+                yield f"left out: {path}: {why}"
+    for run in published:
+        for why in ledger.history.failed_analyses(run.batch):
+            yield f"analysis failed: run {run.run_id}: {why}"
+
+
+def _problems_since(read: Reading, before: Tally) -> Iterator[str]:
+    for row in read.files_in(FileState.QUARANTINED):
+        if row.id not in before.quarantined:
+            yield f"quarantined: {row.path}: {row.reason}"
+    for batch in read.batches_in(BatchState.DEAD):
+        if batch.id not in before.dead:
+            yield f"dead: batch {batch.id}: {batch.reason}"
