@@ -1,4 +1,4 @@
-"""Settings: what a file, .env and the environment come to, and what is said of every fault."""
+"""Settings: what a file, `.env` and the environment result in, and the message of each fault."""
 
 import json
 import string
@@ -56,7 +56,7 @@ def project(file: Path) -> Load:
 
 @pytest.fixture
 def faults(project: Load, file: Path) -> Callable[..., list[str]]:
-    """The lines said of faulty settings, the project's folder left out of them."""
+    """The message lines for faulty settings, without the project's folder."""
 
     def lines(*given: str, **environ: str) -> list[str]:
         with pytest.raises(SettingsError) as caught:
@@ -191,7 +191,7 @@ def test_a_variable_that_sets_text_is_taken_as_it_stands(project: Load, text: st
 
 def test_a_pattern_that_starts_with_a_bracket_is_text_in_a_variable(faults: Faults) -> None:
     (fault,) = faults(DS_FLOW_PATHS__INPUT_PATTERN="[ab]*.csv")
-    assert "give the inbox a folder of its own" in fault  # no list was seen in it
+    assert "give the inbox its own folder" in fault  # the value was not parsed as a list
 
 
 def test_what_is_secret_is_judged_by_the_value_in_force(project: Load) -> None:
@@ -334,7 +334,7 @@ FAULTS = {
         "schedule:\n- {name: a, cron: 0 2 * * *}\n- {name: a, cron: 0 3 * * *}\n",
         8,
         "schedule.1.name",
-        "another schedule's",
+        "another schedule is named 'a'",
     ),
     "schedules in no list": ("schedule:\n", 6, "schedule", "should be a list"),
     "key that is no text": ("run:\n  7: 1\n", 7, "run.7", "strings"),
@@ -351,14 +351,14 @@ def test_a_fault_is_told_with_file_line_and_key(
 
 
 BACKEND_FAULTS = {
-    "lsf without bsub": ("executor: lsf", ["compute.executor: lsf: there is no bsub on PATH"]),
+    "lsf without bsub": ("executor: lsf", ["compute.executor: lsf: no program 'bsub' on PATH"]),
     "a stage's own": (
         "docker_image: x\n  stages: {combine: {executor: docker}}",
-        ["compute.stages.combine.executor: docker: the program 'docker' is not on PATH"],
+        ["compute.stages.combine.executor: docker: no program 'docker' on PATH"],
     ),
     "docker without an image": (
         "executor: docker\n  docker_command: sh",
-        ["compute.executor: docker needs an image: set compute.docker_image"],
+        ["compute.executor: docker needs an image"],
     ),
 }
 
@@ -398,9 +398,9 @@ def test_an_inbox_that_is_or_holds_what_is_ours_is_a_fault(
     text = FIVE.replace("data/student_*.csv", json.dumps(pattern))
     (fault,) = faults(text + compute, PATH=str(tmp_path))
 
-    assert "paths.input_pattern: whoever may drop files into" in fault
+    assert "paths.input_pattern: anyone who can write to" in fault
     assert f"could change {held}" in fault
-    assert "give the inbox a folder of its own" in fault
+    assert "give the inbox its own folder" in fault
 
 
 def test_an_inbox_that_leads_to_the_project_by_a_link_is_a_fault(
@@ -526,18 +526,18 @@ def test_what_is_no_yaml_mapping_is_told_with_its_line(
 
 
 def test_a_mapping_that_holds_itself_is_a_fault(faults: Faults) -> None:
-    assert f"{AT}:1: run: is no setting" not in faults("&a {run: *a}")
-    assert faults(FIVE + "x: &a [*a]\n") == [f"{AT}:6: x: is no setting"]
+    assert f"{AT}:1: run: unknown setting" not in faults("&a {run: *a}")
+    assert faults(FIVE + "x: &a [*a]\n") == [f"{AT}:6: x: unknown setting"]
 
 
 def test_text_that_is_not_utf8_is_told_with_its_line(file: Path) -> None:
     file.write_bytes(b"a: 1\nb: \xff\n")
-    with pytest.raises(SettingsError, match=r"settings\.yaml:2: is not UTF-8"):
+    with pytest.raises(SettingsError, match=r"settings\.yaml:2: not UTF-8"):
         load_settings(file, {})
 
 
 def test_a_missing_file_is_told_with_what_to_do(file: Path) -> None:
-    with pytest.raises(SettingsError, match=r"settings\.yaml: there is no .* --config"):
+    with pytest.raises(SettingsError, match=r"settings\.yaml: no such .* --config"):
         load_settings(file, {})
 
 
@@ -569,16 +569,16 @@ def test_a_key_of_an_earlier_version_is_a_fault_that_gives_its_new_name(
 ) -> None:
     monkeypatch.setitem(RENAMED, "watch.settle_seconds", "watch.quiet_seconds")
     (fault,) = faults(FIVE + "watch: {settle_seconds: 1}\n")
-    assert fault.endswith("watch.settle_seconds: is no setting; it is now watch.quiet_seconds")
+    assert fault.endswith("watch.settle_seconds: unknown setting; it is now watch.quiet_seconds")
 
     (fault,) = faults(DS_FLOW_WATCH__SETTLE_SECONDS="1")
-    assert fault.endswith("is no setting; it is now DS_FLOW_WATCH__QUIET_SECONDS")
+    assert fault.endswith("unknown setting; it is now DS_FLOW_WATCH__QUIET_SECONDS")
 
 
 def test_an_unknown_variable_is_a_fault_with_the_nearest_known_one(faults: Faults) -> None:
     (fault,) = faults(DS_FLOW_RUN_ATTEMPTS="3")
     assert fault == (
-        "environment: DS_FLOW_RUN_ATTEMPTS: is no setting; did you mean DS_FLOW_RUN__ATTEMPTS?"
+        "environment: DS_FLOW_RUN_ATTEMPTS: unknown setting; did you mean DS_FLOW_RUN__ATTEMPTS?"
     )
 
 
@@ -588,11 +588,11 @@ def test_a_section_set_to_a_scalar_is_a_fault_whatever_is_set_within_it(faults: 
 
 
 def test_a_line_of_dotenv_that_sets_nothing_is_a_fault(faults: Faults) -> None:
-    assert faults(FIVE, "A=1\nnot a variable\n") == [".env:2: is not NAME=value"]
+    assert faults(FIVE, "A=1\nnot a variable\n") == [".env:2: not NAME=value"]
 
 
 def test_a_tag_that_cannot_be_written_is_a_fault(faults: Faults) -> None:
-    assert faults(PROCESS_TAG="\udcff") == ["environment: PROCESS_TAG: is not UTF-8 text"]
+    assert faults(PROCESS_TAG="\udcff") == ["environment: PROCESS_TAG: not UTF-8 text"]
 
 
 # --------------------------------------------------------------------------- laws

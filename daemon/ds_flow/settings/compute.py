@@ -20,22 +20,20 @@ from ds_flow.settings.types import (
 
 
 class Stage(Section, frozen=True):
-    """Where and with what the jobs of one stage run."""
+    """Where the jobs of one stage run, and with what resources."""
 
     executor: Executor | None = Field(
-        default=None, description="Where its jobs run; by default `compute.executor`."
+        default=None, description="Where its jobs run. Default: `compute.executor`."
     )
-    cpus: Count = Field(default=1, le=4096, description="CPU cores of a job.")
-    memory_mb: Count = Field(default=2048, le=2**30, description="MiB of memory of a job.")
+    cpus: Count = Field(default=1, le=4096, description="CPU cores for each job.")
+    memory_mb: Count = Field(default=2048, le=2**30, description="MiB of memory for each job.")
     limit_minutes: Minutes | None = Field(
         default=None,
-        description="Minutes a job may take, on LSF rounded up; by default `run.limit_minutes`.",
+        description="Minutes that a job may take (LSF: rounded up). Default: `run.limit_minutes`.",
     )
-    queue: Text | None = Field(
-        default=None, description="LSF queue; by default `compute.lsf_queue`."
-    )
+    queue: Text | None = Field(default=None, description="LSF queue. Default: `compute.lsf_queue`.")
     image: Text | None = Field(
-        default=None, description="Docker image; by default `compute.docker_image`."
+        default=None, description="Docker image. Default: `compute.docker_image`."
     )
 
 
@@ -44,72 +42,78 @@ class Analyze(Stage, frozen=True):
 
     command: Command = Field(
         default=("wc", "-l"),
-        description="Program and arguments, then the combined file; empty for no analysis.",
+        description="Program and arguments. The combined file is added; [] for no analysis.",
     )
 
 
 class Stages(Section, frozen=True):
     """The stages of a run."""
 
-    process: Stage = Field(default_factory=Stage, description="One input file to one output file.")
+    process: Stage = Field(
+        default_factory=Stage, description="Makes one output file of each input file."
+    )
     combine: Stage = Field(
-        default_factory=Stage, description="All output files to the combined file."
+        default_factory=Stage, description="Makes the combined file of all output files."
     )
-    analyze: Analyze = Field(
-        default_factory=Analyze, description="The combined file to the analysis."
-    )
+    analyze: Analyze = Field(default_factory=Analyze, description="Analyses the combined file.")
 
 
 class Lsf(Section, frozen=True):
-    """How to talk to the site's LSF."""
+    """How LSF is called."""
 
-    extra: Command = Field(default=(), description="Further arguments of every bsub.")
-    project: Text = Field(default="", description="The project that jobs are charged to (-P).")
+    extra: Command = Field(default=(), description="Extra arguments for every bsub.")
+    project: Text = Field(default="", description="LSF project for the jobs (-P).")
     max_array: Count = Field(
-        default=1000, le=1_000_000, description="Elements of one job array; more make several."
+        default=1000,
+        le=1_000_000,
+        description="Most elements in one job array. More jobs make several arrays.",
     )
     throttle: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        default=0, description="Elements of one array that run at once; 0 for no limit."
+        default=0, description="Most elements of one array that run at once; 0 for no limit."
     )
     memory_unit: Literal["auto", "mb", "plain"] = Field(
         default="auto",
-        description="How memory is asked for: with its unit, or as the plain numbers of an old LSF"
-        " (KB for -M, MB for rusage); auto tries the unit first.",
+        description="How memory is requested: mb (with a unit), or plain (numbers for an old LSF:"
+        " KB for -M, MB for rusage). auto tries the unit first.",
     )
-    poll_seconds: Seconds = Field(default=30, description="Seconds between two bjobs at most.")
+    poll_seconds: Seconds = Field(default=30, description="Most seconds between two bjobs calls.")
     command_seconds: Seconds = Field(
-        default=60, description="Seconds after which a call of an LSF command is given up."
+        default=60, description="Seconds that one LSF command may take."
     )
     grace_seconds: Seconds = Field(
         default=60,
-        description="Seconds that a new job may be missing from bjobs, or an exit code from disk.",
+        description="Seconds that bjobs may not list a new job, or an exit code be missing.",
     )
     unknown_minutes: Minutes = Field(
-        default=60, description="Minutes that a job may be out of LSF's sight and counts as alive."
+        default=60, description="Minutes after which a job that LSF no longer reports is lost."
     )
 
 
 class Docker(Section, frozen=True):
-    """What containers may do; each setting widens the least."""
+    """What containers may do. The defaults allow the least."""
 
     pull: Literal["missing", "always", "never"] = Field(
         default="missing", description="When images are pulled."
     )
     max_parallel: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        default=0, description="Containers at once of a stage; 0: as the CPU cores allow."
+        default=0,
+        description="Containers of a stage at once; 0 for as many as the CPU cores allow.",
     )
     network: Name = Field(default="none", description="The network of the containers.")
-    pids: Count = Field(default=1024, le=2**22, description="Processes in one container.")
+    pids: Count = Field(default=1024, le=2**22, description="Most processes in one container.")
     read_only: bool = Field(
         default=True, description="Whether the image's own files are read-only."
     )
-    capabilities: tuple[Name, ...] = Field(default=(), description="Capabilities to add to none.")
-    extra: Command = Field(default=(), description="Further arguments of every docker run.")
+    capabilities: tuple[Name, ...] = Field(
+        default=(), description="Capabilities to add. All others are dropped."
+    )
+    extra: Command = Field(default=(), description="Extra arguments for every docker run.")
     command_seconds: Seconds = Field(
-        default=60, description="Seconds after which a call of the docker command is given up."
+        default=60, description="Seconds that one docker command may take."
     )
     unknown_minutes: Minutes = Field(
-        default=60, description="Minutes that the engine may be silent and jobs count as alive."
+        default=60,
+        description="Minutes without an answer from the engine after which jobs are lost.",
     )
 
 
@@ -124,18 +128,16 @@ class Compute(Section, frozen=True):
     )
     memory_factor: Annotated[Number, Field(ge=1, le=16)] = Field(
         default=1.5,
-        description="Times the memory for a job that had too little, done again: twice at most.",
+        description="Factor for the memory of a job that ran out of it. Used twice at most.",
     )
-    lsf: Lsf = Field(default_factory=Lsf, description="How to talk to LSF.")
+    lsf: Lsf = Field(default_factory=Lsf, description="How LSF is called.")
     docker: Docker = Field(default_factory=Docker, description="What containers may do.")
     shard_mb: Count = Field(
-        default=64, le=2**20, description="MiB of input that one job processes."
+        default=64, le=2**20, description="MiB of input for each job of the process stage."
     )
-    max_shards: Count = Field(
-        default=64, le=10_000, description="Jobs of the process stage at most."
-    )
+    max_shards: Count = Field(default=64, le=10_000, description="Most jobs of the process stage.")
     transform: TransformSpec = Field(
         default="transforms:transform",
-        description="`module:function` that each table goes through.",
+        description="The function, as `module:function`, that changes each table.",
     )
     stages: Stages = Field(default_factory=Stages, description="Settings of single stages.")

@@ -1,4 +1,4 @@
-"""What an input pattern means: by which rule a path matches it."""
+"""How an input pattern is split, and which paths match it."""
 
 import re
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from fnmatch import fnmatchcase
 TEMPORARY = re.compile(
     r"\..*|.*~|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
 )
-"""Hidden names and those that writers use for what is not finished; no wildcard reaches them."""
+"""Hidden names, and names that programs use for unfinished files. No pattern matches them."""
 
 _WILD = re.compile(r"[*?[]")
 _WILDCARD = re.compile(r"[*?]|\[!?\]?[^]]*\]")
 
 
 def split(pattern: str) -> tuple[str, list[str]]:
-    """Split an absolute pattern into its folder and one glob for each name below that.
+    """Split an absolute pattern into a folder and one glob for each name below it.
 
-    The folder is all before the first name with a wildcard, and never the last name.
+    The folder ends before the first name with a wildcard. The last name is never part of it.
     """
     names = pattern.split("/")
     wild = (n for n, name in enumerate(names[:-1]) if _WILD.search(name))
@@ -25,22 +25,22 @@ def split(pattern: str) -> tuple[str, list[str]]:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Say whether an absolute path matches: `*`, `?` and `[...]` in a name, `**` over folders."""
+    """Whether an absolute path matches. `*`, `?`, `[...]` stay in a name; `**` spans folders."""
     folder, globs = split(pattern)
     start = folder.rstrip("/") + "/"
     names = path.removeprefix(start).split("/")
-    passed_over = any(TEMPORARY.fullmatch(name) for name in names)
-    return path.startswith(start) and not passed_over and _match(tuple(globs), tuple(names))
+    is_skipped = any(TEMPORARY.fullmatch(name) for name in names)
+    return path.startswith(start) and not is_skipped and _match(tuple(globs), tuple(names))
 
 
 def example(glob: str) -> str:
-    """Make a name that a glob of one name matches."""
+    """Make a name that matches the glob of one name."""
     return _WILDCARD.sub(lambda wildcard: _stand_in(wildcard[0]), glob)
 
 
 def _match(globs: Sequence[str], names: Sequence[str]) -> bool:
-    """Go through the names once, with every way that the globs may be meant at the same time."""
-    places = _past(globs, {0})  # in the globs, where the next name may belong
+    """Read the names once, and keep the set of all positions in the globs that fit so far."""
+    places = _past(globs, {0})  # positions in the globs that the next name may match
     for name in names:
         there = [place for place in places if place < len(globs)]
         stay = {place for place in there if globs[place] == "**"}
@@ -50,7 +50,7 @@ def _match(globs: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _past(globs: Sequence[str], places: set[int]) -> set[int]:
-    """Add the places behind each `**`, which may be no folder at all."""
+    """Add the positions behind each `**`, which may stand for no folder at all."""
     for place, glob in enumerate(globs):
         if glob == "**" and place in places:
             places.add(place + 1)

@@ -1,4 +1,4 @@
-"""config/settings.yaml, `.env` and the environment as one frozen Settings; all faults at once."""
+"""Load YAML, `.env` and the environment into one frozen Settings; report all faults at once."""
 
 import difflib
 import os
@@ -17,30 +17,31 @@ from ds_flow.settings.schema import RENAMED, Keys
 from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
 
 SECRET: Loc = ("alerts", "webhook")
-"""Its value may hold a token: no fault shows it."""
+"""Its value may hold a token, so no message shows it."""
 
 __all__ = ["Settings", "effective", "find_settings", "load_settings", "settings_schema"]
 
 
 def find_settings(config: str | None, environ: Mapping[str, str]) -> Path:
-    """Name the settings file: as asked for, else DS_FLOW_CONFIG, else the checkout's own."""
-    chosen = config or environ.get("DS_FLOW_CONFIG")
-    return Path(chosen) if chosen else CHECKOUT / "config" / "settings.yaml"
+    """Return the settings file: `config`, else $DS_FLOW_CONFIG, else the checkout's own."""
+    name = config or environ.get("DS_FLOW_CONFIG")
+    return Path(name) if name else CHECKOUT / "config" / "settings.yaml"
 
 
 def load_settings(file: Path, environ: Mapping[str, str], *, to_work: bool = True) -> Settings:
-    """Read the settings of the project that holds `file`.
+    """Load the settings of the project that holds `file`.
 
-    Whoever only reads what is there needs no backend: `to_work` is False.
+    With `to_work`, the programs of the backends must be on PATH. Commands that only read pass
+    False.
 
     Raises:
-        SettingsError: one line a fault, with its file and line or its variable.
+        SettingsError: one line for each fault, with its file and line, or its variable.
 
     """
-    # By its name alone: a settings file that is a link still belongs to the folder it stands in.
+    # Not resolved: a settings file that is a link belongs to the folder that holds the link.
     root = Path(os.path.abspath(file)).parent.parent.resolve()  # noqa: PTH100
     given = read(file, root, environ)
-    keys, faults = _judge(given)
+    keys, faults = _validate(given)
     faults += _tag_faults(given, environ)
     settings = _resolve(keys, file, root, given, environ) if keys else None
     path = environ.get("PATH", os.defpath) if to_work else None
@@ -52,7 +53,7 @@ def load_settings(file: Path, environ: Mapping[str, str], *, to_work: bool = Tru
 
 
 def settings_schema() -> dict[str, Any]:
-    """Give the JSON Schema of the settings file, for editors."""
+    """Return the JSON Schema of the settings file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Keys.model_json_schema(),
@@ -75,7 +76,7 @@ def _resolve(
 
 
 def _tag(given: Given, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Give PROCESS_TAG with the place that set it."""
+    """Return PROCESS_TAG and the place that sets it."""
     place, variables = (
         ("environment", environ) if TAG_VARIABLE in environ else (".env", given.dotenv)
     )
@@ -86,15 +87,15 @@ def _tag_faults(given: Given, environ: Mapping[str, str]) -> list[str]:
     place, tag = _tag(given, environ)
     if tag.isascii() or tag == tag.encode(errors="replace").decode():
         return []
-    return [f"{place}: {TAG_VARIABLE}: is not UTF-8 text"]
+    return [f"{place}: {TAG_VARIABLE}: not UTF-8 text"]
 
 
 # --------------------------------------------------------------------------- faults
 
 
-def _judge(given: Given) -> tuple[Keys | None, list[str]]:
-    """Type the tree; what is faulty is left out, so that the rest can be judged as a whole."""
-    given.values.setdefault("paths", {})  # so that each required key in it is named
+def _validate(given: Given) -> tuple[Keys | None, list[str]]:
+    """Validate the tree. Faulty values are dropped, so that `rules` can check the rest."""
+    given.values.setdefault("paths", {})  # so that the message names each required key in it
     try:
         return Keys.model_validate(given.values), [*given.faults]
     except ValidationError as error:
@@ -109,7 +110,7 @@ def _judge(given: Given) -> tuple[Keys | None, list[str]]:
 
 
 def _drop(values: dict[str, Any], loc: Loc) -> None:
-    """Take out the setting that holds the place, if it is there."""
+    """Drop the setting at `loc`, or the nearest one around it."""
     name, *inner = loc
     if inner and isinstance(values.get(name), dict):
         _drop(values[name], tuple(inner))
@@ -127,7 +128,7 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return "is no setting" + _suggestion(loc, given.origin(loc))
+            return "unknown setting" + _suggestion(loc, given.origin(loc))
         case "value_error":
             text = str(fault["ctx"]["error"])
         case "model_type" | "model_attributes_type":
@@ -144,8 +145,8 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
 
 
 def _is_endless(found: object) -> bool:
-    """Whether it is a number that Python refuses to write out."""
-    return isinstance(found, int) and found.bit_length() > 10_000  # noqa: PLR2004 - of 14,000
+    """Whether it is a number that Python refuses to print."""
+    return isinstance(found, int) and found.bit_length() > 10_000  # noqa: PLR2004 - the limit is near 14,000
 
 
 def _suggestion(loc: Loc, origin: Origin) -> str:
@@ -159,7 +160,7 @@ def _suggestion(loc: Loc, origin: Origin) -> str:
 
 
 def _as_given(name: str, origin: Origin) -> str:
-    """Write a setting's name as the one was that it is named for: a key, or a variable."""
+    """Write a setting's name in the form that the person used: a key, or a variable."""
     return PREFIX + name.replace(".", "__").upper() if origin.variable else name
 
 

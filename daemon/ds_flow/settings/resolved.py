@@ -1,4 +1,4 @@
-"""The settings in force: typed, absolute, and with every default filled in."""
+"""The settings in force: typed, with absolute paths and every default filled in."""
 
 import json
 import os
@@ -45,7 +45,7 @@ HIDDEN = "***"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one start of the program goes by, read once and never changed."""
+    """All settings of a project. They are read once and never changed."""
 
     file: Path
     root: Path  # the parent of the folder that holds the file, absolute
@@ -62,12 +62,12 @@ class Settings:
     alerts: Alerts
     expect: tuple[Expected, ...]
     tag: str
-    dotenv: Mapping[str, str] = field(repr=False)  # given to every run: the values in force
+    dotenv: Mapping[str, str] = field(repr=False)  # every run gets these, with the values in force
     origins: Mapping[Loc, Origin] = field(repr=False)
 
     @property
     def pattern(self) -> str:
-        """The absolute input pattern."""
+        """The input pattern, absolute."""
         return self.whole(self.paths.input_pattern)
 
     def whole(self, pattern: str) -> str:
@@ -76,7 +76,7 @@ class Settings:
 
     @property
     def inbox(self) -> Path:
-        """The folder in which the pattern's search begins, absolute."""
+        """The folder where a search for the pattern starts, absolute."""
         return Path(globs.split(self.pattern)[0])
 
     @property
@@ -102,7 +102,7 @@ class Settings:
 
     @property
     def secrets(self) -> frozenset[str]:
-        """The texts that no log may show."""
+        """Texts that no log may show."""
         hidden = {
             value
             for name, value in self.dotenv.items()
@@ -113,9 +113,9 @@ class Settings:
         return frozenset(hidden | ({self.alerts.webhook} if self.alerts.webhook else set()))
 
     def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Give the variables of a run: `.env` under what it inherits, and what is pinned.
+        """Return the variables of a run. Inherited ones override `.env`; pinned ones override both.
 
-        DS_FLOW_GIVEN names what comes from `.env`, DS_FLOW_MASK what of it is secret.
+        DS_FLOW_GIVEN names the variables from `.env`, and DS_FLOW_MASK the secret ones among them.
         """
         secret = [name for name, value in self.dotenv.items() if value in self.secrets]
         own = {
@@ -128,11 +128,11 @@ class Settings:
 
     @property
     def stages(self) -> dict[str, StageOptions]:
-        """Each stage's own settings over those for all stages."""
+        """The settings of each stage. A stage's own override those for all stages."""
         return {name: self._stage(name) for name in STAGES}
 
     def options(self) -> Options:
-        """Give what decides a batch's outputs."""
+        """Return the settings that decide a batch's outputs."""
         return Options(
             project_name=self.project_name,
             root=str(self.root),
@@ -152,7 +152,7 @@ class Settings:
 
     @property
     def site(self) -> Site:
-        """What all backends go by."""
+        """The settings of the backends."""
         compute = self.compute
         return Site(
             memory_factor=compute.memory_factor,
@@ -177,9 +177,9 @@ class Settings:
 
 
 def effective(settings: Settings) -> str:
-    """Write the settings in force as a settings file, each with its origin as a comment.
+    """Write the settings in force as a settings file, with each origin as a comment.
 
-    Of `.env` only the names are shown.
+    For `.env`, only the names are shown.
     """
     hidden = [f"#   {name}: ***" for name in settings.dotenv]
     comments = [f"# tag: {json.dumps(settings.tag)}", *(["# .env:", *hidden] if hidden else [])]

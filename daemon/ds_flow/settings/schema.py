@@ -1,4 +1,4 @@
-"""Every key of the settings file: its type, its bounds, its default and what it means."""
+"""Every key of the settings file: its type, its bounds, its default and its meaning."""
 
 from typing import Annotated, Literal
 
@@ -28,56 +28,60 @@ from ds_flow.settings.types import (
 )
 
 RENAMED: dict[str, str] = {}
-"""Earlier names of keys, dotted, and their names of today, which a refusal gives."""
+"""Old names of keys, dotted, and their new names. The error for an old name gives the new one."""
 
 
 class Paths(Section, frozen=True):
-    """Where files are; relative paths are relative to the project root."""
+    """Where files are. Relative paths start at the project root."""
 
     input_pattern: Pattern = Field(
-        description="Which files are inputs: `*`, `?`, `[...]` within a name, `**` over folders."
+        description="Which files are inputs. `*`, `?`, `[...]` stay in a name; `**` spans folders."
     )
-    output_dir: PathText = Field(description="Folder of the published files and of `.work`.")
-    log_dir: PathText = Field(description="Folder of the log files.")
+    output_dir: PathText = Field(description="Folder for the published files and `.work`.")
+    log_dir: PathText = Field(description="Folder for the log files.")
     ledger: PathText | None = Field(
         default=None,
-        description="The SQLite file that accounts for every input, on a local disk;"
-        " by default `ledger.db` in `output_dir`.",
+        description="The SQLite file that records every input; must be on a local disk."
+        " Default: `ledger.db` in `output_dir`.",
     )
 
 
 class Watch(Section, frozen=True):
-    """How arriving files are noticed."""
+    """How new files are noticed."""
 
     observer: Literal["auto", "inotify", "poll"] = Field(
         default="auto",
-        description="What wakes the daemon; auto polls where a file system has no events.",
+        description="What wakes the daemon. auto polls where the file system has no events.",
     )
     quiet_seconds: Seconds = Field(
-        default=0.5, description="Seconds a file must stay unchanged to count as arrived."
+        default=0.5, description="Seconds that a file must stay unchanged before it is read."
     )
     rescan_seconds: Seconds = Field(
-        default=60, description="Seconds after which the inbox is looked at even without an event."
+        default=60, description="Seconds between two scans when no event comes."
     )
     poll_seconds: Seconds = Field(
-        default=5, description="Seconds between two looks where the file system gives no events."
+        default=5, description="Seconds between two scans where the file system has no events."
     )
 
 
 class Batching(Section, frozen=True):
-    """When waiting files make a batch: as soon as one of the limits is reached."""
+    """When waiting files form a batch: as soon as one of these limits is reached."""
 
     quiet_seconds: Seconds = Field(default=1, description="Seconds without a new file.")
-    max_wait_seconds: Seconds = Field(default=30, description="Seconds the oldest file has waited.")
-    max_files: Count = Field(default=1000, le=1_000_000, description="Files that wait.")
-    max_mb: Count = Field(default=4096, le=2**30, description="MiB that wait.")
+    max_wait_seconds: Seconds = Field(
+        default=30, description="Seconds that the oldest file has waited."
+    )
+    max_files: Count = Field(default=1000, le=1_000_000, description="Number of waiting files.")
+    max_mb: Count = Field(default=4096, le=2**30, description="MiB of waiting files.")
 
 
 class Running(Section, frozen=True):
     """How runs are started, retried and ended."""
 
     max_parallel: Count = Field(
-        default=1, le=1000, description="Runs at one time; one more beside reruns."
+        default=1,
+        le=1000,
+        description="Most runs at the same time; one more while one of them is a rerun.",
     )
     attempts: Count = Field(
         default=3, le=100, description="Failed runs after which a batch is dead."
@@ -86,21 +90,21 @@ class Running(Section, frozen=True):
         default=10,
         ge=0,
         le=DAY_SECONDS,
-        description="Seconds before the first retry; then ever longer.",
+        description="Seconds before the first retry. Each further retry waits longer.",
     )
     limit_minutes: Minutes = Field(
         default=720,
-        description="Minutes without progress after which a run is ended; to wait in LSF's queue"
-        " is progress.",
+        description="Minutes without progress after which a run is ended. Waiting in LSF's queue"
+        " does not count.",
     )
     stop_grace_seconds: Number = Field(
         default=60,
         ge=0,
         le=DAY_SECONDS,
-        description="Seconds a run may go on when the daemon stops.",
+        description="Seconds that a run may continue when the daemon stops.",
     )
     min_free_mb: Annotated[int, Field(ge=0, le=2**30)] = Field(
-        default=100, description="MiB that must stay free; with less, no batch forms or starts."
+        default=100, description="MiB that must stay free. With less, no batch forms or starts."
     )
 
 
@@ -108,43 +112,46 @@ class Csv(Section, frozen=True):
     """How inputs are read."""
 
     delimiter: Delimiter = Field(
-        default="auto", description="What separates cells; auto recognises `,` `;` tab and `|`."
+        default="auto",
+        description="The character between cells. auto recognises `,` `;` tab and `|`.",
     )
     encoding: Encoding = Field(
         default="utf-8", description="The text encoding of the inputs, by its Python name."
     )
     columns: Literal["union", "strict"] = Field(
         default="union",
-        description="When files of a batch differ in columns: combine all, or reject the odd ones.",
+        description="If files differ in columns: combine all, or reject files unlike the first.",
     )
 
 
 class Schedule(Section, frozen=True):
-    """A rerun by the clock."""
+    """A rerun at fixed times."""
 
-    name: Name = Field(description="Its name, used once; `ds-flow schedule run NAME` fires it now.")
+    name: Name = Field(description="A unique name. `ds-flow schedule run NAME` fires it now.")
     cron: Cron = Field(
         description="Minute, hour, day of the month, month and weekday, as in crontab(5)."
     )
-    timezone: Zone = Field(default=LOCAL, description="`local`, or a time zone like Europe/Berlin.")
+    timezone: Zone = Field(
+        default=LOCAL, description="`local`, or a time zone such as Europe/Berlin."
+    )
     select: Selection = Field(
         default="all",
-        description="Which files: all that were published, failed, since_last (those that no run"
+        description="Which files: all (every published file), failed, since_last (files that no run"
         " of this schedule has published yet), or a pattern.",
     )
     catch_up: bool = Field(
         default=True,
-        description="Whether a fire that was missed happens, once, as soon as the daemon is back.",
+        description="Whether a fire that was missed runs once when the daemon returns.",
     )
     skip_unchanged: bool = Field(
         default=False,
-        description="Whether, where nothing has changed since the last run of these files, its"
-        " outputs are verified in place of a run.",
+        description="If nothing has changed since the last run of these files, verify its outputs"
+        " and do not run.",
     )
 
     @property
     def timetable(self) -> str:
-        """What its fires come from, in one text."""
+        """The cron rule and its time zone, as one text."""
         return f"{self.cron} {self.timezone}"
 
 
@@ -152,55 +159,58 @@ NIGHTLY = Schedule(name="nightly", cron="0 2 * * *", skip_unchanged=True)
 
 
 class Logging(Section, frozen=True):
-    """The log in `paths.log_dir`."""
+    """The daemon's log in `paths.log_dir`."""
 
     format: Literal["text", "json"] = Field(
-        default="text", description="Lines for people or machines."
+        default="text", description="Lines for people (text) or programs (json)."
     )
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The least important lines that are written."
+        default="INFO", description="The lowest level that is written."
     )
     max_mb: Count = Field(
-        default=16, le=2**20, description="MiB after which a new log file is begun."
+        default=16, le=2**20, description="MiB after which a new log file starts."
     )
-    keep: Count = Field(default=5, le=1000, description="Old log files that are kept.")
+    keep: Count = Field(default=5, le=1000, description="Number of old log files to keep.")
 
 
 class Retention(Section, frozen=True):
-    """What `ds-flow gc` removes, and the daemon once a day. What lives or is newest stays."""
+    """What `ds-flow gc` removes; the daemon does this daily. Live and newest things always stay."""
 
-    log_days: Days = Field(default=90, description="Days that the logs of runs are kept.")
+    log_days: Days = Field(default=90, description="Days to keep the logs of runs.")
     metaflow_days: Days = Field(
-        default=30, description="Days that Metaflow's record of a run is kept, in `.metaflow`."
+        default=30, description="Days to keep Metaflow's record of a run, in `.metaflow`."
     )
     work_days: Days = Field(
-        default=30, description="Days that the work directory of a dead batch is kept."
+        default=30, description="Days to keep the work directory of a dead batch."
     )
     event_days: Days = Field(
-        default=365, description="Days of history; the last event of a thing is kept for ever."
+        default=365,
+        description="Days of history to keep. The last event of each thing is always kept.",
     )
     output_days: Days | None = Field(
         default=None,
-        description="Days that outputs are kept which newer ones replaced; by default for ever.",
+        description="Days to keep outputs after newer ones replaced them. Default: for ever.",
     )
     output_count: Count | None = Field(
         default=None,
-        description="Runs whose outputs of a file are kept, the newest; by default all.",
+        description="Number of runs of each file whose outputs are kept. Default: all.",
     )
 
 
 class Alerts(Section, frozen=True):
-    """Who is told of what a person should know."""
+    """Where alerts go."""
 
     command: Command = Field(
         default=(),
-        description="Program and arguments that get each alert as JSON on standard input.",
+        description="Program and arguments. It gets each alert as JSON on standard input.",
     )
     webhook: Webhook | None = Field(
-        default=None, description="Address that each alert is posted to, as JSON; kept secret."
+        default=None,
+        description="Address to which each alert is posted as JSON. It is never shown.",
     )
     every_minutes: Minutes = Field(
-        default=60, description="Minutes between two alerts of one kind; the later has the count."
+        default=60,
+        description="Minutes between two alerts of one kind. The later one has the count.",
     )
     limit_seconds: Seconds = Field(
         default=30, description="Seconds that the command or the webhook may take."
@@ -208,25 +218,27 @@ class Alerts(Section, frozen=True):
 
 
 class Expected(Section, frozen=True):
-    """Files that should come every day."""
+    """Files that should arrive every day."""
 
     pattern: Pattern = Field(description="Which files, as in `paths.input_pattern`.")
-    count: Count = Field(default=1, description="How many of them, at least.")
+    count: Count = Field(default=1, description="The least number of files.")
     by: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field(
-        description="The time of day, HH:MM, by which they should be there."
+        description="The time of day, HH:MM, by which they should arrive."
     )
     days: tuple[Day, ...] = Field(
         default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
         min_length=1,
-        description="The days of the week on which they should come.",
+        description="The days of the week on which they should arrive.",
     )
-    timezone: Zone = Field(default="local", description="`local`, or a time zone like Europe/Oslo.")
+    timezone: Zone = Field(
+        default="local", description="`local`, or a time zone such as Europe/Oslo."
+    )
 
 
 class Keys(Section, frozen=True):
     """The settings of a ds-flow project."""
 
-    project_name: Name = Field(description="The project's name, in every manifest.")
+    project_name: Name = Field(description="The project's name. Every manifest has it.")
     paths: Paths
     watch: Watch = Field(default_factory=Watch)
     batch: Batching = Field(default_factory=Batching)
@@ -235,8 +247,10 @@ class Keys(Section, frozen=True):
     compute: Compute = Field(default_factory=Compute)
     logging: Logging = Field(default_factory=Logging)
     schedule: tuple[Schedule, ...] = Field(
-        default=(NIGHTLY,), description="Reruns by the clock; [] for none."
+        default=(NIGHTLY,), description="Reruns at fixed times; [] for none."
     )
     retention: Retention = Field(default_factory=Retention)
     alerts: Alerts = Field(default_factory=Alerts)
-    expect: tuple[Expected, ...] = Field(default=(), description="Files that should come.")
+    expect: tuple[Expected, ...] = Field(
+        default=(), description="Files that should arrive every day."
+    )

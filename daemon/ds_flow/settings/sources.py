@@ -1,4 +1,4 @@
-"""The settings as given: YAML, `.env` and environment in one tree, with the place of every key."""
+"""Read YAML, `.env` and the environment into one tree, and note where each key was set."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ PREFIX = "DS_FLOW_"
 NO_SETTINGS = frozenset(
     PREFIX + name for name in ("CONFIG", "ATTEMPT", "JOB", "REQUIRE", "MASK", "GIVEN")
 )
-"""Variables of ds-flow that are not settings."""
+"""Names that begin like settings but are not."""
 
 Loc = tuple[str, ...]
-"""Where a value is in the tree: keys, and positions in lists, as text."""
+"""The path to a value in the tree: keys, and positions in lists, as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was given: a line of the settings file, or a variable."""
+    """Where a value was set: a line of the settings file, or a variable."""
 
     place: str
     variable: str = ""
@@ -34,7 +34,7 @@ class Origin:
 
 @dataclass(slots=True)
 class Given:
-    """What was given before it is judged: `values` as parsed, faults in reading them as lines."""
+    """The settings before validation: parsed values, and one line for each fault so far."""
 
     values: dict[str, Any]
     origins: dict[Loc, Origin]
@@ -42,22 +42,22 @@ class Given:
     faults: list[str] = field(default_factory=list)
 
     def origin(self, loc: Loc) -> Origin:
-        """Give the origin of a value, or of the nearest mapping around it."""
+        """Return the origin of a value, or of the nearest mapping around it."""
         known = (self.origins.get(loc[:depth]) for depth in range(len(loc), -1, -1))
         return next(origin for origin in known if origin)
 
 
 def read(file: Path, root: Path, environ: Mapping[str, str]) -> Given:
-    """Read all sources, later over earlier: YAML, `.env`, environment.
+    """Read all sources. The environment overrides `.env`, and `.env` overrides YAML.
 
     Raises:
-        SettingsError: the settings file is missing or is no YAML mapping.
+        SettingsError: the settings file is missing, or is not a YAML mapping.
 
     """
     given = _read_yaml(file)
     _read_dotenv(given, root / ".env")
-    _overlay(given, ".env", given.dotenv)
-    _overlay(given, "environment", environ)
+    _override(given, ".env", given.dotenv)
+    _override(given, "environment", environ)
     return given
 
 
@@ -65,11 +65,11 @@ def read(file: Path, root: Path, environ: Mapping[str, str]) -> Given:
 
 
 LEFT_AS_TEXT = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
-"""Implicit tags that no setting has, so that a project may be named `no`."""
+"""No setting needs these implicit tags. Without them, a project may be named `no`."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that leaves `no` and dates text, and names the line of what no tag can read."""
+    """A SafeLoader that reads `no` and dates as text, and names the line of each bad value."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in the base class
         try:
@@ -85,7 +85,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _read_yaml(file: Path) -> Given:
-    text = _read_text(file, "there is no settings file; name one by --config or DS_FLOW_CONFIG")
+    text = _read_text(file, "no such settings file; name one with --config or DS_FLOW_CONFIG")
     try:
         given = _parse(file, text)
     except yaml.MarkedYAMLError as error:
@@ -93,9 +93,9 @@ def _read_yaml(file: Path) -> Given:
         raise SettingsError(f"{file}:{line}: {error.problem or error.context}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise SettingsError(f"{file}:{line}: holds a character that YAML forbids") from error
+        raise SettingsError(f"{file}:{line}: contains a character that YAML forbids") from error
     except RecursionError as error:
-        raise SettingsError(f"{file}:1: is nested too deeply") from error
+        raise SettingsError(f"{file}:1: nested too deeply") from error
     return given
 
 
@@ -106,12 +106,12 @@ def _read_text(file: Path, missing: str) -> str:
         raise SettingsError(f"{file}: {missing}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{file}: cannot be read: {reason}") from error
+        raise SettingsError(f"{file}: not readable: {reason}") from error
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise SettingsError(f"{file}:{line}: is not UTF-8 text") from error
+        raise SettingsError(f"{file}:{line}: not UTF-8 text") from error
 
 
 def _parse(file: Path, text: str) -> Given:
@@ -130,7 +130,7 @@ def _parse(file: Path, text: str) -> Given:
 
 
 def _note_lines(given: Given, file: Path, root: yaml.Node) -> None:
-    """Note the line of every key; a key given twice is a fault. An alias counts where it stands."""
+    """Note the line of every key. A key that is set twice is a fault."""
     pending: list[tuple[Loc, yaml.Node]] = [((), root)]
     seen: set[int] = set()
     while pending:
@@ -139,7 +139,7 @@ def _note_lines(given: Given, file: Path, root: yaml.Node) -> None:
             origin = Origin(f"{file}:{line}")
             first = given.origins.setdefault(child, origin)
             if first is not origin:
-                given.faults.append(f"{origin}: {dotted(child)}: is given twice, first at {first}")
+                given.faults.append(f"{origin}: {dotted(child)}: set twice, first at {first}")
             pending.append((child, value))
         seen.add(id(node))
 
@@ -155,7 +155,7 @@ def _children(loc: Loc, node: yaml.Node) -> Iterator[tuple[Loc, int, yaml.Node]]
 
 
 def dotted(loc: Loc) -> str:
-    """Write a place in the tree as people do: `compute.stages.analyze.command.0`."""
+    """Write a path in the tree with dots: `compute.stages.analyze.command.0`."""
     return ".".join(loc)
 
 
@@ -166,7 +166,7 @@ def _read_dotenv(given: Given, file: Path) -> None:
     if not file.exists():
         return
     try:
-        text = _read_text(file, "is gone")
+        text = _read_text(file, "no such file")
     except SettingsError as error:
         given.faults.append(str(error))
         return
@@ -175,12 +175,12 @@ def _read_dotenv(given: Given, file: Path) -> None:
 
 
 def _note_binding(given: Given, file: Path, binding: Binding) -> None:
-    """Take one variable as it stands, without interpolation; a bare name sets nothing."""
+    """Take one variable without interpolation. A bare name sets nothing."""
     where = f"{file}:{binding.original.line}"
     if binding.error:
-        given.faults.append(f"{where}: is not NAME=value")
+        given.faults.append(f"{where}: not NAME=value")
     elif "\0" in f"{binding.key}{binding.value}":
-        given.faults.append(f"{where}: holds a NUL character")
+        given.faults.append(f"{where}: contains a NUL character")
     elif binding.key is not None and binding.value is not None:
         given.dotenv[binding.key] = binding.value
 
@@ -188,16 +188,16 @@ def _note_binding(given: Given, file: Path, binding: Binding) -> None:
 # --------------------------------------------------------------------------- variables
 
 
-def _overlay(given: Given, place: str, variables: Mapping[str, str]) -> None:
-    """Lay DS_FLOW_ variables over the tree; a section goes before the keys within it."""
+def _override(given: Given, place: str, variables: Mapping[str, str]) -> None:
+    """Override the tree with DS_FLOW_ variables, each section before its keys."""
     for name in sorted(variables):
         if name.startswith(PREFIX) and name not in NO_SETTINGS:
             loc = tuple(name.removeprefix(PREFIX).lower().split("__"))
-            _lay(given, loc, _typed(variables[name]), Origin(place, name))
+            _put(given, loc, _typed(variables[name]), Origin(place, name))
 
 
 def _typed(text: str) -> Any:
-    """Read a YAML list or mapping; any other text is itself, and typed by its setting."""
+    """Parse a YAML list or mapping. Other text stays text; validation gives it its type."""
     if text[:1] not in {"[", "{"}:
         return text
     try:
@@ -206,23 +206,23 @@ def _typed(text: str) -> Any:
         return text  # such as the pattern `[ab]*.csv`
 
 
-def _lay(given: Given, loc: Loc, value: Any, origin: Origin) -> None:
-    """Put a value into the tree; mappings are merged. Under what is no mapping nothing is put."""
-    around = given.values
+def _put(given: Given, loc: Loc, value: Any, origin: Origin) -> None:
+    """Put a value into the tree. Mappings are merged; below a scalar or a list, nothing is put."""
+    parent = given.values
     for depth, part in enumerate(loc[:-1], 1):
-        if around.get(part) is None:
-            around[part] = {}
+        if parent.get(part) is None:
+            parent[part] = {}
             given.origins.setdefault(loc[:depth], origin)
-        if not isinstance(around[part], dict):
+        if not isinstance(parent[part], dict):
             return
-        around = around[part]
-    if isinstance(value, dict) and isinstance(around.get(loc[-1], {}), dict):
-        around.setdefault(loc[-1], {})
+        parent = parent[part]
+    if isinstance(value, dict) and isinstance(parent.get(loc[-1], {}), dict):
+        parent.setdefault(loc[-1], {})
         given.origins.setdefault(loc, origin)
         for key, inner in value.items():
-            _lay(given, (*loc, str(key)), inner, origin)
+            _put(given, (*loc, str(key)), inner, origin)
     else:
-        around[loc[-1]] = value
+        parent[loc[-1]] = value
         _forget(given.origins, loc)
         given.origins[loc] = origin
 

@@ -1,4 +1,4 @@
-"""The kinds of value that settings have, and what is refused of each."""
+"""The types of settings, and which values each type refuses."""
 
 import re
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ SELECTIONS = ("all", "failed", "since_last")
 
 def _plain(text: str) -> str:
     if is_hostile(text):
-        raise ValueError("holds a control character or one that cannot be encoded")
+        raise ValueError("contains a control character, or one that cannot be encoded")
     return text
 
 
@@ -31,9 +31,11 @@ def _path(path: str) -> str:
 def _pattern(pattern: str) -> str:
     name = pattern.rpartition("/")[2]
     if name in {"", ".", "..", "**"}:
-        raise ValueError("names no file; end it with a pattern of file names, like `data/*.csv`")
+        raise ValueError(
+            "names no file; end it with a pattern for file names, such as `data/*.csv`"
+        )
     if any(TEMPORARY.fullmatch(glob) for glob in split(pattern)[1]):
-        raise ValueError("means hidden or temporary files (.x *.tmp *.part *~), which never match")
+        raise ValueError("names hidden or temporary files (.x *.tmp *.part *~), which never match")
     return pattern
 
 
@@ -41,7 +43,7 @@ def _encoding(name: str) -> str:
     try:
         "".encode(name)
     except (LookupError, ValueError):
-        raise ValueError("is no text encoding that Python knows") from None
+        raise ValueError("unknown text encoding") from None
     return name.lower()
 
 
@@ -59,13 +61,13 @@ def _transform(spec: str) -> str:
 def _webhook(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("should be an address like https://host/path")
+        raise ValueError("should be an address such as https://host/path")
     return address
 
 
 def _argument(text: str) -> str:
     if re.search("[\0\ud800-\udfff]", text):
-        raise ValueError("holds a character that no command line can hold")
+        raise ValueError("contains a character that a command line cannot contain")
     return text
 
 
@@ -83,11 +85,11 @@ def _zone(zone: str) -> str:
 def _selection(select: str) -> str:
     if select not in SELECTIONS and not re.search("[/*?[]", select):
         words = ", ".join(SELECTIONS)
-        raise ValueError(f"should be {words} or a pattern, like `data/student_a*.csv`")
+        raise ValueError(f"should be {words} or a pattern, such as `data/student_a*.csv`")
     return select
 
 
-# Bounds come right after the type: behind a validator they would not reach the JSON Schema.
+# Bounds stand right after the type. After a validator, they would not reach the JSON Schema.
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[Number, Field(gt=0, le=DAY_SECONDS)]
 Minutes = Annotated[Number, Field(gt=0, le=YEAR_MINUTES)]
@@ -118,7 +120,7 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class Section(BaseModel, frozen=True, extra="forbid"):
-    """A mapping of the settings file; one with nothing under it holds its defaults."""
+    """A mapping in the settings file. An empty one has all its defaults."""
 
     @model_validator(mode="before")
     @classmethod
