@@ -59,7 +59,7 @@ class Stages(Section, frozen=True):
 
 
 class Lsf(Section, frozen=True):
-    """How LSF is called."""
+    """How the LSF of this site is called."""
 
     extra: Command = Field(default=(), description="Extra arguments for every bsub.")
     project: Text = Field(default="", description="LSF project for the jobs (-P).")
