@@ -58,14 +58,14 @@ def test_a_sound_project_has_no_fault(project: Project) -> None:
     } == {one.subject for one in found}
 
 
-def test_looking_leaves_nothing_behind(project: Project, root: Path) -> None:
+def test_a_check_leaves_nothing_behind(project: Project, root: Path) -> None:
     settings = project()
     before = sorted(root.rglob("*"))
     run_checks(settings, os.environ)
     assert sorted(root.rglob("*")) == before
 
 
-def test_a_folder_not_there_yet_is_no_fault(project: Project, root: Path) -> None:
+def test_a_folder_that_can_be_created_is_no_fault(project: Project, root: Path) -> None:
     (root / "log").rmdir()
     found = about("log_dir", storage.check_folders(project(), {}))
     assert found.level == "ok"
@@ -145,7 +145,7 @@ def from_the_future(path: Path) -> None:
         (from_the_future, "install that version again"),
     ],
 )
-def test_a_ledger_that_cannot_be_used_is_a_fault_and_stays_as_it_is(
+def test_an_unusable_ledger_is_a_fault_and_is_not_changed(
     project: Project, root: Path, damage: Callable[[Path], None], words: str
 ) -> None:
     settings = project()
@@ -162,7 +162,7 @@ def test_a_ledger_that_cannot_be_used_is_a_fault_and_stays_as_it_is(
 
 
 @pytest.mark.parametrize(("observer", "level"), [("auto", "ok"), ("inotify", "warning")])
-def test_an_inbox_on_a_network_file_system_is_polled_or_warned_of(
+def test_an_inbox_on_a_network_file_system_is_polled_or_a_warning(
     observer: str, level: str
 ) -> None:
     found = list(inbox_on("cifs", Path("/shared"), observer))
@@ -180,7 +180,7 @@ def test_little_space_is_a_warning() -> None:
 
 @pytest.fixture
 def no_descriptor_left() -> Iterator[None]:
-    """No file can be opened: inotify fails as it does when its own limit is reached."""
+    """Let no file be opened. inotify then fails as it does at its own limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     yield
@@ -188,7 +188,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_descriptor_left")
-def test_a_watch_that_fails_is_a_warning_of_polling(tmp_path: Path) -> None:
+def test_a_failed_watch_is_a_warning_and_polling_is_used(tmp_path: Path) -> None:
     found = watched(tmp_path)
     assert found.level == "warning"
     assert "polled instead" in found.text
@@ -270,20 +270,20 @@ def test_a_missing_bash_is_a_fault(project: Project, tmp_path: Path) -> None:
     assert found.level == "fault"
 
 
-def test_a_flow_file_that_is_missing_or_no_python_is_a_fault(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_flow_file_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text("def (")
     assert programs.compiles(tmp_path / "flow.py").level == "fault"
     assert programs.compiles(tmp_path / "none.py").level == "fault"
 
 
-def test_an_analysis_that_is_no_program_is_a_fault(project: Project) -> None:
+def test_a_missing_analysis_program_is_a_fault(project: Project) -> None:
     made = project("compute: {stages: {analyze: {command: [no-such-program]}}}")
     assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in run_checks(
         made, os.environ
     )
 
 
-def test_a_program_to_tell_that_is_not_there_is_a_warning(project: Project) -> None:
+def test_a_missing_alert_program_is_a_warning(project: Project) -> None:
     for program, level in (("sh", "ok"), ("no-such-program", "warning")):
         settings = project(f"alerts: {{command: [{program}]}}")
         assert about("alerts", programs.check_alerts(settings, os.environ)).level == level
@@ -308,7 +308,7 @@ def docker_says(project: Project, program: Path, script: str) -> Finding:
 INSPECTED = '[{"Id": "sha256:1", "RepoDigests": []}]'
 
 
-def test_an_engine_that_has_the_image_is_found(project: Project, tmp_path: Path) -> None:
+def test_an_engine_that_has_the_image_is_ok(project: Project, tmp_path: Path) -> None:
     found = docker_says(project, tmp_path / "engine", f"echo '{INSPECTED}'")
     assert (found.level, found.text) == ("ok", f"{tmp_path}/engine answers; images: own")
 
@@ -330,7 +330,7 @@ def test_an_engine_that_has_the_image_is_found(project: Project, tmp_path: Path)
         ),
     ],
 )
-def test_an_engine_that_cannot_do_its_work_is_a_fault(
+def test_an_unusable_engine_is_a_fault(
     project: Project, tmp_path: Path, script: str, said: str
 ) -> None:
     found = docker_says(project, tmp_path / "engine", script)

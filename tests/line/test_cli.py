@@ -1,4 +1,4 @@
-"""The command line: its documents, its tables, its exit codes, and what it asks for."""
+"""The command line: documents, tables, exit codes, and requests."""
 
 import csv
 import io
@@ -20,6 +20,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cli_project import NOON, Project, manifest_of
+from ds_flow.cli import commands
 from ds_flow.cli.follow_log import find_log
 from ds_flow.cli.main import COMMANDS, main
 from ds_flow.cli.process_now import Tally, summarize
@@ -100,9 +101,7 @@ def test_status_names_the_running_daemon(ds_flow_here: Cli, daemon: list[int]) -
     assert daemon == []
 
 
-def test_reading_where_nothing_was_ever_made_leaves_nothing(
-    project: Project, ds_flow_here: Cli
-) -> None:
+def test_reading_a_new_project_creates_nothing(project: Project, ds_flow_here: Cli) -> None:
     project.ledger.close()
     for path in (project.root / "out").iterdir():
         path.unlink()
@@ -196,7 +195,7 @@ def test_explain_has_the_promised_shape(project: Project, ds_flow_here: Cli) -> 
     assert all(event.keys() == {"at", "kind", "detail"} for event in found["events"])
 
 
-def test_explaining_what_is_neither_known_nor_there_is_a_failure(
+def test_explaining_a_file_that_is_neither_known_nor_there_fails(
     project: Project, ds_flow_here: Cli
 ) -> None:
     (row,) = project.published(BATCH, "17", "student_gone.csv")
@@ -328,14 +327,14 @@ def in_terminal(project: Project, *argv: str, **environ: str) -> bytes:
         ["manifest", "--json", "--csv"],
     ],
 )
-def test_a_usage_fault_is_2(ds_flow_here: Cli, argv: list[str]) -> None:
+def test_a_usage_error_is_2(ds_flow_here: Cli, argv: list[str]) -> None:
     code, out, err = ds_flow_here(*argv)
     assert (code, out) == (2, "")
     assert "ds-flow" in err
 
 
 @pytest.mark.parametrize(("name", "states"), [("files", FileState), ("runs", RunState)])
-def test_an_unknown_state_is_answered_with_the_words_that_there_are(
+def test_the_error_for_an_unknown_state_lists_the_known_ones(
     ds_flow_here: Cli, name: str, states: type[FileState | RunState]
 ) -> None:
     _, _, err = ds_flow_here(name, "--state", "nonsense")
@@ -350,7 +349,7 @@ def test_faulty_settings_are_78_and_all_named(project: Project, ds_flow_here: Cl
     assert err.count("settings.yaml") >= 3
 
 
-def test_a_broken_ledger_is_70_with_the_remedy(project: Project, ds_flow_here: Cli) -> None:
+def test_a_broken_ledger_is_70_and_says_what_to_do(project: Project, ds_flow_here: Cli) -> None:
     project.ledger.close()
     project.settings.ledger.write_bytes(b"x" * 5000)
     code, _, err = ds_flow_here("status")
@@ -358,7 +357,7 @@ def test_a_broken_ledger_is_70_with_the_remedy(project: Project, ds_flow_here: C
     assert "rebuilt from out/manifest_*.json" in err
 
 
-def test_what_does_not_exist_is_1(ds_flow_here: Cli) -> None:
+def test_an_unknown_run_batch_or_file_is_1(ds_flow_here: Cli) -> None:
     of_one = ["manifest", "--run", "17"]
     for argv in (["show", "17"], ["logs", "17"], ["logs"], of_one, [*of_one, "--json"]):
         code, out, err = ds_flow_here(*argv)
@@ -369,7 +368,7 @@ def test_what_does_not_exist_is_1(ds_flow_here: Cli) -> None:
     assert ds_flow_here("release", "x")[0] == 1
 
 
-def test_what_the_system_refuses_is_1_with_its_words(project: Project, ds_flow_here: Cli) -> None:
+def test_an_error_of_the_system_is_1_with_its_message(project: Project, ds_flow_here: Cli) -> None:
     project.published(BATCH, "17", "student_a.csv")
     (project.root / "log" / "run_17.log").mkdir()
     code, _, err = ds_flow_here("logs", "17")
@@ -431,7 +430,7 @@ def test_the_settings_file_is_chosen_in_three_ways(project: Project, tmp_path: P
         assert "data/student_a.csv" in done.stdout
 
 
-# --------------------------------------------------------------------------- wishes
+# --------------------------------------------------------------------------- requests
 
 
 def kill(project: Project, batch: str) -> None:
@@ -478,7 +477,7 @@ def test_a_retrying_batch_is_due_at_once(
     assert daemon
 
 
-def test_one_wish_that_is_refused_does_not_keep_the_others(
+def test_a_refused_request_does_not_stop_the_others(
     project: Project, ds_flow_here: Cli, daemon: list[int]
 ) -> None:
     project.form(BATCH, project.admit("student_a.csv"))
@@ -489,7 +488,7 @@ def test_one_wish_that_is_refused_does_not_keep_the_others(
     assert daemon
 
 
-def test_a_running_batch_is_asked_to_end(
+def test_a_running_batch_is_told_to_stop(
     project: Project, ds_flow_here: Cli, daemon: list[int]
 ) -> None:
     project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
@@ -517,7 +516,7 @@ def test_a_running_batch_is_cancelled_without_a_daemon(project: Project) -> None
     assert project.ledger.read.runs_of(OTHER) == []
 
 
-def test_a_wish_may_wait_for_the_next_daemon(project: Project, ds_flow_here: Cli) -> None:
+def test_a_request_may_wait_for_the_next_daemon(project: Project, ds_flow_here: Cli) -> None:
     project.published(BATCH, "17", "student_a.csv")
     code, out, err = ds_flow_here("rerun", "--all", "--no-wait")
     (queued,) = project.ledger.read.batches_in(BatchState.QUEUED)
@@ -562,7 +561,7 @@ def test_a_rerun_of_single_files_names_the_unknown(project: Project, ds_flow_her
     assert "data/student_x.csv is not in the ledger" in err
 
 
-def test_a_rerun_of_the_failed_takes_rejected_and_dead_files(
+def test_a_rerun_of_failed_files_takes_rejected_and_dead_ones(
     project: Project, ds_flow_here: Cli
 ) -> None:
     project.published("aaaaaaaaaa", "17", "student_good.csv")
@@ -574,7 +573,7 @@ def test_a_rerun_of_the_failed_takes_rejected_and_dead_files(
     assert rerun_paths(project) == ["data/student_dead.csv", "data/student_bad.csv"]
 
 
-def test_a_large_rerun_is_one_batch_all_the_same(project: Project, ds_flow_here: Cli) -> None:
+def test_a_large_rerun_is_still_one_batch(project: Project, ds_flow_here: Cli) -> None:
     project.published(BATCH, "17", *(f"student_{n}.csv" for n in range(5)))
     project.config.write_text(f"{project.config.read_text()}batch: {{max_files: 2}}\n")
     assert ds_flow_here("rerun", "--all", "--no-wait")[0] == 0
@@ -667,7 +666,7 @@ def test_following_a_log_outlives_its_renaming_and_ends_with_the_run(project: Pr
     assert process.returncode == 0
 
 
-def test_a_terminal_obeys_nothing_in_a_log(project: Project) -> None:
+def test_a_log_cannot_control_the_terminal(project: Project) -> None:
     project.published(BATCH, "17", "student_a.csv")
     (project.root / "log" / "run_17.log").write_bytes("ö \x1b]0;x\x07\n".encode())
     assert "ö \\x1b]0;x\\x07\r\n".encode() in in_terminal(project, "logs", "17")
@@ -715,6 +714,17 @@ def test_every_command_is_in_every_completion_script(ds_flow_here: Cli, shell: s
     assert [name for name in COMMANDS if name not in script] == []
 
 
+def test_every_command_file_is_in_the_table() -> None:
+    assert sorted(COMMANDS) == sorted(commands.__all__)
+
+
+def test_start_up_imports_nothing_that_only_some_commands_need() -> None:
+    slow = ("metaflow", "pydantic", "rich", "sqlite3", "watchdog", "yaml")
+    code = f"import sys, ds_flow.cli; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
 def test_the_version_is_the_packages(ds_flow_here: Cli) -> None:
     code, out, _ = ds_flow_here("--version")
     assert (code, out.split()[0]) == (0, "ds-flow")
@@ -760,7 +770,7 @@ def test_once_says_what_came_of_it(project: Project) -> None:
     assert len(list((project.root / "out").glob("final_combined_*.csv"))) == 2
 
 
-def test_what_a_rerun_left_out_is_named_and_no_success(
+def test_files_that_a_rerun_left_out_are_named_and_make_it_fail(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = project.published(BATCH, "17", "student_a.csv")
@@ -808,7 +818,7 @@ def test_firing_a_schedule_asks_the_daemon(
     assert listed["asked_at"]
 
 
-def test_a_schedule_that_there_is_not_is_refused_with_those_that_there_are(
+def test_the_error_for_an_unknown_schedule_lists_the_known_ones(
     ds_flow_here: Cli,
 ) -> None:
     code, _, err = ds_flow_here("schedule", "run", "weekly")
@@ -818,13 +828,13 @@ def test_a_schedule_that_there_is_not_is_refused_with_those_that_there_are(
     assert ds_flow_here("schedule", "run")[0] == 2
 
 
-def test_firing_without_a_daemon_does_it_here_and_says_what_it_did(ds_flow_here: Cli) -> None:
+def test_firing_without_a_daemon_runs_here_and_prints_the_outcome(ds_flow_here: Cli) -> None:
     code, out, err = ds_flow_here("schedule", "run", "nightly")
     assert code == 0, err
     assert out.endswith("schedule nightly: nothing: there is no such file\n")
 
 
-def test_verify_names_what_is_not_as_published(project: Project, ds_flow_here: Cli) -> None:
+def test_verify_names_outputs_that_have_changed(project: Project, ds_flow_here: Cli) -> None:
     rows = project.published(BATCH, "17", "student_a.csv")
     project.form(OTHER, project.admit("student_b.csv"))
     out_dir = project.root / "out"
@@ -852,7 +862,7 @@ def test_verify_names_what_is_not_as_published(project: Project, ds_flow_here: C
     assert ds_flow_here("verify")[1] == "run 17: manifest_17.json: is gone\n"
 
 
-def test_verify_has_nothing_to_say_where_nothing_was_published(
+def test_verify_finds_no_fault_where_nothing_was_published(
     project: Project, ds_flow_here: Cli
 ) -> None:
     assert ds_flow_here("verify")[:2] == (0, "0 runs: all outputs match their manifests\n")
