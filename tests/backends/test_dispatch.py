@@ -11,19 +11,21 @@ import pytest
 
 from backends import BATCH, PLACES, Place, caller
 from ds_flow.core.errors import DispatchError
+from ds_flow.core.plan import Site
 from ds_flow.core.states import FailureClass
-from ds_flow.dispatch import trim_logs
-from ds_flow.dispatch.rounds import Round, open_round, rounds_in
-from ds_flow.dispatch.stage import (
-    ROUNDS_LIMIT,
+from ds_flow.dispatch import (
     JobSpec,
     Outcome,
-    Site,
-    backends,
+    Round,
     cancel_jobs,
     has_jobs_elsewhere,
     log_of,
+    make_backends,
+    open_round,
+    rounds_in,
+    trim_logs,
 )
+from ds_flow.dispatch.stage import ROUNDS_LIMIT
 from project import until
 
 Run = Callable[..., list[Outcome]]
@@ -379,9 +381,9 @@ def test_cancelled_jobs_end_and_none_that_waits_begins(
     killed.kill()
     killed.wait()
 
-    until("no job was left", lambda: not cancel_jobs(stage.parent, backends(place.site)))
+    until("no job was left", lambda: not cancel_jobs(stage.parent, make_backends(place.site)))
 
-    assert cancel_jobs(stage.parent, backends(place.site)) == []
+    assert cancel_jobs(stage.parent, make_backends(place.site)) == []
     (outcome,) = place.run(stage, job)
     assert outcome.failure is not None
 
@@ -396,10 +398,10 @@ def test_what_a_closed_round_could_not_let_go_of_is_let_go_of_later(
     (closed.folder / "released").unlink()  # its release got no answer
 
     assert has_jobs_elsewhere(stage.parent) == (place.executor != "local")
-    until("it was let go of", lambda: not cancel_jobs(stage.parent, backends(place.site)))
+    until("it was let go of", lambda: not cancel_jobs(stage.parent, make_backends(place.site)))
     assert closed.is_released
     assert not has_jobs_elsewhere(stage.parent)
 
 
 def test_a_batch_without_jobs_has_none_to_cancel(tmp_path: Path) -> None:
-    assert cancel_jobs(tmp_path / "jobs", backends(Site())) == []
+    assert cancel_jobs(tmp_path / "jobs", make_backends(Site())) == []

@@ -14,12 +14,20 @@ from backends import BATCH, Place, caller
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import DockerSite, Site
 from ds_flow.core.states import FailureClass, JobState
-from ds_flow.dispatch import trim_logs
+from ds_flow.dispatch import (
+    JobSpec,
+    Outcome,
+    Round,
+    cancel_jobs,
+    log_of,
+    make_backends,
+    open_round,
+    rounds_in,
+    trim_logs,
+)
 from ds_flow.dispatch.docker import backend as backend_module
 from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.texts import Container
-from ds_flow.dispatch.rounds import Round, open_round, rounds_in
-from ds_flow.dispatch.stage import JobSpec, Outcome, backends, cancel_jobs, log_of
 from engine import docker, engine, names_of, own_engine, small_image
 from project import until
 
@@ -276,7 +284,7 @@ def test_an_image_that_is_not_there_is_said_and_can_be_had_later(
     absent = replace(place, image="ds-flow-test/absent", site=site(pull="never"))
     job = absent.job("a", "true", folder=tmp_path)
 
-    with pytest.raises(DispatchError, match="there is no image ds-flow-test/absent here"):
+    with pytest.raises(DispatchError, match="no image ds-flow-test/absent on this host"):
         absent.run(stage, job)
     docker("tag", place.image, absent.image)
     try:
@@ -293,7 +301,7 @@ def test_an_image_that_cannot_be_pulled_is_said_so(
 ) -> None:
     absent = replace(place, image="registry.invalid/absent:1")
 
-    with pytest.raises(DispatchError, match=r"absent:1 is not here and cannot be pulled: \w+"):
+    with pytest.raises(DispatchError, match=r"absent:1 on this host, and it cannot be pulled: \w+"):
         absent.run(stage, absent.job("a", "true", folder=tmp_path))
 
 
@@ -427,7 +435,7 @@ def test_a_name_that_another_folders_container_has_is_not_taken_for_ours(
     opened(stage, shell("true"))
     docker("create", f"--name=dsf-{BATCH}-docker-1-1", place.image, "true")
     try:
-        with pytest.raises(DispatchError, match="and it is not of this batch"):
+        with pytest.raises(DispatchError, match="but belongs to another batch"):
             place.run(stage, shell("true"))
     finally:
         docker("rm", f"dsf-{BATCH}-docker-1-1")
@@ -537,7 +545,7 @@ def test_cancelling_leaves_no_container_of_any_state(
     single.backend().submit(batch_round)
     assert names_of(ROUND)
 
-    until("all were cancelled", lambda: not cancel_jobs(stage.parent, backends(single.site)))
+    until("all were cancelled", lambda: not cancel_jobs(stage.parent, make_backends(single.site)))
 
     assert names_of(ROUND) == []
     outcomes = single.run(stage, *batch_round.jobs)

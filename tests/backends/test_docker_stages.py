@@ -15,8 +15,7 @@ from ds_flow.core.manifest import Manifest
 from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.states import ATTEMPT_MARK, STAGES
-from ds_flow.dispatch.rounds import rounds_in
-from ds_flow.dispatch.stage import JobSpec
+from ds_flow.dispatch import JobSpec, rounds_in
 from ds_flow.work import directory
 from engine import docker, engine, full_image, small_image
 from steps import publish, stages

@@ -15,10 +15,19 @@ import pytest
 
 from backends import BATCH, LSF_SITE, Place, caller, lsf
 from ds_flow.core.errors import DispatchError
+from ds_flow.core.plan import Site
 from ds_flow.core.states import FailureClass, JobState
+from ds_flow.dispatch import (
+    Backend,
+    JobSpec,
+    Outcome,
+    Round,
+    cancel_jobs,
+    make_backends,
+    open_round,
+    rounds_in,
+)
 from ds_flow.dispatch.lsf.handover import FILE, Handover
-from ds_flow.dispatch.rounds import Round, open_round, rounds_in
-from ds_flow.dispatch.stage import Backend, JobSpec, Outcome, Site, backends, cancel_jobs
 from ds_flow.work.directory import last_progress_ns
 from lsf import Cluster
 from lsf_emulator import faults
@@ -514,7 +523,8 @@ def test_cancelling_is_watched_until_every_element_has_ended(bench: Bench) -> No
 
     def cancel() -> None:
         until(
-            "none was left", lambda: not cancel_jobs(bench.stage.parent, backends(bench.place.site))
+            "none was left",
+            lambda: not cancel_jobs(bench.stage.parent, make_backends(bench.place.site)),
         )
 
     with meanwhile("both ran", lambda: len(bench.ran()) == len(jobs), cancel):

@@ -11,8 +11,7 @@ import pytest
 
 from clock import MovedClock
 from ds_flow.core.states import BatchState, RunState, Trigger
-from ds_flow.dispatch.rounds import open_round
-from ds_flow.dispatch.stage import JobSpec, has_jobs_elsewhere
+from ds_flow.dispatch import JobSpec, has_jobs_elsewhere, open_round
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger

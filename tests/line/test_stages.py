@@ -14,10 +14,9 @@ import pytest
 from backends import lsf
 from ds_flow.core.errors import DispatchError, NoRoomError
 from ds_flow.core.manifest import Manifest, Rejected
-from ds_flow.core.plan import Options, Plan, PlannedFile, StageOptions
+from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, FailureClass
-from ds_flow.dispatch.rounds import rounds_in
-from ds_flow.dispatch.stage import JobSpec, Outcome, Site, run_stage
+from ds_flow.dispatch import JobSpec, Outcome, rounds_in, run_stage
 from ds_flow.work import directory
 from ds_flow.work.results import Result
 from steps import job_exit, publish, stages

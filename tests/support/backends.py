@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ds_flow.core.plan import LsfSite, Site
-from ds_flow.dispatch.stage import Backend, JobSpec, Outcome, backends, run_stage
+from ds_flow.dispatch import Backend, JobSpec, Outcome, make_backends, run_stage
 from engine import engine, small_image
 from lsf import Cluster
 from lsf_emulator.config import Dialect
@@ -38,7 +38,7 @@ class Place:
         return self.lsf_cluster
 
     def backend(self) -> Backend:
-        return backends(self.site)[self.executor]
+        return make_backends(self.site)[self.executor]
 
     def job(self, key: str, *command: str, folder: Path) -> JobSpec:
         """A job that may use a folder, wherever it runs."""

@@ -14,8 +14,7 @@ from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.core.plan import LsfSite
 from ds_flow.core.program import CHECKOUT
 from ds_flow.dispatch.lsf.handover import FILE, Handover
-from ds_flow.dispatch.rounds import Round, open_round, rounds_in
-from ds_flow.dispatch.stage import JobSpec
+from ds_flow.dispatch.rounds import JobSpec, Round, open_round, rounds_in
 from ds_flow.runs.outcome import EXIT_CODE
 from ds_flow.system import durable
 from ds_flow.work import directory

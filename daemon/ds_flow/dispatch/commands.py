@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.core import ATTEMPT_MARK, GIVEN_NAMES, DispatchError
+from ds_flow.system import open_private
 
 KILL_AFTER_SECONDS = 5
 TIMED_OUT_EXIT_CODE = 124  # of timeout(1)
@@ -94,21 +95,24 @@ def given(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in names if name in environ}
 
 
-def put_environment(folder: Path, environ: Mapping[str, str]) -> None:
+def put_environment(path: Path, environ: Mapping[str, str]) -> None:
     """Leave the variables of `.env` where only this user's jobs find them: bash/run_job.sh."""
     variables = given(environ)
     if variables:
         variables["DS_FLOW_MASK"] = environ.get("DS_FLOW_MASK", "")
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
-    path = folder / "env"
     if lines and not path.exists():
-        part = folder / ".env.part"
+        part = path.with_name(f".{path.name}.part")
         part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(open_private(part), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(line for line in lines if _is_variable(line))
         part.replace(path)
 
 
 def _is_variable(line: str) -> bool:
     return line.removeprefix("export ").partition("=")[0].isidentifier()
+
+
+def print_note(backend: str, text: str) -> None:
+    """Print a line for whoever reads the run's log."""
+    print(f"[{backend}] {text}", flush=True)  # noqa: T201 - a task's output goes to its run's log

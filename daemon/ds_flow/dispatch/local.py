@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Collection
 
 from ds_flow.core import JobState
-from ds_flow.dispatch import exit_codes
+from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, of_exit_code
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
 from ds_flow.system import open_private
 
@@ -57,11 +57,7 @@ def _report(batch_round: Round, index: int, *, alive: bool) -> Report:
     if ended is None and alive:
         is_claimed = batch_round.claim_of(index) is not None
         return Report(state=JobState.RUNNING if is_claimed else JobState.PENDING)
-    failure, reason = (
-        exit_codes.NO_EXIT_CODE if ended is None else exit_codes.of_exit_code(ended[0])
-    )
-    state = JobState.FAILED if failure else JobState.SUCCEEDED
-    return Report(state=state, failure=failure, reason=reason)
+    return Report.of_end(NO_EXIT_CODE if ended is None else of_exit_code(ended[0]))
 
 
 def cancel(batch_round: Round) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ds_flow.core import CHECKOUT, DispatchError, FailureClass, JobState
+from ds_flow.dispatch.exit_codes import End
+from ds_flow.system import write_word
 
 RUN_JOB = CHECKOUT / "bash" / "run_job.sh"  # what runs a job and leaves the files here
 LOG_BYTES = 2**16  # of a job's log that is kept, its end
@@ -58,6 +60,18 @@ class Report:
     image_id: str = ""  # what ran, where that was an image
     image_digest: str = ""  # its name in a registry, if it has one
 
+    @classmethod
+    def of_end(cls, end: End, image_id: str = "", image_digest: str = "") -> Self:
+        """Report a job that has ended."""
+        failure, reason = end
+        return cls(
+            state=JobState.FAILED if failure else JobState.SUCCEEDED,
+            failure=failure,
+            reason=reason,
+            image_id=image_id,
+            image_digest=image_digest,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -98,6 +112,11 @@ class Round:
     def indices(self) -> range:
         """The jobs' indices, from 1 as schedulers count."""
         return range(1, len(self.jobs) + 1)
+
+    @property
+    def environment_file(self) -> Path:
+        """Where the variables of `.env` are for the jobs: bash/run_job.sh reads it."""
+        return self.folder / "env"
 
     def note_alive(self) -> None:
         """Let this moment count as progress, though nothing has moved: `workdir.progress`."""
@@ -143,7 +162,8 @@ class Round:
 
     def close(self, outcomes: Sequence[Outcome]) -> None:
         """Record the verdict, whole, by one rename."""
-        put_json(self.folder / "verdict.json", [asdict(outcome) for outcome in outcomes])
+        rows = [asdict(outcome) for outcome in outcomes]
+        write_word(self.folder / "verdict.json", json.dumps(rows))
 
     @property
     def is_released(self) -> bool:
@@ -190,20 +210,14 @@ def open_round(
         if job.stdin is not None:
             (part / f"{index}.stdin").symlink_to(job.stdin)
     row = {"name": name, "opened_by": opened_by, "executor": executor}
-    put_json(part / "round.json", {**row, "jobs": [job.to_json() for job in jobs]})
+    text = json.dumps({**row, "jobs": [job.to_json() for job in jobs]})
+    write_word(part / "round.json", text)
     folder = stage_dir / str(number)
     try:
         part.rename(folder)
     except OSError as error:
         raise DispatchError(f"{folder}: another process opened this round: {error}") from error
     return Round(folder, name, opened_by, executor, tuple(jobs))
-
-
-def put_json(path: Path, content: object) -> None:
-    """Put a whole JSON file in place by one rename."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content), encoding="ascii")  # undecodable bytes, too
-    part.replace(path)
 
 
 def _read(path: Path, form: re.Pattern[str]) -> re.Match[str] | None:

@@ -1,17 +1,14 @@
 """Stages on backends: `run_stage`, the one verb that flows call, and the waiting in it."""
 
 import math
-import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from ds_flow.core import STARVED, DispatchError, FailureClass, JobState, Site
-from ds_flow.dispatch import local
-from ds_flow.dispatch.docker import Docker, Engine
-from ds_flow.dispatch.lsf import Lsf
+from ds_flow.dispatch.backends import make_backends
+from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.dispatch.trim_logs import cut_logs
 
@@ -21,51 +18,6 @@ ROUNDS_LIMIT = 3
 RETRIED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.KILLED})
 LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
 WAITED_SHARE = 0.1  # of the time waited so far, until the next look
-
-
-class Backend(Protocol):
-    """Where jobs run: verbs over a round's jobs at once, without waiting.
-
-    What a verb has learnt and must not lose stands in the round's folder, so that a further
-    process, after any crash, goes on where this one was.
-    """
-
-    @property
-    def poll_seconds(self) -> tuple[float, float]:
-        """Seconds between two looks, at first and at most."""
-
-    def command(self, job: JobSpec) -> tuple[str, ...]:
-        """What a job's args file holds."""
-
-    def submit(self, batch_round: Round) -> bool:
-        """Hand over what has not been, and nothing twice; whether all is known to be handed over.
-
-        Raises DispatchError with the backend's reason if it refuses the jobs.
-        """
-
-    def ask(self, batch_round: Round, indices: Collection[int]) -> Mapping[int, Report]:
-        """One question for these jobs of a round; what is not handed over yet is pending."""
-
-    def cancel(self, batch_round: Round) -> bool:
-        """Ask all jobs to end; whether all are known to have ended."""
-
-    def release(self, batch_round: Round) -> bool:
-        """Give back what a closed round still holds outside its folder; whether all is."""
-
-
-BACKENDS: dict[str, Callable[[Site, Mapping[str, str]], Backend]] = {
-    "local": lambda _site, _environ: local,
-    "lsf": lambda site, environ: Lsf(site.lsf, environ),
-    "docker": lambda site, environ: Docker(Engine(site.docker, environ)),
-}
-
-
-def backends(site: Site, environ: Mapping[str, str] = os.environ) -> dict[str, Backend]:
-    """Every backend of a site; each remembers what it has waited for, and what it has said.
-
-    `environ` is that of a run, by which the backends' commands know where to turn.
-    """
-    return {name: make(site, environ) for name, make in BACKENDS.items()}
 
 
 def run_stage(
@@ -83,7 +35,7 @@ def run_stage(
     continues the open one, and opens further rounds for what has not succeeded. A job that its
     own code failed is not tried again within an attempt; one that had too little memory gets more.
     """
-    on = backends(site)
+    on = make_backends(site)
     while True:
         outcomes: dict[str, Outcome] = {}
         asked: dict[str, JobSpec] = {}
@@ -207,16 +159,3 @@ def log_of(stage_dir: Path, outcome: Outcome) -> str:
         if batch_round.name == outcome.round:
             return batch_round.log_of(outcome.index)
     raise DispatchError(f"{stage_dir}: no round {outcome.round}")
-
-
-__all__ = [
-    "Backend",
-    "JobSpec",
-    "Outcome",
-    "Site",
-    "backends",
-    "cancel_jobs",
-    "has_jobs_elsewhere",
-    "log_of",
-    "run_stage",
-]

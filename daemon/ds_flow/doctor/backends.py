@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ds_flow.core import DispatchError
-from ds_flow.dispatch import Engine, call, unobtainable
+from ds_flow.dispatch import DockerClient, call, unobtainable
 from ds_flow.doctor import probe_job
 from ds_flow.doctor.finding import Finding, Findings
 from ds_flow.settings import Settings
@@ -61,7 +61,7 @@ def _docker(settings: Settings, environ: Mapping[str, str]) -> Finding:
     images = sorted({one.image for one in settings.stages.values() if one.executor == "docker"})
     try:
         for name in images:
-            if why := unobtainable(Engine(site, environ), name):
+            if why := unobtainable(DockerClient(site, environ), name):
                 text = f"the image {name} is missing and {why}"
                 return Finding("fault", "docker", f"{text}; load it, or set another image")
     except DispatchError as error:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ds_flow.core import CHECKOUT, PYTHON, DispatchError, JobState
-from ds_flow.dispatch import LIVE, Backend, JobSpec, Report, Round, backends, open_round
+from ds_flow.dispatch import LIVE, Backend, JobSpec, Report, Round, make_backends, open_round
 from ds_flow.doctor.finding import Level
 from ds_flow.settings import Settings
 from ds_flow.work import make_root
@@ -27,7 +27,7 @@ def probe(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> tup
         with tempfile.TemporaryDirectory(
             prefix=".check-", dir=root, ignore_cleanup_errors=True
         ) as name:
-            backend = backends(options.site, settings.run_environment(os.environ))[executor]
+            backend = make_backends(options.site, settings.run_environment(os.environ))[executor]
             written = Path(name, "written")
             written.mkdir()
             job = _job(settings, stage, written)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ds_flow.core import DsFlowError
-from ds_flow.dispatch import backends, cancel_jobs
+from ds_flow.dispatch import cancel_jobs, make_backends
 from ds_flow.work import read_plan
 
 LIMIT_SECONDS = 600.0
@@ -22,7 +22,7 @@ def cancel_batch_jobs(work: Path, environ: Mapping[str, str], limit_s: float) ->
 
     `environ` is the environment of a run: its variables say where the jobs are.
     """
-    on = backends(read_plan(work).options.site, environ)
+    on = make_backends(read_plan(work).options.site, environ)
     end_s = time.monotonic() + limit_s
     while (live := cancel_jobs(work / "jobs", on)) and time.monotonic() < end_s:
         time.sleep(POLL_SECONDS)  # noqa: TID251 - nothing else to do

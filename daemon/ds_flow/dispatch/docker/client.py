@@ -1,4 +1,4 @@
-"""Talking to a container engine through its command: docker, or podman."""
+"""Calls of the container engine's command, docker or podman, each with a time limit."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from ds_flow.core import DispatchError, DockerSite
-from ds_flow.dispatch.commands import Answer, call
+from ds_flow.dispatch.commands import Answer, call, print_note
 from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.texts import Container, Image
 
 PULL_SECONDS = 3600  # an image may be large
 
-Heard = TypeVar("Heard")
+Result = TypeVar("Result")
 
 
 class EngineSilentError(DispatchError):
-    """The engine has said nothing that could be relied on."""
+    """The engine gave no answer that can be relied on."""
 
 
 @dataclass(slots=True)
-class Engine:
-    """One engine; it remembers since when it has been silent."""
+class DockerClient:
+    """One engine. The client remembers since when the engine has been silent."""
 
     site: DockerSite
     environ: Mapping[str, str]
@@ -50,31 +50,31 @@ class Engine:
             self._silent_since_s = None
         return answer
 
-    def listen(self, calls: Callable[[], Heard]) -> Heard | None:
-        """What the engine answers; None while it is silent, which is said once."""
+    def unless_silent(self, calls: Callable[[], Result]) -> Result | None:
+        """The result of these calls; None while the engine is silent, which is printed once."""
         try:
             return calls()
         except EngineSilentError as error:
             if self._silent_since_s is None:
                 self._silent_since_s = time.monotonic()
-                say(f"{error}; asked again later")
+                print_note("docker", f"{error}; asked again later")
             return None
 
     @property
     def is_lost(self) -> bool:
-        """Whether it has been silent for longer than its containers count as alive."""
+        """Whether the engine has been silent for too long to count its containers as alive."""
         since_s = self._silent_since_s
         limit_s = self.site.unknown_minutes * 60
         return since_s is not None and time.monotonic() - since_s > limit_s
 
     @property
     def lost(self) -> str:
-        """That, in words."""
+        """The reason to give for that."""
         minutes = self.site.unknown_minutes
         return f"{self.site.command}: the engine was silent for {minutes:g} minutes"
 
     def inspect(self, names: Collection[str]) -> list[Container]:
-        """What is there of these containers. Raises EngineSilentError if that is not sure."""
+        """Those of these containers that exist. Raises EngineSilentError if that is not certain."""
         answer = self.call("container", "inspect", *names)
         lines = answer.err.splitlines()
         if answer.exit_code and not all(map(texts.NOT_THERE.search, lines)):
@@ -82,7 +82,7 @@ class Engine:
         return texts.containers_in(answer.out)
 
     def containers_of(self, folder: Path) -> dict[str, str]:
-        """Name to id of the containers of a round's folder, in whatever state."""
+        """The containers of a round's folder in any state: name to id."""
         of_folder = f"--filter=label={texts.LABEL}.folder={texts.mark_of(folder)}"
         listed = ("ps", "--all", "--no-trunc", of_folder, "--format={{.Names}} {{.ID}}")
         answer = self.call(*listed)
@@ -91,7 +91,7 @@ class Engine:
         return dict(line.split() for line in answer.out.splitlines())
 
     def find_image(self, name: str) -> Image | None:
-        """What a name means here, if anything."""
+        """The image of this name on this host, if there is one."""
         answer = self.call("image", "inspect", "--", name)
         if answer.exit_code == 0:
             return texts.image_in(answer.out)
@@ -100,36 +100,31 @@ class Engine:
         raise DispatchError(f"image {name}: {texts.refusal(answer.text)}")
 
     def image(self, name: str) -> Image:
-        """What a name means, pulled if need be. Raises DispatchError if it cannot be had."""
+        """The image of this name, pulled if necessary. Raises DispatchError if that fails."""
         found = self.find_image(name) if self.site.pull != "always" else None
         return found or self._pull(name)
 
     def _pull(self, name: str) -> Image:
         if self.site.pull == "never":
-            raise DispatchError(f"there is no image {name} here, and compute.docker.pull is never")
-        say(f"pulls the image {name}")
+            raise DispatchError(f"no image {name} on this host, and compute.docker.pull is never")
+        print_note("docker", f"pulling the image {name}")
         pulled = self.call("pull", "--quiet", "--", name, limit_s=PULL_SECONDS)
         found = self.find_image(name) if pulled.exit_code == 0 else None
         if found is None:
             why = texts.refusal(pulled.text)
-            raise DispatchError(f"the image {name} is not here and cannot be pulled: {why}")
+            raise DispatchError(f"no image {name} on this host, and it cannot be pulled: {why}")
         return found
 
 
-def unobtainable(engine: Engine, image: str) -> str:
-    """Why an image can be neither found nor pulled, or ""; none is pulled for that.
+def unobtainable(client: DockerClient, image: str) -> str:
+    """Why an image can be neither found nor pulled, or "". This pulls nothing.
 
     Raises DispatchError if the engine does not answer.
     """
-    if engine.find_image(image):
+    if client.find_image(image):
         return ""
-    if engine.site.pull == "never":
+    if client.site.pull == "never":
         return "is not to be pulled (compute.docker.pull is never)"
-    answer = engine.call("manifest", "inspect", "--", image)
+    answer = client.call("manifest", "inspect", "--", image)
     said = " ".join(answer.err.split())
     return "" if answer.exit_code == 0 else f"cannot be pulled: {said}"
-
-
-def say(what: str) -> None:
-    """Tell whoever reads the run's log."""
-    print(f"[docker] {what}", flush=True)  # noqa: T201 - a task's output is its run's log

@@ -169,7 +169,7 @@ def wants_script(batch_round: Round, job: JobSpec) -> bool:
 
     Variables must not be shown, standard input is not to be had, and arguments have to be UTF-8.
     """
-    has_variables = (batch_round.folder / "env").exists()
+    has_variables = batch_round.environment_file.exists()
     return has_variables or job.stdin is not None or not all(map(_is_text, job.command))
 
 
@@ -180,7 +180,7 @@ def script_path(batch_round: Round, index: int) -> Path:
 
 def script(batch_round: Round, job: JobSpec) -> str:
     """What sh reads: the variables, and then the command in its place."""
-    variables = batch_round.folder / "env"
+    variables = batch_round.environment_file
     lines = [f". {shlex.quote(str(variables))}\n"] if variables.exists() else []
     stdin = f" <{shlex.quote(str(job.stdin))}" if job.stdin else ""
     return "".join([*lines, f"exec {shlex.join(job.command)}{stdin}\n"])

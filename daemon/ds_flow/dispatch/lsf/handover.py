@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from ds_flow.core import LsfSite
-from ds_flow.dispatch.rounds import Round, put_json
+from ds_flow.dispatch.rounds import Round
+from ds_flow.system import write_word
 
 FILE = "lsf/handover.json"  # in a folder of its own: to ask LSF is no progress of the jobs
 
@@ -58,7 +59,8 @@ class Handover:
         """Put it in place, whole."""
         self.path.parent.mkdir(exist_ok=True)
         row = {"is_plain": self.is_plain, "speaks_json": self.speaks_json}
-        put_json(self.path, {**row, "chunks": [asdict(chunk) for chunk in self.chunks]})
+        chunks = [asdict(chunk) for chunk in self.chunks]
+        write_word(self.path, json.dumps({**row, "chunks": chunks}))
 
     def cut(self, name: str, first: int, count: int, size: int) -> None:
         """Add chunks of at most `size` jobs, with unique names of under 40 characters."""

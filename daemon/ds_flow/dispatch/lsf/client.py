@@ -1,4 +1,4 @@
-"""LSF's commands, each under a hard time limit: what to ask, and what is sure of the answer."""
+"""Calls of LSF's commands, each with a time limit, and what is certain from their answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ NOTHING_HEARD = Poll({}, is_clean=False)
 
 
 @dataclass(slots=True)
-class Commands:
+class LsfClient:
     """bsub, bjobs, bhist and bkill for one round."""
 
     site: LsfSite
