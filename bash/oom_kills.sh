@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # oom_kills.sh: to be sourced. A SIGKILL does not say whose it was, but the kernel counts its own.
 
-# Count in oom_kills the processes of this one's cgroup that were killed for want of memory.
+# Count in oom_kills the processes of this one's cgroup that the kernel killed because memory ran out.
 count_oom_kills() {
     local names path file word number
     oom_kills=0

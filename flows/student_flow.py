@@ -16,7 +16,11 @@ import steps.metaflow_env  # noqa: F401 - before Metaflow, which reads its envir
 # isort: split
 from metaflow import FlowSpec, Parameter, current, step
 
-from steps import failures, publish, stages
+from steps import failures, publish
+from steps.analyze import analyze_combined
+from steps.combine import combine_files
+from steps.process import process_shards
+from steps.start import begin, work_dir
 
 
 class StudentDataFlow(FlowSpec):
@@ -29,37 +33,37 @@ class StudentDataFlow(FlowSpec):
     def start(self) -> None:
         """Plan: shards of files, in as many groups as there are usable cores."""
         self.started_at = publish.now()
-        self.work = stages.work_dir(self.output_dir, self.batch)
-        with failures.told(self.work):
-            self.groups = stages.begin(self.work, current.run_id)
+        self.work = work_dir(self.output_dir, self.batch)
+        with failures.recorded(self.work):
+            self.groups = begin(self.work, current.run_id)
         self.next(self.process, foreach="groups")
 
     @step
     def process(self) -> None:
         """Give each file of this group's shards an output, or a reason why it has none."""
-        with failures.told(self.work):
-            stages.process(self.work, f"{self.index + 1}of{len(self.groups)}", self.input)
+        with failures.recorded(self.work):
+            process_shards(self.work, f"{self.index + 1}of{len(self.groups)}", self.input)
         self.next(self.combine)
 
     @step
     def combine(self, inputs: Any) -> None:
         """Join the processed files into one."""
         self.merge_artifacts(inputs, include=["work", "started_at"])
-        with failures.told(self.work):
-            self.combined = stages.combine(self.work)
+        with failures.recorded(self.work):
+            self.combined = combine_files(self.work)
         self.next(self.analyze)
 
     @step
     def analyze(self) -> None:
         """Run the configured program on the combined file."""
-        with failures.told(self.work):
-            self.analysis = stages.analyze(self.work, self.combined)
+        with failures.recorded(self.work):
+            self.analysis = analyze_combined(self.work, self.combined)
         self.next(self.end)
 
     @step
     def end(self) -> None:
         """Publish under the Run ID and commit; a batch that another run published stays its own."""
-        with failures.told(self.work):
+        with failures.recorded(self.work):
             run = publish.Run(
                 flow=current.flow_name,
                 run_id=current.run_id,

@@ -32,7 +32,7 @@ from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
 from ds_flow.settings import Settings, find_settings, load_settings
 from ds_flow.system import open_log
 from ds_flow.work import attempt_log, create_work_dir, new_attempt, scratch
-from steps.stages import work_dir
+from steps.start import work_dir
 
 OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
 OPTIONS.add_argument("--batch")

@@ -1,4 +1,4 @@
-"""What is told of a step that failed."""
+"""A failed step leaves its reason for the daemon."""
 
 import os
 import traceback
@@ -12,16 +12,16 @@ from ds_flow.work import NO_ROOM, attempt_dir, marked_attempt
 
 
 @contextmanager
-def told(work: Path) -> Iterator[None]:
-    """Leave a failure's reason where the daemon finds it: in the attempt's `error` file.
+def recorded(work: Path) -> Iterator[None]:
+    """Write the reason of a failure to the attempt's `error` file, where the daemon reads it.
 
-    Metaflow logs the traceback of what is raised here: one that holds a secret is not.
+    Metaflow logs the traceback of what is raised here. A traceback that holds a secret is dropped.
     """
     try:
         yield
     except Exception as error:
-        said = str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
-        reason = masked(said, os.environ)
+        text = str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
+        reason = masked(text, os.environ)
         attempt = marked_attempt(work)
         if attempt is not None:
             _leave(attempt_dir(work, attempt), error, reason)
@@ -32,7 +32,7 @@ def told(work: Path) -> Iterator[None]:
 
 
 def _leave(folder: Path, error: Exception, reason: str) -> None:
-    """Leave the reason, and a mark if it is a disk; on a full one perhaps neither."""
+    """Write the reason, and a mark if a disk is full. On a full disk neither may succeed."""
     with suppress(OSError):
         if is_of_the_disk(error):
             (folder / NO_ROOM).touch()

@@ -34,7 +34,7 @@ from ds_flow.work import (
     results_for,
     settings_fingerprint,
 )
-from steps.verdicts import APPENDED, verdicts
+from steps.file_results import APPENDED, file_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Run:
 def finish(work: Path, run: Run) -> Manifest:
     """Publish and commit; the manifest."""
     plan = read_plan(work)
-    good, _ = verdicts(work)
+    good, _ = file_results(work)
     stems = output_stems(file.path for file in plan.files)
     folder = results_for(work, plan.options).folder
     sources = {
@@ -71,7 +71,7 @@ def finish(work: Path, run: Run) -> Manifest:
 
 
 def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Manifest:
-    good, bad = verdicts(work)
+    good, bad = file_results(work)
     attempt = own_attempt(work)
     return Manifest(
         schema=1,

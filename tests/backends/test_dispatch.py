@@ -131,7 +131,10 @@ def test_a_job_that_the_kernel_killed_for_want_of_memory_says_so(
     mark = f"for round in '{stage}'/*; do touch $round/1.starved; done"
     (outcome,) = run(shell("a", f"{mark}; kill -KILL $$"))
 
-    assert (outcome.failure, outcome.reason) == (FailureClass.MEMORY, "killed for want of memory")
+    assert (outcome.failure, outcome.reason) == (
+        FailureClass.MEMORY,
+        "out of memory: killed by the kernel",
+    )
     assert len(list(rounds_in(stage))) == ROUNDS_LIMIT
 
 

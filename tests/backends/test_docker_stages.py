@@ -18,8 +18,11 @@ from ds_flow.core.states import ATTEMPT_MARK, STAGES
 from ds_flow.dispatch import JobSpec, rounds_in
 from ds_flow.work import directory
 from engine import docker, engine, full_image, small_image
-from steps import publish, stages
-from steps.verdicts import verdicts
+from steps import publish
+from steps.analyze import analyze_combined
+from steps.combine import combine_files
+from steps.file_results import file_results
+from steps.process import process_shards
 
 SHARDS = [(0, 24), (25, 49)]
 
@@ -69,9 +72,9 @@ def ran(
     (work / "attempts" / "1").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(ATTEMPT_MARK, f"{batch}/1")
-        stages.process(work, "1of1", shards)
-        combined = stages.combine(work)
-        analysis = stages.analyze(work, combined)
+        process_shards(work, "1of1", shards)
+        combined = combine_files(work)
+        analysis = analyze_combined(work, combined)
         run = publish.Run(
             flow="StudentFlow", run_id="7", started_at="", combined=combined, analysis=analysis
         )
@@ -143,7 +146,7 @@ def test_a_hostile_image_commands_nothing_and_publishes_nobody_elses_file(tmp_pa
     assert list((work / "attempts" / "1").iterdir()) == []
     rounds = list(rounds_in(work / "jobs" / "process-1of1"))
     assert {one.executor for one in rounds} == {"docker"}
-    found, bad = verdicts(work)
+    found, bad = file_results(work)
     assert (found, len(bad)) == ([], 7)
     assert list((tmp_path / "out").glob("*.csv")) == []
 

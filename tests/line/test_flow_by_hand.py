@@ -79,7 +79,7 @@ def test_a_batch_that_is_not_planned_is_one_line(tmp_path: Path, batch: str) -> 
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("student_flow.py: ")
-    assert "no such batch here" in line or "no batch is named" in line
+    assert "no such batch here" in line or "name a batch: --batch ID" in line
 
 
 def test_a_batch_is_looked_for_where_the_settings_have_it(tmp_path: Path) -> None:

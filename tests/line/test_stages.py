@@ -19,8 +19,11 @@ from ds_flow.core.states import ATTEMPT_MARK, FailureClass
 from ds_flow.dispatch import JobSpec, Outcome, rounds_in, run_stage
 from ds_flow.work import directory
 from ds_flow.work.results import Result
-from steps import job_exit, publish, stages
-from steps.failures import told
+from steps import job_exit, process, publish
+from steps.analyze import analyze_combined
+from steps.combine import combine_files
+from steps.failures import recorded
+from steps.process import process_shards
 
 BATCH = "0123456789"
 NAMES = ("a", "b", "c")
@@ -79,7 +82,7 @@ def verdicts(work: Path) -> Verdicts:
 @pytest.mark.parametrize(
     ("on_b", "reason"),
     [
-        ("os._exit(0)", "ended before its verdict"),
+        ("os._exit(0)", "it ended without a result"),
         ("os._exit(3)", "exit code 3"),
         ("os.abort()", "crashed by SIGABRT"),
         ("raise MemoryError", "exit code 1"),
@@ -92,13 +95,13 @@ def test_a_file_that_ends_its_process_is_set_aside_alone(
 ) -> None:
     transform(work, on_b)
 
-    stages.process(work, "1of1", [(0, 2)])
+    process_shards(work, "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
-    assert found["b"].reason == f"its process, alone with it: {reason}"
+    assert found["b"].reason == f"the process crashed on this file alone: {reason}"
 
 
 def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_alone(
@@ -109,13 +112,16 @@ def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_a
     mark = f"[(round / '1.starved').touch() for round in {rounds}]"
     transform(work, f"import pathlib; {mark}; os.kill(os.getpid(), 9)")
 
-    stages.process(work, "1of1", [(0, 2)])
+    process_shards(work, "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
-    assert found["b"].reason == "its process, alone with it: killed for want of memory"
+    assert (
+        found["b"].reason
+        == "the process crashed on this file alone: out of memory: killed by the kernel"
+    )
 
 
 def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the_figure(
@@ -126,7 +132,7 @@ def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the
         site = replace(place.site, memory_factor=1.1)
         replan(work, site=site, process=StageOptions(executor="lsf", queue="short", memory_mb=500))
 
-        stages.process(work, "1of1", [(0, 2)])
+        process_shards(work, "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
@@ -142,7 +148,7 @@ def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothin
     leak = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); [os.dup(0) for _ in range(64)]"
     transform(work, f"import resource; {leak}")
 
-    stages.process(work, "1of1", [(0, 2)])
+    process_shards(work, "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
@@ -153,7 +159,7 @@ def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothin
 
 def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
     with pytest.raises(DispatchError, match="mine:transform"):
-        stages.process(work, "1of1", [(0, 2)])
+        process_shards(work, "1of1", [(0, 2)])
 
     assert set(verdicts(work).values()) == {None}
 
@@ -164,7 +170,7 @@ def test_the_process_stage_reads_all_that_the_transform_may_import(work: Path) -
     for path in own:
         path.mkdir()
 
-    reads = stages._Process(work, "process-0").job((0, 2, "")).reads
+    reads = process.ProcessStage(work, "process-0").job((0, 2, "")).reads
     assert own < set(reads)
 
 
@@ -173,10 +179,10 @@ def test_the_next_attempt_judges_again_what_the_transform_raised_on_and_nothing_
 ) -> None:
     transform(work, f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); raise ValueError('busy')")
 
-    stages.process(work, "1of1", [(0, 2)])
+    process_shards(work, "1of1", [(0, 2)])
     first = verdicts(work)
     monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/2")
-    stages.process(work, "1of1", [(0, 2)])
+    process_shards(work, "1of1", [(0, 2)])
 
     assert (tmp_path / "ran").read_text() == "xx"
     assert {name: verdicts(work)[name] for name in "ac"} == {name: first[name] for name in "ac"}
@@ -198,14 +204,14 @@ OUTCOME = Outcome(
 
 
 @pytest.fixture
-def left(work: Path) -> Callable[[Outcome], list[stages.Part]]:
+def left(work: Path) -> Callable[[Outcome], list[process.Part]]:
     transform(work, "pass")
-    stage = stages._Process(work, "process-1of1")
+    stage = process.ProcessStage(work, "process-1of1")
     return lambda outcome: stage.left((0, 2, ""), outcome)
 
 
 def test_a_file_that_takes_longer_than_the_limit_is_tried_alone(
-    left: Callable[[Outcome], list[stages.Part]],
+    left: Callable[[Outcome], list[process.Part]],
 ) -> None:
     ended = replace(OUTCOME, failure=FailureClass.LIMIT, reason="run limit reached", exit_code=124)
 
@@ -213,7 +219,7 @@ def test_a_file_that_takes_longer_than_the_limit_is_tried_alone(
 
 
 def test_a_job_that_left_no_exit_code_blames_no_file(
-    work: Path, left: Callable[[Outcome], list[stages.Part]]
+    work: Path, left: Callable[[Outcome], list[process.Part]]
 ) -> None:
     job = JobSpec(key="k", command=("true",))
     run_stage(
@@ -238,8 +244,8 @@ def test_a_run_that_finds_no_room_says_so_and_blames_no_file(work: Path, code: s
     attempt = work / "attempts" / "1"
     attempt.mkdir()
 
-    with pytest.raises(NoRoomError), told(work):
-        stages.process(work, "1of1", [(0, 2)])
+    with pytest.raises(NoRoomError), recorded(work):
+        process_shards(work, "1of1", [(0, 2)])
 
     assert (attempt / "no_room").exists()
     assert verdicts(work)["b"] is None
@@ -250,7 +256,7 @@ def test_a_step_that_finds_no_room_itself_says_so(work: Path, code: int) -> None
     attempt = work / "attempts" / "1"
     attempt.mkdir()
 
-    with pytest.raises(OSError, match="disk"), told(work):
+    with pytest.raises(OSError, match="disk"), recorded(work):
         raise OSError(code, "the disk")
 
     assert (attempt / "no_room").exists()
@@ -265,7 +271,7 @@ def analyzed(work: Path, **given: Any) -> dict[str, Any]:
     directory.create_work_dir(
         output_dir, replace(plan, options=replace(plan.options, stages=options))
     )
-    analysis = stages.analyze(work, output_dir / "combined.csv")
+    analysis = analyze_combined(work, output_dir / "combined.csv")
     assert analysis is not None
     return analysis
 
@@ -321,7 +327,7 @@ def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path)
 
 
 def combined(work: Path) -> Path:
-    found = stages.combine(work)
+    found = combine_files(work)
     assert found
     return found
 
@@ -340,7 +346,7 @@ def processed(work: Path) -> Result:
         "def transform(frame):\n"
         "    return frame.assign(more='x') if frame['id'][0] == 'b' else frame\n"
     )
-    stages.process(work, "1of1", [(0, 2)])
+    process_shards(work, "1of1", [(0, 2)])
     first = verdicts(work)["a"]
     assert isinstance(first, Result)
     return first
@@ -352,7 +358,7 @@ def published(work: Path) -> list[str]:
 
 def test_no_job_may_write_but_what_its_stage_leaves(work: Path) -> None:
     processed(work)
-    stages.combine(work)
+    combine_files(work)
 
     jobs = {
         stage: next(rounds_in(work / "jobs" / stage)).jobs[0]
@@ -379,7 +385,7 @@ def test_a_verdict_on_another_file_or_content_is_none(
     (folder / "a.json").write_text(json.dumps(row))
 
     with pytest.raises(DispatchError, match=r"data/a\.csv: no result of the process stage"):
-        stages.combine(work)
+        combine_files(work)
 
 
 def test_an_output_that_is_not_what_was_judged_is_not_published(work: Path) -> None:
@@ -408,7 +414,7 @@ def test_a_combined_file_that_is_no_plain_one_is_neither_analyzed_nor_published(
         os.mkfifo(path)
 
     with pytest.raises(DispatchError, match="left no regular file"):
-        stages.combine(work)
+        combine_files(work)
 
     with pytest.raises(OSError, match=r"regular file|symbolic link|No such file"):
         finished(work, path)
@@ -425,7 +431,7 @@ def test_a_link_that_a_job_left_is_not_written_through(work: Path, tmp_path: Pat
         each.unlink()
         each.symlink_to(victim)
 
-    assert stages.combine(work) == path
+    assert combine_files(work) == path
 
     assert victim.read_text() == "precious"
     assert [each.is_symlink() for each in lists] == [False] * 3

@@ -33,7 +33,7 @@ RUN = RunRow(
     error="",
     removed_at=None,
 )
-STARVED = "killed for want of memory"
+STARVED = "out of memory: killed by the kernel"
 
 AfterTheLimit = Callable[..., RunState | None]
 

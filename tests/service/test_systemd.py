@@ -305,7 +305,7 @@ def test_a_run_that_hits_the_memory_limit_fails_with_its_cause_and_the_daemon_li
     until("it was set aside", lambda: service.status()["files"]["quarantined"])
 
     run = json.loads(service.ds_flow("runs", "--json"))["runs"][-1]
-    assert (run["state"], "killed for want of memory" in run["error"]) == ("failed", True)
+    assert (run["state"], "out of memory: killed by the kernel" in run["error"]) == ("failed", True)
     assert service.pid == pid
     limit_memory(service, "infinity")
     service.ds_flow("retry", run["batch"])

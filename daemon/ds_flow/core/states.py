@@ -131,7 +131,7 @@ class FailureClass(StrEnum):
     INFRASTRUCTURE = "infrastructure"  # tried again as it was
 
 
-STARVED = "killed for want of memory"
+STARVED = "out of memory: killed by the kernel"
 
 
 class Trigger(StrEnum):

@@ -1,4 +1,4 @@
-"""What the process stage has found of a batch: the good files, the bad ones, and their columns."""
+"""The results of a batch's files after the process step, and the columns they have."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,35 +6,38 @@ from pathlib import Path
 from ds_flow.core import DispatchError, PlannedFile, Rejected, output_stems
 from ds_flow.work import Result, read_plan, results_for
 
-APPENDED = 3  # processed_at, source_file, tag: an output's last columns
+APPENDED = 3  # an output's last columns: processed_at, source_file, tag
 
 
-def verdicts(work: Path) -> tuple[list[Result], list[Rejected]]:
-    """Give each file's verdict, in the plan's order. Raises DispatchError if one has none."""
+def file_results(work: Path) -> tuple[list[Result], list[Rejected]]:
+    """The good files and the bad ones, in the plan's order.
+
+    Raises DispatchError if a file has no result.
+    """
     plan = read_plan(work)
     results = results_for(work, plan.options)
     good: list[Result] = []
     bad: list[Rejected] = []
     stems = output_stems(file.path for file in plan.files)
     for planned in plan.files:
-        path, verdict = planned.path, results.get(stems[planned.path])
-        if verdict is None or not _is_on(planned, verdict):
+        path, result = planned.path, results.get(stems[planned.path])
+        if result is None or not _is_of(planned, result):
             why = "flows/, bash/ or the transform changed during this run, or its output is gone"
             raise DispatchError(f"{path}: no result of the process stage ({why})")
-        if isinstance(verdict, Rejected):
-            bad.append(verdict)
-        elif plan.options.columns == "strict" and good and verdict.columns != good[0].columns:
-            bad.append(_other_columns(verdict, good[0]))
+        if isinstance(result, Rejected):
+            bad.append(result)
+        elif plan.options.columns == "strict" and good and result.columns != good[0].columns:
+            bad.append(_other_columns(result, good[0]))
         else:
-            good.append(verdict)
+            good.append(result)
     return good, bad
 
 
-def _is_on(planned: PlannedFile, verdict: Result | Rejected) -> bool:
-    """Whether a verdict is on the very file that was planned: a job may say anything."""
-    is_it = (verdict.path, verdict.version) == (planned.path, planned.version)
-    is_read = isinstance(verdict, Result) and planned.sha256 is not None
-    return is_it and (not is_read or verdict.sha256 == planned.sha256)
+def _is_of(planned: PlannedFile, result: Result | Rejected) -> bool:
+    """Whether a result belongs to the planned file: a job could have written anything."""
+    is_same = (result.path, result.version) == (planned.path, planned.version)
+    is_read = isinstance(result, Result) and planned.sha256 is not None
+    return is_same and (not is_read or result.sha256 == planned.sha256)
 
 
 def _other_columns(result: Result, first: Result) -> Rejected:

@@ -1,0 +1,35 @@
+"""The analyze step: run the configured program on the combined file."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ds_flow.dispatch import log_of
+from ds_flow.system import masked
+from ds_flow.work import read_plan
+from steps.jobs import BLAMELESS, error_of, job_for, run_jobs
+
+
+def analyze_combined(work: Path, combined: Path | None) -> dict[str, Any] | None:
+    """Run the analysis on the combined file. Returns its command, its output and its error.
+
+    A failed analysis does not spoil the data, so the run goes on. Raises DispatchError if the
+    analysis could not be run at all.
+    """
+    plan = read_plan(work)
+    command = plan.options.stages["analyze"].command
+    if combined is None or not command:
+        return None
+    job = job_for(plan, "analyze", combined.stem, (*command, str(combined)))
+    job = replace(job, reads=(combined.parent,))
+    (outcome,) = run_jobs(work, plan, "analyze", "analyze", [job])
+    if outcome.failure in BLAMELESS:
+        raise error_of(work, "analyze", "analyze", outcome)
+    printed = log_of(work / "jobs" / "analyze", outcome)
+    error = str(error_of(work, "analyze", "analyze", outcome)) if outcome.failure else ""
+    return {
+        "command": list(command),
+        "stdout": masked(printed, os.environ),
+        "error": masked(error, os.environ),
+    }

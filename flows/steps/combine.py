@@ -1,0 +1,71 @@
+"""The combine step: join the processed files into one."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ds_flow.core import CHECKOUT, DispatchError, Plan
+from ds_flow.system import write_json
+from ds_flow.work import Result, is_plain, read_plan, results_for
+from steps.file_results import file_results, union
+from steps.jobs import CODE, STEPS, job_for, put_list, python_for, run_one
+
+
+def combine_files(work: Path) -> Path | None:
+    """Join the processed files into one. Returns its path, or None if there is no good file.
+
+    Raises DispatchError if the transform failed on every file: the transform is then to blame.
+    """
+    plan = read_plan(work)
+    good, bad = file_results(work)
+    if not good:
+        raised = [item for item in bad if item.cause == "raised"]
+        if raised:
+            raise DispatchError(f"every file failed; {raised[0].path}: {raised[0].reason}")
+        return None
+    columns = union([result.columns for result in good])
+    sources = _align_files(work, plan, good, columns)
+    key = hashlib.sha256("\0".join([*columns, *map(str, sources)]).encode()).hexdigest()[:16]
+    target = work / "combined" / f"{key}.csv"
+    target.parent.mkdir(exist_ok=True)
+    names = put_list(target.with_suffix(".list"), sources)
+    command = ("bash", str(CHECKOUT / "bash" / "combine.sh"), str(target))
+    job = job_for(plan, "combine", key, command, stdin=names)
+    reads = (*CODE, *dict.fromkeys(source.parent for source in sources))
+    run_one(work, plan, "combine", replace(job, reads=reads, writes=(target.parent,)))
+    _require_plain(target)
+    return target
+
+
+def _require_plain(combined: Path) -> None:
+    """Raise DispatchError if the job left no regular file: this user reads it from here on."""
+    try:
+        is_good = is_plain(combined.lstat())
+    except FileNotFoundError:
+        is_good = False
+    if not is_good:
+        raise DispatchError(f"{combined}: the combine job left no regular file")
+
+
+def _align_files(
+    work: Path, plan: Plan, good: Sequence[Result], columns: tuple[str, ...]
+) -> list[Path]:
+    """The files to combine, all with these columns. Files with other columns are rewritten."""
+    folder = results_for(work, plan.options).folder
+    sources = [folder / result.output for result in good]
+    odd = [
+        source for source, result in zip(sources, good, strict=True) if result.columns != columns
+    ]
+    if not odd:
+        return sources
+    key = hashlib.sha256("\0".join([*columns, *map(str, odd)]).encode()).hexdigest()[:16]
+    target = work / "aligned" / key
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / "columns.json", columns)
+    names = put_list(target / "sources.list", odd)
+    command = (python_for(plan, "combine"), str(STEPS / "align_job.py"), str(target))
+    job = job_for(plan, "combine", key, command, stdin=names)
+    reads = (*CODE, target / "columns.json", *dict.fromkeys(source.parent for source in odd))
+    run_one(work, plan, "combine", replace(job, reads=reads, writes=(target,)), "align")
+    return [target / source.name if source in set(odd) else source for source in sources]

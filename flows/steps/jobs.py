@@ -1,0 +1,105 @@
+"""What the steps share: how a stage's jobs are described, run, and how their failure is told."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ds_flow.core import (
+    ATTEMPT_MARK,
+    CHECKOUT,
+    STARVED,
+    DispatchError,
+    FailureClass,
+    NoRoomError,
+    Plan,
+)
+from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
+from ds_flow.system import masked, write_bytes
+from steps import job_exit
+
+STEPS = Path(__file__).resolve().parent
+CODE = (CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon")
+"""What ds-flow's own commands are made of."""
+
+BLAMELESS = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
+"""Failures for which neither the job's code nor its input is to blame."""
+
+Range = tuple[int, int]
+"""First and last position of a shard's files in the plan, both included."""
+
+
+def python_for(plan: Plan, stage: str) -> str:
+    """The Python interpreter for a stage's jobs: this one, or the image's."""
+    return "python3" if plan.options.stages[stage].executor == "docker" else sys.executable
+
+
+def job_for(
+    plan: Plan, stage: str, key: str, command: tuple[str, ...], stdin: Path | None = None
+) -> JobSpec:
+    """Describe a job with its stage's settings."""
+    options = plan.options.stages[stage]
+    return JobSpec(
+        key=key,
+        command=command,
+        stdin=stdin,
+        cpus=options.cpus,
+        memory_mb=options.memory_mb,
+        limit_minutes=options.limit_minutes,
+        queue=options.queue,
+        image=options.image,
+    )
+
+
+def put_list(path: Path, names: Sequence[Path]) -> Path:
+    """Write a list of paths for a job's standard input, each ended by a NUL byte."""
+    write_bytes(path, b"".join(os.fsencode(name) + b"\0" for name in names))
+    return path
+
+
+def run_jobs(
+    work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec]
+) -> list[Outcome]:
+    """Run jobs of a stage and repeat what they printed, so that the run's log has it.
+
+    `part` names their folder in `jobs/`: a stage may have several.
+    """
+    outcomes = run_stage(
+        work / "jobs" / part,
+        executor=plan.options.stages[stage].executor,
+        site=plan.options.site,
+        batch=plan.batch,
+        attempt=os.environ.get(ATTEMPT_MARK, ""),
+        jobs=jobs,
+    )
+    for outcome in outcomes:
+        printed = log_of(work / "jobs" / part, outcome).rstrip()
+        if printed:
+            text = masked(printed, os.environ)
+            print(f"[{outcome.round}[{outcome.index}]]\n{text}", flush=True)
+    return outcomes
+
+
+def run_one(work: Path, plan: Plan, stage: str, job: JobSpec, part: str = "") -> None:
+    """Run one job. Raises DispatchError if it failed."""
+    (outcome,) = run_jobs(work, plan, stage, part or stage, [job])
+    if outcome.failure:
+        raise error_of(work, stage, part or stage, outcome)
+
+
+def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchError:
+    """The error to raise for a failed job; with the last line it printed, if its code failed."""
+    printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
+    is_cause = printed and outcome.failure == FailureClass.USER_CODE
+    last = f": {printed[-1]}" if is_cause else ""
+    why = f"job {outcome.round}[{outcome.index}]: {reason_of(stage, outcome)}{last}"
+    if outcome.exit_code == job_exit.NO_ROOM:
+        return NoRoomError(f"no room on a disk: {why}")
+    return DispatchError(why)
+
+
+def reason_of(stage: str, outcome: Outcome) -> str:
+    """Why a job failed. If it reached its own memory limit, also which setting raises that."""
+    if outcome.failure != FailureClass.MEMORY or outcome.reason == STARVED:
+        return outcome.reason
+    return f"{outcome.reason}; raise compute.stages.{stage}.memory_mb"
