@@ -93,7 +93,7 @@ def publish(chosen: Settings, ledger: Ledger, number: int, at: datetime) -> None
     first = number // AGAIN * FILES
     inputs = [read(f"data/student_{n:06}.csv", f"{n}") for n in range(first, first + FILES)]
     made = manifest(run_id, batch=f"{number:010x}", inputs=inputs)
-    ledger._moves.record(made, at)
+    ledger._commits.record(made, at)
     for output in made.outputs:
         put(chosen.output_dir / output.name, "x" * 1000, at)
     put(chosen.output_dir / f"manifest_{run_id}.json", json.dumps(made.to_json()), at)

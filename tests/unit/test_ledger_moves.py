@@ -43,7 +43,7 @@ def test_an_illegal_move_of_a_file_is_refused(
         pytest.raises(LedgerError, match=f"{old} -> {new} is not a legal move"),
         ledger._store.transaction(),
     ):
-        ledger._moves.move_file(1, new, NOON, Cause.GONE)
+        ledger._files.move(1, new, NOON, Cause.GONE)
 
     assert latest(ledger).state == old
 
@@ -59,10 +59,10 @@ def move_batch(ledger: Ledger, new: BatchState) -> None:
             ledger.cancel(BATCH, NOON)
         case BatchState.DEAD:
             with ledger._store.transaction():
-                ledger._end_batch(BATCH, new, "", NOON)
+                ledger._batches.end(BATCH, new, "", NOON)
         case _:
             with ledger._store.transaction():
-                ledger._retry_at(BATCH, NOON, NOON)
+                ledger._batches.retry_at(BATCH, NOON, NOON)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_file_moves_only_from_the_state_that_was_read(
     db.execute("UPDATE file SET state = ?, cause = 'gone'", (old,))
 
     with ledger._store.transaction():
-        ledger._moves.move_file(1, new, NOON, Cause.GONE)
+        ledger._files.move(1, new, NOON, Cause.GONE)
 
     assert latest(ledger).state == new
     require_guarded(told, "file", old)
@@ -158,7 +158,7 @@ def test_a_batch_moves_only_from_the_state_that_was_read(
 
     if (old, new) == (BatchState.RUNNING, BatchState.CANCELLED):  # once its run has ended
         with ledger._store.transaction():
-            ledger._end_batch(BATCH, new, "", NOON)
+            ledger._batches.end(BATCH, new, "", NOON)
     else:
         move_batch(ledger, new)
 

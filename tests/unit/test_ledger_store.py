@@ -129,7 +129,7 @@ def test_a_full_disk_is_a_matter_of_time_and_loses_nothing(path: Path) -> None:
 def test_a_transaction_that_fails_changes_nothing(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         with suppress(KeyError), ledger._store.transaction():
-            ledger._versions.admit(settled("a", "1"), NOON)
+            ledger._files.admit(settled("a", "1"), NOON)
             raise KeyError
 
         assert ledger.read.total() == 0

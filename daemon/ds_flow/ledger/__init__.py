@@ -1,8 +1,20 @@
-"""The SQLite ledger, the only code that knows SQL."""
+"""The SQLite ledger, the only code that knows SQL.
 
-from ds_flow.ledger.events import Alert, LongRun
+`ledger` is what others call: each of its public methods is one transaction. What happens in it
+stands where its name says:
+
+    files      enter, admit, move and release a version of a file
+    batches    form, retry and end a batch
+    runs       start a run, record its end
+    commits    enter what a run published
+    schedules  schedules and their fires
+    events     the history: alerts, retention
+    queries    every question; changes nothing
+    store      the SQLite file: open, migrate, transactions, errors
+"""
+
+from ds_flow.ledger.events import ANALYSIS_FAILED, LEFT_OUT, Alert, LongRun
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.moves import ANALYSIS_FAILED, LEFT_OUT
 from ds_flow.ledger.queries import BatchRow, FileRow, Reading, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
 from ds_flow.ledger.store import fault_of

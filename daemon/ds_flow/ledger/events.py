@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ds_flow.core import RunState
-from ds_flow.ledger.moves import ANALYSIS_FAILED, LEFT_OUT, Recording
 from ds_flow.ledger.queries import RUN_COLUMNS, RunRow, run_row
 from ds_flow.ledger.store import Store, text
+
+LEFT_OUT = "file.left_out"  # by a rerun: what an earlier run published stays
+ANALYSIS_FAILED = "analysis.failed"
 
 THINNED_AT_ONCE = 5000  # events in one transaction
 TOLD_AGE = timedelta(days=1)  # older events are no news, such as those from before an upgrade
@@ -72,14 +74,13 @@ class Alert:
 class History:
     """All runs and events, where `Reading` and the moves see those of one thing."""
 
-    def __init__(self, store: Store, moves: Recording) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._moves = moves
 
     def note(self, kind: str, detail: str, now: datetime) -> None:
         """Append an event that is of no file, batch or run."""
         with self._store.transaction():
-            self._moves.note(now, kind, detail=detail)
+            self._store.note(now, kind, detail=detail)
 
     def last(self, kind: str, start: str = "") -> tuple[datetime, str] | None:
         """When an event of this kind, whose detail starts so, last was, and its detail."""
@@ -142,7 +143,7 @@ class History:
         with self._store.transaction():
             found = self._untold(kind, now, every)  # another process may have been first
             if found is not None:
-                self._moves.note(now, f"alert.{kind}", detail=f"{found.count} since the last")
+                self._store.note(now, f"alert.{kind}", detail=f"{found.count} since the last")
             return found
 
     def _untold(self, kind: str, now: datetime, every: timedelta) -> Alert | None:
@@ -190,7 +191,7 @@ class History:
             run, batch = self._store.rows(
                 "SELECT id, batch_id FROM run WHERE run_id = ?", (run_id,)
             )[0]
-            self._moves.note(now, "run.removed", batch_id=batch, run=run, detail=why)
+            self._store.note(now, "run.removed", batch_id=batch, run=run, detail=why)
 
     def old_events(self, before: datetime) -> Iterator[list[int]]:
         """The ids of events before a time that are not the last of their file, run, batch or kind.

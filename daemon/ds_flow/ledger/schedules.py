@@ -1,11 +1,11 @@
 """Schedules in the ledger: since when each is kept, what is asked of it, and what its fires did."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ds_flow.core import FireOutcome, Trigger
-from ds_flow.ledger.moves import Recording
+from ds_flow.ledger.batches import Batches
 from ds_flow.ledger.store import Store, text
 
 RUN_PREFIX = "run:"  # of the selection that is the files of one run
@@ -51,11 +51,9 @@ class FireRow:
 class Schedules:
     """Moves and questions; each move is one transaction."""
 
-    def __init__(self, store: Store, moves: Recording, form: Callable[..., int]) -> None:
-        """`form` makes a batch within a transaction."""
+    def __init__(self, store: Store, batches: Batches) -> None:
         self._store = store
-        self._moves = moves
-        self._form = form
+        self._batches = batches
 
     # ------------------------------------------------------------------ moves
 
@@ -86,7 +84,7 @@ class Schedules:
                 " ON CONFLICT DO UPDATE SET asked_at = excluded.asked_at",
                 (name, timetable, text(now), text(asked_at)),
             )
-            self._moves.note(now, "schedule.asked", detail=name)
+            self._store.note(now, "schedule.asked", detail=name)
 
     def record(self, fire: Fire, now: datetime) -> None:
         """Enter a fire that made no batch."""
@@ -94,9 +92,14 @@ class Schedules:
             self._enter(fire, now)
 
     def form(self, fire: Fire, selection: str, file_ids: Sequence[int], now: datetime) -> int:
-        """Enter a fire with its batch, of those files that still are free; how many there are."""
+        """Enter a fire with its batch, of those files that are free. Returns how many.
+
+        Without any there is no batch, and the fire is not entered.
+        """
+        if fire.batch is None:
+            return 0
         with self._store.transaction():
-            files = self._form(
+            files = self._batches.form(
                 fire.batch,
                 file_ids,
                 Trigger.SCHEDULE,
@@ -124,7 +127,7 @@ class Schedules:
             (name, KEPT_FIRES, name),
         )
         detail = ": ".join(filter(None, (name, fire.detail)))
-        self._moves.note(now, f"schedule.{fire.outcome}", batch_id=fire.batch, detail=detail)
+        self._store.note(now, f"schedule.{fire.outcome}", batch_id=fire.batch, detail=detail)
 
     # ------------------------------------------------------------------ questions
 

@@ -90,6 +90,13 @@ class Store:
             found: Row | None = self._db.execute(sql, args).fetchone()
             return found
 
+    def value(self, sql: str, key: object, what: str) -> str:
+        """The one value of a row. Raises BatchError if there is no such row."""
+        row = self.row(sql, (key,))
+        if row is None:
+            raise BatchError(f"no {what}")
+        return str(row[0])
+
     def change(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Run one statement; how many rows it changed."""
         return self._db.execute(sql, args).rowcount
@@ -106,6 +113,23 @@ class Store:
     def change_many(self, sql: str, args: Iterable[Sequence[Any]]) -> int:
         """Run one statement with many arguments; how many rows it changed in all."""
         return self._db.executemany(sql, args).rowcount
+
+    def note(
+        self,
+        now: datetime,
+        kind: str,
+        *,
+        file_id: int | None = None,
+        batch_id: str | None = None,
+        run: int | None = None,
+        detail: str = "",
+    ) -> None:
+        """Append one event to the history. Each move of a state does so in its transaction."""
+        self.insert(
+            "INSERT INTO event (at, kind, file_id, batch_id, run, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (text(now), kind, file_id, batch_id, run, detail),
+        )
 
 
 def _refuse_network(path: Path) -> None:

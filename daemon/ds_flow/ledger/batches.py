@@ -1,0 +1,201 @@
+"""Batches: form one, move it, retry it, end it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+
+from ds_flow.core import (
+    BATCH_MOVES,
+    TAKEN,
+    BatchError,
+    BatchState,
+    Cause,
+    FileState,
+    Plan,
+    RequestError,
+    Trigger,
+)
+from ds_flow.ledger.files import Files
+from ds_flow.ledger.store import Row, Store, text
+
+NO_REASONS: Mapping[str, str] = MappingProxyType({})
+
+
+class Batches:
+    """Moves of batches, within the caller's transaction."""
+
+    def __init__(self, store: Store, files: Files) -> None:
+        self._store = store
+        self._files = files
+
+    def state(self, batch: str) -> BatchState:
+        """A batch's state now. Raises BatchError if there is no such batch."""
+        return BatchState(
+            self._store.value("SELECT state FROM batch WHERE id = ?", batch, f"batch {batch}")
+        )
+
+    def require_move(self, batch: str, new: BatchState) -> BatchState:
+        """A batch's state now. Raises BatchError if it may not move from there to `new`."""
+        old = self.state(batch)
+        if new not in BATCH_MOVES[old]:
+            raise BatchError(f"batch {batch}: {old} -> {new} is not a legal move")
+        return old
+
+    def files_left(self, batch: str) -> list[Row]:
+        """The ids and paths of a batch's versions that still are in it."""
+        return self._store.rows(
+            "SELECT id, path FROM batch_file JOIN file ON id = file_id"
+            " WHERE batch_id = ? AND state = 'batched' ORDER BY id",
+            (batch,),
+        )
+
+    # ------------------------------------------------------------------ form
+
+    def form(
+        self,
+        batch: str,
+        file_ids: Sequence[int],
+        trigger: Trigger,
+        now: datetime,
+        *,
+        detail: str = "",
+        selection: str = "",
+    ) -> int:
+        """Make a batch of those files that are free. Returns how many; without any, no batch.
+
+        1. Leave out files that a live batch claims, and files in a state that this trigger does
+           not take.
+        2. Enter the batch and its claims.
+        3. Move its files to `batched`. A processed one keeps its state; only its claim is new.
+        """
+        states = {file: self._unclaimed_state(file) for file in file_ids}
+        free = {file: state for file, state in states.items() if state in TAKEN[trigger]}
+        if not free:
+            return 0
+        self._store.insert(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (batch, BatchState.QUEUED, trigger, text(now), text(now), selection),
+        )
+        self._store.change_many(
+            "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)",
+            ((batch, file) for file in free),
+        )
+        details = ", ".join(filter(None, (f"{len(free)} files", detail)))
+        self._store.note(now, "batch.queued", batch_id=batch, detail=details)
+        for file, state in free.items():
+            if state == FileState.QUARANTINED:
+                self._files.move(file, FileState.WAITING, now, reason=f"{trigger}")
+            if state != FileState.PROCESSED:
+                self._files.move(file, FileState.BATCHED, now, batch=batch)
+        return len(free)
+
+    def _unclaimed_state(self, file: int) -> FileState | None:
+        """A version's state now; None while a live batch claims it."""
+        row = self._store.row(
+            "SELECT state FROM file WHERE id = ? AND NOT EXISTS"
+            " (SELECT 1 FROM batch_file WHERE file_id = file.id AND live)",
+            (file,),
+        )
+        return FileState(row[0]) if row else None
+
+    def adopt(self, plan: Plan, now: datetime) -> None:
+        """Enter a running batch from its plan, in a ledger that was lost.
+
+        Its files are entered where they are missing, and claimed. A file that was quarantined was
+        released before the ledger was lost, since the plan has it.
+        """
+        batch = plan.batch
+        self._store.insert(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+            " VALUES (?, 'running', ?, ?, ?, ?)",
+            (batch, plan.trigger, plan.formed_at, plan.formed_at, plan.selection),
+        )
+        self._store.note(
+            now, "batch.running", batch_id=batch, detail="known from its work directory"
+        )
+        for item in plan.files:
+            file = self._files.find_or_enter(item, f"batch {batch}", now)
+            self._store.insert(
+                "INSERT OR IGNORE INTO batch_file (batch_id, file_id) VALUES (?, ?)", (batch, file)
+            )
+            if self._files.state(file) == FileState.QUARANTINED:
+                self._files.move(file, FileState.WAITING, now, reason=f"in batch {batch}")
+            if self._files.state(file) == FileState.WAITING:
+                self._files.move(file, FileState.BATCHED, now, batch=batch)
+
+    # ------------------------------------------------------------------ run, retry
+
+    def start(self, batch: str) -> None:
+        """Move a batch to `running`. The event is its run's."""
+        old = self.require_move(batch, BatchState.RUNNING)
+        self._store.change_one(
+            "UPDATE batch SET state = 'running' WHERE id = ? AND state = ?",
+            (batch, old),
+            f"batch {batch}",
+        )
+
+    def retry_at(self, batch: str, at: datetime, now: datetime) -> None:
+        """Let a running batch start again at a time."""
+        self._store.change_one(
+            "UPDATE batch SET state = 'retrying', due_at = ? WHERE id = ? AND state = 'running'",
+            (text(at), batch),
+            f"batch {batch}",
+        )
+        self._store.note(now, "batch.retrying", batch_id=batch, detail=f"due {text(at)}")
+
+    def retry_now(self, batch: str, new_batch: str, now: datetime) -> str:
+        """Start a batch again by request. Returns the id of the batch that will run.
+
+        A retrying batch is due at once. A dead batch stays dead: the files that it left
+        quarantined become `new_batch`. Raises RequestError for any other state, and if no file is
+        left.
+        """
+        state = self.state(batch)
+        if state == BatchState.RETRYING:
+            self._store.change("UPDATE batch SET due_at = ? WHERE id = ?", (text(now), batch))
+            self._store.note(now, "batch.retrying", batch_id=batch, detail="at once, by request")
+            return batch
+        if state != BatchState.DEAD:
+            raise RequestError(
+                f"batch {batch} is {state}; only a retrying or dead one can be retried"
+            )
+        rows = self._store.rows(
+            "SELECT file.id FROM batch_file JOIN file ON file.id = file_id"
+            " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'"
+            " AND NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path"
+            "                 AND newer.version > file.version) ORDER BY file.id",
+            (batch,),
+        )
+        if not rows:
+            raise RequestError(f"batch {batch}: none of its files is left to retry")
+        files = [row[0] for row in rows]
+        self.form(new_batch, files, Trigger.RETRY, now, detail=f"retries {batch}")
+        return new_batch
+
+    # ------------------------------------------------------------------ end
+
+    def end(
+        self,
+        batch: str,
+        new: BatchState,
+        why: str,
+        now: datetime,
+        reasons: Mapping[str, str] = NO_REASONS,
+    ) -> None:
+        """End a batch without a result. Its files are quarantined.
+
+        `reasons` gives by path why a file failed, where that is known of it alone.
+        """
+        old = self.require_move(batch, new)
+        self._store.change_one(
+            "UPDATE batch SET state = ?, ended_at = ?, reason = ? WHERE id = ? AND state = ?",
+            (new, text(now), why, batch, old),
+            f"batch {batch}",
+        )
+        self._store.note(now, f"batch.{new}", batch_id=batch, detail=why)
+        cause = Cause.DEAD if new == BatchState.DEAD else Cause.CANCELLED
+        for file, path in self.files_left(batch):
+            own = reasons.get(path)
+            reason = f"{own} (batch {batch} is {new})" if own else f"batch {batch}: {why}"
+            self._files.move(file, FileState.QUARANTINED, now, cause, reason, batch=batch)
