@@ -1,11 +1,16 @@
-"""The plan of a batch: its files and the settings that decide its outputs, frozen."""
+"""The plan of a batch: its files and the settings that decide its outputs, frozen.
+
+`StageOptions`, `LsfSite` and `DockerSite` repeat sections of `settings/compute.py`. Two are needed:
+a plan is read in images that carry no pydantic. tests/unit/test_plan.py holds their names and
+defaults equal.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-FILE_COST_BYTES = 2**18
-WORK = ".work"  # in the output folder: the folder of all work directories
+FILE_COST_BYTES = 2**18  # to open and write a small file costs as much as to read this
+WORK = ".work"  # the folder of all work directories, in the output folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +70,9 @@ class DockerSite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What all backends go by, the same for every stage."""
+    """The settings of all backends, the same for every stage."""
 
-    memory_factor: float = 1.5  # of a job that had too little
+    memory_factor: float = 1.5  # times the memory for a job that had too little
     lsf: LsfSite = field(default_factory=LsfSite)
     docker: DockerSite = field(default_factory=DockerSite)
 
@@ -80,7 +85,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The part of the settings that decides a batch's outputs, frozen for all its attempts."""
+    """The settings that decide a batch's outputs, frozen for all its attempts."""
 
     project_name: str
     root: str
@@ -104,14 +109,14 @@ class Options:
             name: StageOptions(**{**stage, "command": tuple(stage["command"])})
             for name, stage in row["stages"].items()
         }
-        # A plan of an older version says nothing of its site.
+        # A plan of an older version has no site.
         site = Site.from_json(row["site"]) if "site" in row else Site()
         return cls(**{**row, "stages": stages, "site": site})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedFile:
-    """One file of a batch. A run by hand knows neither version nor hash beforehand."""
+    """One file of a batch. A run by hand knows neither its version nor its hash beforehand."""
 
     path: str
     version: int | None
@@ -121,7 +126,7 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`batch.json`: what a batch is made of; written once, read by every attempt."""
+    """What a batch is made of: `batch.json`, written once and read by every attempt."""
 
     batch: str
     trigger: str
@@ -145,8 +150,7 @@ class Plan:
 def cut_shards(files: Sequence[PlannedFile], options: Options) -> list[list[PlannedFile]]:
     """Cut a batch's files into shards of about `shard_mb`, in order, at most `max_shards`.
 
-    A file costs its bytes and a quarter of a MiB, since opening and writing a small file costs
-    about as much as reading that.
+    A file costs its bytes and `FILE_COST_BYTES`.
     """
     costs = [item.size_bytes + FILE_COST_BYTES for item in files]
     size = max(options.shard_mb * 2**20, -(-sum(costs) // options.max_shards))
