@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ds_flow.core import DispatchError, DsFlowError, is_of_the_disk
+from ds_flow.core import DispatchError, DsFlowError, is_no_room
 from ds_flow.system import masked, write_word
 from ds_flow.work import NO_ROOM, attempt_dir, marked_attempt
 
@@ -34,6 +34,6 @@ def recorded(work: Path) -> Iterator[None]:
 def _leave(folder: Path, error: Exception, reason: str) -> None:
     """Write the reason, and a mark if a disk is full. On a full disk neither may succeed."""
     with suppress(OSError):
-        if is_of_the_disk(error):
+        if is_no_room(error):
             (folder / NO_ROOM).touch()
         write_word(folder / "error", reason)

@@ -2,7 +2,7 @@
 
 import errno
 
-from ds_flow.core import concerns_all
+from ds_flow.core import is_disk_error
 
 USAGE = 64  # EX_USAGE
 OUT_OF_FILES = 70  # EX_SOFTWARE: a transform has closed this process's open files, or used them up
@@ -20,4 +20,4 @@ def of(error: OSError) -> int:
     """Give the exit code for an error of our own side."""
     if error.errno in OUT_OF_FILES_ERRORS:
         return OUT_OF_FILES
-    return NO_ROOM if concerns_all(error) else OWN_DISK
+    return NO_ROOM if is_disk_error(error) else OWN_DISK

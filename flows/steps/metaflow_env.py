@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, GIVEN_NAMES, DsFlowError, inherited, pinned
+from ds_flow.core import CHECKOUT, GIVEN_NAMES, DsFlowError, inherited_variables, pinned_variables
 from ds_flow.system import hold_store
 
 CONFIG = Path(os.environ.get("DS_FLOW_CONFIG") or CHECKOUT / "config" / "settings.yaml").absolute()
@@ -18,7 +18,7 @@ ROOT = CONFIG.parents[1].resolve()
 def enter(argv: Sequence[str]) -> None:
     """Become the same program in the environment of a run; return if it is in one already."""
     if GIVEN_NAMES not in os.environ:
-        clean = {**inherited(os.environ), GIVEN_NAMES: ""}
+        clean = {**inherited_variables(os.environ), GIVEN_NAMES: ""}
         os.execve(sys.executable, [sys.executable, *argv], clean)  # noqa: S606 - this very process
 
 
@@ -31,7 +31,7 @@ def prepare(argv: Sequence[str]) -> None:
     if is_program:
         enter(argv)
     os.environ["DS_FLOW_CONFIG"] = str(CONFIG)
-    os.environ.update(pinned(str(ROOT), len(os.sched_getaffinity(0))))
+    os.environ.update(pinned_variables(str(ROOT), len(os.sched_getaffinity(0))))
     os.environ.setdefault("METAFLOW_USER", "ds-flow")  # else root is unknown to it
     if not is_program:
         return

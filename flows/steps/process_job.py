@@ -41,7 +41,7 @@ from ds_flow.core import (
     PlannedFile,
     Rejected,
     SettingsError,
-    concerns_all,
+    is_disk_error,
     output_stems,
     unescape,
 )
@@ -122,7 +122,7 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:  # a transform may not end the whole shard
-        if concerns_all(error):
+        if is_disk_error(error):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}: {last.line}"

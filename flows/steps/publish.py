@@ -16,7 +16,7 @@ from ds_flow.core import (
     Manifest,
     Output,
     Plan,
-    compared,
+    compare_manifests,
     output_stems,
 )
 from ds_flow.dispatch import rounds_in
@@ -110,7 +110,7 @@ def compare(plan: Plan, manifest: Manifest) -> Manifest:
     # The tag is part of the fingerprint: with the old tag, only the other settings can differ.
     options = replace(plan.options, tag=old.tag)
     is_same = settings_fingerprint(options) == old.settings_fingerprint
-    return compared(manifest, old, has_same_settings=is_same)
+    return compare_manifests(manifest, old, has_same_settings=is_same)
 
 
 def now() -> str:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from clock import MovedClock
 from ds_flow.core.errors import RequestError
-from ds_flow.core.states import AGAIN, BatchState, Cause, FileState
+from ds_flow.core.states import RERUN_TRIGGERS, BatchState, Cause, FileState
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
@@ -239,7 +239,7 @@ class Line(RuleBasedStateMachine):
         inputs = Counter(
             (item.path, item.version)
             for path in published_manifests(self.root / "out")
-            if (made := directory.read_manifest(path)).trigger not in AGAIN
+            if (made := directory.read_manifest(path)).trigger not in RERUN_TRIGGERS
             for item in made.inputs
         )
         assert all(times == 1 for times in inputs.values())

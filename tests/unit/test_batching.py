@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_flow.core.batching import Limits, Waiting, due, seconds_until_due
+from ds_flow.core.batching import Limits, Waiting, batches_to_form, seconds_until_due
 
 LIMITS = Limits(quiet_s=1, max_wait_s=30, max_files=3, max_bytes=100)
 
@@ -21,14 +21,14 @@ def is_full(group: list[Waiting]) -> bool:
 
 @given(waiting_files, st.floats(30, 1e6))
 def test_an_overdue_inbox_leaves_nothing_behind(files: list[Waiting], oldest_age_s: float) -> None:
-    groups = due(files, newest_age_s=0, oldest_age_s=oldest_age_s, limits=LIMITS)
+    groups = batches_to_form(files, newest_age_s=0, oldest_age_s=oldest_age_s, limits=LIMITS)
 
     assert [file for group in groups for file in group] == files
 
 
 @given(waiting_files, st.floats(1, 1e6))
 def test_a_quiet_inbox_leaves_nothing_behind(files: list[Waiting], newest_age_s: float) -> None:
-    groups = due(files, newest_age_s=newest_age_s, oldest_age_s=2, limits=LIMITS)
+    groups = batches_to_form(files, newest_age_s=newest_age_s, oldest_age_s=2, limits=LIMITS)
 
     assert [file for group in groups for file in group] == files
 
@@ -37,14 +37,16 @@ def test_a_quiet_inbox_leaves_nothing_behind(files: list[Waiting], newest_age_s:
 def test_a_batch_is_never_empty_and_ends_with_the_file_that_fills_it(
     files: list[Waiting], newest_age_s: float, oldest_age_s: float
 ) -> None:
-    for group in due(files, newest_age_s=newest_age_s, oldest_age_s=oldest_age_s, limits=LIMITS):
+    for group in batches_to_form(
+        files, newest_age_s=newest_age_s, oldest_age_s=oldest_age_s, limits=LIMITS
+    ):
         assert group
         assert not is_full(group[:-1])
 
 
 @given(waiting_files)
 def test_while_files_still_come_only_full_batches_are_due(files: list[Waiting]) -> None:
-    groups = due(files, newest_age_s=0.9, oldest_age_s=29, limits=LIMITS)
+    groups = batches_to_form(files, newest_age_s=0.9, oldest_age_s=29, limits=LIMITS)
     taken = [file for group in groups for file in group]
 
     assert all(is_full(group) for group in groups)
@@ -65,7 +67,7 @@ class Counted(Waiting):
 def test_each_file_is_weighed_once_however_many_wait() -> None:
     limits = replace(LIMITS, max_files=1000)
     files = [Counted(number, 0) for number in range(500)]
-    assert due(files, newest_age_s=0, oldest_age_s=0, limits=limits) == []
+    assert batches_to_form(files, newest_age_s=0, oldest_age_s=0, limits=limits) == []
     assert Counted.asked == len(files)
 
 
@@ -73,7 +75,9 @@ def test_each_file_is_weighed_once_however_many_wait() -> None:
 def test_no_file_is_in_two_batches(
     files: list[Waiting], newest_age_s: float, oldest_age_s: float
 ) -> None:
-    groups = due(files, newest_age_s=newest_age_s, oldest_age_s=oldest_age_s, limits=LIMITS)
+    groups = batches_to_form(
+        files, newest_age_s=newest_age_s, oldest_age_s=oldest_age_s, limits=LIMITS
+    )
     taken = [file.id for group in groups for file in group]
 
     assert len(taken) == len(set(taken))
@@ -86,7 +90,7 @@ def test_after_the_time_to_wait_everything_is_due(
     wait_s = seconds_until_due(newest_age_s=newest_age_s, oldest_age_s=oldest_age_s, limits=LIMITS)
     later_s = wait_s + 1e-6  # of rounding
 
-    groups = due(
+    groups = batches_to_form(
         files,
         newest_age_s=newest_age_s + later_s,
         oldest_age_s=oldest_age_s + later_s,

@@ -178,7 +178,7 @@ def test_a_batch_claims_its_files(ledger: Ledger) -> None:
     assert latest(ledger).state == BATCHED
     assert latest(ledger).batch == BATCH
     assert [planned.path for planned in ledger.read.planned(BATCH)] == [PATH]
-    assert [batch.id for batch in ledger.read.due(NOON)] == [BATCH]
+    assert [batch.id for batch in ledger.read.due_batches(NOON)] == [BATCH]
     assert ledger.read.waiting() == []
     assert file == 1
 
@@ -288,21 +288,21 @@ def test_a_retrying_batch_is_due_when_its_delay_is_over(ledger: Ledger) -> None:
     ledger.start_run(BATCH, NOON)
     end(ledger, RetryAt(LATER))
 
-    assert ledger.read.due(NOON) == []
+    assert ledger.read.due_batches(NOON) == []
     assert ledger.read.next_due() == LATER
-    assert [batch.state for batch in ledger.read.due(LATER)] == [BatchState.RETRYING]
+    assert [batch.state for batch in ledger.read.due_batches(LATER)] == [BatchState.RETRYING]
     assert latest(ledger).state == BATCHED
 
 
 def test_no_batch_waits_for_a_clock_that_was_set_back(ledger: Ledger) -> None:
     batched(ledger)
     yesterday = NOON - timedelta(days=1)
-    assert [batch.id for batch in ledger.read.due(yesterday)] == [BATCH]
+    assert [batch.id for batch in ledger.read.due_batches(yesterday)] == [BATCH]
 
     ledger.start_run(BATCH, NOON)
     end(ledger, RetryAt(LATER))
 
-    assert [batch.id for batch in ledger.read.due(yesterday)] == [BATCH]
+    assert [batch.id for batch in ledger.read.due_batches(yesterday)] == [BATCH]
 
 
 def test_a_dead_batch_quarantines_its_files_with_the_cause(ledger: Ledger) -> None:
@@ -321,7 +321,7 @@ def test_arrivals_run_before_reruns_and_the_oldest_first(ledger: Ledger) -> None
     ledger.form("2" * 10, [2], Trigger.ARRIVAL, LATER)
     ledger.form("3" * 10, [3], Trigger.ARRIVAL, NOON)
 
-    assert [batch.id[0] for batch in ledger.read.due(LATER)] == ["3", "2", "1"]
+    assert [batch.id[0] for batch in ledger.read.due_batches(LATER)] == ["3", "2", "1"]
 
 
 def test_a_retry_waits_for_its_time_but_not_for_a_clock_that_was_set_back(ledger: Ledger) -> None:
@@ -329,15 +329,15 @@ def test_a_retry_waits_for_its_time_but_not_for_a_clock_that_was_set_back(ledger
     ledger.start_run(BATCH, NOON)
     end(ledger, RetryAt(LATER))
 
-    assert not ledger.read.due(NOON)
-    assert [batch.id for batch in ledger.read.due(LATER)] == [BATCH]
-    assert [batch.id for batch in ledger.read.due(NOON - timedelta(seconds=1))] == [BATCH]
+    assert not ledger.read.due_batches(NOON)
+    assert [batch.id for batch in ledger.read.due_batches(LATER)] == [BATCH]
+    assert [batch.id for batch in ledger.read.due_batches(NOON - timedelta(seconds=1))] == [BATCH]
 
 
 def test_a_new_batch_is_due_whatever_the_clock_says(ledger: Ledger) -> None:
     batched(ledger)
 
-    assert [batch.id for batch in ledger.read.due(NOON - timedelta(days=1))] == [BATCH]
+    assert [batch.id for batch in ledger.read.due_batches(NOON - timedelta(days=1))] == [BATCH]
 
 
 # --------------------------------------------------------------------------- the account

@@ -109,7 +109,7 @@ def test_a_retrying_batch_is_retried_at_once(ledger: Ledger) -> None:
     end(ledger, RetryAt(LATER))
 
     assert ledger.retry(BATCH, OTHER_BATCH, NOON) == BATCH
-    assert [batch.id for batch in ledger.read.due(NOON)] == [BATCH]
+    assert [batch.id for batch in ledger.read.due_batches(NOON)] == [BATCH]
 
 
 def test_a_dead_batch_stays_dead_and_what_it_left_is_a_new_batch(ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from ds_flow.core.manifest import Manifest, Output, compared
+from ds_flow.core.manifest import Manifest, Output, compare_manifests
 from samples import manifest, read
 
 A, B = "data/a.csv", "data/b.csv"
@@ -34,7 +34,7 @@ OLD = run("1", SAME)
 
 
 def said(new: Manifest, old: Manifest = OLD, *, has_same_settings: bool = True) -> dict[str, str]:
-    made = compared(new, old, has_same_settings=has_same_settings)
+    made = compare_manifests(new, old, has_same_settings=has_same_settings)
     assert made.compared_with == old.run_id
     return {out.source: " ".join([out.compared, *out.because]) for out in made.outputs}
 
@@ -106,7 +106,7 @@ def test_ten_times_the_files_are_ten_times_the_work_to_compare() -> None:
 
 
 def test_a_manifest_reads_back_with_what_it_says_and_without_what_it_does_not_know() -> None:
-    made = compared(run("2", {**SAME, A: "x"}), OLD, has_same_settings=False)
+    made = compare_manifests(run("2", {**SAME, A: "x"}), OLD, has_same_settings=False)
     row = made.to_json()
     row["outputs"][0]["later"] = row["later"] = 1
     assert Manifest.from_json(row) == made

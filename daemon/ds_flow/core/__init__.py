@@ -1,8 +1,8 @@
 """Pure values and decisions: no clock, disk, database or log."""
 
-from ds_flow.core.batching import Limits, Waiting, due, seconds_until_due
+from ds_flow.core.batching import Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone
-from ds_flow.core.environment import GIVEN_NAMES, inherited, pinned
+from ds_flow.core.environment import GIVEN_NAMES, inherited_variables, pinned_variables
 from ds_flow.core.errors import (
     BatchError,
     DispatchError,
@@ -12,10 +12,10 @@ from ds_flow.core.errors import (
     NoRoomError,
     RequestError,
     SettingsError,
-    concerns_all,
-    is_of_the_disk,
+    is_disk_error,
+    is_no_room,
 )
-from ds_flow.core.manifest import Input, Manifest, Output, Rejected, compared
+from ds_flow.core.manifest import Input, Manifest, Output, Rejected, compare_manifests
 from ds_flow.core.paths import (
     SECRET_CHARACTERS,
     escape,
@@ -37,19 +37,19 @@ from ds_flow.core.plan import (
 )
 from ds_flow.core.problems import Problems
 from ds_flow.core.program import CHECKOUT, PYTHON
-from ds_flow.core.retry_policy import Dead, Ended, Policy, RetryAt, after
-from ds_flow.core.settling import settle
+from ds_flow.core.retry_policy import Dead, Ended, Policy, RetryAt, after_failure
+from ds_flow.core.settling import split_settled
 from ds_flow.core.states import (
-    AGAIN,
     ATTEMPT_MARK,
     BATCH_MOVES,
     FILE_MOVES,
     LIVE_BATCHES,
+    RERUN_TRIGGERS,
     RUN_MOVES,
     STAGES,
     STARVED,
-    TAKEN,
-    UNREAD,
+    STATES_TAKEN_BY,
+    UNREAD_CAUSES,
     Arrival,
     BatchState,
     Cause,
@@ -67,7 +67,6 @@ from ds_flow.core.states import (
 from ds_flow.core.wording import counted
 
 __all__ = [
-    "AGAIN",
     "ATTEMPT_MARK",
     "BATCH_MOVES",
     "CHECKOUT",
@@ -76,12 +75,13 @@ __all__ = [
     "LIVE_BATCHES",
     "LOCAL",
     "PYTHON",
+    "RERUN_TRIGGERS",
     "RUN_MOVES",
     "SECRET_CHARACTERS",
     "STAGES",
     "STARVED",
-    "TAKEN",
-    "UNREAD",
+    "STATES_TAKEN_BY",
+    "UNREAD_CAUSES",
     "WORK",
     "Arrival",
     "BatchError",
@@ -123,23 +123,23 @@ __all__ = [
     "Timetable",
     "Trigger",
     "Waiting",
-    "after",
-    "compared",
-    "concerns_all",
+    "after_failure",
+    "batches_to_form",
+    "compare_manifests",
     "counted",
     "cut_shards",
-    "due",
     "due_fire",
     "escape",
-    "inherited",
+    "inherited_variables",
+    "is_disk_error",
     "is_hostile",
     "is_missed",
-    "is_of_the_disk",
+    "is_no_room",
     "known_zone",
     "output_stems",
-    "pinned",
+    "pinned_variables",
     "printable",
     "seconds_until_due",
-    "settle",
+    "split_settled",
     "unescape",
 ]

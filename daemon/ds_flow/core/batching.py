@@ -22,7 +22,7 @@ class Waiting:
     size_bytes: int
 
 
-def due(
+def batches_to_form(
     waiting: Sequence[Waiting],
     *,
     newest_age_s: float,

@@ -16,12 +16,12 @@ NOT_INHERITED = re.compile(
 )
 
 
-def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+def inherited_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Give what a run takes of its caller's environment; `.env` may set any of the others."""
     return {name: text for name, text in environ.items() if not NOT_INHERITED.fullmatch(name)}
 
 
-def pinned(root: str, cores: int) -> dict[str, str]:
+def pinned_variables(root: str, cores: int) -> dict[str, str]:
     """Give the variables by which Metaflow works in a project, whoever starts it.
 
     It has one datastore for every directory and user, limits that fit the groups of `start`, and

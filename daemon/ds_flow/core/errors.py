@@ -47,11 +47,11 @@ class RequestError(DsFlowError):
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
-def concerns_all(error: BaseException) -> bool:
+def is_disk_error(error: BaseException) -> bool:
     """Whether what one batch met is the disk's and so every batch's: full, or read-only."""
     return isinstance(error, OSError) and error.errno in OF_THE_DISK
 
 
-def is_of_the_disk(error: Exception) -> bool:
+def is_no_room(error: Exception) -> bool:
     """Whether a run met a disk that takes no more, itself or in one of its jobs."""
-    return isinstance(error, NoRoomError) or concerns_all(error)
+    return isinstance(error, NoRoomError) or is_disk_error(error)

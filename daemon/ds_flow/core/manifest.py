@@ -127,7 +127,7 @@ def _known(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
 # --------------------------------------------------------------------------- comparing
 
 
-def compared(new: Manifest, old: Manifest, *, has_same_settings: bool) -> Manifest:
+def compare_manifests(new: Manifest, old: Manifest, *, has_same_settings: bool) -> Manifest:
     """Say of each output what it is against an earlier run's, and why it has changed.
 
     `has_same_settings`: whether the settings but for the tag are those of the earlier run.

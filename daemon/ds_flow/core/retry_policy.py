@@ -42,7 +42,9 @@ class Dead:
     why: str
 
 
-def after(runs: Sequence[Ended], policy: Policy, now: datetime, jitter: float) -> RetryAt | Dead:
+def after_failure(
+    runs: Sequence[Ended], policy: Policy, now: datetime, jitter: float
+) -> RetryAt | Dead:
     """Decide what follows the last of a batch's unsuccessful runs, oldest first.
 
     `jitter` is a random number in [0, 1): it spreads a delay over 75 % to 125 % of itself.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from ds_flow.core.states import Arrival, Sighting
 
 
-def settle(
+def split_settled(
     arriving: Mapping[str, Arrival],
     sightings: Iterable[Sighting],
     now_s: float,

@@ -49,7 +49,7 @@ class Cause(StrEnum):
     CANCELLED = "cancelled"  # a person cancelled its batch
 
 
-UNREAD = frozenset({Cause.UNREADABLE, Cause.GONE, Cause.CHANGED})
+UNREAD_CAUSES = frozenset({Cause.UNREADABLE, Cause.GONE, Cause.CHANGED})
 """Causes after which the same content, seen again, waits again."""
 
 
@@ -144,13 +144,13 @@ class Trigger(StrEnum):
     MANUAL = "manual"  # `student_flow.py run` by hand
 
 
-AGAIN = (Trigger.RERUN, Trigger.SCHEDULE)
+RERUN_TRIGGERS = (Trigger.RERUN, Trigger.SCHEDULE)
 """What makes a rerun; files that arrive go first."""
 
-TAKEN = {
+STATES_TAKEN_BY = {
     Trigger.ARRIVAL: frozenset({FileState.WAITING}),
     Trigger.RETRY: frozenset({FileState.QUARANTINED}),
-    **dict.fromkeys(AGAIN, frozenset({FileState.PROCESSED, FileState.QUARANTINED})),
+    **dict.fromkeys(RERUN_TRIGGERS, frozenset({FileState.PROCESSED, FileState.QUARANTINED})),
 }
 """The states of unclaimed files that a batch takes, by what makes it."""
 

@@ -17,9 +17,9 @@ from ds_flow.core import (
     Sighting,
     Stat,
     Trigger,
-    due,
+    batches_to_form,
     seconds_until_due,
-    settle,
+    split_settled,
 )
 from ds_flow.inbox.watcher import Inbox, StillArriving
 from ds_flow.ledger import Ledger
@@ -108,7 +108,7 @@ class Admission:
         if any(seen.path not in self.arriving for seen in new):
             self._newest_s = now_s
         quiet_s = self.settings.watch.quiet_seconds
-        still, settled = settle(looked_at, new, now_s, quiet_s)
+        still, settled = split_settled(looked_at, new, now_s, quiet_s)
         others = self.arriving.keys() - looked_at.keys()
         self.arriving = {path: self.arriving[path] for path in others} | still
         starts = range(0, len(settled), ADMITTED_AT_ONCE)
@@ -206,7 +206,7 @@ class Admission:
         now_s = self.clock.monotonic_s()
         if self._oldest_s is None:  # waiting since before this daemon, or released
             self._oldest_s = now_s
-        groups = due(waiting, **self._ages(now_s), limits=self._limits())
+        groups = batches_to_form(waiting, **self._ages(now_s), limits=self._limits())
         if groups:
             require_space(self.settings)
         for group in groups:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from ds_flow.core import (
     BATCH_MOVES,
-    TAKEN,
+    STATES_TAKEN_BY,
     BatchError,
     BatchState,
     Cause,
@@ -69,7 +69,7 @@ class Batches:
         3. Move its files to `batched`. A processed one keeps its state; only its claim is new.
         """
         states = {file: self._unclaimed_state(file) for file in file_ids}
-        free = {file: state for file, state in states.items() if state in TAKEN[trigger]}
+        free = {file: state for file, state in states.items() if state in STATES_TAKEN_BY[trigger]}
         if not free:
             return 0
         self._store.insert(

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from ds_flow.core import (
     BATCH_MOVES,
-    UNREAD,
+    UNREAD_CAUSES,
     BatchError,
     BatchState,
     Cause,
@@ -128,10 +128,10 @@ class Commits:
     def _set_aside(self, item: Rejected, manifest: Manifest, now: datetime) -> None:
         cause = Cause(item.cause) if item.cause in set(Cause) else Cause.REJECTED
         # What was not read has other bytes by now.
-        known = None if item.version and cause in UNREAD else item.sha256
+        known = None if item.version and cause in UNREAD_CAUSES else item.sha256
         file = self._files.find(item.path, item.version, known)
         if file is None:
-            if item.sha256 is None or cause in UNREAD:
+            if item.sha256 is None or cause in UNREAD_CAUSES:
                 return  # a run by hand did not read it: the inbox will see it
             seen = PlannedFile(
                 path=item.path, version=item.version, sha256=item.sha256, size_bytes=0
@@ -145,7 +145,7 @@ class Commits:
             return  # set aside or processed already
         state = FileState.SUPERSEDED if cause == Cause.CHANGED else FileState.QUARANTINED
         self._files.move(file, state, now, cause, item.sentence, batch=manifest.batch)
-        if cause in UNREAD:
+        if cause in UNREAD_CAUSES:
             self._files.look_again(file)
 
     def _succeed_batch(self, manifest: Manifest, now: datetime) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from ds_flow.core import (
     FILE_MOVES,
-    UNREAD,
+    UNREAD_CAUSES,
     BatchError,
     Cause,
     FileState,
@@ -107,7 +107,7 @@ class Files:
             )
             if file != versions[0][0] and versions[0][3] != FileState.SUPERSEDED:
                 self._supersede(versions[0], f"version {versions[1][1]} has its content", now)
-            if new.cause is None and cause in UNREAD | {Cause.REPLACED}:
+            if new.cause is None and cause in UNREAD_CAUSES | {Cause.REPLACED}:
                 self.move(file, FileState.WAITING, now, reason="seen again, unread")
                 return FileState.WAITING
             return FileState(state)
@@ -154,7 +154,7 @@ class Files:
             why = f"version {latest} came"
             self.move(file, FileState.SUPERSEDED, now, Cause.REPLACED, why)
             return FileState.SUPERSEDED
-        if cause in UNREAD:
+        if cause in UNREAD_CAUSES:
             self.look_again(file)
             self._store.note(now, "file.released", file_id=file, detail="to be looked at again")
             return FileState.QUARANTINED
@@ -209,7 +209,7 @@ class Files:
 def _is_unread(latest: Row) -> bool:
     _, _, _, state, cause = latest
     return state == FileState.WAITING or (
-        state == FileState.QUARANTINED and cause in UNREAD | {Cause.NAME}
+        state == FileState.QUARANTINED and cause in UNREAD_CAUSES | {Cause.NAME}
     )
 
 

@@ -114,7 +114,7 @@ class Reading:
         )
         return [Waiting(*row) for row in rows]
 
-    def due(self, now: datetime) -> list[BatchRow]:
+    def due_batches(self, now: datetime) -> list[BatchRow]:
         """Every batch that may start now, new arrivals before reruns, then oldest first.
 
         One that failed later than now, by a clock that was set back since, waits no longer.

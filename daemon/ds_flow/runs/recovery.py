@@ -13,7 +13,7 @@ from ds_flow.core import (
     Manifest,
     Problems,
     Trigger,
-    concerns_all,
+    is_disk_error,
 )
 from ds_flow.ledger import ANALYSIS_FAILED, Ledger
 from ds_flow.work import (
@@ -88,7 +88,7 @@ def _named_if_bad(work: Path, problems: Problems | None = None) -> Iterator[None
     except FileNotFoundError:
         pass
     except (LedgerError, OSError) as error:
-        if concerns_all(error):
+        if is_disk_error(error):
             raise
         if problems is None or problems.report(work.name, str(error)):
             log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
@@ -115,7 +115,7 @@ def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
         if path.parent.name == REMOVED:
             ledger.history.remove_outputs([manifest.run_id], "known from its manifest", now)
     except (LedgerError, OSError) as error:
-        if concerns_all(error):
+        if is_disk_error(error):
             raise
         log.error("manifest.unreadable", extra={"manifest": path.name, "why": str(error)})
         return False

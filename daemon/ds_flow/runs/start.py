@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ds_flow.core import AGAIN, BatchError, Clock, Plan, Problems, concerns_all
+from ds_flow.core import RERUN_TRIGGERS, BatchError, Clock, Plan, Problems, is_disk_error
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
@@ -34,14 +34,16 @@ class Starter:
         No new file waits for a rerun: while a rerun is live, there is room for one more run.
         """
         live = self._taking_room()
-        beside = any(run.trigger in AGAIN for run in live)
+        beside = any(run.trigger in RERUN_TRIGGERS for run in live)
         room = self.settings.run.max_parallel + beside - len(live)
-        return self._start_runs([one for one in self._due() if one.trigger not in AGAIN], room)
+        return self._start_runs(
+            [one for one in self._due() if one.trigger not in RERUN_TRIGGERS], room
+        )
 
     def rerun(self) -> int:
         """Start a run of each rerun that is due, where batches of new files have left room."""
         room = self.settings.run.max_parallel - len(self._taking_room())
-        return self._start_runs([one for one in self._due() if one.trigger in AGAIN], room)
+        return self._start_runs([one for one in self._due() if one.trigger in RERUN_TRIGGERS], room)
 
     def _taking_room(self) -> list[RunRow]:
         """List the live runs, except dead ones whose end cannot be learnt: they stop no other."""
@@ -53,7 +55,7 @@ class Starter:
         ]
 
     def _due(self) -> list[BatchRow]:
-        due = self.ledger.read.due(self.clock.now())
+        due = self.ledger.read.due_batches(self.clock.now())
         self.held_back.keep({batch.id for batch in due})
         return due
 
@@ -78,7 +80,7 @@ class Starter:
             if not why:
                 return self._start_run(batch)
         except OSError as error:
-            if concerns_all(error):
+            if is_disk_error(error):
                 raise
             why = f"batch {batch.id} waits: {error}"
         if batch.id not in self.held_back:  # the figures in a reason change: told once all the same

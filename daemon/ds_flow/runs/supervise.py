@@ -15,8 +15,8 @@ from ds_flow.core import (
     Problems,
     RetryAt,
     RunState,
-    after,
-    concerns_all,
+    after_failure,
+    is_disk_error,
 )
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import Ledger, RunRow
@@ -74,7 +74,7 @@ class Supervisor:
         try:
             moved = self._follow(run)
         except (BatchError, OSError) as error:  # this batch stands still; the others go on
-            if concerns_all(error):
+            if is_disk_error(error):
                 raise
             if self.unreadable.report(run.batch, str(error)):
                 log.error("batch.unreadable", extra={"batch": run.batch, "why": str(error)})
@@ -202,7 +202,7 @@ class Supervisor:
             first_delay_seconds=self.settings.run.retry_first_seconds,
         )
         history = [*self.ledger.read.ended(run.batch), Ended(state, results)]
-        return after(history, policy, now, random.random())  # noqa: S311 - spreads delays
+        return after_failure(history, policy, now, random.random())  # noqa: S311 - spreads delays
 
     def kill_runs(self) -> None:
         """Kill every live run. The next daemon learns what became of them."""

@@ -162,7 +162,7 @@ class Engine:
             waits.append(POLL_SECONDS)
         elif due_at := self.ledger.read.next_due():
             now = self.clock.now()
-            is_due = bool(self.ledger.read.due(now))
+            is_due = bool(self.ledger.read.due_batches(now))
             waits.append(0.0 if is_due else (due_at - now).total_seconds())
         least = WAITING_POLL_SECONDS if self._has_waits else 0.01
         return max(least, min(waits, default=POLL_SECONDS))

@@ -19,8 +19,8 @@ from ds_flow.core import (
     Options,
     Site,
     StageOptions,
-    inherited,
-    pinned,
+    inherited_variables,
+    pinned_variables,
 )
 from ds_flow.settings import globs
 from ds_flow.settings.compute import Analyze, Compute
@@ -124,7 +124,12 @@ class Settings:
             "DS_FLOW_MASK": ",".join(secret),
         }
         cores = len(os.sched_getaffinity(0))
-        return {**self.dotenv, **inherited(environ), **pinned(str(self.root), cores), **own}
+        return {
+            **self.dotenv,
+            **inherited_variables(environ),
+            **pinned_variables(str(self.root), cores),
+            **own,
+        }
 
     @property
     def stages(self) -> dict[str, StageOptions]:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 from contextlib import suppress
 
-from ds_flow.core import inherited
+from ds_flow.core import inherited_variables
 from ds_flow.ledger import Alert
 from ds_flow.settings import Settings
 from ds_flow.system import mask
@@ -99,7 +99,7 @@ def _run(settings: Settings, text: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=settings.root,
-        env={**settings.dotenv, **inherited(os.environ)},
+        env={**settings.dotenv, **inherited_variables(os.environ)},
         process_group=0,
     )
     try:

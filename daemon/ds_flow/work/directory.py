@@ -24,7 +24,7 @@ from ds_flow.core import (
     Options,
     Plan,
     Rejected,
-    inherited,
+    inherited_variables,
     unescape,
 )
 from ds_flow.system import read_json, sync_dir, write_json, write_word
@@ -286,7 +286,7 @@ def git_commit() -> str:
             text=True,
             check=False,
             timeout=10,
-            env=inherited(os.environ),
+            env=inherited_variables(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

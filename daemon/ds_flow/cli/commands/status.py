@@ -86,7 +86,7 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
 
 def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterator[str]:
     """Name the batches that could start but have too little disk space."""
-    for batch in ledger.read.due(now)[:NAMED_BATCHES]:
+    for batch in ledger.read.due_batches(now)[:NAMED_BATCHES]:
         if why := space_lacking(settings, batch.id, ledger.read.planned(batch.id)):
             yield why
 
