@@ -30,7 +30,7 @@ from samples import manifest, read
 
 RUNS = 10_000
 FILES = 5  # that each run publishes
-RERUN_TRIGGERS = 5  # so many runs publish the same files, one after the other
+AGAIN = 5  # so many runs publish the same files, one after the other
 DAYS = 400  # over which the runs are spread
 SETTINGS = """\
 project_name: history
@@ -47,7 +47,7 @@ def main() -> None:
         start_s = time.perf_counter()
         chosen = make(root, runs)
         print(f"made in {time.perf_counter() - start_s:.0f} s", file=sys.stderr)
-        print(f"{runs:,} runs, {runs * FILES:,} outputs, {runs * FILES // RERUN_TRIGGERS:,} files")
+        print(f"{runs:,} runs, {runs * FILES:,} outputs, {runs * FILES // AGAIN:,} files")
         measure(chosen)
         collect(chosen)
     finally:
@@ -64,7 +64,7 @@ def make(root: Path, runs: int) -> Settings:
     (root / "config" / "settings.yaml").write_text(SETTINGS)
     chosen = load_settings(root / "config" / "settings.yaml", {})
     ledger = Ledger(chosen.ledger)
-    admit(chosen, ledger, runs * FILES // RERUN_TRIGGERS)
+    admit(chosen, ledger, runs * FILES // AGAIN)
     now = datetime.now(UTC)
     with ledger._store.transaction():  # one for all: 10,000 would cost a minute of fsync
         for number in range(runs):
@@ -90,7 +90,7 @@ def sha256(text: str) -> str:
 def publish(chosen: Settings, ledger: Ledger, number: int, at: datetime) -> None:
     """One run, as if it had been long ago."""
     run_id = str(int(at.timestamp() * 1e6))
-    first = number // RERUN_TRIGGERS * FILES
+    first = number // AGAIN * FILES
     inputs = [read(f"data/student_{n:06}.csv", f"{n}") for n in range(first, first + FILES)]
     made = manifest(run_id, batch=f"{number:010x}", inputs=inputs)
     ledger._commits.record(made, at)
