@@ -1,0 +1,105 @@
+"""The documents name only what exists, and stay readable in a plain terminal."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ds_flow.core.program import CHECKOUT
+
+ROOTS = (".ci", ".github", "bash", "config", "daemon", "docs", "flows", "systemd", "tests")
+AWAITED = {"docs/publication.md", "tests/README.md"}  # links may lead there before it is written
+CHANGELOG = CHECKOUT / "CHANGELOG.md"  # tells of names of its time, in one line an entry
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "tests/*.md", ".github/**/*.md")
+    for path in CHECKOUT.glob(pattern)
+    if path != CHANGELOG
+)
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+WIDTH = 100
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+QUOTED = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+FILE = re.compile(r"[\w.*/-]+\.(?:py|sql|sh|toml|md|service|conf|json)")
+MADE_BY_RUNS = re.compile(  # or by people
+    r"(?:out|log|jobs|lsf|results|attempts|committed)/|manifest\w*\.json"
+    r"|(?:batch|committed|verdict|intent|\.ended|settings\.schema)\.json|config/settings\.default"
+)
+WITHIN = re.compile(r"`(\w+)(?:\.(\w+))?(?:\(\))?` in\s`([\w./-]+\.py)`")
+PROOF = re.compile(r"`(test_\w+)`: ((?:`[^`]+`(?:,\s)?)+)")
+
+
+def files() -> Iterator[Path]:
+    yield from CHECKOUT.iterdir()
+    for root in ROOTS:
+        yield from (CHECKOUT / root).rglob("*")
+
+
+FILES = {str(path.relative_to(CHECKOUT)) for path in files()}
+SOURCES = "\n".join(
+    path.read_text() for root in ("daemon", "flows") for path in (CHECKOUT / root).rglob("*.py")
+)
+
+
+def names_a_file(token: str) -> bool:
+    """Whether a quoted text is meant as a file or folder of the checkout."""
+    root, slash, _ = token.partition("/")
+    is_below_root = slash and root in ROOTS and re.fullmatch(r"[\w./-]+", token)
+    return bool(is_below_root or FILE.fullmatch(token)) and not MADE_BY_RUNS.match(token)
+
+
+@each_document
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    named = {token for token in QUOTED.findall(document.read_text()) if names_a_file(token)}
+    missing = {
+        token
+        for token in named - AWAITED
+        if not any(f"/{file}".endswith(f"/{token.rstrip('/')}") for file in FILES)
+    }
+    assert not missing
+
+
+@each_document
+def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
+    for target in LINK.findall(document.read_text()):
+        path = (document.parent / target).resolve()
+        assert path.exists() or str(path.relative_to(CHECKOUT)) in AWAITED, target
+
+
+def test_what_was_awaited_and_is_written_is_awaited_no_longer() -> None:
+    assert not [name for name in AWAITED if (CHECKOUT / name).exists()]
+
+
+@each_document
+def test_every_function_and_method_that_a_document_names_is_defined(document: Path) -> None:
+    for name in re.findall(r"`(?:[A-Z]\w*\.)?([a-z_]\w+)\(\)`", document.read_text()):
+        assert re.search(rf"^ *def {name}\(", SOURCES, re.MULTILINE), name
+
+
+@each_document
+def test_a_name_stands_in_the_file_that_a_document_gives_for_it(document: Path) -> None:
+    for first, second, file in WITHIN.findall(document.read_text()):
+        text = (CHECKOUT / file).read_text()
+        for name in filter(None, (first, second)):
+            assert re.search(rf"\b{name}\b", text), f"{name} in {file}"
+
+
+def test_every_claim_of_security_names_a_test_that_exists() -> None:
+    text = (CHECKOUT / "SECURITY.md").read_text()
+    modules = {path.stem: path.read_text() for path in CHECKOUT.glob("tests/*/test_*.py")}
+    assert {token for token in QUOTED.findall(text) if token.startswith("test_")} <= modules.keys()
+    proofs = PROOF.findall(text)
+    assert proofs
+    for module, fragments in proofs:
+        for fragment in QUOTED.findall(fragments):
+            part = fragment.strip("…").replace(" ", "_")
+            assert re.search(rf"def test_\w*{part}", modules[module]), f"{module}: {fragment}"
+
+
+@each_document
+def test_a_document_is_wrapped_at_100_columns_but_for_tables(document: Path) -> None:
+    lines = FENCED.sub("", document.read_text()).split("\n")
+    assert not [line for line in lines if len(line) > WIDTH and not line.startswith("|")]
