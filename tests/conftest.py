@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,12 @@ import pytest
 
 from clock import MovedClock
 from ds_flow.ledger.ledger import Ledger
+
+# Under nohup(1), and in the background of a script, signals are ignored, and every child inherits
+# that. What has a handler is at its default again in a child: so a test may send any signal.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 # No example fails for its time: this machine may be a slow one.
 hypothesis.settings.register_profile("untimed", deadline=None)
