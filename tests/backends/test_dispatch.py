@@ -1,8 +1,6 @@
 """What every backend keeps to: jobs run once, ends are sorted, a killed stage is continued."""
 
 import os
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -285,20 +283,16 @@ def test_a_stage_whose_caller_was_killed_is_continued_and_no_job_runs_twice(
     run: Run, shell: Shell, stage: Path, place: Place, tmp_path: Path, ran: Ran
 ) -> None:
     gate, began = tmp_path / "gate", tmp_path / "began"
-    os.mkfifo(gate)
-    os.mkfifo(began)
-    first = (
-        f"echo 0 >> '{tmp_path}/ran'; echo > '{began}'; cat '{gate}'; echo 1 >> '{tmp_path}/ran'"
-    )
+    await_gate = f"until [ -e '{gate}' ]; do sleep 0.1; done"
+    first = f"echo 0 >> '{tmp_path}/ran'; touch '{began}'; {await_gate}; echo 1 >> '{tmp_path}/ran'"
     jobs = [shell("0", first), shell("1", "true")]
     killed = caller(stage, place, *jobs)
-    began.read_text()  # the first job runs
-    killed.send_signal(signal.SIGKILL)
+    until("the first job ran", began.exists, while_lives=killed)
+    killed.kill()
     killed.wait()
 
-    release = subprocess.Popen(["bash", "-c", f"echo > '{gate}'"])
+    gate.touch()
     outcomes = run(*jobs)
-    release.wait()
 
     assert [outcome.failure for outcome in outcomes] == [None, None]
     assert ran() == "0\n1\n"
@@ -377,10 +371,10 @@ def test_cancelled_jobs_end_and_none_that_waits_begins(
 ) -> None:
     if place.executor == "local":
         return  # its jobs are processes of the run, and are killed with it
-    os.mkfifo(tmp_path / "began")
-    job = shell("a", f"trap 'exit 1' TERM; echo > '{tmp_path}/began'; sleep 600 & wait")
+    began = tmp_path / "began"
+    job = shell("a", f"trap 'exit 1' TERM; touch '{began}'; sleep 600 & wait")
     killed = caller(stage, place, job)
-    (tmp_path / "began").read_text()
+    until("the job ran", began.exists, while_lives=killed)
     killed.kill()
     killed.wait()
 

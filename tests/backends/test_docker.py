@@ -1,9 +1,7 @@
 """Containers: what they may do, what is told of them, and what becomes of them after any death."""
 
 import os
-import signal
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +60,11 @@ def shell(place: Place, tmp_path: Path) -> Shell:
         return place.job(key, "bash", "-c", script, *arguments, folder=tmp_path)
 
     return job
+
+
+def await_gate(folder: Path) -> str:
+    """A line of shell that goes on when the file `gate` is there."""
+    return f"until [ -e {folder}/gate ]; do sleep 0.1; done"
 
 
 def opened(stage: Path, *jobs: JobSpec) -> Round:
@@ -178,11 +181,9 @@ def test_secrets_are_in_no_ps_and_no_inspect(
 ) -> None:
     monkeypatch.setenv("TOKEN", "s3cr3t value")
     monkeypatch.setenv("DS_FLOW_GIVEN", "TOKEN")
-    for name in ("began", "gate"):
-        os.mkfifo(tmp_path / name)
-    script = f'echo > {tmp_path}/began; read -r < {tmp_path}/gate; echo "<$TOKEN>"'
+    script = f'touch {tmp_path}/began; {await_gate(tmp_path)}; echo "<$TOKEN>"'
     running = caller(stage, place, shell(script))
-    (tmp_path / "began").read_text()
+    until("it ran", (tmp_path / "began").exists, while_lives=running)
 
     (name,) = names_of(ROUND)
     told = docker("container", "inspect", name) + docker("ps", "--all", "--no-trunc")
@@ -190,7 +191,7 @@ def test_secrets_are_in_no_ps_and_no_inspect(
 
     assert "s3cr3t" not in told
     assert not [line for line in lines if b"s3cr3t" in line]
-    (tmp_path / "gate").write_text("\n")
+    (tmp_path / "gate").touch()
     running.wait()
     assert next(rounds_in(stage)).log_of(1) == "<s3cr3t value>\n"
     assert not list(stage.rglob("env"))
@@ -365,15 +366,13 @@ def test_no_more_containers_than_allowed_are_there_at_once_and_all_get_their_tur
     place: Place, stage: Path, shell: Shell, tmp_path: Path
 ) -> None:
     single = replace(place, site=site(max_parallel=1))
-    os.mkfifo(tmp_path / "gate")
-    held = shell(f"read -r < {tmp_path}/gate", key="a")
+    held = shell(await_gate(tmp_path), key="a")
     batch_round = opened(stage, held, shell("true", key="b"), shell("true", key="c"))
 
     looks = [single.backend().submit(batch_round) for _ in range(2)]
     there = names_of(ROUND)
-    release = subprocess.Popen(["bash", "-c", f"echo > {tmp_path}/gate"])
+    (tmp_path / "gate").touch()
     outcomes = single.run(stage, *batch_round.jobs)
-    release.wait()
 
     assert looks == [False, False]
     assert there == [f"{batch_round.name}-1"]
@@ -393,17 +392,14 @@ def counting(place: Place, tmp_path: Path) -> Place:
 def test_after_any_death_the_same_container_is_found_and_used(
     counting: Place, stage: Path, shell: Shell, tmp_path: Path
 ) -> None:
-    for name in ("began", "gate"):
-        os.mkfifo(tmp_path / name)
-    job = shell(f"echo > {tmp_path}/began; read -r < {tmp_path}/gate; echo ran >> {tmp_path}/ran")
+    job = shell(f"touch {tmp_path}/began; {await_gate(tmp_path)}; echo ran >> {tmp_path}/ran")
     killed = caller(stage, counting, job)
-    (tmp_path / "began").read_text()
-    killed.send_signal(signal.SIGKILL)
+    until("it ran", (tmp_path / "began").exists, while_lives=killed)
+    killed.kill()
     killed.wait()
 
-    release = subprocess.Popen(["bash", "-c", f"echo > {tmp_path}/gate"])
+    (tmp_path / "gate").touch()
     (outcome,) = counting.run(stage, job)
-    release.wait()
 
     assert outcome.failure is None
     assert (tmp_path / "ran").read_text() == "ran\n"
@@ -516,12 +512,11 @@ def test_an_engine_that_stays_silent_is_not_waited_for_without_end(
 def test_jobs_that_died_with_their_engine_are_done_again(
     place: Place, stage: Path, shell: Shell, tmp_path: Path
 ) -> None:
-    os.mkfifo(tmp_path / "began")
-    once = f"[[ -e {tmp_path}/second ]] || {{ echo > {tmp_path}/began; exec sleep 600; }}"
+    once = f"[[ -e {tmp_path}/second ]] || {{ touch {tmp_path}/began; exec sleep 600; }}"
     with own_engine() as own:
         small_image()
         running = caller(stage, place, shell(once))
-        (tmp_path / "began").read_text()
+        until("it ran", (tmp_path / "began").exists, while_lives=running)
         until("its container was known", (stage / "1" / "1.container").exists)
         (tmp_path / "second").touch()
 

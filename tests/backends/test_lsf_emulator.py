@@ -17,6 +17,7 @@ from lsf import Cluster, Job
 from project import until
 
 FIELDS = "jobid jobindex stat exit_code exit_reason job_name"
+AWAIT_GO = "until [ -e go ]; do sleep 0.02; done"
 ARRAY = 'echo "$LSB_JOBINDEX" >"ran.$LSB_JOBINDEX"\n'
 
 
@@ -30,7 +31,6 @@ def call(
         cwd=cluster.folder,
         text=True,
         capture_output=True,
-        timeout=20,
         check=False,
     )
 
@@ -66,14 +66,14 @@ def submit(cluster: Cluster, *argv: str, script: str = ARRAY, **env: str) -> int
 
 
 def await_end(cluster: Cluster) -> list[Job]:
-    until("every job ended", lambda: all(job.ended_at for job in cluster.jobs()), 10, every=0.02)
+    until("every job ended", lambda: all(job.ended_at for job in cluster.jobs()), every=0.02)
     return cluster.jobs()
 
 
 def await_run(cluster: Cluster, *files: str) -> None:
     """Until jobs have made these files, by which they say that they are ready."""
     paths = [cluster.folder / file for file in files]
-    until(f"{files} were there", lambda: all(path.exists() for path in paths), 10, every=0.02)
+    until(f"{files} were there", lambda: all(path.exists() for path in paths), every=0.02)
 
 
 def records(cluster: Cluster, *argv: str) -> list[dict[str, str]]:
@@ -252,7 +252,7 @@ def test_elements_run_at_once_up_to_the_limit_of_the_array_and_of_the_queue(
 
 def test_elements_share_the_slots(tmp_path: Path) -> None:
     with Cluster(tmp_path, slots=4) as cluster:
-        submit(cluster, "-n", "2", "-J", "a[1-3]", script='touch "on.$LSB_JOBINDEX"; sleep 9\n')
+        submit(cluster, "-n", "2", "-J", "a[1-3]", script='touch "on.$LSB_JOBINDEX"; sleep 999\n')
         await_run(cluster, "on.1", "on.2")
 
         assert states(cluster) == ["RUN", "RUN", "PEND"]
@@ -377,7 +377,7 @@ def test_what_has_finished_goes_from_bjobs_after_the_clean_period_and_stays_in_b
 def test_bhist_folds_lines_in_the_middle_of_words_and_shows_each_element(
     cluster: Cluster,
 ) -> None:
-    submit(cluster, "-J", "dsf-a[1-2]", script="sleep 9\n")
+    submit(cluster, "-J", "dsf-a[1-2]", script="sleep 999\n")
     call(cluster, "bkill", "-J", "dsf-a")
     await_end(cluster)
     said = call(cluster, "bhist", "-n", "0", "-l", "-J", "dsf-a").stdout
@@ -422,8 +422,8 @@ def test_an_end_is_told_by_state_exit_code_and_reason(
 
 
 def test_at_the_run_limit_comes_usr2_and_kill_later(cluster: Cluster) -> None:
-    submit(cluster, "-W", "1", "-J", "mild", script="sleep 9\n")
-    submit(cluster, "-W", "0:1", "-J", "deaf", script="trap '' USR2; sleep 9\n")
+    submit(cluster, "-W", "1", "-J", "mild", script="sleep 999\n")
+    submit(cluster, "-W", "0:1", "-J", "deaf", script="trap '' USR2; sleep 999\n")
     mild, deaf = await_end(cluster)
 
     assert (mild.exit_code, mild.reason) == (140, "TERM_RUNLIMIT")
@@ -435,7 +435,7 @@ def test_at_the_run_limit_comes_usr2_and_kill_later(cluster: Cluster) -> None:
 def test_a_job_over_its_memory_limit_is_killed_with_all_its_processes(
     cluster: Cluster, limit: str
 ) -> None:
-    fill = 'python3 -S -c "import time; kept = bytearray(90_000_000); time.sleep(9)"'
+    fill = 'python3 -S -c "import time; kept = bytearray(90_000_000); time.sleep(999)"'
     submit(cluster, "-M", limit, script=f"{fill} &\nwait\n", PATH=python_first(cluster))
     (job,) = await_end(cluster)
 
@@ -450,7 +450,7 @@ def python_first(cluster: Cluster) -> str:
 def test_bkill_sends_int_then_term_then_kill(cluster: Cluster, deaf_to: str, code: int) -> None:
     trap = f"trap '' {deaf_to}\n" if deaf_to else ""
     # No child of the shell: one that ended well just when the signal came would hide it.
-    job_id = submit(cluster, script=f"{trap}: >on; exec sleep 9\n")
+    job_id = submit(cluster, script=f"{trap}: >on; exec sleep 999\n")
     await_run(cluster, "on")
     done = call(cluster, "bkill", str(job_id))
     (job,) = await_end(cluster)
@@ -471,7 +471,7 @@ def test_bkill_takes_elements_or_all_and_one_that_has_not_begun_has_no_exit_code
     tmp_path: Path,
 ) -> None:
     with Cluster(tmp_path, slots=1) as cluster:
-        job_id = submit(cluster, "-J", "a[1-3]", script='touch "on.$LSB_JOBINDEX"; sleep 9\n')
+        job_id = submit(cluster, "-J", "a[1-3]", script='touch "on.$LSB_JOBINDEX"; sleep 999\n')
         await_run(cluster, "on.1")
         assert call(cluster, "bkill", f"{job_id}[2-3]").returncode == 0
 
@@ -488,7 +488,7 @@ def test_bkill_takes_elements_or_all_and_one_that_has_not_begun_has_no_exit_code
 
 
 def test_bkill_d_marks_a_killed_job_as_done(cluster: Cluster) -> None:
-    job_id = submit(cluster, script=": >on; exec sleep 9\n")
+    job_id = submit(cluster, script=": >on; exec sleep 999\n")
     await_run(cluster, "on")
     call(cluster, "bkill", "-d", str(job_id))
 
@@ -497,10 +497,11 @@ def test_bkill_d_marks_a_killed_job_as_done(cluster: Cluster) -> None:
 
 def test_stopped_jobs_are_ususp_or_psusp_and_may_go_on(tmp_path: Path) -> None:
     with Cluster(tmp_path, slots=1) as cluster:
-        job_id = submit(cluster, "-J", "a[1-2]", script='touch "on.$LSB_JOBINDEX"\nsleep 0.3\n')
+        job_id = submit(cluster, "-J", "a[1-2]", script=f'touch "on.$LSB_JOBINDEX"\n{AWAIT_GO}\n')
         await_run(cluster, "on.1")
         call(cluster, "bkill", "-s", "STOP", str(job_id))
         assert states(cluster) == ["USUSP", "PSUSP"]
+        (tmp_path / "go").touch()
         call(cluster, "bkill", "-s", "CONT", str(job_id))
 
         assert [job.status for job in await_end(cluster)] == ["DONE", "DONE"]
@@ -523,13 +524,14 @@ def test_while_mbatchd_is_down_commands_say_so_and_wait(cluster: Cluster) -> Non
 
 def test_while_mbatchd_is_down_jobs_go_on_and_none_begins(tmp_path: Path) -> None:
     with Cluster(tmp_path, slots=1) as cluster:
-        submit(cluster, script="touch on; sleep 0.1; touch over\n")
+        submit(cluster, script=f"touch on; {AWAIT_GO}; touch over\n")
         await_run(cluster, "on")
         submit(cluster, "-J", "late")
         cluster.fault("down", mode="fail")
         failed = call(cluster, "bsub", stdin="true\n")
+        (tmp_path / "go").touch()
         await_run(cluster, "over")
-        until("the first had ended", lambda: cluster.jobs()[0].ended_at, 10)
+        until("the first had ended", lambda: cluster.jobs()[0].ended_at)
 
         assert (failed.returncode, failed.stdout) == (255, "")
         assert "Cannot connect to LSF" in failed.stderr
@@ -541,8 +543,7 @@ def test_while_mbatchd_is_down_jobs_go_on_and_none_begins(tmp_path: Path) -> Non
 def test_a_bsub_that_was_given_up_on_is_accepted_later(cluster: Cluster) -> None:
     cluster.fault("hung", commands=["bsub"])
     with calling(cluster, "bsub", "-J", "late", stdin="true\n") as waiting:
-        with pytest.raises(subprocess.TimeoutExpired):
-            waiting.communicate(timeout=0.5)
+        until("it was heard", cluster.held, while_lives=waiting)
         assert call(cluster, "bjobs").returncode == 0
     assert cluster.jobs() == []
     cluster.mend("hung")
@@ -564,7 +565,7 @@ def test_the_reply_of_an_accepted_bsub_can_be_lost(cluster: Cluster, how: str, c
 def test_an_accepted_bsub_can_hang(cluster: Cluster) -> None:
     cluster.fault("reply_lost")
     with calling(cluster, "bsub", stdin="true\n") as waiting:
-        until("the job was accepted", cluster.jobs, 10)
+        until("the job was accepted", cluster.jobs)
         assert waiting.poll() is None
 
 
@@ -610,10 +611,11 @@ def test_a_job_can_be_forgotten_by_bjobs_and_bhist(cluster: Cluster) -> None:
 
 
 def test_a_job_is_unkwn_while_its_host_is_lost_and_done_when_it_is_back(cluster: Cluster) -> None:
-    submit(cluster, script="touch on; sleep 0.2\n")
+    submit(cluster, script=f"touch on; {AWAIT_GO}\n")
     await_run(cluster, "on")
     cluster.fault("unknown")
     assert states(cluster) == ["UNKWN"]
+    (cluster.folder / "go").touch()
     await_end(cluster)
     assert states(cluster) == ["UNKWN"]
     cluster.mend("unknown")
@@ -624,7 +626,7 @@ def test_a_job_is_unkwn_while_its_host_is_lost_and_done_when_it_is_back(cluster:
 def test_a_job_killed_while_unkwn_is_zombi_and_lives_until_its_host_is_back(
     cluster: Cluster,
 ) -> None:
-    job_id = submit(cluster, script=": >on; exec sleep 9\n")
+    job_id = submit(cluster, script=": >on; exec sleep 999\n")
     await_run(cluster, "on")
     cluster.fault("unknown")
     assert call(cluster, "bkill", str(job_id)).returncode == 0
@@ -653,7 +655,7 @@ def test_a_job_that_was_killed_can_be_told_as_done(cluster: Cluster) -> None:
 
 
 def test_bkill_of_an_array_may_say_that_it_is_in_progress_and_do_it(cluster: Cluster) -> None:
-    job_id = submit(cluster, "-J", "a[1-2]", script="sleep 9\n")
+    job_id = submit(cluster, "-J", "a[1-2]", script="sleep 999\n")
     cluster.fault("in_progress")
     done = call(cluster, "bkill", str(job_id))
 
@@ -666,19 +668,19 @@ def test_an_exit_file_can_be_seen_late(cluster: Cluster) -> None:
     submit(cluster, script='touch a b; mv -- a "x y.exit"; mv -- b c\n')
     await_end(cluster)
 
-    assert (cluster.folder / "c").exists()
-    assert not (cluster.folder / "x y.exit").exists()
     await_run(cluster, "x y.exit")
+    late, in_time = (os.stat(cluster.folder / name).st_ctime for name in ("x y.exit", "c"))
+    assert late > in_time
 
 
 def test_a_rerunnable_job_starts_again_under_its_id_while_the_first_goes_on(
     cluster: Cluster,
 ) -> None:
-    job_id = submit(cluster, script='touch "ran.$$"; sleep 9\n')
-    until("it ran", lambda: list(cluster.folder.glob("ran.*")), 10)
+    job_id = submit(cluster, script='touch "ran.$$"; sleep 999\n')
+    until("it ran", lambda: list(cluster.folder.glob("ran.*")))
     (first,) = cluster.jobs()
     cluster.rerun(first)
-    until("it ran again", lambda: len(list(cluster.folder.glob("ran.*"))) == 2, 10)
+    until("it ran again", lambda: len(list(cluster.folder.glob("ran.*"))) == 2)
 
     (second,) = cluster.jobs()
     assert (second.job_id, second.host) != (job_id, first.host)
@@ -696,7 +698,7 @@ def test_calls_are_recorded_with_their_times_and_a_killed_one_has_no_end(
     call(cluster, "bjobs", "-w", "7")
     cluster.fault("hung")
     with calling(cluster, "bhist", "7") as waiting:
-        until("it asks", lambda: cluster.calls("bhist"), 10)
+        until("it asks", lambda: cluster.calls("bhist"))
         pid = waiting.pid
     (asked,), (killed,) = cluster.calls("bjobs"), cluster.calls("bhist")
 
@@ -708,7 +710,7 @@ def test_calls_are_recorded_with_their_times_and_a_killed_one_has_no_end(
 
 def test_nothing_outlives_the_cluster(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
-        submit(cluster, script="trap '' TERM INT\nsetsid sleep 99 &\necho $! >apart\nsleep 99\n")
+        submit(cluster, script="trap '' TERM INT\nsetsid sleep 999 &\necho $! >apart\nsleep 999\n")
         until("it runs", lambda: (tmp_path / "apart").exists() and (tmp_path / "apart").read_text())
         (job,) = cluster.jobs()
 
@@ -724,8 +726,9 @@ def cmdline(pid: int) -> bytes:
 def test_a_thousand_elements_on_two_hundred_slots_cost_little(tmp_path: Path) -> None:
     with Cluster(tmp_path, slots=200, scheduling_delay_s=0.02) as cluster:
         submit(cluster, "-J", "a[1-1000]", script="exec sleep 0.2\n")
-        until("all ended", lambda: all(job.ended_at for job in cluster.jobs()), 20, every=0.3)
+        until("all ended", lambda: all(job.ended_at for job in cluster.jobs()), every=0.3)
 
         assert len(records(cluster)) == 1000
         assert {job.status for job in cluster.jobs()} == {"DONE"}
-        assert cluster.cpu_seconds() < 3
+        scheduler_s, jobs_s = cluster.cpu_seconds()
+        assert scheduler_s < 10 * jobs_s, (scheduler_s, jobs_s)

@@ -147,7 +147,7 @@ def test_what_lies_in_the_current_folder_is_no_code(
         keeping = Upkeep(made.settings, ledger, clock)
         keeping._collect(0)
         assert keeping._collector is not None
-        assert keeping._collector.wait(60) == 0
+        assert keeping._collector.wait() == 0
     found = check.run_checks(made.settings, os.environ)
     assert [one for one in found if one.level == "fault"] == []
     runs = Runs()

@@ -31,9 +31,7 @@ APPLETS = (
 
 def docker(*arguments: str, stdin: bytes = b"") -> str:
     """What the docker command answers."""
-    done = subprocess.run(
-        ["docker", *arguments], input=stdin, capture_output=True, check=False, timeout=300
-    )
+    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=False)
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
     return done.stdout.decode().strip()
 
@@ -105,7 +103,7 @@ class Dockerd:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(60)
+            self._process.wait()
 
     def kill(self) -> None:
         """Let it die without a word."""

@@ -16,7 +16,6 @@ from lsf_emulator.config import Config, Dialect
 from lsf_emulator.words import CALLS
 
 TESTS = Path(__file__).resolve().parent
-STOP_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class Cluster:
         """End the scheduler and every process of every job."""
         if self._mbatchd is None:
             return
-        self._mbatchd.communicate(timeout=STOP_LIMIT_S)
+        self._mbatchd.communicate()
         code, self._mbatchd = self._mbatchd.returncode, None
         assert code == 0, self.log()
 
@@ -129,12 +128,13 @@ class Cluster:
     ) -> None:
         self.stop()
 
-    def cpu_seconds(self) -> float:
-        """What the scheduler has used, without its jobs; proc_pid_stat(5)."""
+    def cpu_seconds(self) -> tuple[float, float]:
+        """What the scheduler has used, and what its jobs that have ended; proc_pid_stat(5)."""
         assert self._mbatchd
         stat = Path(f"/proc/{self._mbatchd.pid}/stat").read_text(encoding="ascii")
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        own, own_system, ended, ended_system = map(int, stat.rpartition(")")[2].split()[11:15])
+        ticks = os.sysconf("SC_CLK_TCK")
+        return (own + own_system) / ticks, (ended + ended_system) / ticks
 
     def log(self) -> str:
         """What the scheduler itself complained of."""
@@ -153,6 +153,11 @@ class Cluster:
         What ran before goes on, as on a host that lost contact.
         """
         self._control("rerun", job_id=job.job_id, index=job.index)
+
+    def held(self) -> int:
+        """How many requests a `hung` scheduler has heard and not answered."""
+        count: int = self._control("held")
+        return count
 
     def jobs(self, name: str | None = None) -> list[Job]:
         """Every element ever submitted, by job id and index; of one name if it is given."""

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import itertools
 import json
 import os
 import select
@@ -26,13 +27,13 @@ from ds_flow.work.directory import read_manifest
 from ds_flow.work.published import published_manifests
 
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
-DEADLINE_SECONDS = 90.0
 NAMELESS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER", "LOGNAME")
 
 TRANSFORM = '''
 """What a team's transform may do: wait, raise, crash. A gate is passed unless a test holds it."""
 
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -64,16 +65,26 @@ def wait_at(name):
 
 
 def until(
-    what: str, is_true: Callable[[], object], seconds: float = DEADLINE_SECONDS, every: float = 0.03
+    what: str,
+    is_true: Callable[[], object],
+    *,
+    every: float = 0.03,
+    looks: int | None = None,
+    while_lives: "subprocess.Popen[Any] | None" = None,
 ) -> None:
-    """Wait for a condition, or fail saying what did not happen."""
+    """Wait for a condition. In a test, only the test's own time limit ends the wait.
+
+    It fails at once where the process that should bring the condition about has died,
+    and after a number of looks where nobody else sets a limit.
+    """
     never = threading.Event()
-    rounds = int(seconds / every)
-    for _ in range(rounds):
+    for look in itertools.count(1):
+        is_over = while_lives is not None and while_lives.poll() is not None
         if is_true():
             return
+        assert not is_over, f"it died before {what}"
+        assert look != looks, f"in {looks} looks it never came to be that {what}"
         never.wait(every)
-    raise AssertionError(f"within {seconds:g} s it never came to be that {what}")
 
 
 def readable(source: socket.socket) -> bool:
@@ -134,7 +145,7 @@ class Project:
         self.config = root / "config" / "settings.yaml"
         self.ledger = self.out / "ledger.db"
         self.prefix: tuple[str, ...] = ()
-        self.patience_s = DEADLINE_SECONDS  # with one command
+        self.patience_s: float | None = None  # with one command; a test has its own limit
         self.environment: dict[str, str] = {"PROCESS_TAG": "spring"}
         self._daemon: subprocess.Popen[bytes] | None = None
         for folder in (self.inbox, self.config.parent):
@@ -227,7 +238,7 @@ class Project:
     def stopped(self) -> int:
         """Wait for the daemon's end; its exit code."""
         assert self._daemon is not None
-        code = self._daemon.wait(DEADLINE_SECONDS)
+        code = self._daemon.wait()
         self._daemon = None
         return code
 
@@ -370,7 +381,6 @@ def flow(
         capture_output=True,
         text=True,
         check=False,
-        timeout=DEADLINE_SECONDS,
     )
 
 

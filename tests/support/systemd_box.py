@@ -16,7 +16,6 @@ SCRIPT = Path(__file__).with_suffix(".sh")
 CHECKOUT = SCRIPT.parents[2]
 CGROUPS = Path("/sys/fs/cgroup")
 NAME = "ds-flow-box-"  # of our cgroups, before our pid
-BOOT_SECONDS = 60.0
 # In there another Python is used, and what this one compiled or was told is none of its business.
 NOT_TAKEN_ALONG = ("PYTHON", "VIRTUAL_ENV", "PYTEST", "DS_FLOW", "UV_", "PYENV", "NOTIFY_SOCKET")
 
@@ -104,7 +103,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], pid_file: Path, log: Path) 
         assert process.poll() is None, f"systemd did not start:\n{log.read_text()}"
         return pid_file.exists() and Box(int(pid_file.read_text())).is_up()
 
-    until("systemd was up", is_up, BOOT_SECONDS, every=0.1)
+    until("systemd was up", is_up, every=0.1)
     return Box(int(pid_file.read_text()))
 
 

@@ -265,7 +265,7 @@ def test_processes_that_open_a_new_ledger_together_all_work(tmp_path: Path) -> N
                 opener.stdin.write("go\n")
                 opener.stdin.flush()
 
-    assert [opener.communicate(timeout=60)[1] for opener in openers] == [""] * OPENERS
+    assert [opener.communicate()[1] for opener in openers] == [""] * OPENERS
     assert [answer(path, "SELECT count(*) FROM file") for path in ledgers] == [OPENERS] * ROUNDS
 
 

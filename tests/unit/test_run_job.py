@@ -22,7 +22,7 @@ def put(folder: Path, index: int, *args: str) -> None:
 
 def run(folder: Path, *indices: int) -> int:
     command = ["bash", str(RUN_JOB), str(folder), *map(str, indices)]
-    return subprocess.run(command, check=False, timeout=30).returncode
+    return subprocess.run(command, check=False).returncode
 
 
 def exit_code(folder: Path, index: int) -> str:

@@ -18,7 +18,7 @@ from project import until
 
 # The clock that jumps is the daemon's alone: a cluster and an engine have theirs.
 ON_THIS_CLOCK = {name: fault for name, fault in FAULTS.items() if name != "clock"}
-END_SECONDS = 60.0  # from rest to the end of what was told to end
+END_LOOKS = 60  # a second apart, from rest to the end of what was told to end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Site:
     def left(self) -> list[str]:
         """What it still holds after a while."""
         try:
-            until("nothing was held", lambda: not self.held(), END_SECONDS, every=1.0)
+            until("nothing was held", lambda: not self.held(), every=1.0, looks=END_LOOKS)
         except AssertionError:
             return self.held()
         return []

@@ -150,6 +150,7 @@ class Mbatchd:
             "fault": self._fault,
             "mend": self._mend,
             "jobs": self._jobs,
+            "held": lambda: len(self._held),
             "rerun": self._rerun,
         }
         return verbs[verb](**arguments)
