@@ -14,7 +14,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check faults bench history soak image crash chaos memory power audit install uninstall lock format clean
+.PHONY: help setup demo test check faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -85,6 +85,9 @@ power: setup ## lose what was not synced before every durable step in turn, star
 
 chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; CHAOS_BACKEND: local, lsf, docker; SEED plays again
 	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos
+
+mutants: setup ## change the code at MUTANTS (150) random places and name what no test sees; SEED draws others
+	@$(BIN)/python tests/bench/mutants.py
 
 audit: ## compare all pinned versions with the public advisories; needs the network
 	@$(UV) audit
