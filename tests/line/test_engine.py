@@ -3,7 +3,9 @@
 import errno
 import logging
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +76,55 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     clock.elapsed_s += 1
     assert engine.tick() == 1
     assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
+
+
+def test_a_ledger_that_is_busy_for_long_is_waited_for_and_is_no_bug(
+    engine: Engine, clock: MovedClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    engine.tick()
+    engine.ledger._store._db.execute("PRAGMA busy_timeout = 0")
+    with closing(sqlite3.connect(engine.settings.ledger)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(10):  # more often than bugs in a row would be borne
+            clock.elapsed_s += 40
+            assert engine.tick() == 0
+        assert any("locked" in trouble for trouble in engine.problems)
+        other.rollback()
+    clock.elapsed_s += 40
+
+    assert engine.tick() == 1
+    assert engine.problems == []
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_a_run_s_life_is_in_the_log_from_its_batch_to_its_end(
+    engine: Engine, runs: PretendedRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ds_flow")
+    file = tmp_path / "config" / "settings.yaml"
+    engine.change_settings(load_settings(file, {"DS_FLOW_RUN__ATTEMPTS": "1"}))
+    good, bad = batches_of(engine, a="1", b="2")
+
+    engine.tick()
+    runs.publish(f"{good}/1")
+    engine.tick()
+    runs.end(f"{good}/1", "0")
+    engine.tick()
+    engine.tick()
+    runs.end(f"{bad}/1", "1")
+    engine.tick()
+
+    def said_of(batch: str) -> list[str]:
+        of = [record for record in caplog.records if vars(record).get("batch") == batch]
+        return [record.getMessage() for record in of]
+
+    assert said_of(good) == ["run.starting", "run.running", "run.succeeded"]
+    assert [line for line in said_of(bad) if not line.startswith("file.")] == [
+        "run.starting",
+        "run.failed",
+        "batch.dead",
+    ]
 
 
 def test_a_lost_inbox_is_told_once_with_what_to_do_and_so_is_its_return(

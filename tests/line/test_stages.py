@@ -16,10 +16,10 @@ from ds_flow.core.errors import DispatchError, NoRoomError
 from ds_flow.core.manifest import Manifest, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, FailureClass
-from ds_flow.dispatch import JobSpec, Outcome, rounds_in, run_stage
+from ds_flow.dispatch import JobSpec, Outcome, open_round, rounds_in, run_stage
 from ds_flow.work import directory
 from ds_flow.work.results import Result
-from steps import job_exit, process, publish
+from steps import job_exit, process, publish, start
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.failures import recorded
@@ -421,6 +421,20 @@ def test_a_combined_file_that_is_no_plain_one_is_neither_analyzed_nor_published(
     assert published(work) == []
 
 
+def test_a_round_that_is_open_when_a_run_publishes_is_no_job_of_the_manifest(work: Path) -> None:
+    processed(work)
+    path = combined(work)
+    closed = len(list((work / "jobs").glob("*/*/verdict.json")))
+    job = JobSpec(key="left", command=("true",))
+    for stage in ("process-2of2", "analyze"):
+        open_round(work / "jobs" / stage, BATCH, f"{BATCH}/1", "local", [job], [job.command])
+
+    made = finished(work, path)
+
+    assert len(made.jobs) == closed
+    assert "left" not in {job["key"] for job in made.jobs}
+
+
 def test_a_link_that_a_job_left_is_not_written_through(work: Path, tmp_path: Path) -> None:
     processed(work)
     path = combined(work)
@@ -435,3 +449,18 @@ def test_a_link_that_a_job_left_is_not_written_through(work: Path, tmp_path: Pat
 
     assert victim.read_text() == "precious"
     assert [each.is_symlink() for each in lists] == [False] * 3
+
+
+def test_local_work_has_a_task_for_each_usable_core_and_work_elsewhere_one(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 5})
+    monkeypatch.delenv(ATTEMPT_MARK)
+    plan = directory.read_plan(work)
+    one_each = replace(plan, files=tuple(replace(one, size_bytes=2**40) for one in plan.files))
+    monkeypatch.setattr(start, "read_plan", lambda _work: one_each)
+    assert start.begin(work, "7") == [[(0, 0), (2, 2)], [(1, 1)]]
+
+    on_lsf = {**plan.options.stages, "process": StageOptions(executor="lsf")}
+    one_each = replace(one_each, options=replace(one_each.options, stages=on_lsf))
+    assert start.begin(work, "7") == [[(0, 0), (1, 1), (2, 2)]]

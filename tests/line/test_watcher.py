@@ -16,6 +16,7 @@ from ds_flow.inbox.scan import Pattern, is_open_for_writing
 from ds_flow.inbox.watcher import PIECE_BYTES, Inbox, StillArriving, hash_of
 from ds_flow.system.wake import Wake
 from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep, nest
+from project import until
 from rights import no_rights, public_folder
 from samples import sha256
 
@@ -308,6 +309,21 @@ def test_a_new_file_wakes(make: Make, root: Path, wake: Wake) -> None:
     (root / "data/a.csv").write_text("1")
 
     assert wake.wait(LONG_S)
+
+
+def test_events_name_what_matches_the_pattern_and_nothing_else(make: Make, root: Path) -> None:
+    inbox, named = make(), set[str]()
+    inbox.watch()
+    for name in ("a.txt", ".b.csv", "c.csv.part", "d.csv"):
+        (root / "data" / name).write_text("1")
+
+    def is_last_named() -> bool:
+        named.update(inbox.named())
+        return "data/d.csv" in named
+
+    until("the last one was named", is_last_named)
+
+    assert named == {"data/d.csv"}
 
 
 def test_a_file_moved_in_wakes(make: Make, root: Path, wake: Wake) -> None:

@@ -2,6 +2,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -258,6 +259,22 @@ def test_a_signal_ends_it_and_leaves_nothing(tmp_path: Path, number: signal.Sign
         assert running.wait() == 128 + number
     assert list(scratch.iterdir()) == []
     assert list(tmp_path.iterdir()) == [scratch]
+
+
+def test_the_output_is_synced_before_it_has_its_name_and_its_folder_after(tmp_path: Path) -> None:
+    (name,) = put(tmp_path, a="a\n1\n")
+    (tmp_path / "bin").mkdir()
+    sync = tmp_path / "bin" / "sync"
+    held = '$(cat "$2" out.csv 2>/dev/null | tr "\\n" " ")'
+    sync.write_text(f'#!/bin/sh\necho "$2: {held}" >> synced\n')
+    sync.chmod(0o755)
+    script = ("env", f"PATH={sync.parent}:{os.environ['PATH']}", "bash", str(SCRIPT))
+
+    assert combine(tmp_path, "out.csv", name, script=script).returncode == 0
+
+    partial, folder = (tmp_path / "synced").read_text().splitlines()
+    assert re.fullmatch(r"\./\.out\.csv\.\w+: a 1 ", partial)  # whole, and without its name
+    assert folder == ".: a 1 "  # of the output: a folder cannot be read
 
 
 def commands_below(pid: int) -> Iterator[str]:

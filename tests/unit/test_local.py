@@ -1,0 +1,57 @@
+"""The local backend: who may hand a round over, and what a look at it costs."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from backends import Place
+from ds_flow.dispatch import local, trim_logs
+from ds_flow.dispatch.rounds import Round, open_round
+from project import until
+
+PLACE = Place(executor="local")
+
+
+def opened(folder: Path, script: str) -> Round:
+    job = PLACE.job("a", "bash", "-c", script, folder=folder)
+    stage = folder / "jobs" / "process"
+    return open_round(stage, "b" * 10, "b/1", "local", [job], [local.command(job)])
+
+
+def descriptors() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
+def test_a_round_that_another_process_holds_is_not_handed_over_again(tmp_path: Path) -> None:
+    batch_round = opened(tmp_path, f"touch '{tmp_path}/ran'")
+    with (batch_round.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        with pytest.raises(BlockingIOError):
+            local.submit(batch_round)
+
+    assert not (batch_round.folder / "handed_over").exists()
+    assert local.submit(batch_round)
+    until("its job ran", (tmp_path / "ran").exists)
+
+
+def test_looks_at_a_long_job_leave_no_descriptor_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trim_logs, "LIMIT_BYTES", 2**16)
+    monkeypatch.setattr(trim_logs, "KEPT_BYTES", 2**12)
+    print_on = f"while [ ! -e '{tmp_path}/over' ]; do head -c 200000 /dev/zero; sleep 0.01; done"
+    batch_round = opened(tmp_path, print_on)
+    log, before = batch_round.folder / "1.log", descriptors()
+
+    assert local.submit(batch_round)
+    for _ in range(3):
+        until("its log is long", lambda: log.exists() and trim_logs._is_too_long(log.stat()))
+        local.ask(batch_round, [1])
+        trim_logs.cut_logs(batch_round.folder)
+    assert not local.cancel(batch_round)
+    (tmp_path / "over").touch()
+    until("it ended", lambda: local.cancel(batch_round))
+
+    assert descriptors() == before
