@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chaos.checker import check, escaped
 from chaos.drops import Journal
+from chaos.vanished import vanished_from
 from ds_flow.core.paths import escape
 from project import Project
 
@@ -123,6 +124,18 @@ def test_a_project_at_rest_is_whole(made: tuple[Project, Journal]) -> None:
     report.require_whole()
     assert (report.files, report.versions, report.published) == (3, 3, 2)
     assert not report.set_aside
+
+
+def test_a_published_name_that_disappears_for_a_moment_is_noted(tmp_path: Path) -> None:
+    with vanished_from(tmp_path) as vanished:
+        for name in ("processed_a_1.csv", "final_combined_1.csv", "manifest_1.json", "other"):
+            (tmp_path / name).touch()
+        (tmp_path / "processed_a_1.csv").unlink()
+        (tmp_path / "manifest_1.json").rename(tmp_path / "moved")
+        (tmp_path / "moved").rename(tmp_path / "manifest_1.json")
+        (tmp_path / "other").unlink()
+
+    assert vanished == ["processed_a_1.csv", "manifest_1.json"]
 
 
 @given(st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"])))

@@ -2,7 +2,8 @@
 
 The plan - what is dropped and broken, and when - follows from the seed alone, so that a failing
 seed can be played again. When time is up all faults are taken back, the daemon works off what is
-there, and the outside checker looks. Exit code 1 if anything was lost, doubled, partial or untrue.
+there, and the outside checker looks. A watch on `out/` notes every published name that
+ever disappears. Exit code 1 if anything was lost, doubled, partial, untrue or vanished.
 """
 
 import os
@@ -24,6 +25,7 @@ from chaos.droppers import WAYS, Dropper
 from chaos.drops import Journal
 from chaos.faults import Chaos, Fault, Undo
 from chaos.sites import SITES, Site
+from chaos.vanished import vanished_from
 from chaos.world import World, enter_namespace
 
 FAULT_EVERY_SECONDS = 1.8
@@ -199,9 +201,11 @@ def play(folder: Path, site: Site, seed: int, seconds: float) -> Report:
     dropper = Dropper(world.inbox, folder / "staged", Journal(), rng)
     player = Player(Chaos(world, dropper, rng), site.faults)
     try:
-        player.play(plan(seed, seconds, site.faults))
-        rest(world)
+        with vanished_from(world.out) as vanished:
+            player.play(plan(seed, seconds, site.faults))
+            rest(world)
         report = check(world, dropper.journal)
+        report.findings += [Finding("vanished", name) for name in vanished]
         report.findings += [Finding("stray", what) for what in site.left()]
         print(*summary(player, report, seed, seconds), sep="\n")
     finally:

@@ -29,7 +29,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that should not be. `kind`: lost, doubled, partial, untrue, stray or unsound."""
+    """Something that should not be. `kind`: one word of what is wrong.
+
+    lost, doubled, partial, untrue, stray, unsound, or vanished (see `chaos.vanished`)
+    """
 
     kind: str
     what: str
