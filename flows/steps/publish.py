@@ -48,8 +48,17 @@ class Run:
     analysis: Mapping[str, Any] | None
 
 
-def finish(work: Path, run: Run) -> Manifest:
-    """Publish and commit; the manifest."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a run published. Paths are relative to the project."""
+
+    manifest: Manifest
+    files: list[str]  # the manifest's own file is the last
+    combined: str | None
+
+
+def finish(work: Path, run: Run) -> Published:
+    """Publish the batch and say what was published."""
     plan = read_plan(work)
     good, _ = file_results(work)
     stems = output_stems(file.path for file in plan.files)
@@ -66,8 +75,15 @@ def finish(work: Path, run: Run) -> Manifest:
         sources[name] = run.combined
         outputs.append(_combined_output(name, run.combined, good))
     manifest = compare(plan, _manifest(work, plan, run, outputs))
-    publish(work, manifest, sources, Path(plan.options.output_dir))
-    return manifest
+    manifest = publish(work, manifest, sources, Path(plan.options.output_dir))
+    out = os.path.relpath(plan.options.output_dir, plan.options.root)
+    names = [*(output.name for output in manifest.outputs), manifest_name(manifest.run_id)]
+    joined = [f"{out}/{output.name}" for output in manifest.outputs if not output.source]
+    return Published(
+        manifest=manifest,
+        files=[f"{out}/{name}" for name in names],
+        combined=joined[0] if joined else None,
+    )
 
 
 def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Manifest:

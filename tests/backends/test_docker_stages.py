@@ -78,7 +78,7 @@ def ran(
         run = publish.Run(
             flow="StudentFlow", run_id="7", started_at="", combined=combined, analysis=analysis
         )
-        return publish.finish(work, run)
+        return publish.finish(work, run).manifest
 
 
 HOSTILE = """#!/bin/bash

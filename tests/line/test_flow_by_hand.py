@@ -1,7 +1,9 @@
 """`python flows/student_flow.py` as a person types it, with and without the daemon."""
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +131,46 @@ def test_metaflow_s_own_retries_do_no_harm(
     last = project.manifests()[-1]
     assert len(last.inputs) == 2
     assert (project.out / f"final_combined_{last.run_id}.csv").exists()
+
+
+NOTEBOOK = """
+import json
+from metaflow import Flow, namespace
+namespace(None)
+run = Flow("StudentDataFlow").latest_run
+print(json.dumps([run.id, vars(run.data)["_artifacts"] and sorted(vars(run.data)["_artifacts"]),
+    run.data.manifest, run.data.published, run.data.combined]))
+"""
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_run_s_artifacts_are_its_manifest_and_the_paths_of_what_it_published(
+    project: Project,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK],
+        cwd=project.root,
+        env={**project.environ(), "USER": "a-reader"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    run_id, names, manifest, published, combined = json.loads(done.stdout)
+
+    assert run_id == project.manifests()[-1].run_id
+    assert manifest == json.loads((project.out / f"manifest_{run_id}.json").read_bytes())
+    assert published == [
+        f"out/{name}_{run_id}.{end}"
+        for name, end in [
+            ("processed_student_a", "csv"),
+            ("processed_student_b", "csv"),
+            ("final_combined", "csv"),
+            ("manifest", "json"),
+        ]
+    ]
+    assert all((project.root / path).is_file() for path in published)
+    assert combined == published[2]
+    assert "work" not in names
 
 
 @pytest.mark.usefixtures("finished")

@@ -337,7 +337,7 @@ def finished(work: Path, path: Path | None) -> Manifest:
     return publish.finish(
         work,
         publish.Run(flow="F", run_id="7", started_at="", combined=path, analysis=None),
-    )
+    ).manifest
 
 
 def processed(work: Path) -> Result:

@@ -12,7 +12,7 @@ CRASHED = 77
 CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "fcntl.flock"}
 
 
-def lives_through(act: Callable[[], None], step: int) -> bool:
+def lives_through(act: Callable[[], object], step: int) -> bool:
     """Act in a process that dies before its step-th change to a file; whether it lived on."""
     child = os.fork()
     if child == 0:

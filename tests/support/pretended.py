@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class PretendedRuns(Runs):
         made, sources = self._work(work, run_id, int(folder.name))
         if dies_at is None:
             publish(work, made, sources, self.root / "out")
-        elif not lives_through(lambda: publish(work, made, sources, self.root / "out"), dies_at):
+        elif not lives_through(partial(publish, work, made, sources, self.root / "out"), dies_at):
             self.end(mark, None)
 
     def _work(self, work: Path, run_id: str, attempt: int) -> tuple[Manifest, Mapping[str, Path]]:

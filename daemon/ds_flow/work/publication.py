@@ -37,8 +37,10 @@ class AlreadyCommittedError(DispatchError):
         self.run_id = run_id
 
 
-def publish(work: Path, manifest: Manifest, sources: Mapping[str, Path], output_dir: Path) -> None:
-    """Publish a batch's outputs under their final names.
+def publish(
+    work: Path, manifest: Manifest, sources: Mapping[str, Path], output_dir: Path
+) -> Manifest:
+    """Publish a batch's outputs under their final names; the manifest that was committed.
 
     `sources` maps each output's name to the file that has its bytes. A run that publishes again
     only finishes its delivery. Raises AlreadyCommittedError if another run committed the batch,
@@ -53,9 +55,15 @@ def publish(work: Path, manifest: Manifest, sources: Mapping[str, Path], output_
         with _gathering(work, manifest.attempt) as folder:
             _gather(folder, manifest, sources)
             _commit(folder, work)
-    committed = deliver(work, output_dir)
-    if committed is not None and committed.run_id != manifest.run_id:
+    try:
+        committed = deliver(work, output_dir) or manifest
+    except FileNotFoundError:
+        if work.exists():
+            raise
+        return manifest  # another process delivered and recorded it, and removed the directory
+    if committed.run_id != manifest.run_id:
         raise AlreadyCommittedError(committed.batch, committed.run_id)
+    return committed
 
 
 def _refuse_taken(output_dir: Path, names: Iterable[str]) -> None:
