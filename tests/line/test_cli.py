@@ -349,6 +349,18 @@ def test_faulty_settings_are_78_and_all_named(project: Project, ds_flow_here: Cl
     assert err.count("settings.yaml") >= 3
 
 
+def test_only_commands_that_work_need_the_programs_of_the_backends(
+    project: Project, ds_flow_here: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lsf = f"compute: {{executor: lsf}}\npaths: {{ledger: {project.root}/ledger.db, "
+    project.config.write_text(project.config.read_text().replace("paths: {", lsf))
+    monkeypatch.setenv("PATH", str(project.root))
+    assert ds_flow_here("status")[0] == 0
+    code, _, err = ds_flow_here("retry", BATCH)
+    assert code == 78
+    assert "no program 'bsub' on PATH" in err
+
+
 def test_a_broken_ledger_is_70_and_says_what_to_do(project: Project, ds_flow_here: Cli) -> None:
     project.ledger.close()
     project.settings.ledger.write_bytes(b"x" * 5000)
@@ -768,6 +780,17 @@ def test_once_says_what_came_of_it(project: Project) -> None:
     assert code == 1
     assert "quarantined: data/student_b.csv: " in out
     assert len(list((project.root / "out").glob("final_combined_*.csv"))) == 2
+
+
+def test_a_released_file_that_is_rejected_again_is_named(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.config.write_text(f"{project.config.read_text()}csv: {{encoding: utf-16}}\n")
+    project.admit("student_a.csv", cause=Cause.CHANGED, reason="it changed")
+    code, out, _ = ds_flow_here("release", "--all")
+    assert code == 1
+    assert "data/student_a.csv version 1: the next scan reads it again\n" in out
+    assert "quarantined: data/student_a.csv: " in out
 
 
 def test_files_that_a_rerun_left_out_are_named_and_make_it_fail(
