@@ -1,4 +1,4 @@
-"""`status` and `explain` over real files and a real ledger."""
+"""`explain` over real files and a real ledger: what it says of a file, and what to do next."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,11 @@ from pathlib import Path
 import pytest
 
 from cli_project import NOON, Project
-from ds_flow.cli.commands.status import status
 from ds_flow.cli.explain import Question, explain
 from ds_flow.cli.lookup import Place, find_place
-from ds_flow.cli.project import open_ledger
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState, Trigger
 
-SOON = timedelta(minutes=1)
 LATER = timedelta(hours=1)
 
 
@@ -32,70 +29,6 @@ def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[s
     now = datetime.now(UTC) + LATER
     answer = explain(Question(project.settings, project.ledger, place, has_daemon, now))
     return answer["verdict"], answer["next"]
-
-
-# --------------------------------------------------------------------------- status
-
-
-def test_files_that_a_daemon_has_not_seen_yet_are_arriving(project: Project) -> None:
-    project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + SOON)
-    assert (found["arriving"], found["unaccounted"], found["accounted"]) == (1, [], True)
-
-
-def test_a_file_that_a_daemon_has_passed_over_is_unaccounted_for(project: Project) -> None:
-    project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
-    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
-    assert found["accounted"] is False
-
-
-def test_a_file_that_somebody_holds_open_for_writing_is_arriving(project: Project) -> None:
-    with project.drop("student_a.csv").open("a"):
-        found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
-    assert (found["arriving"], found["accounted"]) == (1, True)
-
-
-def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Project) -> None:
-    project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
-    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
-    assert found["accounted"] is False
-    assert found["reason"] == "1 file in the inbox that the ledger does not know"
-
-
-def test_a_file_that_just_changed_is_arriving_even_without_a_daemon(project: Project) -> None:
-    project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, None, datetime.now(UTC))
-    assert (found["arriving"], found["accounted"]) == (1, True)
-
-
-def test_a_known_file_that_changed_is_unaccounted_for(project: Project) -> None:
-    project.admit("student_a.csv", "student_b.csv")
-    project.drop("student_a.csv", "other")
-    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
-    assert found["unaccounted"] == ["data/student_a.csv"]
-
-
-def test_a_missing_inbox_is_never_accounted_for(project: Project) -> None:
-    (project.root / "data").rmdir()
-    found = status(project.settings, project.ledger, None, NOON)
-    assert found["accounted"] is False
-    assert str(project.root / "data") in found["reason"]
-
-
-def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project) -> None:
-    project.published("0123456789", "17", "student_a.csv")
-    project.ledger.close()
-    for path in (project.root / "out").glob("ledger.db*"):
-        path.unlink()
-    with open_ledger(project.settings, NOON) as ledger:
-        assert [row.run_id for row in ledger.read.versions("data/student_a.csv")] == ["17"]
-        found = status(project.settings, ledger, None, datetime.now(UTC) + LATER)
-    assert (found["discovered"], found["accounted"]) == (1, True)
-
-
-# --------------------------------------------------------------------------- explain
 
 
 def test_what_was_published_is_explained_by_its_run(project: Project) -> None:
@@ -216,25 +149,3 @@ def test_what_is_no_input_says_why(project: Project) -> None:
         "../student_a.csv": "it is outside the inbox",
     }.items():
         assert verdict(project, f"data/{name}")[0].startswith(f"Not an input: {why}")
-
-
-# --------------------------------------------------------------------------- what a person types
-
-
-def test_a_path_may_be_typed_in_many_ways(project: Project) -> None:
-    name = "student_ö\n\\x41.csv"
-    project.admit(name, cause=Cause.NAME, reason="odd")
-    stored = "data/student_ö\\x0a\\\\x41.csv"
-    root = str(project.root)
-    (project.root / "alias").symlink_to("data")
-    for typed, cwd in (
-        (f"data/{name}", root),
-        (f"data/{name}", "/"),
-        (name, f"{root}/data"),
-        (name, "/"),
-        (stored, "/"),
-        (f"{root}/data/{name}", "/"),
-        (f"./data/../data/{name}", root),
-        (f"alias/{name}", root),
-    ):
-        assert find_place(project.settings, project.ledger, typed, cwd).path == stored

@@ -1,0 +1,80 @@
+"""`status` over real files and a real ledger: which files are arriving, and which are missed."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cli_project import NOON, Project
+from ds_flow.cli.commands.status import status
+from ds_flow.cli.project import open_ledger
+
+SOON = timedelta(minutes=1)
+LATER = timedelta(hours=1)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path)
+    made.open()
+    yield made
+    made.ledger.close()
+
+
+def test_files_that_a_daemon_has_not_seen_yet_are_arriving(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + SOON)
+    assert (found["arriving"], found["unaccounted"], found["accounted"]) == (1, [], True)
+
+
+def test_a_file_that_a_daemon_has_passed_over_is_unaccounted_for(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
+    assert found["accounted"] is False
+
+
+def test_a_file_that_somebody_holds_open_for_writing_is_arriving(project: Project) -> None:
+    with project.drop("student_a.csv").open("a"):
+        found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["accounted"]) == (1, True)
+
+
+def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
+    assert found["accounted"] is False
+    assert found["reason"] == "1 file in the inbox that the ledger does not know"
+
+
+def test_a_file_that_just_changed_is_arriving_even_without_a_daemon(project: Project) -> None:
+    project.drop("student_a.csv")
+    found = status(project.settings, project.ledger, None, datetime.now(UTC))
+    assert (found["arriving"], found["accounted"]) == (1, True)
+
+
+def test_a_known_file_that_changed_is_unaccounted_for(project: Project) -> None:
+    project.admit("student_a.csv", "student_b.csv")
+    project.drop("student_a.csv", "other")
+    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    assert found["unaccounted"] == ["data/student_a.csv"]
+
+
+def test_a_missing_inbox_is_never_accounted_for(project: Project) -> None:
+    (project.root / "data").rmdir()
+    found = status(project.settings, project.ledger, None, NOON)
+    assert found["accounted"] is False
+    assert str(project.root / "data") in found["reason"]
+
+
+def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project) -> None:
+    project.published("0123456789", "17", "student_a.csv")
+    project.ledger.close()
+    for path in (project.root / "out").glob("ledger.db*"):
+        path.unlink()
+    with open_ledger(project.settings, NOON) as ledger:
+        assert [row.run_id for row in ledger.read.versions("data/student_a.csv")] == ["17"]
+        found = status(project.settings, ledger, None, datetime.now(UTC) + LATER)
+    assert (found["discovered"], found["accounted"]) == (1, True)
