@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cli_project import NOON, Project
+from cli_project import Project
+from clock import NOON
 from ds_flow.core.states import Cause
 from ds_flow.ledger.events import Alert
 from ds_flow.ledger.ledger import Ledger

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from cli_project import NOON, Project, manifest_of
+from cli_project import Project, manifest_of
+from clock import NOON
 from ds_flow.cli import commands
 from ds_flow.cli.follow_log import find_log
 from ds_flow.cli.main import COMMANDS, main

@@ -33,7 +33,7 @@ GOOD = b"name,score\nAnn,007\nBob,NA\n"
 
 
 @dataclass
-class Project:
+class PlannedBatch:
     """A root with an inbox, and one batch of the files that were put there."""
 
     root: Path
@@ -109,16 +109,16 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
+def project(tmp_path: Path) -> Iterator[PlannedBatch]:
     path = list(sys.path)
-    yield Project(tmp_path)
+    yield PlannedBatch(tmp_path)
     sys.path[:] = path
 
 
 # --------------------------------------------------------------------------- good files
 
 
-def test_a_good_file_comes_out_with_its_cells_and_three_columns_more(project: Project) -> None:
+def test_a_good_file_comes_out_with_its_cells_and_three_columns_more(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD)
     before = datetime.now(UTC).replace(microsecond=0)
     assert project.run() == 0
@@ -130,7 +130,7 @@ def test_a_good_file_comes_out_with_its_cells_and_three_columns_more(project: Pr
     assert before <= instant <= datetime.now(UTC)
 
 
-def test_the_result_tells_what_was_read_and_what_was_written(project: Project) -> None:
+def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD)
     assert project.run() == 0
     result = project.result("student_a.csv")
@@ -154,7 +154,7 @@ def test_the_same_file_processed_again_has_the_same_content_but_for_the_time(
     tmp_path: Path,
 ) -> None:
     def content(name: str, text: bytes, tag: str) -> str:
-        project = Project(tmp_path / name, tag=tag)
+        project = PlannedBatch(tmp_path / name, tag=tag)
         project.put("student_a.csv", text)
         assert project.run() == 0
         return project.result("student_a.csv").content_sha256
@@ -170,7 +170,7 @@ def test_the_same_file_processed_again_has_the_same_content_but_for_the_time(
 def test_any_text_survives_the_way_through_the_script(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], delimiter: str
 ) -> None:
-    project = Project(tmp_path_factory.mktemp("way"), delimiter=delimiter)
+    project = PlannedBatch(tmp_path_factory.mktemp("way"), delimiter=delimiter)
     path = project.plan("student_a.csv", None)
     path.parent.mkdir()
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -179,14 +179,14 @@ def test_any_text_survives_the_way_through_the_script(
     assert [row[:2] for row in project.rows("student_a.csv")] == [["a", "b"], *rows]
 
 
-def test_a_header_without_rows_is_a_good_file(project: Project) -> None:
+def test_a_header_without_rows_is_a_good_file(project: PlannedBatch) -> None:
     project.put("student_a.csv", b"name,score\n")
     assert project.run() == 0
     assert project.result("student_a.csv").rows == 0
     assert len(project.rows("student_a.csv")) == 1
 
 
-def test_a_file_of_unknown_hash_is_taken_as_it_is(project: Project) -> None:
+def test_a_file_of_unknown_hash_is_taken_as_it_is(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD)
     project.plan("student_a.csv", None)
     assert project.run() == 0
@@ -194,7 +194,7 @@ def test_a_file_of_unknown_hash_is_taken_as_it_is(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["student_ 'a'; -rf.csv", "-rf.csv", "a\nb.csv", "ü\\x.csv"])
-def test_a_hostile_name_is_but_a_name(project: Project, name: str) -> None:
+def test_a_hostile_name_is_but_a_name(project: PlannedBatch, name: str) -> None:
     project.put("plain.csv", GOOD)
     (project.root / "data" / name).write_bytes(GOOD)
     path = f"data/{name}".replace("\\", "\\\\").replace("\n", "\\x0a")
@@ -206,7 +206,7 @@ def test_a_hostile_name_is_but_a_name(project: Project, name: str) -> None:
         assert {row[3] for row in list(csv.reader(stream))[1:]} == {f"data/{name}"}
 
 
-def test_a_link_is_followed_to_its_file(project: Project) -> None:
+def test_a_link_is_followed_to_its_file(project: PlannedBatch) -> None:
     path = project.plan("student_link.csv", GOOD)
     path.parent.mkdir()
     path.with_name("elsewhere.csv").write_bytes(GOOD)
@@ -217,7 +217,7 @@ def test_a_link_is_followed_to_its_file(project: Project) -> None:
 
 @pytest.mark.parametrize("known", [None, GOOD])
 def test_a_link_swapped_in_leads_nowhere_outside_the_inbox(
-    project: Project, known: bytes | None
+    project: PlannedBatch, known: bytes | None
 ) -> None:
     (project.root / "secret.csv").write_bytes(GOOD)
     path = project.plan("student_link.csv", known)
@@ -256,7 +256,9 @@ def test_a_file_that_is_moved_too_deep_at_any_moment_concerns_itself_alone(tmp_p
     assert at_every_moment(prepare, attempt, lambda: moved_too_deep(folder, aside)) > 10
 
 
-def test_a_chain_of_very_many_links_is_set_aside_and_the_rest_goes_on(project: Project) -> None:
+def test_a_chain_of_very_many_links_is_set_aside_and_the_rest_goes_on(
+    project: PlannedBatch,
+) -> None:
     chain(project.plan("student_chain.csv", GOOD))
     project.put("student_good.csv", GOOD)
     assert project.run() == 0
@@ -265,7 +267,7 @@ def test_a_chain_of_very_many_links_is_set_aside_and_the_rest_goes_on(project: P
     assert project.result("student_good.csv").rows == 2
 
 
-def test_files_of_one_name_in_two_folders_have_two_results(project: Project) -> None:
+def test_files_of_one_name_in_two_folders_have_two_results(project: PlannedBatch) -> None:
     project.put("one/student_a.csv", GOOD)
     project.put("two/student_a.csv", b"x\n1\n")
     assert project.run() == 0
@@ -291,7 +293,7 @@ def test_files_of_one_name_in_two_folders_have_two_results(project: Project) -> 
     ],
 )
 def test_what_is_no_table_is_rejected_for_good_and_the_rest_goes_on(
-    project: Project,
+    project: PlannedBatch,
     capsys: pytest.CaptureFixture[str],
     content: bytes,
     line: int | None,
@@ -315,7 +317,7 @@ def test_what_is_no_table_is_rejected_for_good_and_the_rest_goes_on(
     assert said.out == "1 processed, 1 set aside, 0 had a verdict\n"
 
 
-def test_nothing_is_left_of_a_large_file_that_is_no_table_at_its_end(project: Project) -> None:
+def test_nothing_is_left_of_a_large_file_that_is_no_table_at_its_end(project: PlannedBatch) -> None:
     project.put("student_a.csv", b"a\n" + 40 * (b"x" * 2**20 + b"\n") + b"1,2\n")
     assert project.run() == 0
     assert project.aside("student_a.csv").line == 42
@@ -325,21 +327,23 @@ def test_nothing_is_left_of_a_large_file_that_is_no_table_at_its_end(project: Pr
 # --------------------------------------------------------------------------- unread
 
 
-def test_a_half_written_file_has_changed_and_is_not_rejected(project: Project) -> None:
+def test_a_half_written_file_has_changed_and_is_not_rejected(project: PlannedBatch) -> None:
     project.put("student_a.csv", b'name,score\nAnn,"00', known=GOOD)
     assert project.run() == 0
     assert project.aside("student_a.csv").cause == "changed"
     assert project.tables() == []
 
 
-def test_a_good_file_of_another_content_has_changed_and_nothing_is_kept(project: Project) -> None:
+def test_a_good_file_of_another_content_has_changed_and_nothing_is_kept(
+    project: PlannedBatch,
+) -> None:
     project.put("student_a.csv", GOOD, known=b"name\n")
     assert project.run() == 0
     assert project.aside("student_a.csv").cause == "changed"
     assert project.tables() == []
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_kept(project: Project) -> None:
+def test_a_file_that_changes_while_it_is_read_is_not_kept(project: PlannedBatch) -> None:
     path = project.put("student_a.csv", GOOD)
     project.code(
         "def transform(frame):\n"
@@ -352,7 +356,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(project: Project) -> N
     assert project.tables() == []
 
 
-def touching(project: Project, path: Path) -> None:
+def touching(project: PlannedBatch, path: Path) -> None:
     """Let the transform touch the file, and restore its time."""
     project.code(
         "import os\n"
@@ -362,20 +366,20 @@ def touching(project: Project, path: Path) -> None:
     )
 
 
-def test_a_rewrite_that_restores_the_time_is_noticed_without_a_hash(project: Project) -> None:
+def test_a_rewrite_that_restores_the_time_is_noticed_without_a_hash(project: PlannedBatch) -> None:
     touching(project, project.put("student_a.csv", GOOD))
     project.plan("student_a.csv", None)
     assert project.run() == 0
     assert project.aside("student_a.csv").reason == "it changed while it was read"
 
 
-def test_a_file_whose_bytes_are_the_batchs_may_be_touched_meanwhile(project: Project) -> None:
+def test_a_file_whose_bytes_are_the_batchs_may_be_touched_meanwhile(project: PlannedBatch) -> None:
     touching(project, project.put("student_a.csv", GOOD))
     assert project.run() == 0
     assert project.rows("student_a.csv")[1][:2] == ["Ann", "007"]
 
 
-def test_a_file_that_is_gone_is_gone(project: Project) -> None:
+def test_a_file_that_is_gone_is_gone(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD).unlink()
     project.put("sub/student_b.csv", GOOD)
     shutil.rmtree(project.root / "data/sub")
@@ -389,7 +393,7 @@ def test_a_file_that_is_gone_is_gone(project: Project) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "device"])
 def test_what_is_no_regular_file_is_unreadable_and_nothing_waits_for_it(
-    project: Project, kind: str
+    project: PlannedBatch, kind: str
 ) -> None:
     path = project.plan("student_a.csv", GOOD)
     path.parent.mkdir()
@@ -411,7 +415,7 @@ def test_what_is_no_regular_file_is_unreadable_and_nothing_waits_for_it(
 
 def test_a_file_without_permission_is_unreadable() -> None:
     with public_folder() as root:
-        project = Project(root)
+        project = PlannedBatch(root)
         project.put("student_a.csv", GOOD)
         project.arguments()  # its work directory is made
         for folder in [root, *root.rglob("*")]:
@@ -426,7 +430,7 @@ def test_a_file_without_permission_is_unreadable() -> None:
 # --------------------------------------------------------------------------- the transform
 
 
-def test_a_transform_of_the_project_is_used(project: Project) -> None:
+def test_a_transform_of_the_project_is_used(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD)
     project.code(
         "import pandas as pd\n"
@@ -442,7 +446,9 @@ def test_a_transform_of_the_project_is_used(project: Project) -> None:
     ]
 
 
-def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(project: Project) -> None:
+def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(
+    project: PlannedBatch,
+) -> None:
     project.put("student_a.csv", b"name\nAnn\n")
     project.put("student_b.csv", GOOD)
     project.code("def transform(frame):\n    frame['score']\n    return frame\n")
@@ -455,7 +461,7 @@ def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(project:
 
 
 def test_a_secret_in_an_exception_is_masked(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: PlannedBatch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TOKEN", "swordfish")
     monkeypatch.setenv("DS_FLOW_MASK", "TOKEN")
@@ -482,7 +488,7 @@ def test_a_secret_in_an_exception_is_masked(
     ],
 )
 def test_a_transform_that_returns_no_table_has_raised(
-    project: Project, body: str, reason: str
+    project: PlannedBatch, body: str, reason: str
 ) -> None:
     project.put("student_a.csv", GOOD)
     project.code(f"def transform(frame):\n    {body}\n")
@@ -494,7 +500,7 @@ def test_a_transform_that_returns_no_table_has_raised(
     assert project.tables() == []
 
 
-def test_too_little_memory_is_not_the_files_fault(project: Project) -> None:
+def test_too_little_memory_is_not_the_files_fault(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD)
     project.code("def transform(frame):\n    raise MemoryError\n")
     with pytest.raises(MemoryError):
@@ -507,7 +513,7 @@ def test_too_little_memory_is_not_the_files_fault(project: Project) -> None:
     "spec", ["no_such_module:transform", "transforms:nothing", "transforms:pd"]
 )
 def test_a_transform_that_cannot_be_loaded_is_the_operators_fault(
-    project: Project, capsys: pytest.CaptureFixture[str], spec: str
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str], spec: str
 ) -> None:
     project.put("student_a.csv", GOOD)
     project.transform = spec
@@ -524,7 +530,7 @@ def test_pieces_with_unlike_columns_are_the_transforms_fault(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("place", ["flows/transforms.py", "transforms/__init__.py"])
 def test_a_projects_own_transform_wins_over_that_of_the_checkout(
-    project: Project, place: str
+    project: PlannedBatch, place: str
 ) -> None:
     own = project.root / place
     own.parent.mkdir()
@@ -550,7 +556,7 @@ def test_the_transform_that_is_shipped_changes_nothing() -> None:
 
 
 def test_a_verdict_that_stands_is_kept(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.put("student_a.csv", GOOD)
     project.put("student_b.csv", b"")
@@ -562,7 +568,7 @@ def test_a_verdict_that_stands_is_kept(
     assert capsys.readouterr().out.splitlines()[-1] == "0 processed, 0 set aside, 2 had a verdict"
 
 
-def test_a_file_that_was_not_read_is_judged_again(project: Project) -> None:
+def test_a_file_that_was_not_read_is_judged_again(project: PlannedBatch) -> None:
     path = project.put("student_a.csv", b"half", known=GOOD)
     assert project.run() == 0
     assert project.aside("student_a.csv").cause == "changed"
@@ -571,7 +577,7 @@ def test_a_file_that_was_not_read_is_judged_again(project: Project) -> None:
     assert project.result("student_a.csv").rows == 2
 
 
-def test_a_file_that_raised_is_judged_again(project: Project) -> None:
+def test_a_file_that_raised_is_judged_again(project: PlannedBatch) -> None:
     project.put("student_a.csv", GOOD)
     flag = project.root / "mended"
     project.code(
@@ -587,7 +593,7 @@ def test_a_file_that_raised_is_judged_again(project: Project) -> None:
     assert project.result("student_a.csv").rows == 2
 
 
-def test_only_the_files_of_the_shard_are_judged(project: Project) -> None:
+def test_only_the_files_of_the_shard_are_judged(project: PlannedBatch) -> None:
     for number in range(5):
         project.put(f"student_{number}.csv", GOOD)
     work, results, _ = project.arguments()
@@ -599,7 +605,7 @@ def test_only_the_files_of_the_shard_are_judged(project: Project) -> None:
 # --------------------------------------------------------------------------- the script
 
 
-def test_two_processes_on_one_shard_leave_one_result_a_file(project: Project) -> None:
+def test_two_processes_on_one_shard_leave_one_result_a_file(project: PlannedBatch) -> None:
     for number in range(20):
         project.put(f"student_{number}.csv", GOOD)
     command = [sys.executable, str(SCRIPT), *project.arguments()]
@@ -609,7 +615,7 @@ def test_two_processes_on_one_shard_leave_one_result_a_file(project: Project) ->
     assert project.tables() == sorted(outputs)
 
 
-def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: Project) -> None:
+def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: PlannedBatch) -> None:
     project.put("student_a.csv", b"a\n" + b"x" * 100_000 + b"\n")
     limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", sys.executable, str(SCRIPT)]
     done = subprocess.run(
@@ -622,7 +628,7 @@ def test_a_full_disk_is_no_files_fault_and_leaves_nothing(project: Project) -> N
 
 
 def test_a_transform_that_meets_a_full_disk_is_no_files_fault(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.put("student_a.csv", GOOD)
     project.code(

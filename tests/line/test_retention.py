@@ -14,7 +14,8 @@ from typing import IO
 
 import pytest
 
-from cli_project import NOON, Project
+from cli_project import Project
+from clock import NOON
 from ds_flow.cli.commands.manifest import manifests, missing_manifests
 from ds_flow.cli.main import main
 from ds_flow.core.errors import DispatchError, RequestError

@@ -130,7 +130,7 @@ def test_files_that_did_not_come_are_told_once_a_day(
     keep(keeping, clock, 3 * 3600)
     until("it is told", lambda: kinds(project) == [("files.missing", 1)])
     (alert,) = told(project)
-    assert "data/a_*.csv by 2026-03-01T14:00:00+00:00: 1 of 2 came" in str(alert["examples"])
+    assert "data/a_*.csv by 2026-01-01T14:00:00+00:00: 1 of 2 came" in str(alert["examples"])
 
     another = make(**expecting(NOON + timedelta(hours=2)))  # after a restart
     keep(another, clock, 3 * 3600)

@@ -5,10 +5,10 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clock import NOON
 from ds_flow.core.manifest import Input, Manifest, Output, Rejected
 from ds_flow.core.paths import escape
 from ds_flow.core.states import Cause, Settled, Sighting, Trigger
@@ -17,7 +17,6 @@ from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.queries import FileRow
 from ds_flow.settings.load import Settings, load_settings
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SETTINGS = """
 project_name: x
 paths: {input_pattern: data/student_*.csv, output_dir: out, log_dir: log}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli_project import NOON, Project
+from cli_project import Project
+from clock import NOON
 from ds_flow.cli.main import main
 from ds_flow.core.plan import PlannedFile
 from ds_flow.core.states import Settled, Sighting

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli_project import NOON, Project
+from cli_project import Project
+from clock import NOON
 from ds_flow.cli.explain import Question, explain
 from ds_flow.cli.lookup import Place, find_place
 from ds_flow.core.retry_policy import Dead, RetryAt

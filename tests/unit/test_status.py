@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli_project import NOON, Project
+from cli_project import Project
+from clock import NOON
 from ds_flow.cli.commands.status import status
 from ds_flow.cli.project import open_ledger
 
