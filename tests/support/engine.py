@@ -43,7 +43,7 @@ def names_of(label: str) -> list[str]:
 
 def _answers() -> bool:
     command = ["docker", "version"]
-    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
