@@ -30,7 +30,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "daemon/ds_flow/ledger": (
         *("unit/test_ledger.py", "unit/test_ledger_moves.py", "unit/test_ledger_requests.py"),
-        *("unit/test_ledger_store.py", "unit/test_report.py", "line/test_alerts.py", *LINE),
+        *(
+            "unit/test_ledger_store.py",
+            "unit/test_status.py",
+            "unit/test_explain.py",
+            "line/test_alerts.py",
+            *LINE,
+        ),
         *("line/test_fires.py", "line/test_retention.py", "line/test_cli.py"),
     ),
     "daemon/ds_flow/dispatch": (
