@@ -192,7 +192,7 @@ def _jobs(work: Path) -> Iterator[dict[str, Any]]:
         stage = "combine" if part.name == "align" else part.name.partition("-")[0]
         for batch_round in rounds_in(part):
             backend = batch_round.executor
-            for outcome in batch_round.verdict() or ():
+            for outcome in batch_round.outcomes() or ():
                 job = batch_round.jobs[outcome.index - 1]
                 yield {
                     "stage": stage,

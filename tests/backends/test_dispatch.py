@@ -214,7 +214,7 @@ def test_of_a_long_log_the_end_is_kept_and_the_rest_is_counted(
     (outcome,) = run(shell("a", "head -c 200000 /dev/zero | tr '\\0' x; printf '\\377 the end'"))
 
     mark, kept = log_of(stage, outcome).split("\n")
-    assert mark == f"... {200_009 - 2**16} bytes before this are left out"
+    assert mark == f"... {200_009 - 2**16} earlier bytes are left out"
     assert len(kept) == 2**16
     assert kept.endswith("\ufffd the end")
 
@@ -358,7 +358,7 @@ def test_local_jobs_that_died_with_their_starter_are_done_in_the_next_round(
 
     assert outcome.failure is None
     assert (tmp_path / "ran").read_text() == "a\n"
-    first = next(rounds_in(stage)).verdict()
+    first = next(rounds_in(stage)).outcomes()
     assert first
     assert first[0].failure == FailureClass.INFRASTRUCTURE
 

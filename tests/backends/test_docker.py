@@ -214,7 +214,7 @@ def test_a_folder_of_any_name_can_be_mounted(
 
 @pytest.mark.parametrize("name", ["\udcff", "a\rb", "a\nb"])
 def test_a_path_that_no_engine_can_be_told_is_refused_in_words(name: str) -> None:
-    with pytest.raises(DispatchError, match="can be told to mount this path"):
+    with pytest.raises(DispatchError, match="can mount this path; rename it"):
         texts.mount(Path("/", name), is_writable=False)
 
 
@@ -241,7 +241,7 @@ def test_too_little_memory_is_told_apart_and_given(place: Place, stage: Path, sh
 
     (outcome,) = replace(place, site=roomy).run(stage, replace(shell(fill), memory_mb=24))
 
-    first, second = (batch_round.verdict() for batch_round in rounds_in(stage))
+    first, second = (batch_round.outcomes() for batch_round in rounds_in(stage))
     assert first
     assert first[0].failure == FailureClass.MEMORY
     assert outcome.failure is None
@@ -342,7 +342,7 @@ ENDS: list[tuple[Container, FailureClass | None, str]] = [
     (
         ended(255),
         FailureClass.INFRASTRUCTURE,
-        "the engine lost sight of its container (exit code 255)",
+        "the engine lost track of its container (exit code 255)",
     ),
     (
         ended(128, status="created", error="no space left on device"),
@@ -449,7 +449,7 @@ def test_a_container_that_somebody_removed_is_done_again(
     (outcome,) = place.run(stage, job)
 
     assert outcome.failure is None
-    first = batch_round.verdict()
+    first = batch_round.outcomes()
     assert first
     assert first[0].failure == FailureClass.INFRASTRUCTURE
     assert first[0].reason == "its container is gone: somebody has removed it"
@@ -525,7 +525,7 @@ def test_jobs_that_died_with_their_engine_are_done_again(
 
         running.wait()
         assert names_of(ROUND) == []
-    first, second = (batch_round.verdict() for batch_round in rounds_in(stage))
+    first, second = (batch_round.outcomes() for batch_round in rounds_in(stage))
     assert first
     assert second
     assert first[0].failure in {FailureClass.KILLED, FailureClass.INFRASTRUCTURE}

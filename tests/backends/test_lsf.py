@@ -382,7 +382,7 @@ def test_a_job_with_too_little_memory_gets_more(tmp_path: Path) -> None:
         (outcome,) = bench.run(replace(bench.job(0, hog), memory_mb=100))
 
         first, second = rounds_in(bench.stage)
-        failed = first.verdict()
+        failed = first.outcomes()
         assert failed
         assert failed[0].failure == FailureClass.MEMORY
         assert "TERM_MEMLIMIT" in failed[0].reason

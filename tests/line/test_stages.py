@@ -319,7 +319,7 @@ def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path)
 
     assert analysis["error"] == ""
     mark, *lines = analysis["stdout"].splitlines()
-    assert mark == f"... {20000 * 6 - 2**16} bytes before this are left out"
+    assert mark == f"... {20000 * 6 - 2**16} earlier bytes are left out"
     assert (len("\n".join(lines)) + 1, lines[-1]) == (2**16, "20000")
 
 

@@ -1,4 +1,4 @@
-"""One call of another system's command line: hard time limit, no mark, no secret."""
+"""One call of another system's command, with a time limit and without secrets."""
 
 import os
 import re
@@ -17,12 +17,12 @@ TIMED_OUT = frozenset({TIMED_OUT_EXIT_CODE, 137})  # 137: after the kill that fo
 NOT_FOUND_EXIT_CODE = 127
 
 TOOLS_OWN = re.compile(r"(LSF|LSB|EGO|DOCKER|CONTAINER|XDG)_.*|PATH|HOME|LD_LIBRARY_PATH")
-"""The variables that the commands themselves go by, wherever they were set."""
+"""Variables that the commands themselves read. They are passed on even if `.env` sets them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a command said, and how it ended. One that reached its limit has said nothing sure."""
+    """What a command printed, and how it ended. If it timed out, nothing of it is certain."""
 
     out: str
     err: str
@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Everything that it said, in one line."""
+        """Everything it printed, in one line."""
         return " ".join(f"{self.out} {self.err}".split())
 
 
@@ -44,12 +44,11 @@ def call(
     environ: Mapping[str, str] = os.environ,
     output: int | None = None,
 ) -> Answer:
-    """Run a command to its end or its limit, whichever comes first.
+    """Run a command until it ends or reaches its limit.
 
-    What it prints goes to the descriptor `output`, if given, byte by byte, and not into the answer.
-
-    The limit is kept by timeout(1) in a process group of its own, so that it holds even if this
-    process is killed meanwhile. Raises DispatchError if the command cannot be started.
+    With `output`, what it prints goes to that descriptor, byte by byte, and not into the answer.
+    timeout(1) enforces the limit in a process group of its own, so it holds even if this process
+    is killed. Raises DispatchError if the command cannot be started.
     """
     limited = ["timeout", f"--kill-after={KILL_AFTER_SECONDS}", f"{limit_seconds:g}", *argv]
     try:
@@ -65,7 +64,7 @@ def call(
             timeout=limit_seconds + 2 * KILL_AFTER_SECONDS,
             check=False,
         )
-    except subprocess.TimeoutExpired:  # something that it started holds its output open
+    except subprocess.TimeoutExpired:  # a process it started holds its output open
         return Answer(out="", err="", exit_code=TIMED_OUT_EXIT_CODE, timed_out=True)
     except OSError as error:
         raise DispatchError(f"{argv[0]}: {error}") from error
@@ -81,22 +80,23 @@ def _answer(program: str, done: subprocess.CompletedProcess[str]) -> Answer:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the mark, and without what is secret in `.env`.
+    """The environment without the attempt's mark, and without the variables of `.env`.
 
-    A job that carried the mark would die with the run.
+    A job that carried the mark would be killed with the run. `.env` may hold secrets; only what
+    the commands themselves read (`TOOLS_OWN`) is kept of it.
     """
     hidden = {ATTEMPT_MARK, *(name for name in given(environ) if not TOOLS_OWN.fullmatch(name))}
     return {name: value for name, value in environ.items() if name not in hidden}
 
 
 def given(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `.env`, with the values in force: a job gets them by a file of mode 0600."""
+    """The variables of `.env` with their current values. A job reads them from a private file."""
     names = environ.get(GIVEN_NAMES, "").split(",")
     return {name: environ[name] for name in names if name in environ}
 
 
 def put_environment(path: Path, environ: Mapping[str, str]) -> None:
-    """Leave the variables of `.env` where only this user's jobs find them: bash/run_job.sh."""
+    """Write the variables of `.env` to a file of mode 0600, which bash/run_job.sh reads."""
     variables = given(environ)
     if variables:
         variables["DS_FLOW_MASK"] = environ.get("DS_FLOW_MASK", "")

@@ -1,4 +1,4 @@
-"""What a job's exit code says of its end, before a backend knows better."""
+"""What a job's exit code means, unless the backend knows more."""
 
 import signal
 
@@ -8,13 +8,13 @@ LIMIT_EXIT_CODE = 124  # timeout(1)
 OUTSIDE_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 
 End = tuple[FailureClass | None, str]
-"""Why a job failed and a reason for people; None and "" if it succeeded."""
+"""Why a job failed, and the reason in words. None and "" if it succeeded."""
 
 NO_EXIT_CODE: End = (FailureClass.INFRASTRUCTURE, "ended without leaving an exit code")
 
 
 def of_exit_code(code: int) -> End:
-    """Sort an exit code: 0, the job's own, a crash by its own signal, or a kill from outside."""
+    """What an exit code means: success, the job's own failure, a crash, or a kill from outside."""
     if code == 0:
         return None, ""
     if code == LIMIT_EXIT_CODE:

@@ -14,16 +14,16 @@ poll_seconds = (0.02, 1.0)
 
 
 def command(job: JobSpec) -> tuple[str, ...]:
-    """What really runs: the job under its run limit."""
+    """The job under its run limit."""
     limit = f"{job.limit_minutes:g}m"
     return ("timeout", "--foreground", "--kill-after=10", limit, *job.command)
 
 
 def submit(batch_round: Round) -> bool:
-    """Start the jobs in a process group of their own, never a session of their own; once.
+    """Start the jobs once, in a process group of their own but in this session.
 
-    The round's lock is taken here and inherited, so that it is held from before the first job
-    lives until the last one is dead, and needs no pid to be trusted.
+    The jobs inherit the round's lock from here. So it is held from before the first job starts
+    until the last one is dead, and no pid has to be trusted.
     """
     handed_over = batch_round.folder / "handed_over"
     if handed_over.exists():
@@ -47,7 +47,7 @@ def submit(batch_round: Round) -> bool:
 
 
 def ask(batch_round: Round, indices: Collection[int]) -> dict[int, Report]:
-    """Every job's state. One that is neither alive nor ended has failed."""
+    """Every job's state. A job without a process and without an exit code has failed."""
     alive = is_alive(batch_round)  # before the exit codes: a job may end between the two looks
     return {index: _report(batch_round, index, alive=alive) for index in indices}
 
@@ -61,12 +61,12 @@ def _report(batch_round: Round, index: int, *, alive: bool) -> Report:
 
 
 def cancel(batch_round: Round) -> bool:
-    """Say whether all jobs have ended: they are processes of the run, and are killed with it."""
+    """Returns whether all jobs have ended. They are the run's processes and are killed with it."""
     return not is_alive(batch_round)
 
 
 def release(_batch_round: Round) -> bool:
-    """Keep what is there: a round leaves nothing outside its folder."""
+    """Nothing to do: a local round holds nothing outside its folder."""
     return True
 
 

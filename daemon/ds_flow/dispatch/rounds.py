@@ -1,4 +1,4 @@
-"""A round on disk: one submission of a stage's open jobs, and what became of each."""
+"""A round on disk: one submission of a stage's open jobs, and the outcome of each."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from ds_flow.core import CHECKOUT, DispatchError, FailureClass, JobState
 from ds_flow.dispatch.exit_codes import End
 from ds_flow.system import write_word
 
-RUN_JOB = CHECKOUT / "bash" / "run_job.sh"  # what runs a job and leaves the files here
-LOG_BYTES = 2**16  # of a job's log that is kept, its end
+RUN_JOB = CHECKOUT / "bash" / "run_job.sh"  # runs a job and writes its claim, log and exit code
+LOG_BYTES = 2**16  # how much of a job's log is shown, from its end
 
 EXIT = re.compile(r"([0-9]{1,3}) ([0-9]{1,11})\n")
 CLAIM = re.compile(r"(\S+) (\S+) ([0-9]{1,11})\n")
@@ -26,7 +26,7 @@ CLAIM = re.compile(r"(\S+) (\S+) ([0-9]{1,11})\n")
 class JobSpec:
     """One command that a stage hands to a backend."""
 
-    key: str  # what it does, unique in its stage: a later attempt finds its outcome again by it
+    key: str  # unique in its stage: a later attempt finds the job's outcome by it
     command: tuple[str, ...]
     stdin: Path | None = None
     cpus: int = 1
@@ -34,7 +34,7 @@ class JobSpec:
     limit_minutes: float = 720
     queue: str = ""  # of LSF
     image: str = ""  # of Docker
-    reads: tuple[Path, ...] = ()  # what it reads and writes, where a backend must bring it there
+    reads: tuple[Path, ...] = ()  # paths that a container must be given
     writes: tuple[Path, ...] = ()
 
     @classmethod
@@ -52,12 +52,12 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a backend says of one job now. Why it ended counts only in an end state."""
+    """What a backend reports of one job now. Failure and reason count once it has ended."""
 
     state: JobState
     failure: FailureClass | None = None
     reason: str = ""
-    image_id: str = ""  # what ran, where that was an image
+    image_id: str = ""  # of the image that ran, if any
     image_digest: str = ""  # its name in a registry, if it has one
 
     @classmethod
@@ -75,7 +75,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one job in one round. It succeeded if `failure` is None."""
+    """How one job ended in one round. It succeeded if `failure` is None."""
 
     key: str
     index: int
@@ -100,7 +100,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One submission: `<batch>/jobs/<stage>/<number>/`. It is open until its verdict is there."""
+    """One submission: `<batch>/jobs/<stage>/<number>/`. It is open until its outcomes are there."""
 
     folder: Path
     name: str  # dsf-<batch>-<stage>-<number>: what a backend's queue shows
@@ -119,41 +119,41 @@ class Round:
         return self.folder / "env"
 
     def note_alive(self) -> None:
-        """Let this moment count as progress, though nothing has moved: `workdir.progress`."""
+        """Count this moment as progress of the run, although no job has moved."""
         os.utime(self.folder)
 
     def ended(self) -> set[int]:
-        """The jobs that have left an exit code, by one look at the folder."""
+        """The jobs that have an exit code on disk."""
         names = (entry.name for entry in os.scandir(self.folder))
         return {int(name[:-5]) for name in names if name.endswith(".exit")}
 
     def exit_of(self, index: int) -> tuple[int, str] | None:
-        """A job's exit code and when it ended, once the job has left them."""
+        """A job's exit code and the time it ended, once they are on disk."""
         found = _read(self.folder / f"{index}.exit", EXIT)
         return (int(found[1]), _time(found[2])) if found else None
 
     def claim_of(self, index: int) -> tuple[str, str, str] | None:
-        """The host, native id and start time of a job that has begun."""
+        """Host, native id and start time of a job that has begun."""
         found = _read(self.folder / f"{index}.claim", CLAIM)
         return (found[1], found[2], _time(found[3])) if found else None
 
     def is_starved(self, index: int) -> bool:
-        """Whether the kernel killed a job for want of memory."""
+        """Whether the kernel killed a job because memory ran out."""
         return (self.folder / f"{index}.starved").exists()
 
     def log_of(self, index: int) -> str:
-        """What a job printed: its last 64 KiB, after a line that says so if that is not all."""
+        """The last 64 KiB a job printed. If that is not all, the first line says so."""
         try:
             with (self.folder / f"{index}.log").open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 left_out = file.seek(max(0, size - LOG_BYTES))
-                mark = f"... {left_out} bytes before this are left out\n" if left_out else ""
+                mark = f"... {left_out} earlier bytes are left out\n" if left_out else ""
                 return mark + file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
 
-    def verdict(self) -> list[Outcome] | None:
-        """What became of every job; None while the round is open, or if its verdict is torn."""
+    def outcomes(self) -> list[Outcome] | None:
+        """How every job ended. None while the round is open, or if a power loss tore the file."""
         try:
             rows = json.loads((self.folder / "verdict.json").read_bytes())
             return [Outcome.from_json(row) for row in rows]
@@ -161,22 +161,22 @@ class Round:
             return None
 
     def close(self, outcomes: Sequence[Outcome]) -> None:
-        """Record the verdict, whole, by one rename."""
+        """Record how every job ended."""
         rows = [asdict(outcome) for outcome in outcomes]
         write_word(self.folder / "verdict.json", json.dumps(rows))
 
     @property
     def is_released(self) -> bool:
-        """Whether its backend holds nothing of it any more."""
+        """Whether its backend holds nothing outside the round's folder any more."""
         return (self.folder / "released").exists()
 
     def mark_released(self) -> None:
-        """Record that."""
+        """Record that its backend holds nothing any more."""
         (self.folder / "released").touch()
 
 
 def rounds_in(stage_dir: Path) -> Iterator[Round]:
-    """A stage's rounds, oldest first; one that a power loss has torn is passed over."""
+    """A stage's rounds, oldest first. A round that a power loss tore is skipped."""
     for folder in _folders(stage_dir):
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             row = json.loads((folder / "round.json").read_bytes())
@@ -200,7 +200,11 @@ def open_round(
     jobs: Sequence[JobSpec],
     commands: Sequence[Sequence[str]],
 ) -> Round:
-    """Write the next round, whole, under its number. `commands` are what really runs, by index."""
+    """Write the next round under its number, whole: it appears by one rename.
+
+    `commands` holds for each job the command line that runs it. Raises DispatchError if another
+    process got there first.
+    """
     number = 1 + max((int(folder.name) for folder in _folders(stage_dir)), default=0)
     name = f"dsf-{batch}-{stage_dir.name}-{number}"
     part = stage_dir / f".{number}.{secrets.token_hex(4)}"
@@ -221,7 +225,7 @@ def open_round(
 
 
 def _read(path: Path, form: re.Pattern[str]) -> re.Match[str] | None:
-    """Read what run_job.sh wrote; None if that is missing, unfinished, or torn by a power loss."""
+    """Read what run_job.sh wrote. None if it is missing, unfinished or torn by a power loss."""
     try:
         return form.fullmatch(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:

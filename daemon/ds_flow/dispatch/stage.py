@@ -1,4 +1,4 @@
-"""Stages on backends: `run_stage`, the one verb that flows call, and the waiting in it."""
+"""Run a stage's jobs on a backend and wait for them: `run_stage` is what flow steps call."""
 
 import math
 import time
@@ -13,11 +13,11 @@ from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round,
 from ds_flow.dispatch.trim_logs import cut_logs
 
 ROUNDS_LIMIT = 3
-"""So many rounds an attempt opens for a job that infrastructure, memory or a kill has failed."""
+"""Rounds that one attempt opens for a job which failed for a reason in `RETRIED`."""
 
 RETRIED = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.MEMORY, FailureClass.KILLED})
 LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
-WAITED_SHARE = 0.1  # of the time waited so far, until the next look
+WAITED_SHARE = 0.1  # pause between two polls, as a share of the time waited so far
 
 
 def run_stage(
@@ -29,11 +29,14 @@ def run_stage(
     attempt: str,
     jobs: Sequence[JobSpec],
 ) -> list[Outcome]:
-    """Run a stage's jobs to their ends; the last outcome of each, in the jobs' order.
+    """Run a stage's jobs to their ends. Returns the last outcome of each, in the jobs' order.
 
-    It may be killed at any moment and called again: it takes the outcomes of closed rounds,
-    continues the open one, and opens further rounds for what has not succeeded. A job that its
-    own code failed is not tried again within an attempt; one that had too little memory gets more.
+    This may be killed at any moment and called again.
+
+    1. Take the outcomes of closed rounds; wait for the open round, and close it.
+    2. If a job has no success yet and may be tried again (`_needs_round`), open a further round.
+       A job that had too little memory gets more there.
+    3. Repeat until no job is left.
     """
     on = make_backends(site)
     while True:
@@ -41,23 +44,26 @@ def run_stage(
         asked: dict[str, JobSpec] = {}
         rounds = list(rounds_in(stage_dir))
         for batch_round in rounds:
-            found = batch_round.verdict()
+            found = batch_round.outcomes()
             if found is None:
                 found = _finish(batch_round, on[batch_round.executor])
             _release(batch_round, on[batch_round.executor])
             outcomes |= {outcome.key: outcome for outcome in found}
             asked |= {job.key: job for job in batch_round.jobs}
         mine = [batch_round for batch_round in rounds if batch_round.opened_by == attempt]
-        left = [job for job in jobs if _is_open(job, outcomes.get(job.key), mine)]
+        left = [job for job in jobs if _needs_round(job, outcomes.get(job.key), mine)]
         if not left:
             return [outcomes[job.key] for job in jobs]
-        left = [_roomier(job, outcomes.get(job.key), asked, site) for job in left]
+        left = [_with_more_memory(job, outcomes.get(job.key), asked, site) for job in left]
         commands = [on[executor].command(job) for job in left]
         open_round(stage_dir, batch, attempt, executor, left, commands)
 
 
-def _is_open(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
-    """Whether a job needs a further round: this attempt's failures count, older ones do not."""
+def _needs_round(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
+    """Whether a job needs a further round. Only this attempt's failures count.
+
+    A job whose own code failed is not tried again within an attempt.
+    """
     if last is None:
         return True
     if last.failure is None:
@@ -66,12 +72,12 @@ def _is_open(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
     return tries == 0 or (last.failure in RETRIED and tries < ROUNDS_LIMIT)
 
 
-def _roomier(
+def _with_more_memory(
     job: JobSpec, last: Outcome | None, asked: Mapping[str, JobSpec], site: Site
 ) -> JobSpec:
     """The job with more memory than last time, if that was too little.
 
-    What one attempt's rounds may come to is the most, so that it does not grow over attempts.
+    The most is what the rounds of one attempt come to, so that it does not grow with each attempt.
     """
     if last is None or last.failure != FailureClass.MEMORY:
         return job
@@ -81,26 +87,26 @@ def _roomier(
 
 
 def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
-    """Hand a round's jobs over, wait until every one has ended, and close it."""
+    """Submit a round's jobs, wait until each has ended, and close the round."""
     began_s = time.monotonic()
     ended: dict[int, Report] = {}
     while True:
-        all_handed_over = backend.submit(batch_round)
+        all_submitted = backend.submit(batch_round)
         reports = backend.ask(batch_round, set(batch_round.indices) - ended.keys())
         cut_logs(batch_round.folder)
         ended |= {index: report for index, report in reports.items() if report.state not in LIVE}
-        if all_handed_over and len(ended) == len(batch_round.jobs):
+        if all_submitted and len(ended) == len(batch_round.jobs):
             break
         first_s, longest_s = backend.poll_seconds
         pause_s = WAITED_SHARE * (time.monotonic() - began_s)
-        time.sleep(min(max(pause_s, first_s), longest_s))  # noqa: TID251 - nothing else to do
+        time.sleep(min(max(pause_s, first_s), longest_s))  # noqa: TID251 - no event tells of a job's end
     outcomes = [_outcome(batch_round, index, ended[index]) for index in batch_round.indices]
     batch_round.close(outcomes)
     return outcomes
 
 
 def _release(batch_round: Round, backend: Backend) -> bool:
-    """Let go of what a closed round holds, whether that is done; and if so, not again."""
+    """Release a closed round once. Returns whether its backend holds nothing any more."""
     if not batch_round.is_released and backend.release(batch_round):
         batch_round.mark_released()
     return batch_round.is_released
@@ -133,19 +139,19 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
 
 
 def cancel_jobs(jobs_dir: Path, on: Mapping[str, Backend]) -> list[str]:
-    """End what a batch's rounds still have or hold; the names of those that are not through."""
-    live: list[str] = []
+    """End a batch's jobs and release its rounds. Returns the names of rounds that are not done."""
+    unfinished: list[str] = []
     for stage_dir in sorted(jobs_dir.iterdir()) if jobs_dir.is_dir() else ():
         for batch_round in rounds_in(stage_dir):
             backend = on[batch_round.executor]
-            is_open = batch_round.verdict() is None
+            is_open = batch_round.outcomes() is None
             if not (backend.cancel(batch_round) if is_open else _release(batch_round, backend)):
-                live.append(batch_round.name)
-    return live
+                unfinished.append(batch_round.name)
+    return unfinished
 
 
 def has_jobs_elsewhere(jobs_dir: Path) -> bool:
-    """Whether a batch has or holds something on a backend whose jobs outlive their run."""
+    """Whether a batch has jobs, or what they left, on a backend whose jobs outlive their run."""
     return any(
         batch_round.executor != "local" and not batch_round.is_released
         for stage_dir in (jobs_dir.iterdir() if jobs_dir.is_dir() else ())
@@ -154,7 +160,7 @@ def has_jobs_elsewhere(jobs_dir: Path) -> bool:
 
 
 def log_of(stage_dir: Path, outcome: Outcome) -> str:
-    """The end of what a job printed in the round of this outcome."""
+    """The end of the log of the job with this outcome."""
     for batch_round in rounds_in(stage_dir):
         if batch_round.name == outcome.round:
             return batch_round.log_of(outcome.index)

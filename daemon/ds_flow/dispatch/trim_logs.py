@@ -1,4 +1,4 @@
-"""Logs of jobs that print without end: their middle is given back to the disk."""
+"""Logs of jobs that print without end: the middle is cut out, to free the disk."""
 
 import ctypes
 import os
@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
-LIMIT_BYTES = 64 * 2**20  # that a log may take on disk, seen at each look at its round
-KEPT_BYTES = 16 * 2**20  # of a longer one, at either end
+LIMIT_BYTES = 64 * 2**20  # disk space of one log; checked at each poll of its round
+KEPT_BYTES = 16 * 2**20  # kept of a longer log, at either end
 
 NOTE = b"\n[... too long: the middle of this log is cut out, and reads as zeros ...]\n"
 
@@ -18,10 +18,11 @@ _libc = ctypes.CDLL(None)  # whose off_t has 64 bits on every system of 64
 
 
 def cut_logs(folder: Path) -> None:
-    """Cut the logs in a round's folder that take too much.
+    """Cut the middle out of each log in a round's folder that takes too much disk space.
 
-    A job that writes on does not see it: it has no reader to wait for, and the file's length stays
-    (fallocate(2)). What cannot be cut, as on NFS before 4.2, stays whole.
+    The job may go on writing: the file keeps its length (fallocate(2)). A reader between the job
+    and its log would do the same, but the job would have to wait for it. Where the file system
+    cannot do this (NFS before 4.2), the log stays whole.
     """
     for entry in os.scandir(folder):
         if entry.name.endswith(".log"):
@@ -31,13 +32,13 @@ def cut_logs(folder: Path) -> None:
 
 
 def _is_too_long(status: os.stat_result) -> bool:
-    # Of its length: blocks may be reserved beyond the end. Of its blocks: it may be cut already.
+    # Blocks may be reserved beyond the end. A file that was cut has fewer than its length.
     taken = min(status.st_size, status.st_blocks * BLOCK_BYTES)
     return S_ISREG(status.st_mode) and taken > LIMIT_BYTES
 
 
 def _cut(path: str) -> None:
-    # A job may have put anything in its log's place.
+    # A job may have replaced its log with anything.
     log = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(log)

@@ -1,4 +1,4 @@
-"""What the docker command is told, and what it says: Docker's, and podman's."""
+"""The arguments of the docker command, and what it prints: Docker's and podman's."""
 
 import csv
 import hashlib
@@ -24,7 +24,7 @@ LOG_MB = 1  # of a container's output that its engine keeps, at least
 NEW = frozenset({"created", "configured", "initialized"})
 ENDED = frozenset({"exited", "stopped", "dead"})
 
-# The engine answers errors of its own as "Error response from daemon".
+# The engine marks its own errors with "Error response from daemon".
 SILENT = re.compile(
     r"cannot connect|daemon running\?|error during connect|connection re(fused|set)|\bEOF\b"
     r"|context deadline|i/o timeout",
@@ -46,11 +46,11 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What the engine says of one container."""
+    """What the engine reports of one container."""
 
     id: str
     folder: str  # the mark of the folder of its round
-    status: str  # in the engine's own word
+    status: str  # the engine's own word for the state
     exit_code: int
     is_out_of_memory: bool
     error: str
@@ -58,11 +58,11 @@ class Container:
     ended_s: float
 
 
-# --------------------------------------------------------------------------- told
+# --------------------------------------------------------------------------- arguments
 
 
 def name_of(batch_round: Round, index: int) -> str:
-    """The name of a job's container: it can be had once, so it is the job's claim."""
+    """The name of a job's container. The engine accepts it once, so it is the job's claim."""
     return f"{batch_round.name}-{index}"
 
 
@@ -71,7 +71,7 @@ def run_command(
 ) -> list[str]:
     """The arguments that start a job's container with no more rights than it needs.
 
-    Raises DispatchError if a path cannot be said on the engine's command line.
+    Raises DispatchError if a path cannot be written on the engine's command line.
     """
     job = batch_round.jobs[index - 1]
     program, *arguments = job.command
@@ -124,20 +124,20 @@ def _limits(job: JobSpec, site: DockerSite) -> Iterator[str]:
 
 
 def log_options(*, is_podman: bool) -> tuple[str, ...]:
-    """How the engine keeps a job's output: byte by byte, its end, and where logs can read it."""
+    """How the engine keeps a job's output: unchanged, only its end, and readable by `logs`."""
     if is_podman:
         return "--log-driver=k8s-file", f"--log-opt=max-size={16 * LOG_MB}mb"
     return "--log-driver=local", f"--log-opt=max-size={LOG_MB}m", "--log-opt=max-file=2"
 
 
 def _variables(job: JobSpec) -> Iterator[str]:
-    yield "--env=HOME=/tmp"  # the caller may be nobody that the image knows
+    yield "--env=HOME=/tmp"  # the image may not know the caller's user
     if CHECKOUT / "daemon" in job.reads:
         yield f"--env=PYTHONPATH={CHECKOUT / 'daemon'}"
 
 
 def _mounts(batch_round: Round, job: JobSpec) -> Iterator[str]:
-    """What the job reads and writes, under the names it has outside; engines sort by depth."""
+    """What the job reads and writes, under the same paths as outside. Engines sort by depth."""
     own = [batch_round.folder] if wants_script(batch_round, job) else []
     lists = [job.stdin] if job.stdin else []
     is_writable = dict.fromkeys((*job.reads, *own, *lists), False)
@@ -154,20 +154,21 @@ def mount(path: Path, *, is_writable: bool) -> str:
     Raises DispatchError for a path that it cannot hold.
     """
     if not _is_text(str(path)) or {"\r", "\n"}.intersection(str(path)):
-        raise DispatchError(f"{str(path)!a}: no container engine can be told to mount this path")
+        raise DispatchError(f"{str(path)!a}: no container engine can mount this path; rename it")
     text = io.StringIO()
     fields = ["type=bind", f"source={path}", f"target={path}"]
     csv.writer(text, lineterminator="").writerow([*fields, *([] if is_writable else ["readonly"])])
     return text.getvalue()
 
 
-# --------------------------------------------------------------------------- by way of sh
+# --------------------------------------------------------------------------- scripts
 
 
 def wants_script(batch_round: Round, job: JobSpec) -> bool:
-    """Whether a job cannot be the container's own command: what the engine is told, it shows.
+    """Whether a job needs a script, instead of being the container's own command.
 
-    Variables must not be shown, standard input is not to be had, and arguments have to be UTF-8.
+    It does if it has variables of `.env` (the engine shows a container's command to everyone),
+    standard input (a container has none), or arguments that are not UTF-8.
     """
     has_variables = batch_round.environment_file.exists()
     return has_variables or job.stdin is not None or not all(map(_is_text, job.command))
@@ -179,7 +180,7 @@ def script_path(batch_round: Round, index: int) -> Path:
 
 
 def script(batch_round: Round, job: JobSpec) -> str:
-    """What sh reads: the variables, and then the command in its place."""
+    """The script: it sets the variables and becomes the command."""
     variables = batch_round.environment_file
     lines = [f". {shlex.quote(str(variables))}\n"] if variables.exists() else []
     stdin = f" <{shlex.quote(str(job.stdin))}" if job.stdin else ""
@@ -194,7 +195,7 @@ def _is_text(word: str) -> bool:
     return True
 
 
-# --------------------------------------------------------------------------- said
+# --------------------------------------------------------------------------- output
 
 
 def image_in(text: str) -> Image:
@@ -205,7 +206,7 @@ def image_in(text: str) -> Image:
 
 
 def containers_in(text: str) -> list[Container]:
-    """Read a `container inspect`, which holds what was found of what was asked for."""
+    """Read a `container inspect`. It lists only the containers that exist."""
     rows = json.loads(text) if text.strip() else []
     return [_container(row) for row in rows]
 
@@ -230,7 +231,7 @@ def _time_s(text: str) -> float:
     return time.timestamp() if time.year > 1 else 0
 
 
-# --------------------------------------------------------------------------- judged
+# --------------------------------------------------------------------------- ends
 
 
 def end_of(container: Container, limit_minutes: float) -> End:
@@ -245,7 +246,7 @@ def end_of(container: Container, limit_minutes: float) -> End:
     if container.ended_s - container.started_s >= limit_minutes * 60:
         return FailureClass.LIMIT, "run limit reached"
     if code == LOST_EXIT_CODE or container.status == "dead":
-        why = f"the engine lost sight of its container (exit code {code})"
+        why = f"the engine lost track of its container (exit code {code})"
         return FailureClass.INFRASTRUCTURE, why
     return of_exit_code(code)
 
@@ -256,6 +257,6 @@ def _not_started(container: Container) -> str:
 
 
 def refusal(text: str) -> str:
-    """Say what an engine's refusal means, where its own words do not."""
+    """An engine's refusal in words; with what it means, if the engine does not say it."""
     why = "the engine's disk is full: " if NO_SPACE.search(text) else ""
     return f"{why}{text}"

@@ -1,4 +1,4 @@
-"""The LSF backend."""
+"""The LSF backend, for IBM's LSF and openlava."""
 
 from ds_flow.dispatch.lsf.backend import Lsf
 

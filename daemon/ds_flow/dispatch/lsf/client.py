@@ -13,13 +13,13 @@ from ds_flow.dispatch.rounds import Round
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One answer of bjobs, by job index. A clean one also tells what is not there."""
+    """One answer of bjobs, by job index. If it is clean, a job it does not list is not there."""
 
     rows: Mapping[int, Row]
     is_clean: bool
 
 
-NOTHING_HEARD = Poll({}, is_clean=False)
+NO_ANSWER = Poll({}, is_clean=False)
 
 
 @dataclass(slots=True)
@@ -30,12 +30,12 @@ class LsfClient:
     environ: Mapping[str, str]
     batch_round: Round
     handover: Handover
-    trouble: str = ""  # what the last call could not learn, for people
+    trouble: str = ""  # why the last call gave no answer
 
     # ------------------------------------------------------------------ bsub
 
     def bsub(self, chunk: Chunk) -> Answer:
-        """Submit one chunk. Asked for more than its jobs need, it takes what the largest needs."""
+        """Submit one chunk. An array has one request: that of the job with the most memory."""
         jobs = self.batch_round.jobs[chunk.first - 1 : chunk.first - 1 + chunk.count]
         folder = self.batch_round.folder
         command = texts.bsub_command(
@@ -49,7 +49,7 @@ class LsfClient:
         return self._call(command, stdin=texts.bsub_script(folder, chunk.first - 1))
 
     def find(self, name: str) -> set[str] | None:
-        """The ids of arrays of this name; None while nobody can say."""
+        """The ids of arrays of this name. None if LSF gave no certain answer."""
         listed = self._call(["bjobs", "-a", "-w", "-J", name])
         found = texts.ids_in(listed.out)
         if found or not is_not_there(listed):
@@ -61,34 +61,34 @@ class LsfClient:
     # ------------------------------------------------------------------ bjobs
 
     def poll(self) -> Poll:
-        """Ask once for all arrays; in JSON, if this LSF knows it."""
+        """Ask once about all arrays, in JSON if this LSF supports it."""
         ids = self.handover.job_ids
         if not ids:
-            return NOTHING_HEARD
+            return NO_ANSWER
         if self.handover.speaks_json is not False:
             answer = self._call(["bjobs", "-a", "-json", "-o", texts.FIELDS, *ids])
             rows = texts.rows_in_json(answer.out)
             if rows is not None or not texts.NO_SUCH_OPTION.search(answer.err):
                 self._note_json(speaks=True if rows is not None else None)
-                return self._heard(answer, rows or [])
+                return self._poll_of(answer, rows or [])
             self._note_json(speaks=False)
         answer = self._call(["bjobs", "-a", "-w", *ids])
         names = [chunk.name for chunk in self.handover.chunks]
-        return self._heard(
+        return self._poll_of(
             answer, [row for name in names for row in texts.rows_in_table(answer.out, name)]
         )
 
     def _note_json(self, *, speaks: bool | None) -> None:
-        """Keep, for the next process, too, whether this LSF knows -json."""
+        """Record whether this LSF supports -json."""
         if speaks is not None and self.handover.speaks_json is None:
             self.handover.speaks_json = speaks
             self.handover.save()
 
-    def _heard(self, answer: Answer, rows: Sequence[Row]) -> Poll:
-        """The rows by job index; of a chunk that was taken twice, those that claimed the jobs."""
-        if not rows and not is_not_there(answer):  # also an empty answer with exit code 0
+    def _poll_of(self, answer: Answer, rows: Sequence[Row]) -> Poll:
+        """The rows by job index. Of two arrays for one chunk, the one that runs the job counts."""
+        if not rows and not is_not_there(answer):  # an empty answer with exit code 0, too
             self.trouble = f"bjobs: {shown(answer)}"
-            return NOTHING_HEARD
+            return NO_ANSWER
         by_index: dict[int, Row] = {}
         for row in rows:
             index = self.handover.index_of(row.job_id, row.index)
@@ -100,16 +100,16 @@ class LsfClient:
         return Poll(by_index, is_clean=not answer.timed_out)
 
     def _is_better(self, index: int, row: Row, other: Row) -> bool:
-        """Whether this row, and not the other, is of the element that claimed the job."""
+        """Whether this row, and not the other one, belongs to the array that claimed the job."""
         claim = self.batch_round.claim_of(index)
         if claim is None:
             return row.state == JobState.RUNNING and other.state != JobState.RUNNING
         return claim[1].partition("[")[0] == row.job_id
 
     def find_claimer(self, index: int) -> bool:
-        """Know the array that has claimed a job, where bsub took a chunk twice and told of one.
+        """Record the array that claimed a job. Returns whether it was unknown until now.
 
-        Whether it was not known yet.
+        If LSF accepts a chunk twice, bsub's answer may name only one of the two arrays.
         """
         job_id = self._claimer(index).partition("[")[0]
         chunk = self.handover.chunk_of(index)
@@ -120,14 +120,14 @@ class LsfClient:
         return True
 
     def _claimer(self, index: int) -> str:
-        """The element that has claimed a job, as LSF's commands take it: `123[7]`; "" if none."""
+        """The array element that claimed a job, written `123[7]`, or ""."""
         claim = self.batch_round.claim_of(index)
         return claim[1] if claim and "[" in claim[1] else ""
 
     # ------------------------------------------------------------------ bhist, bkill
 
     def history(self, indices: Iterable[int]) -> dict[int, Row | None]:
-        """What bhist says of jobs, None of what it does not know; nothing if it is not sure."""
+        """What bhist says of jobs; None for a job it does not know. Empty if it did not answer."""
         asked = {index: self._claimer(index) or self.handover.native_id(index) for index in indices}
         answer = self._call(["bhist", "-n", "0", "-l", *asked.values()])
         rows = {f"{row.job_id}[{row.index}]": row for row in texts.rows_in_history(answer.out)}
@@ -137,7 +137,7 @@ class LsfClient:
         return {index: rows.get(native) for index, native in asked.items()}
 
     def bkill(self, ids: Sequence[str]) -> None:
-        """Ask for an end. The exit code says little: 255 also for what LSF is doing already."""
+        """Ask LSF to kill jobs. The exit code is ignored: it is 255 even if LSF is killing them."""
         self._call(["bkill", *ids])
 
     def _call(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
@@ -146,12 +146,12 @@ class LsfClient:
 
 
 def is_not_there(answer: Answer) -> bool:
-    """Whether LSF says that it has no such job: silence is no such word."""
+    """Whether LSF says that there is no such job. An empty answer does not say so."""
     return not answer.timed_out and bool(texts.NOT_THERE.search(answer.text))
 
 
 def shown(answer: Answer) -> str:
-    """What was said, for people."""
+    """An answer in words, for a message."""
     if answer.timed_out:
         return "no answer in time"
     return answer.text[:500] or f"nothing, with exit code {answer.exit_code}"

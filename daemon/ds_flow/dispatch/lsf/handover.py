@@ -1,4 +1,4 @@
-"""How a round was handed over to LSF: which arrays it became, kept in the round's folder."""
+"""How a round was submitted to LSF: its arrays and their ids, kept in the round's folder."""
 
 import json
 import time
@@ -11,35 +11,36 @@ from ds_flow.core import LsfSite
 from ds_flow.dispatch.rounds import Round
 from ds_flow.system import write_word
 
-FILE = "lsf/handover.json"  # in a folder of its own: to ask LSF is no progress of the jobs
+FILE = "lsf/handover.json"  # in its own folder: asking LSF must not count as progress
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Jobs first to first + count - 1 of a round, as one array whose indices begin with 1."""
+    """One array: the round's jobs from `first` on, as elements 1 to `count`."""
 
     name: str
     first: int
     count: int
-    asked_at: float | None = None  # wall clock, since another process may go on
-    looks: int = 0  # clean ones that did not find it, since it was asked for
-    job_ids: list[str] = field(default_factory=list)  # several if LSF took it more than once
+    asked_at: float | None = None  # wall clock, since another process may continue
+    looks: int = 0  # clean lookups that did not find it, since it was asked for
+    job_ids: list[str] = field(default_factory=list)  # several if LSF accepted it more than once
 
 
 @dataclass(slots=True)
 class Handover:
-    """A round's chunks, and what was learnt of this LSF meanwhile."""
+    """A round's chunks, and what this LSF supports."""
 
     path: Path
     chunks: list[Chunk]
-    is_plain: bool = False  # numbers without units
+    is_plain: bool = False  # memory as numbers without units
     speaks_json: bool | None = None  # not known yet
 
     @classmethod
     def of(cls, batch_round: Round, site: LsfSite) -> Self:
-        """What stands in the round's folder; at first, chunks as large as the site's arrays.
+        """Read it from the round's folder. Without one, cut chunks as large as the site allows.
 
-        Where a power loss has torn it, LSF may have any of them: as if their answers were lost.
+        If a power loss tore the file, LSF may have any chunk: all are treated as if bsub's answer
+        were lost.
         """
         path = batch_round.folder / FILE
         made = cls(path, [], is_plain=site.memory_unit == "plain")
@@ -56,7 +57,7 @@ class Handover:
             return made
 
     def save(self) -> None:
-        """Put it in place, whole."""
+        """Write it to the round's folder."""
         self.path.parent.mkdir(exist_ok=True)
         row = {"is_plain": self.is_plain, "speaks_json": self.speaks_json}
         chunks = [asdict(chunk) for chunk in self.chunks]
@@ -69,7 +70,7 @@ class Handover:
             self.chunks.append(Chunk(f"{name}-{start}", start, length))
 
     def halve(self, chunk: Chunk) -> bool:
-        """Cut this chunk and all larger ones in two; whether that can be done."""
+        """Cut this chunk, and all as large, in two. Returns whether that is possible."""
         if chunk.count == 1:
             return False
         size = -(-chunk.count // 2)
@@ -80,21 +81,21 @@ class Handover:
         return True
 
     def next_to_submit(self) -> Chunk | None:
-        """The next chunk that was never asked for."""
+        """The next chunk that was not submitted yet."""
         return next((one for one in self.chunks if one.asked_at is None), None)
 
     def asked(self) -> Iterator[Chunk]:
-        """The chunks that were asked for, and whose answer was lost."""
+        """The submitted chunks without an id: bsub's answer was lost."""
         return (one for one in self.chunks if one.asked_at is not None and not one.job_ids)
 
     @property
     def is_complete(self) -> bool:
-        """Whether LSF has taken every chunk."""
+        """Whether every chunk has an id."""
         return all(chunk.job_ids for chunk in self.chunks)
 
     @property
     def job_ids(self) -> list[str]:
-        """Every array's id."""
+        """The ids of all arrays."""
         return [job_id for chunk in self.chunks for job_id in chunk.job_ids]
 
     def chunk_of(self, index: int) -> Chunk:
@@ -102,7 +103,7 @@ class Handover:
         return next(one for one in self.chunks if one.first <= index < one.first + one.count)
 
     def native_id(self, index: int) -> str:
-        """A job as LSF's commands take it: `123[7]`."""
+        """A job as LSF writes it: `123[7]`."""
         chunk = self.chunk_of(index)
         return f"{chunk.job_ids[0]}[{index - chunk.first + 1}]"
 

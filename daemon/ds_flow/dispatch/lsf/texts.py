@@ -1,4 +1,4 @@
-"""What LSF's commands are told, and what they say: IBM's, and older ones without -json."""
+"""The arguments of LSF's commands, and what they print: IBM's, and older ones without -json."""
 
 import json
 import math
@@ -22,7 +22,7 @@ STATES: dict[str, JobState] = {
     **dict.fromkeys(("EXIT", "PERR", "POST_ERR"), JobState.FAILED),
 }
 
-# lsf_admin/termination_reasons_lsf; any other reason is a matter of the cluster's.
+# lsf_admin/termination_reasons_lsf. Any other reason counts as infrastructure.
 REASONS: dict[str, tuple[FailureClass, str]] = {
     "TERM_MEMLIMIT": (FailureClass.MEMORY, "memory limit reached"),
     "TERM_SWAP": (FailureClass.MEMORY, "swap limit reached"),
@@ -51,17 +51,17 @@ FIELDS = "jobid jobindex stat exit_code exit_reason job_name"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What LSF says of one element."""
+    """What LSF reports of one array element."""
 
     job_id: str
     index: int
     state: JobState
-    status: str  # in LSF's own word
+    status: str  # LSF's own word for the state
     exit_code: int | None = None
     term: str = ""  # TERM_...
 
 
-# --------------------------------------------------------------------------- told
+# --------------------------------------------------------------------------- arguments
 
 
 def bsub_command(
@@ -70,7 +70,7 @@ def bsub_command(
     """The arguments of a bsub whose script comes on standard input. -W has no seconds."""
     throttle = f"%{site.throttle}" if site.throttle else ""
     memory = f"{job.memory_mb}" if plain else f"{job.memory_mb}MB"
-    limit = f"{job.memory_mb * 1024}" if plain else memory  # KB, where no unit is said
+    limit = f"{job.memory_mb * 1024}" if plain else memory  # KB, where no unit is given
     return [
         "bsub",
         *("-J", f"{name}[1-{count}]{throttle}"),
@@ -91,11 +91,11 @@ def bsub_script(folder: Path, offset: int) -> str:
     return f"#!/bin/sh\n{' '.join(words)} $((LSB_JOBINDEX + {offset}))\n"
 
 
-# --------------------------------------------------------------------------- said
+# --------------------------------------------------------------------------- output
 
 
 def rows_in_json(text: str) -> list[Row] | None:
-    """The rows of `bjobs -json`, whatever stands before and after it; None if there is none."""
+    """The rows of `bjobs -json`, with any text before and after it. None if there is no JSON."""
     for start in re.finditer(r"^\s*\{", text, re.MULTILINE):
         try:
             found, _ = json.JSONDecoder().raw_decode(text, start.end() - 1)
@@ -108,7 +108,7 @@ def rows_in_json(text: str) -> list[Row] | None:
 
 
 def _json_row(record: Any) -> Iterator[Row]:
-    """One record, if it is of an element. The index stands in one of three places."""
+    """The row of a record, if it is an array element. Its index is in one of three places."""
     if not isinstance(record, dict):
         return
     words = {str(key): str(value) for key, value in record.items()}
@@ -143,7 +143,7 @@ def _row(job_id: str, index: int, status: str, exit_code: str = "", reason: str 
     return Row(
         job_id=job_id,
         index=index,
-        state=STATES.get(status, JobState.UNKNOWN),  # a word that is not in the manual
+        state=STATES.get(status, JobState.UNKNOWN),  # a word that the manual does not have
         status=status,
         exit_code=int(exit_code) if exit_code.strip().isdecimal() else None,
         term=term[0] if term else "",
@@ -151,7 +151,7 @@ def _row(job_id: str, index: int, status: str, exit_code: str = "", reason: str 
 
 
 def rows_in_history(text: str) -> list[Row]:
-    """The elements of a `bhist -l`, which folds its lines anywhere."""
+    """The rows of `bhist -l`, which breaks lines anywhere."""
     unfolded = re.sub(r"\n {21}", "", text)
     blocks = re.split(r"^-{20,}$", unfolded, flags=re.MULTILINE)
     return [row for block in blocks if (row := _history_row(block))]
@@ -176,15 +176,15 @@ def _history_row(block: str) -> Row | None:
 
 
 def ids_in(text: str) -> set[str]:
-    """Every job id that a bjobs or bhist names."""
+    """Every job id in the output of bjobs or bhist."""
     return set(re.findall(r"^(?:\s*Job <)?(\d+)(?=[\s\[>])", text, re.MULTILINE))
 
 
-# --------------------------------------------------------------------------- judged
+# --------------------------------------------------------------------------- ends
 
 
 def end_with_code(code: int, row: Row | None) -> End:
-    """Why a job ended that left an exit code: LSF's reason tells one kill from another."""
+    """Why a job with an exit code ended. LSF's reason distinguishes kinds of kills."""
     if code and row and row.term in REASONS:
         failure, reason = REASONS[row.term]
         return failure, f"{reason} ({row.term})"
@@ -194,7 +194,7 @@ def end_with_code(code: int, row: Row | None) -> End:
 
 
 def end_without_code(row: Row | None) -> End:
-    """Why a job ended that left no exit code: never a success, whatever LSF says."""
+    """Why a job without an exit code ended. It has not succeeded, whatever LSF says."""
     if row is None:
         return FailureClass.INFRASTRUCTURE, "LSF no longer knows it, and it left no exit code"
     if row.term in REASONS:
