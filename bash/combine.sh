@@ -27,12 +27,12 @@ case ${1-} in
 esac
 shift
 
-# Say by an exit code of its own that a disk takes no more: where the log lies on it, too, the words
-# of the tool that failed are lost. What this script has written still fills the disk.
+# A full disk has its own exit code: if the log is on it, too, the failed tool's message is lost. What
+# this script has written still fills the disk, so a probe shows whether it is full.
 end() {
-    local code=$1 said probe=${output%/*}/.${output##*/}.probe
+    local code=$1 message probe=${output%/*}/.${output##*/}.probe
     if ((code > 0 && code < 128)); then
-        said=$({ head -c 65536 /dev/zero >"$probe"; } 2>&1) || case $said in
+        message=$({ head -c 65536 /dev/zero >"$probe"; } 2>&1) || case $message in
             *'No space left'* | *'quota exceeded'* | *'Read-only file system'*) code=75 ;;
         esac
     fi
@@ -63,7 +63,7 @@ for input in "${inputs[@]}"; do
         [[ -f $input && -r $input ]] || fail "$input: not a file that can be read"
         fail "$input: is empty"
     fi
-    [[ ! $input -ef $output ]] || fail "$input: is the output, too"
+    [[ ! $input -ef $output ]] || fail "$input: is also the output"
 done
 
 # Inputs that lack their last newline get a copy that has it.
@@ -104,7 +104,7 @@ chmod -- "$(printf '%o' "$((0666 & ~$(umask)))")" "$partial" # mktemp keeps othe
     cat -- "$scratch/header"
     xargs -0 tail -q -c "+$((header_bytes + 1))" -- <"$scratch/parts"
 } >"$partial"
-# The verdict on this job may outlast a power loss: so must the file.
+# This job's outcome may survive a power loss, so the file must, too.
 sync -- "$partial"
 mv -fT -- "$partial" "$output"
 sync -- "${output%/*}"

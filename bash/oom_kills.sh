@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# oom_kills.sh: to be sourced. A SIGKILL does not say whose it was, but the kernel counts its own.
+# oom_kills.sh, to be sourced: a SIGKILL does not tell who sent it, but the kernel counts its own.
 
 # Count in oom_kills the processes of this one's cgroup that the kernel killed because memory ran out.
 count_oom_kills() {
@@ -13,7 +13,7 @@ count_oom_kills() {
         esac
         [[ -r $file ]] || continue
         while read -r word number; do
-            # shellcheck disable=SC2034 # for whoever sources this
+            # shellcheck disable=SC2034 # the sourcing script reads it
             [[ $word == oom_kill ]] && oom_kills=$number
         done <"$file"
     done </proc/self/cgroup

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# run_attempt.sh ATTEMPT_DIR COMMAND...: run one attempt, and leave its exit code by one rename.
+# run_attempt.sh ATTEMPT_DIR COMMAND...: run one attempt and record its exit code by one rename.
 #
-# It leads the attempt's process group. An interrupt of the group is for COMMAND; this shell
-# outlives it to record how it ended. Where memory runs out, the kernel is to take a run's processes
-# before the daemon; ATTEMPT_DIR/starved then says that it did.
+# This shell leads the attempt's process group. An interrupt of the group ends COMMAND, not this
+# shell, which then records how COMMAND ended. If memory runs out, the kernel kills a run's processes
+# before the daemon, and ATTEMPT_DIR/starved records that.
 set -u
 # shellcheck source=bash/oom_kills.sh
 source "${BASH_SOURCE[0]%/*}/oom_kills.sh"

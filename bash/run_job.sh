@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # run_job.sh ROUND INDEX...: run jobs of a round, one after the other, each at most once.
 #
-# ROUND/INDEX.args holds a job's command, NUL-separated; ROUND/INDEX.stdin, if there, is its input.
-# ROUND/env, if there, holds variables for all of them. A job is claimed first (INDEX.claim: host, id
-# and time; an existing claim means that it ran or runs elsewhere), its output goes to INDEX.log, and
-# its exit code to INDEX.exit by one rename, so that whoever asks later, from any host, after any crash,
-# reads a whole verdict or none. INDEX.starved is there before it if the kernel killed the job for want
-# of memory. Scratch files go into the folder tmp of the batch's work directory, and with it.
+# In ROUND it reads:
+#   INDEX.args     the job's command, NUL-separated
+#   INDEX.stdin    its standard input, if the file exists
+#   env            variables for all jobs, if the file exists
+# and writes, in this order:
+#   INDEX.claim    host, id and time; if the file exists, the job runs or ran elsewhere
+#   INDEX.log      what the job prints
+#   INDEX.starved  if the kernel killed the job because memory ran out
+#   INDEX.exit     its exit code and time, by one rename: a reader finds it whole or not at all
+# Temporary files go to the folder tmp of the batch's work directory, and are removed with it.
 set -u
 # shellcheck source=bash/oom_kills.sh
 source "${BASH_SOURCE[0]%/*}/oom_kills.sh"
@@ -16,18 +20,18 @@ mask=$(umask)
 id=${LSB_JOBID:-$$}
 ((${LSB_JOBINDEX:-0})) && id+="[$LSB_JOBINDEX]"
 
-# Builtins where there are some: an array may start a thousand of these at once.
+# Builtins where possible: an array may start a thousand of these at once.
 run_job() {
     local index=$1 args code before log stdin=/dev/null
     set -o noclobber
     { printf '%s %s %(%s)T\n' "$HOSTNAME" "$id" -1 >"$round/$index.claim"; } 2>/dev/null || return 0
     set +o noclobber
     mapfile -d '' -t args <"$round/$index.args"
-    ((${#args[@]})) || return # lost with the power: to run nothing is no success
+    ((${#args[@]})) || return # lost with the power: running nothing is no success
     [[ -e $round/$index.stdin ]] && stdin=$round/$index.stdin
     count_oom_kills
     before=$oom_kills
-    umask 077 # what a job prints is for this user alone
+    umask 077 # only this user may read what a job prints
     exec {log}>"$round/$index.log"
     umask "$mask"
     "${args[@]}" <"$stdin" >&"$log" 2>&1 {log}>&-

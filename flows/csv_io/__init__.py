@@ -1,1 +1,1 @@
-"""Reading CSV without loss, and writing it."""
+"""Read CSV without loss, and write it."""

@@ -1,9 +1,11 @@
 """Bytes in, whole CSV records out: decoded, cut at record ends, each as wide as the header.
 
-What is told from what: a quote is special only at the start of a cell, where it opens a quoted
-cell; there `""` is one quote and any other quote closes it. Records end with LF or CRLF outside
-quotes. A line with nothing on it is no record. All else that is not a table is refused with its
-line, never mended. Python's `csv` module in strict mode and Arrow read every accepted text alike.
+- A quote is special only at the start of a cell, where it opens a quoted cell.
+- In a quoted cell, `""` is one quote. Any other quote closes the cell.
+- A record ends with LF or CRLF outside quotes. An empty line is no record.
+- Anything else is refused with its line, never repaired.
+
+Python's `csv` module in strict mode and Arrow read every accepted text in the same way.
 """
 
 import codecs
@@ -25,8 +27,8 @@ AUTO = "auto"
 SAMPLE_BYTES = 2**16
 SAMPLE_RECORDS = 100
 MAX_RECORD_BYTES = 16 * 2**20
-"""A longer record is refused: most often a quote was left open. What finds the borders of cells
-needs up to 30 bytes for each of a record."""
+"""A longer record is refused: most often a quote was left open. Finding the borders of cells takes
+up to 30 bytes of memory for each byte of a record."""
 
 MAX_COLUMNS = 16_384
 """A wider table is refused: its memory and time grow with the columns, not with the bytes."""
@@ -40,7 +42,7 @@ Fault = tuple[int, str]  # position in the block, reason
 
 
 class TableError(InputError):
-    """The file is not a table; `line` counts from 1, in ends of line by LF."""
+    """The file is not a table. `line` counts from 1; each LF ends a line."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason if line is None else f"line {line}: {reason}")
@@ -50,7 +52,7 @@ class TableError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole records as UTF-8, each with its line end; `rows` counts those that are not blank."""
+    """Whole records as UTF-8, each with its line end. `rows` counts those that are not blank."""
 
     text: bytes
     rows: int
@@ -150,7 +152,7 @@ class Records:
         return TableError(f"byte 0x{byte:02x} is not {error.encoding}", self._line + lines)
 
     def _refuse(self, faults: Sequence[Fault]) -> None:
-        """Raise the first of the faults, if there is one."""
+        """Raise the first fault, if there is one."""
         if faults:
             position, reason = min(faults)
             raise TableError(reason, self._line + self._pending.count(b"\n", 0, position))
@@ -220,7 +222,7 @@ def record_widths(sample: bytes, delimiter: str) -> list[int]:
 
 
 def header_problem(header: Iterable[str]) -> str:
-    """Say why these names cannot head a table, or nothing."""
+    """Why these names cannot be a header, or ""."""
     seen: set[str] = set()
     header = tuple(header)
     if len(header) > MAX_COLUMNS:
@@ -319,7 +321,7 @@ def quote_bounds(
 def exact_bounds(
     text: bytes, codes: NDArray[np.uint8], borders: NDArray[np.bool_], delimiter: int
 ) -> tuple[Positions, Fault | None]:
-    """Find the same for texts with quotes inside unquoted cells; about 20 MB a second."""
+    """The same for texts with quotes inside unquoted cells, at about 20 MB a second."""
     opening = rb'"(?<![^\r\n' + re.escape(bytes([delimiter])) + rb']")'
     cell = re.compile(opening + rb'[^"]*+(?:""[^"]*+)*+("?)')
     found = [bound for each in cell.finditer(text) for bound in (each.start(), each.start(1))]

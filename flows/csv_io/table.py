@@ -22,10 +22,10 @@ from ds_flow.core import InputError
 
 BLOCK_BYTES = 8 * 2**20
 PIECE_BYTES = 32 * 2**20
-"""A larger file comes in pieces of whole rows, each of about this size."""
+"""A larger file is read in pieces of whole rows, each of about this size."""
 
 PIECE_ROWS = 4_000_000
-"""So does one of more rows: short ones cost more memory than their bytes."""
+"""A file with more rows is, too: short rows take more memory than their bytes."""
 
 TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
 STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
@@ -34,7 +34,7 @@ MUST_QUOTE = r'[",\r\n]'
 
 
 class UnreadableError(InputError):
-    """The system refused to read on."""
+    """The system failed to read the file."""
 
 
 class Source:
@@ -57,7 +57,7 @@ class Source:
             yield block
 
     def drain(self) -> None:
-        """Read what is left, so that the hash is the whole file's."""
+        """Read the rest, so that the hash covers the whole file."""
         for _ in self:
             pass
 
@@ -158,7 +158,7 @@ class Written:
     rows: int
     bytes: int
     sha256: str
-    content_sha256: str  # of the cells, but for those of the columns that are no content
+    content_sha256: str  # of the cells, except those of columns that are no content
 
 
 class TableWriter:

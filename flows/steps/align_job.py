@@ -1,7 +1,7 @@
 """Rewrite processed files to a batch's columns: `align_job.py FOLDER`, their paths on stdin.
 
-FOLDER/columns.json holds the columns; each file is put into FOLDER under its own name, whole. It
-may run again, or twice at once.
+FOLDER/columns.json holds the columns. Each file is written to FOLDER under its own name, whole.
+This may run again, or twice at once.
 """
 
 import json
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # run as a file; its packages and the transform lie beside steps/
+if __name__ == "__main__":  # run as a file: its packages are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from csv_io.table import align
@@ -20,7 +20,7 @@ from steps import job_exit
 
 
 def main(folder: Path, names: bytes) -> None:
-    """Rewrite every named file; they outlast a power loss, as the verdict on this job may."""
+    """Rewrite every named file, durably: this job's outcome may survive a power loss, too."""
     columns = json.loads((folder / "columns.json").read_bytes())
     made = [rewrite(Path(os.fsdecode(name)), folder, columns) for name in names.split(b"\0")[:-1]]
     sync_files(made)
@@ -28,7 +28,7 @@ def main(folder: Path, names: bytes) -> None:
 
 
 def rewrite(source: Path, folder: Path, columns: Sequence[str]) -> Path:
-    """Put one file in place; what a killed process left under its name is replaced."""
+    """Rewrite one file. A file that a killed process left under its name is replaced."""
     part = folder / f".{source.name}.{secrets.token_hex(4)}"
     align(source, part, columns)
     return part.replace(folder / source.name)

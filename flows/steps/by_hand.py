@@ -1,7 +1,7 @@
 """`student_flow.py run` by hand: the whole input pattern as one batch, formed here.
 
-The process is then replaced by itself with the attempt's mark in its environment, so that whoever
-looks later sees which processes belong to which attempt.
+The process then replaces itself, with the attempt's mark in its environment. The mark shows which
+processes belong to which attempt.
 """
 
 import math
@@ -40,9 +40,9 @@ OPTIONS.add_argument("--output-dir")
 
 
 def begin(argv: Sequence[str]) -> None:
-    """Form the batch and run again as its first attempt; return if this is no such command.
+    """Form the batch and run again as its first attempt. Returns if the command is not `run`.
 
-    A batch that is named must be planned; without a folder, where the settings have it.
+    A batch that is named must have a plan. Without --output-dir, the settings say where it is.
     """
     named, _ = OPTIONS.parse_known_args(argv[1:])
     is_marked = os.environ.get(ATTEMPT_MARK, "").startswith(f"{named.batch}/")
@@ -62,7 +62,7 @@ def begin(argv: Sequence[str]) -> None:
 
 
 def _run_formed(argv: Sequence[str], chosen: Settings, plan: Plan) -> NoReturn:
-    """Run a batch that was formed just now, marked as its first attempt."""
+    """Run a batch that was just formed, marked as its first attempt."""
     work = create_work_dir(chosen.output_dir, plan)
     number = new_attempt(work)
     log = attempt_log(chosen.log_dir, plan.batch, number)
@@ -82,7 +82,7 @@ def _run_again(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
 
 
 def form(chosen: Settings) -> Plan:
-    """Make a plan of every file that matches and is whole. Raises RequestError if none is."""
+    """Plan a batch of every file that matches and is complete. Raises RequestError if none is."""
     files = settled(chosen)
     if not files:
         raise RequestError(f"no file matches {chosen.pattern}: nothing to do")
@@ -99,14 +99,14 @@ def form(chosen: Settings) -> Plan:
 
 
 def settled(chosen: Settings) -> list[Sighting]:
-    """The files that two looks found alike, and that nobody has open for writing.
+    """The files that two looks found unchanged, and that nobody has open for writing.
 
-    What is still being written is named and left out: half a file is published by nobody.
+    A file that is still being written is left out, and named on standard error.
     """
     pattern = Pattern.parse(chosen.pattern, chosen.root)
     before = set(scan_files(pattern).sightings)
     quiet_s = max(filter(math.isfinite, (_needed_s(chosen, item) for item in before)), default=0)
-    time.sleep(quiet_s)  # noqa: TID251 - nothing else to do
+    time.sleep(quiet_s)  # noqa: TID251 - nothing tells that a file is complete
     files = []
     for item in sorted(scan_files(pattern).sightings):
         if is_hostile(unescape(item.path)):
@@ -128,7 +128,7 @@ def _needed_s(chosen: Settings, item: Sighting) -> float:
 
 
 def _copy_to(log: int, descriptor: int) -> None:
-    """Send what is written to a descriptor to the log, too."""
+    """Copy what is written to a descriptor to the log."""
     tee = subprocess.Popen(
         ["tee", "--ignore-interrupts", "--append", "--", f"/dev/fd/{log}"],
         stdin=subprocess.PIPE,

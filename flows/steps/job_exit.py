@@ -1,13 +1,13 @@
-"""How a job of our own ends when it, and no file, is at fault; a transform has no use for these."""
+"""Exit codes of our own jobs when the job, and not a file, is to blame."""
 
 import errno
 
 from ds_flow.core import is_disk_error
 
 USAGE = 64  # EX_USAGE
-OUT_OF_FILES = 70  # EX_SOFTWARE: a transform has closed this process's open files, or used them up
-OWN_DISK = 74  # EX_IOERR: our own side cannot be read or written
-NO_ROOM = 75  # EX_TEMPFAIL: a disk is full, a quota used up, or what is mounted is read-only
+OUT_OF_FILES = 70  # EX_SOFTWARE: the transform closed this process's open files, or used them up
+OWN_DISK = 74  # EX_IOERR: our own files cannot be read or written
+NO_ROOM = 75  # EX_TEMPFAIL: a disk is full or read-only, or a quota is used up
 SETTINGS = 78  # EX_CONFIG: there is no such transform
 
 OWN = frozenset({USAGE, OWN_DISK, NO_ROOM, SETTINGS})
@@ -17,7 +17,7 @@ OUT_OF_FILES_REASON = "the transform closed open files that were not its own, or
 
 
 def of(error: OSError) -> int:
-    """Give the exit code for an error of our own side."""
+    """The exit code for an error with our own files."""
     if error.errno in OUT_OF_FILES_ERRORS:
         return OUT_OF_FILES
     return NO_ROOM if is_disk_error(error) else OWN_DISK

@@ -1,4 +1,4 @@
-"""What the steps share: how a stage's jobs are described, run, and how their failure is told."""
+"""What the steps share: describe a stage's jobs, run them, turn their failure into an error."""
 
 import os
 import sys

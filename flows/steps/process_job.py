@@ -1,4 +1,4 @@
-"""One shard: `process_job.py WORK RESULTS FIRST-LAST` gives each of its files a verdict.
+"""One shard: `process_job.py WORK RESULTS FIRST-LAST` gives each of its files a result.
 
 WORK is a batch's work directory, RESULTS the folder for its results, FIRST-LAST positions in the
 plan's files, from 0, both included. It may run again, or twice at once: what stands is kept.
@@ -18,7 +18,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO, cast
 
-if __name__ == "__main__":  # run as a file; its packages and the transform lie beside steps/
+if __name__ == "__main__":  # run as a file: its packages and the transform are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import pandas as pd
@@ -62,11 +62,11 @@ class TransformError(InputError):
 
 
 class GoneError(InputError):
-    """There is no file of this name any more."""
+    """The file was removed."""
 
 
 class ChangedError(InputError):
-    """It is not the file that was planned, or not the same from the first byte to the last."""
+    """It is not the planned file, or it changed while it was read."""
 
 
 CAUSES: Mapping[type[InputError], str] = {
@@ -121,7 +121,7 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
         made = transform(frame)
     except MemoryError:
         raise
-    except (Exception, SystemExit) as error:  # a transform may not end the whole shard
+    except (Exception, SystemExit) as error:  # a transform must not end the whole shard
         if is_disk_error(error):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -139,7 +139,7 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
 
 
 def said(error: BaseException) -> str:
-    """Put an exception into one line."""
+    """An exception in one line."""
     message = " ".join(str(error).split())[:REASON_LENGTH]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
@@ -203,14 +203,14 @@ def removed_on_error(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What all files of a shard share."""
+    """What the files of a shard share."""
 
     plan: Plan
     results: Results
     transform: Transform
 
-    def judge(self, planned: PlannedFile, stem: str) -> Result | Rejected:
-        """Read one file once, to its end, and say what became of it."""
+    def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
+        """Read one file once, to its end. Returns its result."""
         try:
             with opened(input_path(self.plan, planned.path), self.plan.options.inbox) as stream:
                 return self._read(stream, planned, self.results.temporary(stem))
@@ -280,7 +280,7 @@ def write(tables: Iterator[pa.Table], target: Path, constants: Mapping[str, str]
 def rejected(planned: PlannedFile, error: InputError, sha256: str | None) -> Rejected:
     line = error.line if isinstance(error, TableError) else None
     reason = error.reason if isinstance(error, TableError) else str(error)
-    reason = masked(reason, os.environ)  # a transform may say what nobody is to read
+    reason = masked(reason, os.environ)  # a transform may print a secret
     return Rejected(
         path=planned.path,
         version=planned.version,
@@ -295,32 +295,32 @@ def rejected(planned: PlannedFile, error: InputError, sha256: str | None) -> Rej
 
 
 def run(shard: Shard, first: int, last: int) -> str:
-    """Give every file of the shard a verdict; a summary in one line."""
+    """Give every file of the shard a result. Returns a summary in one line."""
     stems = output_stems(planned.path for planned in shard.plan.files)
     files = shard.plan.files[first : last + 1]
     done = aside = 0
     for planned in files:
         stem = stems[planned.path]
-        if stands(shard.results.get(stem)):
+        if is_final(shard.results.get(stem)):
             continue
-        verdict = shard.judge(planned, stem)
-        if isinstance(verdict, Result):
-            shard.results.put(stem, verdict)
+        result = shard.process(planned, stem)
+        if isinstance(result, Result):
+            shard.results.put(stem, result)
             done += 1
         else:
-            shard.results.set_aside(stem, verdict)
-            complain(verdict)
+            shard.results.set_aside(stem, result)
+            print_reason(result)
             aside += 1
-    return f"{done} processed, {aside} set aside, {len(files) - done - aside} had a verdict"
+    return f"{done} processed, {aside} set aside, {len(files) - done - aside} had a result"
 
 
-def stands(verdict: Result | Rejected | None) -> bool:
-    return isinstance(verdict, Result) or (verdict is not None and verdict.cause in LASTING)
+def is_final(result: Result | Rejected | None) -> bool:
+    return isinstance(result, Result) or (result is not None and result.cause in LASTING)
 
 
-def complain(verdict: Rejected) -> None:
-    line = "" if verdict.line is None else f"line {verdict.line}: "
-    print(f"{verdict.path}: {line}{verdict.reason}", file=sys.stderr)
+def print_reason(rejected: Rejected) -> None:
+    line = "" if rejected.line is None else f"line {rejected.line}: "
+    print(f"{rejected.path}: {line}{rejected.reason}", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
@@ -338,7 +338,7 @@ def main(argv: list[str]) -> int:
         print(f"process: {error}", file=sys.stderr)
         is_settings = isinstance(error, SettingsError)
         return job_exit.SETTINGS if is_settings else job_exit.OWN_DISK
-    except OSError as error:  # our own side: the disk is full, the work directory is gone
+    except OSError as error:  # our own files: the disk is full, or the work directory is gone
         with suppress(OSError):  # standard error may be closed, too
             print(f"process: {said(error)}", file=sys.stderr)
         return job_exit.of(error)

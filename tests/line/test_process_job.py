@@ -314,7 +314,7 @@ def test_what_is_no_table_is_rejected_for_good_and_the_rest_goes_on(
     said = capsys.readouterr()
     place = "" if line is None else f"line {line}: "
     assert said.err == f"data/student_bad.csv: {place}{reason}\n"
-    assert said.out == "1 processed, 1 set aside, 0 had a verdict\n"
+    assert said.out == "1 processed, 1 set aside, 0 had a result\n"
 
 
 def test_nothing_is_left_of_a_large_file_that_is_no_table_at_its_end(project: PlannedBatch) -> None:
@@ -565,7 +565,7 @@ def test_a_verdict_that_stands_is_kept(
     shutil.rmtree(project.root / "data")
     assert project.run() == 0
     assert (project.verdict("student_a.csv"), project.verdict("student_b.csv")) == verdicts
-    assert capsys.readouterr().out.splitlines()[-1] == "0 processed, 0 set aside, 2 had a verdict"
+    assert capsys.readouterr().out.splitlines()[-1] == "0 processed, 0 set aside, 2 had a result"
 
 
 def test_a_file_that_was_not_read_is_judged_again(project: PlannedBatch) -> None:

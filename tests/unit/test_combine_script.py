@@ -141,7 +141,7 @@ def test_the_output_cannot_be_an_input(tmp_path: Path) -> None:
     names = put(tmp_path, a="a\n1\n", b="a\n2\n")
     (tmp_path / "same.csv").symlink_to("b.csv")
     done = combine(tmp_path, str(tmp_path / "same.csv"), *names)
-    assert_refused(done, tmp_path, "./b.csv: is the output, too")
+    assert_refused(done, tmp_path, "./b.csv: is also the output")
     assert (tmp_path / "b.csv").read_text() == "a\n2\n"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When a batch is due and how large it may be; `batch.*` of the settings."""
+    """When a batch is due and how large it may be: `batch.*` of the settings."""
 
     quiet_s: float
     max_wait_s: float
@@ -29,10 +29,10 @@ def batches_to_form(
     oldest_age_s: float,
     limits: Limits,
 ) -> list[list[Waiting]]:
-    """Group waiting files, oldest first, into the batches that are due.
+    """Group waiting files, oldest first, into the batches to form now.
 
-    All of them are due once none has come for `quiet_s` or the oldest has waited `max_wait_s`;
-    before that only groups that are full, by files or by bytes.
+    A group that is full, by files or by bytes, is due at once. The rest is due when no file has
+    come for `quiet_s`, or when the oldest has waited `max_wait_s`.
     """
     full, rest = _cut(waiting, limits)
     is_time = newest_age_s >= limits.quiet_s or oldest_age_s >= limits.max_wait_s
@@ -40,7 +40,7 @@ def batches_to_form(
 
 
 def _cut(waiting: Sequence[Waiting], limits: Limits) -> tuple[list[list[Waiting]], list[Waiting]]:
-    """Cut off every group that is full, in one pass; those, and the files that fill none."""
+    """Split files into groups that are full, and the rest."""
     full: list[list[Waiting]] = []
     group: list[Waiting] = []
     size_bytes = 0
@@ -54,5 +54,5 @@ def _cut(waiting: Sequence[Waiting], limits: Limits) -> tuple[list[list[Waiting]
 
 
 def seconds_until_due(*, newest_age_s: float, oldest_age_s: float, limits: Limits) -> float:
-    """Say how long a batch that is not full has yet to wait if nothing more comes."""
+    """How long a batch that is not full has to wait if no more files come."""
     return max(0.0, min(limits.quiet_s - newest_age_s, limits.max_wait_s - oldest_age_s))

@@ -1,4 +1,4 @@
-"""When a schedule fires: cron in a time zone, and which of its fires is to be done now."""
+"""When a schedule fires: cron in a time zone, and which of its fires is due now."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 LOCAL = "local"  # the time zone of this machine
 
 LATE = timedelta(minutes=10)
-"""A fire that nobody saw for longer was missed, and happens only where it is to be caught up."""
+"""A fire that is noticed later than this was missed. It runs only if the schedule catches up."""
 
 SET_BACK = timedelta(days=2)
-"""A last fire that lies further ahead was a wrong clock's, and says nothing of those before it."""
+"""If the last fire is further in the future, the clock was wrong then. It is ignored."""
 
 _SOON = timedelta(microseconds=1)
 _NOTHING, _HOUR, _DAY = timedelta(), timedelta(hours=1), timedelta(days=1)
 _LOOK_BACK = (_HOUR, _DAY, 32 * _DAY, 366 * _DAY, 366 * 9 * _DAY)  # nine years hold a leap day
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # cron's 0 to 7
 _FIELDS = 5
-_MOMENT = datetime(2024, 1, 1, tzinfo=UTC)  # any: a cron that comes at all comes within years
+_MOMENT = datetime(2024, 1, 1, tzinfo=UTC)  # any: what ever fires does so within years
 
 
 # --------------------------------------------------------------------------- which fire is due
@@ -30,10 +30,10 @@ _MOMENT = datetime(2024, 1, 1, tzinfo=UTC)  # any: a cron that comes at all come
 def due_fire(
     timetable: "Timetable", *, since: datetime, last: datetime | None, now: datetime
 ) -> datetime | None:
-    """Give the fire that is to be done now, unless it is done already; None if there is none.
+    """The fire that is due now, unless it was done already. None if there is none.
 
-    However many were missed, it is the newest one. `since` is when the schedule began, `last` the
-    fire that was recorded last.
+    If several were missed, only the newest is due. `since` is when the schedule began, `last` is
+    the fire that was recorded last.
     """
     if last is not None and last - now <= SET_BACK:
         since = max(since, last)
@@ -41,7 +41,7 @@ def due_fire(
 
 
 def is_missed(due_at: datetime, now: datetime) -> bool:
-    """Whether a fire comes to notice so late that only a catch-up makes it happen."""
+    """Whether a fire is noticed so late that it only runs if the schedule catches up."""
     return now - due_at > LATE
 
 
@@ -51,13 +51,13 @@ def is_missed(due_at: datetime, now: datetime) -> bool:
 class Timetable:
     """The fires of one cron expression, in UTC.
 
-    A time that the clock skips comes as much later as the clock is put forward: a midnight that
-    is none comes at one o'clock. A time that the clock repeats comes once, unless the expression
-    takes every hour.
+    When the clock is put forward, a time that it skips fires as much later: if there is no
+    midnight, at one o'clock. When it is put back, a repeated time fires once, unless the
+    expression takes every hour.
     """
 
     def __init__(self, cron: str, zone: str = LOCAL) -> None:
-        """`zone` is `local` or an IANA name. Raises ValueError if one of them means nothing."""
+        """`zone` is `local` or an IANA name. Raises ValueError if either is not valid."""
         fields = cron.lower().split()
         if len(fields) != _FIELDS:
             raise ValueError("should have five fields: minute hour day month weekday")
@@ -68,12 +68,12 @@ class Timetable:
             raise ValueError("never comes: there is no such day")
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Give the first fire after a moment."""
+        """The first fire after a moment."""
         found = [_next(one, self._zone, moment, self._takes_every_hour) for one in self._triggers]
         return min((at for at in found if at is not None), default=None)
 
     def latest(self, since: datetime, until: datetime) -> datetime | None:
-        """Give the last fire after `since` and not after `until`."""
+        """The last fire after `since` and not after `until`."""
         for reach in _LOOK_BACK:
             start = max(since, until - reach)
             last = None
@@ -96,10 +96,11 @@ def _next(
     moment: datetime,
     takes_every_hour: bool,  # noqa: FBT001
 ) -> datetime | None:
-    """Give the first fire after a moment. The trigger knows times on a clock's face alone.
+    """The first fire after a moment. The trigger knows only local times, without a zone.
 
-    Where the clock is changed, a later time on its face may be an earlier moment. So the search
-    begins where the face was at its lowest, and ends where no later face can come before.
+    Around a change of the clock, a later local time may be an earlier moment. So the search
+    begins at the earliest local time of that day, and ends when no later local time can be an
+    earlier moment than the one found.
     """
     found: datetime | None = None
     face = trigger.get_next_fire_time(None, moment + min(_offsets(moment, zone)))
@@ -111,7 +112,7 @@ def _next(
 
 
 def _offsets(about: datetime, zone: tzinfo | None) -> list[timedelta]:
-    """By how much the zone is ahead of UTC on the day before, now, and on the day after."""
+    """How far the zone is ahead of UTC the day before, now, and the day after."""
     there = [(about + days).astimezone(zone).utcoffset() for days in (-_DAY, _NOTHING, _DAY)]
     return [offset for offset in there if offset is not None]
 
@@ -121,19 +122,21 @@ def _moments(
     zone: tzinfo | None,
     takes_every_hour: bool,  # noqa: FBT001
 ) -> list[datetime]:
-    """When the zone's clock shows this; what it skips comes as much later as the gap is long."""
+    """The moments at which the zone's clock shows this time. A skipped time is moved by the gap."""
     first, second = (face.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     return [first, second] if takes_every_hour and second > first else [first]
 
 
 def _trigger(cron: str) -> "CronTrigger":
-    from apscheduler.triggers.cron import CronTrigger  # costs every command's start 20 ms
+    from apscheduler.triggers.cron import (
+        CronTrigger,  # importing it takes 20 ms, which every command would pay
+    )
 
     return CronTrigger.from_crontab(cron, timezone=UTC)
 
 
 def known_zone(zone: str) -> ZoneInfo:
-    """Find a time zone. Raises ValueError if this machine knows none of that name."""
+    """Find a time zone. Raises ValueError if this machine does not know it."""
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -141,7 +144,7 @@ def known_zone(zone: str) -> ZoneInfo:
 
 
 def _alternatives(fields: list[str]) -> list[list[str]]:
-    """Cron takes a day that either its day of the month or its weekday means, if both are given."""
+    """If both a day of the month and a weekday are given, cron takes days that match either."""
     minute, hour, day, month, weekday = fields
     weekday = _named(weekday)
     if day.startswith("*") or weekday.startswith("*"):
@@ -150,7 +153,7 @@ def _alternatives(fields: list[str]) -> list[list[str]]:
 
 
 def _named(weekdays: str) -> str:
-    """Name the days that cron counts from Sunday, and APScheduler from Monday."""
+    """Write weekdays as names: cron counts from Sunday, APScheduler from Monday."""
     if weekdays == "*":
         return weekdays
     days = [day for part in weekdays.split(",") for day in _days(part)]

@@ -1,10 +1,10 @@
-"""What of its caller's environment a run does not go by, and what it goes by instead."""
+"""The environment of a run: what it does not inherit, and what is set instead."""
 
 import re
 from collections.abc import Mapping
 
 GIVEN_NAMES = "DS_FLOW_GIVEN"
-"""The names in `.env`, of which a run has every variable; who has this one runs as a run does."""
+"""This variable names the variables of `.env`. A process that has it runs as part of a run."""
 
 NOT_INHERITED = re.compile(
     r"METAFLOW_(?!USER$).*"  # each option of its command line, and each of its settings
@@ -17,15 +17,16 @@ NOT_INHERITED = re.compile(
 
 
 def inherited_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Give what a run takes of its caller's environment; `.env` may set any of the others."""
+    """The variables that a run inherits from its caller. `.env` may set any of the others."""
     return {name: text for name, text in environ.items() if not NOT_INHERITED.fullmatch(name)}
 
 
 def pinned_variables(root: str, cores: int) -> dict[str, str]:
-    """Give the variables by which Metaflow works in a project, whoever starts it.
+    """The variables that make Metaflow work the same for everyone who starts a run.
 
-    It has one datastore for every directory and user, limits that fit the groups of `start`, and
-    no home but the project's: a user's ~/.metaflowconfig is for other flows.
+    - One datastore, whatever the current directory and user.
+    - Limits that fit the groups which `start` makes.
+    - The project's own home: a user's ~/.metaflowconfig is for other flows.
     """
     return {
         "METAFLOW_HOME": f"{root}/.metaflow",

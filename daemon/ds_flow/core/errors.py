@@ -10,21 +10,21 @@ class DsFlowError(Exception):
 
 
 class SettingsError(DsFlowError):
-    """The operator must change the settings or the surroundings."""
+    """The operator must change the settings or the host."""
 
     exit_code = 78  # EX_CONFIG; systemd is told not to restart on it
 
 
 class InputError(DsFlowError):
-    """The sender of one file must act; the file is set aside and the line goes on."""
+    """The sender of a file must act. The file is set aside, and everything else goes on."""
 
 
 class DispatchError(DsFlowError):
-    """A backend, a file system or time is at fault; trying again may help."""
+    """A backend or a file system failed. Trying again may help."""
 
 
 class NoRoomError(DispatchError):
-    """A run's job met a disk that takes no more: it is waited out."""
+    """A job found a disk full or read-only. ds-flow waits until there is room."""
 
 
 class LedgerError(DsFlowError):
@@ -34,24 +34,24 @@ class LedgerError(DsFlowError):
 
 
 class BatchError(LedgerError):
-    """One batch is not what it was taken for: somebody moved it meanwhile, or changed its files.
+    """A batch changed under us: another process moved it, or changed its files.
 
-    The others go on, and it is looked at again.
+    The other batches go on, and this one is looked at again.
     """
 
 
 class RequestError(DsFlowError):
-    """What a person asked for does not exist or is not possible now."""
+    """What a person asked for does not exist, or is not possible now."""
 
 
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Whether what one batch met is the disk's and so every batch's: full, or read-only."""
+    """Whether a disk is full or read-only. This concerns every batch, not only one."""
     return isinstance(error, OSError) and error.errno in OF_THE_DISK
 
 
 def is_no_room(error: Exception) -> bool:
-    """Whether a run met a disk that takes no more, itself or in one of its jobs."""
+    """Whether a run or one of its jobs found a disk full or read-only."""
     return isinstance(error, NoRoomError) or is_disk_error(error)

@@ -7,17 +7,17 @@ from typing import Any, Self
 
 
 class Compared(StrEnum):
-    """What an output of a rerun is against the last run of the same selection."""
+    """How an output of a rerun compares with the last run of the same selection."""
 
-    NOT = ""  # there was no such run, or its manifest is gone
-    IDENTICAL = "identical"  # but for processed_at
+    NOT = ""  # not compared: there was no such run, or its manifest is gone
+    IDENTICAL = "identical"  # except processed_at
     CHANGED = "changed"
     NEW = "new"  # that run had no output from this source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A file that a run read whole and published."""
+    """A file that a run read to its end and published."""
 
     path: str
     version: int | None
@@ -36,9 +36,9 @@ class Output:
     sha256: str
     bytes: int
     rows: int
-    content_sha256: str = ""  # leaves processed_at out; "" in manifests from before there was one
+    content_sha256: str = ""  # without processed_at; "" in manifests of older versions
     compared: str = Compared.NOT
-    because: tuple[str, ...] = ()  # of a changed one: input, code, settings, tag; else other
+    because: tuple[str, ...] = ()  # why it changed: input, code, settings, tag, other
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -49,7 +49,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A file of the batch that is not among the inputs, and why."""
+    """A file of the batch that was not published, and why."""
 
     path: str
     version: int | None
@@ -95,7 +95,7 @@ class Manifest:
 
     @property
     def analysis_error(self) -> str:
-        """Why the analysis failed; "" if it did not, or there was none."""
+        """Why the analysis failed. "" if it did not, or if there was none."""
         return str((self.analysis or {}).get("error", ""))
 
     def to_json(self) -> dict[str, Any]:
@@ -128,9 +128,9 @@ def _known(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_manifests(new: Manifest, old: Manifest, *, has_same_settings: bool) -> Manifest:
-    """Say of each output what it is against an earlier run's, and why it has changed.
+    """Compare each output with an earlier run's, and say why it has changed.
 
-    `has_same_settings`: whether the settings but for the tag are those of the earlier run.
+    `has_same_settings` says whether the settings, except the tag, are those of the earlier run.
     """
     before = {output.source: output for output in old.outputs}
     made_from, was_made_from = _inputs(new), _inputs(old)
@@ -151,7 +151,7 @@ def compare_manifests(new: Manifest, old: Manifest, *, has_same_settings: bool) 
 
 
 def _inputs(manifest: Manifest) -> dict[str, object]:
-    """What each output was made from, by its source: one input, or all for the combined file."""
+    """What each output was made from, by its source: one input, or all of them if combined."""
     each = {item.path: item.sha256 for item in manifest.inputs}
     return {**each, "": list(each.items())}
 

@@ -5,12 +5,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-STEM_BYTES = 200  # a longer stem is shortened, so that every output name stays under 255 bytes
-
-
+STEM_BYTES = 200  # a longer stem is shortened: a file name has at most 255 bytes
 SHORT_STEM_BYTES = 180
 
-SECRET_CHARACTERS = 6  # hiding a shorter one would hide half of every log line
+SECRET_CHARACTERS = 6  # a shorter secret is not masked: that would mask half of every log line
 
 
 def escape(raw: str) -> str:
@@ -47,15 +45,15 @@ def unescape(path: str) -> str:
 
 
 def is_hostile(text: str) -> bool:
-    """Say whether a name holds control characters or undecodable bytes."""
+    """Whether a name holds control characters or undecodable bytes."""
     return any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
 
 
 def output_stems(paths: Iterable[str]) -> dict[str, str]:
     """Give each escaped path of a batch the stem of its output name, unique in the batch.
 
-    The input's own stem; where that is not unique, or over 200 bytes, its first 180 bytes at a
-    character border, "-" and 8 hex digits of the path's SHA-256.
+    It is the input's own stem. If that is not unique or longer than 200 bytes, it is the first 180
+    bytes (of whole characters), "-", and 8 hex digits of the path's SHA-256.
     """
     own = {path: _stem(unescape(path)) for path in paths}
     often = Counter(own.values())
@@ -64,7 +62,7 @@ def output_stems(paths: Iterable[str]) -> dict[str, str]:
         for path, stem in own.items()
         if often[stem] > 1 or len(stem.encode()) > STEM_BYTES
     }
-    taken = set(short.values())  # a file may be named like a shortened one
+    taken = set(short.values())  # a file may have the name of a shortened one
     return {
         path: short.get(path) or (_short_stem(stem, path) if stem in taken else stem)
         for path, stem in own.items()
@@ -82,7 +80,7 @@ def _short_stem(stem: str, path: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Write what a terminal would obey, or show misleadingly, as an escape: `\x1b`, `\u202e`."""
+    r"""Escape what a terminal would act on or show misleadingly: `\x1b`, `\u202e`."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""Where this program lies on disk, and the interpreter that runs it."""
+"""Where this program is on disk, and the interpreter that runs it."""
 
 import sys
 from pathlib import Path
@@ -7,4 +7,4 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 """The folder of flows/, bash/ and config/."""
 
 PYTHON = (sys.executable, "-P")
-"""This interpreter for `-m` and `-c`. With -P the current folder, perhaps the inbox, is no code."""
+"""This interpreter for `-m` and `-c`. With -P it imports nothing from the current folder."""

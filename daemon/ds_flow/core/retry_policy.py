@@ -1,4 +1,4 @@
-"""What an ended run means for its batch."""
+"""What follows for a batch when its run has ended without success."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from ds_flow.core.states import COUNTED_RUNS, RunState
 
 IDLE_RUNS_LIMIT = 20
-"""So many lost or stopped runs in a row, none of which finished any work, make a batch dead."""
+"""After this many lost or stopped runs in a row that finished no work, a batch is dead."""
 
 LONGEST_DELAY_SECONDS = 3600.0
 
@@ -22,7 +22,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one run of a batch ended, and how many results its batch had by then."""
+    """How a run of a batch ended, and how many results the batch had then."""
 
     state: RunState
     results: int
@@ -45,9 +45,12 @@ class Dead:
 def after_failure(
     runs: Sequence[Ended], policy: Policy, now: datetime, jitter: float
 ) -> RetryAt | Dead:
-    """Decide what follows the last of a batch's unsuccessful runs, oldest first.
+    """Decide what follows the last of a batch's unsuccessful runs (oldest first).
 
-    `jitter` is a random number in [0, 1): it spreads a delay over 75 % to 125 % of itself.
+    1. A lost or stopped run starts again at once, unless too many in a row finished no work.
+    2. A failed or timed out run uses up an attempt. The batch is dead if none is left.
+    3. Otherwise it waits. The delay doubles each time, up to an hour. `jitter`, a random number
+       in [0, 1), spreads it over 75 % to 125 %.
     """
     if runs[-1].state not in COUNTED_RUNS:
         idle = _idle_in_a_row(runs)

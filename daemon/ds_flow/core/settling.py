@@ -11,12 +11,12 @@ def split_settled(
     now_s: float,
     quiet_s: float,
 ) -> tuple[dict[str, Arrival], list[Arrival]]:
-    """Split a look's new or changed files into those still arriving and those settled.
+    """Split the files of one look into those still arriving and those settled.
 
     A file has settled once two looks at least `quiet_s` seconds apart, and every look between
-    them, found the same device, inode, size, mtime and ctime. A file that the look did not find
-    is forgotten. Ages are counted from the first look, on the monotonic clock, never from an
-    mtime, which may be old (`cp -p`) or in the future.
+    them, found the same device, inode, size, mtime and ctime. A file that this look did not find
+    is forgotten. Ages count from the first look on the monotonic clock. An mtime may be old
+    (`cp -p`) or in the future.
     """
     still: dict[str, Arrival] = {}
     settled: list[Arrival] = []

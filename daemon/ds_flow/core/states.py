@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, Self
 STAGES = ("process", "combine", "analyze")
 
 ATTEMPT_MARK = "DS_FLOW_ATTEMPT"
-"""Each process of an attempt carries `<batch>/<n>` in this environment variable."""
+"""The environment variable that holds `<batch>/<n>` in each process of an attempt."""
 
 
 class FileState(StrEnum):
@@ -22,7 +22,7 @@ class FileState(StrEnum):
 
 
 FILE_MOVES: dict[FileState, frozenset[FileState]] = {
-    # waiting -> processed: a run by hand took it
+    # waiting -> processed: a run by hand published it
     FileState.WAITING: frozenset(set(FileState) - {FileState.WAITING}),
     FileState.BATCHED: frozenset(
         {FileState.PROCESSED, FileState.QUARANTINED, FileState.SUPERSEDED, FileState.WAITING}
@@ -30,9 +30,9 @@ FILE_MOVES: dict[FileState, frozenset[FileState]] = {
     FileState.QUARANTINED: frozenset(
         {FileState.WAITING, FileState.PROCESSED, FileState.SUPERSEDED}
     ),
-    # superseded -> waiting: it ended unread, and its content is back
+    # superseded -> waiting: it was never read, and its content is back
     FileState.SUPERSEDED: frozenset({FileState.WAITING, FileState.PROCESSED}),
-    FileState.PROCESSED: frozenset(),  # once in a committed run, for ever
+    FileState.PROCESSED: frozenset(),  # final
 }
 
 
@@ -41,20 +41,20 @@ class Cause(StrEnum):
 
     NAME = "name"  # control characters or undecodable bytes in the name
     UNREADABLE = "unreadable"  # it could not be opened or read
-    GONE = "gone"  # it went before it was read
+    GONE = "gone"  # it was removed before it was read
     CHANGED = "changed"  # its content changed before it was read
     REPLACED = "replaced"  # a newer version came before it was read
-    REJECTED = "rejected"  # it was read, and is not a table or failed alone
+    REJECTED = "rejected"  # it was read, but is no table, or the transform failed on it
     DEAD = "dead"  # its batch used up its attempts
     CANCELLED = "cancelled"  # a person cancelled its batch
 
 
 UNREAD_CAUSES = frozenset({Cause.UNREADABLE, Cause.GONE, Cause.CHANGED})
-"""Causes after which the same content, seen again, waits again."""
+"""Causes after which nothing was read. The same content, seen again, waits again."""
 
 
 class BatchState(StrEnum):
-    """Where a batch is; a rerun is a new batch."""
+    """Where a batch is. A rerun is a new batch."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -64,7 +64,7 @@ class BatchState(StrEnum):
     CANCELLED = "cancelled"
 
 
-# The commit link is the truth: a person's `resume` may publish a batch that no run of ours holds.
+# The commit on disk is the truth: a person's `resume` may publish a batch in any state.
 BATCH_MOVES: dict[BatchState, frozenset[BatchState]] = {
     BatchState.QUEUED: frozenset({BatchState.RUNNING, BatchState.CANCELLED, BatchState.SUCCEEDED}),
     BatchState.RUNNING: frozenset(
@@ -100,35 +100,35 @@ ENDED_RUNS = tuple(state for state in RunState if state not in LIVE_RUNS)
 RUN_MOVES: dict[RunState, frozenset[RunState]] = {
     RunState.STARTING: frozenset({RunState.RUNNING, *ENDED_RUNS}),
     RunState.RUNNING: frozenset(ENDED_RUNS),
-    # An end is final, but for a commit that says otherwise: the commit link is the truth.
+    # An end is final, unless a commit on disk says that the run succeeded.
     **dict.fromkeys(ENDED_RUNS, frozenset({RunState.SUCCEEDED})),
     RunState.SUCCEEDED: frozenset(),
 }
 
 COUNTED_RUNS = frozenset({RunState.FAILED, RunState.TIMED_OUT})
-"""Ends that use up an attempt; lost and stopped runs start again at once."""
+"""Ends that use up an attempt. Lost and stopped runs start again at once."""
 
 
 class JobState(StrEnum):
-    """What a backend says of one job."""
+    """What a backend reports of one job."""
 
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    UNKNOWN = "unknown"  # the backend cannot say; never a verdict
+    UNKNOWN = "unknown"  # the backend cannot tell; never an end
 
 
 class FailureClass(StrEnum):
-    """Why a job failed, sorted by what treats it."""
+    """Why a job failed, sorted by what is done about it."""
 
-    USER_CODE = "user_code"  # a non-zero exit code: never tried again within an attempt
-    CRASH = "crash"  # ended by a signal of its own making: redone one file a job
+    USER_CODE = "user_code"  # a non-zero exit code: not tried again within an attempt
+    CRASH = "crash"  # ended by a signal it caused itself: done again with one file a job
     MEMORY = "memory"  # tried again with more
-    LIMIT = "limit"  # its run limit
-    KILLED = "killed"  # by a signal from outside: tried again as it was
-    BY_HAND = "by_hand"  # its owner or an administrator ended it: left to the next attempt
-    INFRASTRUCTURE = "infrastructure"  # tried again as it was
+    LIMIT = "limit"  # it reached its run limit
+    KILLED = "killed"  # by a signal from outside: tried again
+    BY_HAND = "by_hand"  # ended by its owner or an administrator: not tried again within an attempt
+    INFRASTRUCTURE = "infrastructure"  # tried again
 
 
 STARVED = "out of memory: killed by the kernel"
@@ -145,27 +145,27 @@ class Trigger(StrEnum):
 
 
 RERUN_TRIGGERS = (Trigger.RERUN, Trigger.SCHEDULE)
-"""What makes a rerun; files that arrive go first."""
+"""Triggers of a rerun. Batches of new files go first."""
 
 STATES_TAKEN_BY = {
     Trigger.ARRIVAL: frozenset({FileState.WAITING}),
     Trigger.RETRY: frozenset({FileState.QUARANTINED}),
     **dict.fromkeys(RERUN_TRIGGERS, frozenset({FileState.PROCESSED, FileState.QUARANTINED})),
 }
-"""The states of unclaimed files that a batch takes, by what makes it."""
+"""The states of unclaimed files that a batch may take, by its trigger."""
 
 
 class FireOutcome(StrEnum):
     """What a schedule's fire did."""
 
     RUN = "run"
-    VERIFIED = "verified"  # nothing has changed, and the outputs of the last run are as published
+    VERIFIED = "verified"  # nothing had changed, and the outputs of the last run are as published
     NOTHING = "nothing"  # there was no file to take
-    MISSED = "missed"  # it came to notice too late, and is not to be caught up
+    MISSED = "missed"  # it was noticed too late, and the schedule does not catch up
 
 
 class Clock(Protocol):
-    """Time comes in, so that a test can move it."""
+    """The time, passed in so that a test can move it."""
 
     def now(self) -> datetime:
         """Wall-clock time in UTC, for people and records only."""
@@ -175,13 +175,13 @@ class Clock(Protocol):
 
 
 class Stat(NamedTuple):
-    """What two looks at an unchanged file agree on. In the ledger: five integers in one text."""
+    """What stays the same in an unchanged file. The ledger keeps it as five integers in a text."""
 
     device: int
     inode: int
     size_bytes: int
     mtime_ns: int
-    ctime_ns: int  # a rewrite that restores the mtime still moves it
+    ctime_ns: int  # changes even if a rewrite restores the mtime
 
     def __str__(self) -> str:
         return " ".join(map(str, self))
@@ -201,7 +201,7 @@ class Sighting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A file that is still arriving: what the last look saw, and when that was first seen."""
+    """A file that is still arriving: what the last look found, and since when it is so."""
 
     sighting: Sighting
     unchanged_since_s: float  # monotonic
@@ -210,10 +210,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """A file that has finished arriving, fingerprinted, or unusable with a cause and reason."""
+    """A file that has finished arriving: with its fingerprint, or why it is unusable."""
 
     sighting: Sighting
     sha256: str | None = None
     cause: Cause | None = None
     reason: str = ""
-    look_again: bool = False  # what ails it may pass, and leave no trace on the file
+    look_again: bool = False  # the problem may pass without changing the file

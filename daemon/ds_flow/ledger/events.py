@@ -1,4 +1,4 @@
-"""The ledger's past as a whole: its runs, what a person is to be told of, and what goes."""
+"""The history: all runs, alerts that are due, and what retention removes."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,12 +9,12 @@ from ds_flow.core import RunState
 from ds_flow.ledger.queries import RUN_COLUMNS, RunRow, run_row
 from ds_flow.ledger.store import Store, text
 
-LEFT_OUT = "file.left_out"  # by a rerun: what an earlier run published stays
+LEFT_OUT = "file.left_out"  # a rerun did not publish it; the earlier output stays
 ANALYSIS_FAILED = "analysis.failed"
 
-THINNED_AT_ONCE = 5000  # events in one transaction
-TOLD_AGE = timedelta(days=1)  # older events are no news, such as those from before an upgrade
-TOLD_EXAMPLES = 5
+REMOVED_AT_ONCE = 5000  # events in one transaction
+ALERT_AGE = timedelta(days=1)  # older events, such as those before an upgrade, raise no alert
+ALERT_EXAMPLES = 5
 
 _NOT_LATEST = """
     CASE
@@ -53,7 +53,7 @@ _LONG_RUN = f"""
 
 @dataclass(frozen=True, slots=True)
 class LongRun:
-    """One run with the paths of its batch and the names that it published."""
+    """One run with the paths of its batch and the names it published."""
 
     row: RunRow
     inputs: list[str]
@@ -62,7 +62,7 @@ class LongRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """What happened of one kind since a person was last told: how often, and the first few."""
+    """Events of one kind since the last alert of that kind: how many, and the first few."""
 
     kind: str
     count: int
@@ -72,18 +72,18 @@ class Alert:
 
 
 class History:
-    """All runs and events, where `Reading` and the moves see those of one thing."""
+    """All runs and events together. `Reading` answers questions about single ones."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def note(self, kind: str, detail: str, now: datetime) -> None:
-        """Append an event that is of no file, batch or run."""
+        """Append an event that belongs to no file, batch or run."""
         with self._store.transaction():
             self._store.note(now, kind, detail=detail)
 
     def last(self, kind: str, start: str = "") -> tuple[datetime, str] | None:
-        """When an event of this kind, whose detail starts so, last was, and its detail."""
+        """Time and detail of the last event of this kind whose detail starts with `start`."""
         row = self._store.row(
             "SELECT at, detail FROM event WHERE kind = ? AND substr(detail, 1, ?) = ?"
             " ORDER BY id DESC LIMIT 1",
@@ -92,17 +92,17 @@ class History:
         return (datetime.fromisoformat(row[0]), row[1]) if row else None
 
     def begun_at(self) -> datetime | None:
-        """When the first event was that is still known."""
+        """The time of the oldest event that is kept."""
         row = self._store.row("SELECT at FROM event ORDER BY id LIMIT 1")
         return datetime.fromisoformat(row[0]) if row else None
 
     def seen_since(self, at: datetime) -> Iterator[str]:
-        """The paths of the versions that came after a time, for the first time or again."""
+        """The paths of versions that arrived after a time, for the first time or again."""
         for (path,) in self._store.each("SELECT path FROM file WHERE seen_at > ?", (text(at),)):
             yield path
 
     def newest_runs(self, state: RunState | None, limit: int | None) -> Iterator[LongRun]:
-        """The newest runs, or all, oldest first, each with what it read and made."""
+        """The newest runs, or all of them, oldest first, each with what it read and published."""
         newest = "SELECT id FROM run WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2"
         for row in self._store.each(
             f"{_LONG_RUN} WHERE run.id IN ({newest}) ORDER BY run.id",
@@ -112,7 +112,7 @@ class History:
             yield LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
 
     def set_aside(self, batch: str) -> list[tuple[str, str, str]]:
-        """Which files a batch did not publish: each with the kind of its event, and the reason."""
+        """The files that a batch did not publish: the kind of event, the path, and the reason."""
         rows = self._store.rows(
             "SELECT kind, path, detail FROM event JOIN file ON file.id = file_id"
             f" WHERE batch_id = ? AND kind IN ('{LEFT_OUT}', 'file.quarantined', 'file.superseded')"
@@ -122,7 +122,7 @@ class History:
         return [(kind, path, detail) for kind, path, detail in rows]
 
     def failed_analyses(self, batch: str) -> list[str]:
-        """Why the analysis of a published batch failed; nothing if it did not."""
+        """Why the analysis of a published batch failed. Empty if it did not."""
         rows = self._store.rows(
             "SELECT detail FROM event WHERE batch_id = ? AND kind = ?", (batch, ANALYSIS_FAILED)
         )
@@ -133,27 +133,28 @@ class History:
     def take_alert(
         self, kind: str, now: datetime, *, every: timedelta, gather: timedelta
     ) -> Alert | None:
-        """Take what is new of one kind, and record that it is told; None if it is not time yet.
+        """Take the new events of one kind as an alert, and record it. None if it is not due yet.
 
-        One kind is told at most once in `every`, and first when its oldest news is `gather` old.
+        There is at most one alert of a kind in `every`. The first waits until its oldest event is
+        `gather` old, so that one alert covers what happens together.
         """
-        found = self._untold(kind, now, every)
+        found = self._new_events(kind, now, every)
         if found is None or found.first_at > text(now - gather):
             return None
         with self._store.transaction():
-            found = self._untold(kind, now, every)  # another process may have been first
+            found = self._new_events(kind, now, every)  # another process may have been first
             if found is not None:
                 self._store.note(now, f"alert.{kind}", detail=f"{found.count} since the last")
             return found
 
-    def _untold(self, kind: str, now: datetime, every: timedelta) -> Alert | None:
+    def _new_events(self, kind: str, now: datetime, every: timedelta) -> Alert | None:
         last = self._store.row(
             "SELECT id, at FROM event WHERE kind = ? ORDER BY id DESC LIMIT 1", (f"alert.{kind}",)
         )
-        after, told_at = last or (0, "")
-        if text(now - every) < told_at <= text(now):
+        after, alerted_at = last or (0, "")
+        if text(now - every) < alerted_at <= text(now):
             return None
-        args = (kind, after, text(now - TOLD_AGE))
+        args = (kind, after, text(now - ALERT_AGE))
         new = "kind = ? AND event.id > ? AND at > ?"
         row = self._store.row(f"SELECT count(*), min(at), max(at) FROM event WHERE {new}", args)
         if row is None or not row[0]:
@@ -161,23 +162,23 @@ class History:
         examples = self._store.rows(
             "SELECT coalesce(path, batch_id, ''), detail FROM event"
             f" LEFT JOIN file ON file.id = file_id WHERE {new} ORDER BY event.id LIMIT ?",
-            (*args, TOLD_EXAMPLES),
+            (*args, ALERT_EXAMPLES),
         )
-        told = tuple(": ".join(part for part in example if part) for example in examples)
-        return Alert(kind=kind, count=row[0], first_at=row[1], last_at=row[2], examples=told)
+        shown = tuple(": ".join(part for part in example if part) for example in examples)
+        return Alert(kind=kind, count=row[0], first_at=row[1], last_at=row[2], examples=shown)
 
     # ------------------------------------------------------------------ retention
 
     def replaced_runs(self, before: datetime, by_count: int) -> list[str]:
-        """Name the runs ended before a time of which every file was published again since.
+        """The runs that ended before a time and whose every file was published again since.
 
-        By at least `by_count` runs, each of a newer version, or later of the same.
+        At least `by_count` runs must have published a newer version, or the same one later.
         """
         rows = self._store.rows(_REPLACED, (text(before), by_count))
         return [row[0] for row in rows]
 
     def remove_outputs(self, run_ids: Iterable[str], why: str, now: datetime) -> None:
-        """Record that the outputs of runs are gone, by retention."""
+        """Record that retention removed the outputs of runs."""
         with self._store.transaction():
             for run_id in run_ids:
                 self._remove_outputs(run_id, why, now)
@@ -194,15 +195,15 @@ class History:
             self._store.note(now, "run.removed", batch_id=batch, run=run, detail=why)
 
     def old_events(self, before: datetime) -> Iterator[list[int]]:
-        """The ids of events before a time that are not the last of their file, run, batch or kind.
+        """The ids of events before a time, except the last of each file, run, batch or kind.
 
-        In pieces, each for one `forget`.
+        They come in lists, each for one call of `forget`.
         """
         last = 0
         while rows := self._store.rows(
             f"SELECT id FROM event AS old WHERE id > ? AND at < ? AND {_NOT_LATEST}"
             " ORDER BY id LIMIT ?",
-            (last, text(before), THINNED_AT_ONCE),
+            (last, text(before), REMOVED_AT_ONCE),
         ):
             last = rows[-1][0]
             yield [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""What the ledger knows, as frozen values."""
+"""Every question to the ledger, answered with frozen values."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class FileRow:
     state: FileState
     cause: str | None
     reason: str
-    seen_at: str  # when it came, the last time
+    seen_at: str  # when it last arrived
     run_id: str | None
     batch: str | None  # the live one that claims it
 
@@ -56,7 +56,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One move."""
+    """One row of the history."""
 
     at: str
     kind: str
@@ -80,7 +80,7 @@ _NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = 
 
 
 class Reading:
-    """Every question that the daemon and people ask of the ledger."""
+    """Every question that the daemon and people ask. It changes nothing."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -92,7 +92,7 @@ class Reading:
         self._store.require_in_place()
 
     def known(self) -> dict[str, Stat]:
-        """Each path with how its latest version looked when last seen."""
+        """How the latest version of each path looked when last seen."""
         return {
             path: Stat.parse(stat)
             for path, stat in self._store.each("SELECT path, stat FROM file ORDER BY id")
@@ -100,7 +100,7 @@ class Reading:
         }
 
     def unseen(self) -> list[str]:
-        """The paths whose latest version is to be looked at again."""
+        """The paths whose latest version must be looked at again."""
         rows = self._store.rows(
             "SELECT path FROM file WHERE stat = '' AND NOT EXISTS (SELECT 1 FROM file AS newer"
             " WHERE newer.path = file.path AND newer.version > file.version)"
@@ -115,9 +115,9 @@ class Reading:
         return [Waiting(*row) for row in rows]
 
     def due_batches(self, now: datetime) -> list[BatchRow]:
-        """Every batch that may start now, new arrivals before reruns, then oldest first.
+        """Every batch that may start now: new files before reruns, then oldest first.
 
-        One that failed later than now, by a clock that was set back since, waits no longer.
+        If a batch's last run ended in the future, the clock was set back since. It waits no longer.
         """
         return self._batches(
             "WHERE state = 'queued' OR (state = 'retrying' AND (due_at <= ?1 OR EXISTS"
@@ -143,7 +143,7 @@ class Reading:
         return row is not None
 
     def has_dead_files(self, batch: str) -> bool:
-        """Whether a version is quarantined because this batch died, and could be retried."""
+        """Whether a version is quarantined because this batch is dead, and can be retried."""
         row = self._store.row(
             "SELECT 1 FROM batch_file JOIN file ON id = file_id"
             " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'",
@@ -184,7 +184,7 @@ class Reading:
     # ------------------------------------------------------------------ for people
 
     def counts(self, thing: str) -> dict[str, int]:
-        """How many files, batches or runs are in each state, each state counted on its own."""
+        """How many files, batches or runs are in each state."""
         states = {"file": FileState, "batch": BatchState, "run": RunState}[thing]
         counted = {
             state.value: self._count(f"SELECT count(*) FROM {thing} WHERE state = ?", (state,))
@@ -193,7 +193,7 @@ class Reading:
         return {state: count for state, count in counted.items() if count or thing == "file"}
 
     def total(self) -> int:
-        """How many file versions were ever seen."""
+        """How many versions of files were ever seen."""
         return self._count("SELECT count(*) FROM file")
 
     def _count(self, sql: str, args: Sequence[object] = ()) -> int:
@@ -201,7 +201,7 @@ class Reading:
         return int(row[0] or 0) if row else 0
 
     def files(self, where: str = "", args: Sequence[object] = ()) -> Iterator[FileRow]:
-        """Versions by path and number; `where` is one of this module's conditions."""
+        """Versions by path and number. `where` is one of this module's conditions."""
         for row in self._store.each(f"{_FILE} {where} ORDER BY path, version", args):
             yield _file(row)
 
@@ -229,7 +229,7 @@ class Reading:
         return self.files(f"WHERE state = ? AND {_NEWEST}", (state,))
 
     def unpublished(self, selection: str) -> Iterator[FileRow]:
-        """Published newest versions that no rerun over this selection has published."""
+        """Newest versions that are published, but not yet by a rerun over this selection."""
         return self.files(
             f"WHERE {_NEWEST} AND state = 'processed' AND NOT EXISTS"
             " (SELECT 1 FROM output JOIN run ON run.id = run JOIN batch ON batch.id = batch_id"
@@ -293,7 +293,7 @@ class Reading:
         return dict(rows)
 
     def events(self, path: str) -> list[EventRow]:
-        """A path's history, with the runs of the batches that claimed it."""
+        """A path's history, with the events of the batches that claimed it."""
         rows = self._store.rows(
             """
             WITH mine AS (SELECT id FROM file WHERE path = ?)
@@ -332,7 +332,7 @@ def _file(row: Row) -> FileRow:
 
 
 def run_row(row: Row) -> RunRow:
-    """One run from what `RUN_COLUMNS` name."""
+    """A run from a row of `RUN_COLUMNS`."""
     values = dict(zip(RunRow.__slots__, row, strict=True))
     ending = values["ending"]
     return RunRow(

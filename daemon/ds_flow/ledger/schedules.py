@@ -1,4 +1,4 @@
-"""Schedules in the ledger: since when each is kept, what is asked of it, and what its fires did."""
+"""Schedules: since when each exists, requests to fire one now, and what its fires did."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from ds_flow.core import FireOutcome, Trigger
 from ds_flow.ledger.batches import Batches
 from ds_flow.ledger.store import Store, text
 
-RUN_PREFIX = "run:"  # of the selection that is the files of one run
-KEPT_FIRES = 10_000  # of one schedule: a week of one that fires every minute
+RUN_PREFIX = "run:"  # a selection of the files of one run
+KEPT_FIRES = 10_000  # for each schedule: a week, if it fires every minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRow:
-    """One schedule, as a daemon took it from the settings."""
+    """One schedule, as a daemon read it from the settings."""
 
     timetable: str
     since_at: datetime
@@ -23,7 +23,7 @@ class ScheduleRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fire:
-    """One fire of one schedule, and what it did. `batch` is its own, or the one it verified."""
+    """One fire of one schedule, and what it did. `batch` is the one it formed or verified."""
 
     schedule: str
     due_at: datetime
@@ -49,7 +49,7 @@ class FireRow:
 
 
 class Schedules:
-    """Moves and questions; each move is one transaction."""
+    """Moves and questions. Each move is one transaction."""
 
     def __init__(self, store: Store, batches: Batches) -> None:
         self._store = store
@@ -58,9 +58,9 @@ class Schedules:
     # ------------------------------------------------------------------ moves
 
     def keep(self, timetables: Mapping[str, str], now: datetime) -> None:
-        """Begin those that are new or changed, and forget those that are no more.
+        """Begin schedules that are new or changed, and forget those that no longer exist.
 
-        One that began in what now is the future begins anew: the clock was wrong then.
+        A schedule that began in the future begins again: the clock was wrong then.
         """
         with self._store.transaction():
             for name in self.rows().keys() - timetables.keys():
@@ -74,10 +74,10 @@ class Schedules:
             )
 
     def ask(self, name: str, timetable: str, now: datetime) -> None:
-        """Record a person's wish that it fires now."""
+        """Record a person's request to fire now."""
         with self._store.transaction():
             asked_at = now
-            while self.is_done(name, asked_at):  # the clock was set back, to the very moment
+            while self.is_done(name, asked_at):  # the clock was set back to that very moment
                 asked_at += timedelta(milliseconds=1)
             self._store.change(
                 "INSERT INTO schedule (name, timetable, since_at, asked_at) VALUES (?, ?, ?, ?)"
@@ -87,7 +87,7 @@ class Schedules:
             self._store.note(now, "schedule.asked", detail=name)
 
     def record(self, fire: Fire, now: datetime) -> None:
-        """Enter a fire that made no batch."""
+        """Enter a fire that formed no batch."""
         with self._store.transaction():
             self._enter(fire, now)
 
@@ -162,14 +162,14 @@ class Schedules:
         return FireRow(fire, datetime.fromisoformat(row[4]))
 
     def is_done(self, name: str, due_at: datetime) -> bool:
-        """Whether this very fire was recorded."""
+        """Whether this fire was recorded."""
         row = self._store.row(
             "SELECT 1 FROM fire WHERE schedule = ? AND due_at = ?", (name, text(due_at))
         )
         return row is not None
 
     def live_batch(self, selection: str) -> str | None:
-        """The batch that is a rerun over this selection and has not ended."""
+        """The rerun over this selection that has not ended, if there is one."""
         row = self._store.row(
             "SELECT id FROM batch WHERE selection = ? AND selection <> '' AND ended_at IS NULL",
             (selection,),
@@ -179,7 +179,7 @@ class Schedules:
     def last_run(self, selection: str) -> LastRun | None:
         """The newest run that published a rerun over this selection.
 
-        Over the files of one run, that is at first this run itself.
+        For the files of one run, that run itself counts as the first.
         """
         run_id = selection.removeprefix(RUN_PREFIX) if selection.startswith(RUN_PREFIX) else None
         row = self._store.row(

@@ -30,7 +30,7 @@ Row = tuple[Any, ...]
 
 
 class Store:
-    """One connection: WAL, so that readers never wait; FULL, so that a commit lasts."""
+    """One connection. WAL lets readers never wait; synchronous=FULL makes a commit last."""
 
     def __init__(self, path: Path) -> None:
         """Open the ledger, making or migrating it as needed. Raises LedgerError, DispatchError."""
@@ -48,7 +48,7 @@ class Store:
         self._identity = _identity(path)
 
     def require_in_place(self) -> None:
-        """Raise LedgerError if the file was removed or replaced: what is written would be lost."""
+        """Raise LedgerError if the file was removed or replaced: what we write would be lost."""
         if _identity(self.path) != self._identity:
             raise LedgerError(
                 f"ledger {self.path}: removed or replaced while in use; start ds-flow again:"
@@ -61,13 +61,13 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, and alone: other writers wait for up to 30 s."""
+        """Do all or nothing. Other writers wait for up to 30 s."""
         with _translated(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                if self._db.in_transaction:  # a full disk has rolled it back already
+                if self._db.in_transaction:  # after a full disk SQLite has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
@@ -78,10 +78,10 @@ class Store:
             return self._db.execute(sql, args).fetchall()
 
     def each(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
-        """One row after the other, for queries whose answer may be large."""
+        """Rows one by one, for queries whose answer may be large."""
         with _translated(self.path):
             cursor = self._db.execute(sql, args)
-            while row := cursor.fetchone():  # `yield from` would close it, maybe after the ledger
+            while row := cursor.fetchone():  # `yield from` might close it after the ledger
                 yield row
 
     def row(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
@@ -98,20 +98,20 @@ class Store:
         return str(row[0])
 
     def change(self, sql: str, args: Sequence[Any] = ()) -> int:
-        """Run one statement; how many rows it changed."""
+        """Run one statement. Returns how many rows it changed."""
         return self._db.execute(sql, args).rowcount
 
     def change_one(self, sql: str, args: Sequence[Any], what: str) -> None:
         """Run a compare-and-set. Raises BatchError if it did not change exactly one row."""
         if self.change(sql, args) != 1:
-            raise BatchError(f"{what}: it is no longer in the state that it was read in")
+            raise BatchError(f"{what}: another process moved it first")
 
     def insert(self, sql: str, args: Sequence[Any]) -> int:
-        """Insert one row; its id."""
+        """Insert one row. Returns its id."""
         return self._db.execute(sql, args).lastrowid or 0
 
     def change_many(self, sql: str, args: Iterable[Sequence[Any]]) -> int:
-        """Run one statement with many arguments; how many rows it changed in all."""
+        """Run one statement with many arguments. Returns how many rows it changed."""
         return self._db.executemany(sql, args).rowcount
 
     def note(
@@ -139,31 +139,31 @@ def _refuse_network(path: Path) -> None:
 
 
 def _refuse_links(path: Path) -> None:
-    """SQLite follows links, and so writes where they lead: none may stand for a file of ours.
+    """Raise LedgerError if a link stands for a file of the ledger: SQLite would follow it.
 
-    By lstat: to open and close a ledger would give back the locks of this process.
+    This uses lstat, since closing a ledger file gives back this process's locks on it.
     """
     for end in ("", "-wal", "-shm", "-journal", ".opening"):
         file = path.with_name(f"{path.name}{end}")
-        with suppress(OSError):  # SQLite says it better
+        with suppress(OSError):  # SQLite's own error is clearer
             if not S_ISREG(mode := file.lstat().st_mode):
                 raise LedgerError(f"{file} {IS_LINK if S_ISLNK(mode) else NOT_REGULAR}")
 
 
 def fault_of(path: Path) -> str:
-    """Read a ledger whole without changing it; why it cannot be used and what to do, or ""."""
+    """Read a whole ledger, changing nothing. Returns why it cannot be used and what to do."""
     if not os.path.lexists(path):
         return ""
-    # Without a log beside it nobody has it open; SQLite would make one, unless told to take it so.
+    # Without a -wal file nobody has it open. SQLite would make one, unless opened as immutable.
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
     try:
         _refuse_network(path)
         _refuse_links(path)
         with _translated(path), closing(_read_only(path, mode)) as db:
             _refuse_newer(_version(db), path, SCHEMA_VERSION)
-            (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if said != "ok":
-                raise sqlite3.DatabaseError(said)
+            (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if result != "ok":
+                raise sqlite3.DatabaseError(result)
     except (LedgerError, DispatchError) as error:
         return str(error)
     return ""
@@ -174,20 +174,21 @@ def _read_only(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _create_private(path: Path) -> None:
-    """Let no others read it: reasons may quote files. SQLite's own files take its mode.
+    """Create it so that no other user can read it: reasons may quote files.
 
-    One that is there is not opened: to close it would give back the locks of this process.
+    SQLite's other files take over its mode. An existing file is not opened, since closing it
+    gives back this process's locks on it.
     """
     if not path.exists():
-        with suppress(OSError):  # SQLite says it better
+        with suppress(OSError):  # SQLite's own error is clearer
             os.close(open_private(path))
 
 
 @contextmanager
 def _one_opener(path: Path) -> Iterator[None]:
-    """Open one after the other: SQLite does not wait where two turn a new file to WAL."""
+    """Let processes open it one at a time: SQLite fails if two switch a new file to WAL."""
     with ExitStack() as stack:
-        with suppress(OSError):  # SQLite says it better
+        with suppress(OSError):  # SQLite's own error is clearer
             descriptor = open_private(path.with_name(f"{path.name}.opening"))
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -195,7 +196,7 @@ def _one_opener(path: Path) -> Iterator[None]:
 
 
 def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[int, str]) -> None:
-    """Bring a ledger to `version`: make a new one, or run each migration after keeping a copy."""
+    """Bring a ledger to `version`: create it, or keep a copy and run each migration."""
     found = _version(db)
     if found == version:
         return
@@ -209,7 +210,7 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
     steps = [scripts[step] for step in range(found, version)] if found else [scripts[0]]
     db.execute("BEGIN IMMEDIATE")
     try:
-        if _version(db) == found:  # another process may have been first
+        if _version(db) == found:  # another process may have got there first
             for statement in (one for step in steps for one in statements(step)):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {version:d}")
@@ -229,7 +230,7 @@ def _refuse_newer(found: int, path: Path, version: int) -> None:
 
 
 def statements(script: str) -> Iterator[str]:
-    """Split a script, since `executescript` would commit the transaction around it."""
+    """Split a script into statements: `executescript` would commit the transaction around it."""
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line
@@ -253,7 +254,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Sort SQLite's errors by who must act: a full disk or a lock passes, the rest does not."""
+    """Turn SQLite's errors into ours. A full disk or a lock passes by itself, the rest does not."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -264,7 +265,7 @@ def _translated(path: Path) -> Iterator[None]:
             raise LedgerError(f"ledger {path}: {error}: {why}") from error
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
     except sqlite3.IntegrityError as error:
-        why = "another process was first; look at `ds-flow status`, then try again"
+        why = "another process got there first; look at `ds-flow status`, then try again"
         raise BatchError(f"ledger {path}: {error}: {why}") from error
     except sqlite3.DatabaseError as error:
         raise LedgerError(f"ledger {path}: {error}; {REMEDY}") from error
