@@ -393,6 +393,41 @@ def test_two_runs_that_publish_together_commit_once(out: Path) -> None:
     assert visible(out) in (whole("17"), whole("18"))
 
 
+RECORDED_MEANWHILE = """
+import sys
+from pathlib import Path
+from ds_flow.work.directory import remove_work_dir
+from ds_flow.work.publication import deliver
+from test_publication import publish_as
+
+out, work, seen = Path(sys.argv[1]), Path(sys.argv[2]), []
+
+def watch(event, args):
+    if event == "os.link" and Path(args[1]).parent == out and not seen:
+        seen.append(event)
+        deliver(work, out)
+        remove_work_dir(work)
+
+sys.addaudithook(watch)
+publish_as(out)
+assert seen
+"""
+
+
+def test_a_publication_that_another_process_delivers_and_records_meanwhile_is_done(
+    out: Path,
+) -> None:
+    work = make_work(out)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    subprocess.run(
+        [sys.executable, "-c", RECORDED_MEANWHILE, str(out), str(work)], env=environment, check=True
+    )
+
+    assert visible(out) == whole()
+    assert not work.exists()
+
+
 def test_processes_that_deliver_together_deliver_whole_files_once(out: Path) -> None:
     work = make_work(out)
     for name in ("0", "1", "combined"):
