@@ -83,13 +83,19 @@ def test_news_is_told_a_moment_later_and_at_the_end_at_once(
     assert kinds(project) == [("file.quarantined", 2), ("schedule.missed", 1)]
 
 
-def test_a_bug_in_telling_stops_nothing(project: Project, make: Make, clock: MovedClock) -> None:
+def test_a_bug_in_telling_is_in_the_log_and_what_was_to_be_told_is_told_later(
+    project: Project, make: Make, clock: MovedClock, caplog: pytest.LogCaptureFixture
+) -> None:
     keeping = make()
     project.ledger.history.note("space.low", "", clock.now())
     project.ledger.close()
     keeping.keep()
+    assert [bool(record.exc_info) for record in caplog.records] == [True]
+
     project.open()
     keeping.ledger = project.ledger
+    keeping.close()
+    assert kinds(project) == [("space.low", 1)]
 
 
 # --------------------------------------------------------------------------- low space
