@@ -13,7 +13,7 @@ import pytest
 from clock import NOON
 from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.store import SCHEMA_VERSION, Store, migrate, statements
+from ds_flow.ledger.store import SCHEMA_VERSION, Store, fault_of, migrate, statements
 from samples import BATCH, manifest, read, settled, sha256
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
@@ -281,3 +281,18 @@ def test_a_ledger_that_was_removed_while_in_use_is_noticed(tmp_path: Path) -> No
     with pytest.raises(LedgerError, match="removed or replaced while in use"):
         opened.require_in_place()
     opened.close()
+
+
+def test_a_check_reads_what_is_only_in_the_log_beside_a_ledger(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        ledger._store._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+        assert "newer" in fault_of(path)
+
+
+def test_a_check_of_a_ledger_that_nobody_has_open_makes_no_file_beside_it(path: Path) -> None:
+    Ledger(path).close()
+    before = set(path.parent.iterdir())
+
+    assert fault_of(path) == ""
+    assert set(path.parent.iterdir()) == before
