@@ -115,7 +115,7 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
     """Give what the transform makes of a frame, as text.
 
     Raises:
-        TransformError: for whatever goes wrong, but for too little memory, or a full disk.
+        TransformError: for every error except too little memory and a full disk.
     """
     try:
         made = transform(frame)

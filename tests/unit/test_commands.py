@@ -51,6 +51,15 @@ def test_a_call_carries_no_mark_and_no_secret_but_what_the_tools_go_by() -> None
     assert commands.given(environ) == {"HOME_TOKEN": "x", "LSF_ENVDIR": "/etc/lsf"}
 
 
+def test_the_variables_of_dotenv_are_written_for_this_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+
+    commands.put_environment(path, {"DS_FLOW_GIVEN": "TEAM_TOKEN", "TEAM_TOKEN": "a b"})
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "export TEAM_TOKEN='a b'\n" in path.read_text()
+
+
 ENGINE = """#!/bin/sh
 echo "$DOCKER_HOST,$TEAM_TOKEN" >>asked
 case $1 in

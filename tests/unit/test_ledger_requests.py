@@ -5,8 +5,8 @@ import pytest
 from clock import NOON
 from ds_flow.core.errors import LedgerError, RequestError
 from ds_flow.core.retry_policy import RetryAt
-from ds_flow.core.states import BatchState, Cause, RunState
-from ds_flow.ledger.ledger import Ledger
+from ds_flow.core.states import BatchState, Cause, FireOutcome, RunState
+from ds_flow.ledger import Fire, Ledger
 from ledgers import (
     LATER,
     PATH,
@@ -241,3 +241,10 @@ def test_a_run_whose_batch_another_run_published_ends_without_moving_it(ledger: 
 
     assert ledger.read.counts("batch") == {"succeeded": 1}
     assert ledger.read.counts("run") == {"succeeded": 1, "failed": 1}
+
+
+def test_a_fire_that_finds_no_free_file_is_not_entered(ledger: Ledger) -> None:
+    fire = Fire(schedule="nightly", due_at=NOON, outcome=FireOutcome.RUN, batch="fedcba9876")
+
+    assert ledger.schedules.form(fire, "all", [], NOON) == 0
+    assert not ledger.schedules.is_done("nightly", NOON)

@@ -151,7 +151,10 @@ def _refuse_links(path: Path) -> None:
 
 
 def fault_of(path: Path) -> str:
-    """Read a whole ledger, changing nothing. Returns why it cannot be used and what to do."""
+    """Read a whole ledger without changing it.
+
+    Returns why it cannot be used and what to do, or "" if it can be used.
+    """
     if not os.path.lexists(path):
         return ""
     # Without a -wal file nobody has it open. SQLite would make one, unless opened as immutable.
