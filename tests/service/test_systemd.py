@@ -392,7 +392,7 @@ def test_to_install_again_is_to_upgrade(service: Service) -> None:
     service.path("flows/of_an_old_version.py").touch()
     service.path("flows/of_the_team.py").touch()
     service.path("flows/transforms.py").write_text("# the team's own\n")
-    service.path("flows/steps/stages.py").write_text("# of an old version\n")
+    service.path("flows/steps/start.py").write_text("# of an old version\n")
     secrets = "TOKEN=of-the-team\nPROCESS_TAG=spring\n"
     service.path(".env").write_text(secrets)
     service.box.run("chown", "root:ds-flow", f"{ROOT}/.env")
@@ -405,8 +405,8 @@ def test_to_install_again_is_to_upgrade(service: Service) -> None:
     assert service.path("flows/of_the_team.py").exists()
     assert service.path("flows/transforms.py").read_text() == "# the team's own\n"
     assert (
-        service.path("flows/steps/stages.py").read_bytes()
-        == (CHECKOUT / "flows/steps/stages.py").read_bytes()
+        service.path("flows/steps/start.py").read_bytes()
+        == (CHECKOUT / "flows/steps/start.py").read_bytes()
     )
     assert (service.pid != pid, service.show("ActiveState")) == (True, "active")
     assert service.path(".env").read_text() == secrets
