@@ -198,4 +198,4 @@ def test_what_is_there_can_be_read_where_no_lsf_is(
     monkeypatch.setenv("PATH", os.defpath)
 
     assert project.ds_flow("status", "--json").returncode == 0
-    assert "there is no bsub on PATH" in project.ds_flow("once").stderr
+    assert "no program 'bsub' on PATH" in project.ds_flow("once").stderr
