@@ -19,6 +19,7 @@ from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.runs import supervise
 from ds_flow.runs.launch import Runs
+from ds_flow.service import engine as engine_module
 from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system import durable
@@ -76,6 +77,27 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     clock.elapsed_s += 1
     assert engine.tick() == 1
     assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
+
+
+def test_nothing_is_admitted_before_the_ledger_knows_what_was_published_by_hand(
+    engine: Engine, clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(engine_module, "admit_commits", refuse)
+        for _ in range(3):
+            assert engine.tick() == 0
+            clock.elapsed_s += 40
+    assert engine.ledger.read.total() == 0
+    assert engine.problems == ["[Errno 5] Input/output error"]
+
+    engine.tick()
+    clock.elapsed_s += 1
+    assert engine.tick() == 1
+    assert engine.ledger.read.total() == 1
 
 
 def test_a_ledger_that_is_busy_for_long_is_waited_for_and_is_no_bug(

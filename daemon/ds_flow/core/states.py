@@ -44,7 +44,7 @@ class Cause(StrEnum):
     GONE = "gone"  # it was removed before it was read
     CHANGED = "changed"  # its content changed before it was read
     REPLACED = "replaced"  # a newer version came before it was read
-    REJECTED = "rejected"  # it was read, but is no table, or the transform failed on it
+    REJECTED = "rejected"  # it was read, but is not a table, or the transform failed on it
     DEAD = "dead"  # its batch used up its attempts
     CANCELLED = "cancelled"  # a person cancelled its batch
 
