@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from engine import engine, small_image
 from lsf import Cluster
 from lsf_emulator.config import Dialect
 
-BATCH = "0123456789"
+BATCH = secrets.token_hex(5)  # tests beside this one kill whatever carries a mark of theirs
 LSF_SITE = LsfSite(poll_seconds=0.1, command_seconds=20, grace_seconds=0.5, unknown_minutes=0.05)
 
 
