@@ -423,6 +423,82 @@ def test_a_kill_that_lsf_has_not_seen_yet_is_told_by_its_reason_once_it_has(
         assert (report.failure, report.state) == (FailureClass.LIMIT, JobState.FAILED)
 
 
+def withheld(bench: Bench, opened: Round) -> Callable[[], object]:
+    """Take a job's exit code away once it has ended; what brings it back."""
+    until("it ended", lambda: opened.ended() and all(one.ended_at for one in bench.cluster.jobs()))
+    code = opened.folder / "1.exit"
+    hidden = code.rename(bench.folder / "withheld")
+    return lambda: hidden.rename(code)
+
+
+def test_an_exit_code_gets_its_whole_grace_from_the_look_that_learns_of_the_end(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        bench.cluster.fault("fresh_hidden", seconds=600.0)
+        backend, opened = handed_over(bench, bench.job(0))
+        bring_back = withheld(bench, opened)
+
+        looks = [backend.ask(opened, [1])[1].state]
+        while not bench.cluster.calls("bhist"):
+            looks.append(backend.ask(opened, [1])[1].state)
+        bring_back()
+
+        assert set(looks) == {JobState.UNKNOWN}
+        assert backend.ask(opened, [1])[1].state == JobState.SUCCEEDED
+
+
+def test_an_exit_code_gets_its_whole_grace_after_its_host_was_out_of_reach(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        bench.cluster.fault("unknown")
+        backend, opened = handed_over(bench, bench.job(0))
+        bring_back = withheld(bench, opened)
+
+        before = [backend.ask(opened, [1])[1].state for _ in range(3)]
+        bench.cluster.mend("unknown")
+        after = backend.ask(opened, [1])[1].state
+        bring_back()
+
+        assert [*before, after] == [JobState.UNKNOWN] * 4
+        assert backend.ask(opened, [1])[1].state == JobState.SUCCEEDED
+
+
+def test_a_reason_gets_its_whole_grace_after_a_job_was_not_listed(tmp_path: Path) -> None:
+    with started(tmp_path) as plain:
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        bench.cluster.fault("fresh_hidden", seconds=600.0)
+        backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+        until("it ran", bench.ran)
+        until("bhist was asked", lambda: backend.ask(opened, [1]) and bench.cluster.calls("bhist"))
+        (opened.folder / "1.exit").write_text("137 1700000000\n")
+
+        assert backend.ask(opened, [1])[1].state == JobState.RUNNING
+
+
+def test_an_exit_code_that_comes_while_lsf_is_asked_for_the_last_time_counts(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path, "openlava") as plain:  # its bjobs gives no reason, so bhist is asked
+        bench = with_site(plain, grace_seconds=0.0, unknown_minutes=10.0)
+        backend, opened = handed_over(bench, bench.job(0))
+        bring_back = withheld(bench, opened)
+        assert backend.ask(opened, [1])[1].state == JobState.UNKNOWN
+        bench.cluster.fault("hung", commands=["bhist"])
+
+        def answer() -> None:
+            bring_back()
+            bench.cluster.mend("hung")
+
+        with meanwhile("bhist was asked", bench.cluster.held, answer):
+            assert backend.ask(opened, [1])[1].state == JobState.UNKNOWN
+
+        assert backend.ask(opened, [1])[1].state == JobState.SUCCEEDED
+
+
 def test_a_job_that_runs_by_an_array_that_bsub_told_nothing_of_is_followed_there(
     tmp_path: Path,
 ) -> None:

@@ -7,6 +7,7 @@ state LSF cannot tell is unknown, and counts as alive for a bounded time.
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ds_flow.core import DispatchError, FailureClass, JobState, LsfSite
 from ds_flow.dispatch.commands import print_note, put_environment
@@ -25,10 +26,13 @@ ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
 Place = tuple[str, int]
 """A job: its round's name and its index."""
 
+Missing = Literal["sight", "exit code", "reason"]
+"""What is waited for: that LSF sees the job, its exit code on disk, LSF's reason for its end."""
+
 
 @dataclass(slots=True)
 class Absence:
-    """Since when a job has been missing or out of LSF's sight, and in how many polls."""
+    """Since when something of a job has been missing, and in how many polls."""
 
     since_s: float
     looks: int = 0
@@ -40,7 +44,7 @@ class Lsf:
 
     site: LsfSite
     environ: Mapping[str, str]
-    _absences: dict[Place, Absence] = field(default_factory=dict)
+    _absences: dict[Place, dict[Missing, Absence]] = field(default_factory=dict)
     _history: dict[Place, Row | None] = field(default_factory=dict)
     _printed: str = ""
 
@@ -146,7 +150,7 @@ class Lsf:
         if not _is_explained_by_lsf(left):
             return Report.of_end(texts.end_with_code(left[0], row))
         is_known = row is not None and row.state in ENDED
-        if not is_known and self._missing_s(_place(client, index)) <= self._patience_s(row):
+        if not is_known and not self._is_overdue(client, index, "reason", self._patience_s(row)):
             return Report(state=JobState.RUNNING)
         return Report.of_end(texts.end_with_code(left[0], self._end_row(client, index, row)))
 
@@ -156,54 +160,61 @@ class Lsf:
         return self.site.unknown_minutes * 60 if is_late else self.site.grace_seconds
 
     def _report_torn(self, client: LsfClient, index: int, row: Row | None) -> Report:
-        """Report a job whose exit code cannot be read: it may be late, or torn by a power loss."""
-        if self._missing_s(_place(client, index)) <= self.site.grace_seconds:
+        """Report a job whose exit code is not there or not readable: late, or torn, or never."""
+        if not self._is_overdue(client, index, "exit code", self.site.grace_seconds):
             return Report(state=JobState.UNKNOWN)
-        return Report.of_end(texts.end_without_code(self._end_row(client, index, row)))
+        return self._without_code(client, index, self._end_row(client, index, row))
+
+    def _without_code(self, client: LsfClient, index: int, known: Row | None) -> Report:
+        """Report an end without an exit code, unless the code came while LSF was asked."""
+        if client.batch_round.exit_of(index) is not None:
+            return Report(state=JobState.UNKNOWN)
+        return Report.of_end(texts.end_without_code(known))
 
     def _report_open(self, client: LsfClient, index: int, poll: Poll) -> Report:
         """Report a job without an exit code, from what LSF says."""
-        row, place = poll.rows.get(index), _place(client, index)
+        row = poll.rows.get(index)
         if not client.handover.chunk_of(index).job_ids:
             return Report(state=JobState.PENDING)
-        if row is None:
-            return (
-                self._report_unseen(client, index, row)
-                if poll.is_clean
-                else Report(state=JobState.UNKNOWN)
-            )
-        if row.state in UNFINISHED:
-            self._absences.pop(place, None)
-            return Report(state=row.state)
-        if row.state == JobState.UNKNOWN:
+        if row is None and not poll.is_clean:
+            return Report(state=JobState.UNKNOWN)
+        if row is None or row.state == JobState.UNKNOWN:
             return self._report_unseen(client, index, row)
-        if client.find_claimer(index) or self._missing_s(place) <= self.site.grace_seconds:
-            return Report(state=JobState.UNKNOWN)  # its exit code may be late
-        return Report.of_end(texts.end_without_code(self._end_row(client, index, row)))
+        if row.state in UNFINISHED:
+            self._absences.pop(_place(client, index), None)
+            return Report(state=row.state)
+        if client.find_claimer(index):
+            return Report(state=JobState.UNKNOWN)
+        return self._report_torn(client, index, row)
 
     def _report_unseen(self, client: LsfClient, index: int, row: Row | None) -> Report:
         """Report a job that bjobs does not list or whose host is lost: alive, for a while."""
-        place = _place(client, index)
-        absent_s = self._missing_s(place)
-        looks = self._absences[place].looks
-        if row is None and looks >= LOOKS and absent_s > self.site.grace_seconds:
+        is_late = self._is_overdue(client, index, "sight", self.site.grace_seconds)
+        absence = self._absences[_place(client, index)]["sight"]
+        if row is None and absence.looks >= LOOKS and is_late:
             known = self._end_row(client, index, None)
-            has_begun = client.batch_round.claim_of(index) is not None
-            if (known is None and not has_begun) or (known and known.state in ENDED):
-                return Report.of_end(texts.end_without_code(known))
-        if absent_s <= self.site.unknown_minutes * 60:
+            if known and known.state in ENDED:
+                return self._report_torn(client, index, known)
+            if known is None and client.batch_round.claim_of(index) is None:
+                return self._without_code(client, index, None)
+        if time.monotonic() - absence.since_s <= self.site.unknown_minutes * 60:
             return Report(state=JobState.UNKNOWN)
         client.bkill([client.handover.native_id(index)])
         seen = row.status if row else "not listed"
         why = f"out of LSF's sight for {self.site.unknown_minutes:g} minutes ({seen})"
         return Report.of_end((FailureClass.INFRASTRUCTURE, why))
 
-    def _missing_s(self, place: Place) -> float:
-        """Seconds since this job was first missing. Counts this poll."""
+    def _is_overdue(self, client: LsfClient, index: int, what: Missing, limit_s: float) -> bool:
+        """Whether something of a job has been missing for longer than this. Counts this poll.
+
+        Each wait has its own beginning: a job that was not listed for long may have ended just
+        now, and its exit code be on its way.
+        """
         now_s = time.monotonic()
-        absence = self._absences.setdefault(place, Absence(now_s))
+        missing = self._absences.setdefault(_place(client, index), {})
+        absence = missing.setdefault(what, Absence(now_s))
         absence.looks += 1
-        return now_s - absence.since_s
+        return now_s - absence.since_s > limit_s
 
     def _end_row(self, client: LsfClient, index: int, row: Row | None) -> Row | None:
         """How LSF says a job ended: the row if it has a reason, else bhist, asked once for many.
