@@ -21,6 +21,7 @@ from ds_flow.dispatch.rounds import JobSpec, Report, Round
 from ds_flow.system import sync_file
 
 START_GRACE_SECONDS = 5  # from a container's creation to its start, by whoever created it
+CAUSE_GRACE_SECONDS = 3  # from a failed end to the engine's word that memory ran out
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Docker:
 
     client: DockerClient
     _is_waiting: bool = False  # some jobs wait for others to end
-    _created_s: dict[str, float] = field(default_factory=dict)  # first seen so, by container
+    _seen_s: dict[tuple[str, str], float] = field(default_factory=dict)  # first, by id and status
 
     @property
     def poll_seconds(self) -> tuple[float, float]:
@@ -138,7 +139,7 @@ class Docker:
             if container.status in texts.NEW:
                 self._follow_new(handover, index, container)
             elif container.status in texts.ENDED:
-                self._record(handover, index, container)
+                self._follow_ended(handover, index, container)
             else:
                 handover.claim(index, container)
                 limit_s = handover.batch_round.jobs[index - 1].limit_minutes * 60
@@ -150,13 +151,23 @@ class Docker:
 
     def _follow_new(self, handover: Handover, index: int, container: Container) -> None:
         """Start a container whose creator died before starting it, after a grace time."""
-        since_s = self._created_s.setdefault(container.id, time.monotonic())
         error = container.error
-        if not error and time.monotonic() - since_s > START_GRACE_SECONDS:
+        if not error and self._is_so_for(container, START_GRACE_SECONDS):
             answer = self.client.call("start", container.id)
             error = answer.text if answer.exit_code else ""
         if error:
             self._record(handover, index, replace(container, error=error))
+
+    def _follow_ended(self, handover: Handover, index: int, container: Container) -> None:
+        """Record an end. Of a failed one the engine may say a moment later that memory ran out."""
+        has_cause = container.exit_code == 0 or container.is_out_of_memory
+        if has_cause or self._is_so_for(container, CAUSE_GRACE_SECONDS):
+            self._record(handover, index, container)
+
+    def _is_so_for(self, container: Container, seconds: float) -> bool:
+        """Whether a container has been seen in its state for longer than this."""
+        now_s = time.monotonic()
+        return now_s - self._seen_s.setdefault((container.id, container.status), now_s) > seconds
 
     def _report(
         self,
