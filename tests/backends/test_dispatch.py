@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import BATCH, PLACES, Place, caller
+from backends import PLACES, Place, caller
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import Site
 from ds_flow.core.states import FailureClass
@@ -25,6 +25,7 @@ from ds_flow.dispatch import (
 )
 from ds_flow.dispatch.stage import ROUNDS_LIMIT
 from project import until
+from samples import BATCH
 
 Run = Callable[..., list[Outcome]]
 Shell = Callable[[str, str], JobSpec]

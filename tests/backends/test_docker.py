@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import BATCH, Place, caller
+from backends import Place, caller
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import DockerSite, Site
 from ds_flow.core.states import FailureClass, JobState
@@ -28,6 +28,7 @@ from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.texts import Container
 from engine import docker, engine, names_of, own_engine, small_image
 from project import until
+from samples import BATCH
 
 ROUND = f"ds-flow.round=dsf-{BATCH}-docker-1"  # a label
 

@@ -35,15 +35,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def ran(
-    root: Path,
-    name: str,
-    batch: str,
-    images: dict[str, str],
-    otherwise: str = "local",
-    shards: Sequence[tuple[int, int]] = SHARDS,
-) -> Manifest:
-    """Fifty files through every stage, in these images or, for want of one, elsewhere."""
+def planned(root: Path, name: str, batch: str, images: dict[str, str], otherwise: str) -> Plan:
     options = Options(
         project_name="test",
         root=str(root),
@@ -67,8 +59,19 @@ def ran(
         PlannedFile(path=f"data/{path.name}", version=1, sha256=None, size_bytes=1)
         for path in sorted((root / "data").iterdir())
     ]
-    plan = Plan(batch=batch, trigger="arrival", formed_at="", files=tuple(files), options=options)
-    work = directory.create_work_dir(root / name, plan)
+    return Plan(batch=batch, trigger="arrival", formed_at="", files=tuple(files), options=options)
+
+
+def ran(
+    root: Path,
+    name: str,
+    batch: str,
+    images: dict[str, str],
+    otherwise: str = "local",
+    shards: Sequence[tuple[int, int]] = SHARDS,
+) -> Manifest:
+    """Fifty files through every stage, in these images or, for want of one, elsewhere."""
+    work = directory.create_work_dir(root / name, planned(root, name, batch, images, otherwise))
     (work / "attempts" / "1").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(ATTEMPT_MARK, f"{batch}/1")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import BATCH, LSF_SITE, Place, caller, lsf
+from backends import LSF_SITE, Place, caller, lsf
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import Site
 from ds_flow.core.states import FailureClass, JobState
@@ -33,6 +33,7 @@ from lsf import Cluster
 from lsf_emulator import faults
 from lsf_emulator.config import Dialect
 from project import until
+from samples import BATCH
 
 ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
 FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41

@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from backends import BATCH, Place, lsf
+from backends import Place, lsf
 from ds_flow.core.plan import Site
 from ds_flow.dispatch.rounds import open_round
+from samples import BATCH
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DS_FLOW = Path(sys.executable).with_name("ds-flow")

@@ -237,12 +237,12 @@ def test_a_work_directory_that_others_could_write_to_is_closed_and_that_is_said(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
-@pytest.mark.parametrize("place", [".work", f".work/{BATCH}/jobs/combine/1/round.json"])
+@pytest.mark.parametrize("place", [".work", ".work/batch/jobs/combine/1/round.json"])
 def test_what_another_user_has_put_into_the_work_directory_is_refused(
     tmp_path: Path, place: str
 ) -> None:
     made = Project(tmp_path / "project")
-    folder = made.out / ".work" / BATCH / "jobs" / "combine" / "1"
+    folder = made.out / ".work" / "batch" / "jobs" / "combine" / "1"
     folder.mkdir(parents=True)
     (folder / "round.json").touch()
     (made.out / ".work").chmod(0o2775)

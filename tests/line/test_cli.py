@@ -30,8 +30,9 @@ from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
 from ds_flow.ledger.schedules import Fire
 from ds_flow.system.instance import single_instance
+from samples import BATCH
+from samples import OTHER_BATCH as OTHER
 
-BATCH, OTHER = "0123456789", "abcdef0123"
 SCHEMA = CHECKOUT / "daemon" / "ds_flow" / "core" / "manifest.schema.json"
 DS_FLOW = [sys.executable, "-c", "import sys; from ds_flow.cli import main; sys.exit(main())"]
 FILE_STATES = {"waiting", "batched", "processed", "quarantined", "superseded"}
@@ -855,7 +856,7 @@ def test_the_error_for_an_unknown_schedule_lists_the_known_ones(
 def test_firing_without_a_daemon_runs_here_and_prints_the_outcome(ds_flow_here: Cli) -> None:
     code, out, err = ds_flow_here("schedule", "run", "nightly")
     assert code == 0, err
-    assert out.endswith("schedule nightly: nothing: there is no such file\n")
+    assert out.endswith("schedule nightly: nothing: this file does not exist\n")
 
 
 def test_verify_names_outputs_that_have_changed(project: Project, ds_flow_here: Cli) -> None:

@@ -1,6 +1,7 @@
 """Small values of the model's types, all fields filled in."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,7 +10,10 @@ from ds_flow.core.manifest import Input, Manifest, Output, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.core.states import Cause, Settled, Sighting, Stat
 
-BATCH, OTHER_BATCH = "0123456789", "abcdef0123"
+# Tests end a batch by its mark on processes, so each test worker has ids of its own.
+WORKER = "".join(os.environ.get(f"PYTEST_XDIST_{name}", "") for name in ("TESTRUNUID", "WORKER"))
+OWN = hashlib.sha256(WORKER.encode()).hexdigest()[:9]
+BATCH, OTHER_BATCH = f"0{OWN}", f"f{OWN}"
 
 NOTHING_PUBLISHED = Manifest(
     schema=1,
