@@ -8,7 +8,7 @@ USAGE = 64  # EX_USAGE
 OUT_OF_FILES = 70  # EX_SOFTWARE: the transform closed this process's open files, or used them up
 OWN_DISK = 74  # EX_IOERR: our own files cannot be read or written
 NO_ROOM = 75  # EX_TEMPFAIL: a disk is full or read-only, or a quota is used up
-SETTINGS = 78  # EX_CONFIG: there is no such transform
+SETTINGS = 78  # EX_CONFIG: the transform cannot be found
 
 OWN = frozenset({USAGE, OWN_DISK, NO_ROOM, SETTINGS})
 

@@ -85,7 +85,7 @@ def load(spec: str, root: Path) -> Transform:
     """Import `module:function`: the project's own, else the environment's or ds-flow's.
 
     Raises:
-        SettingsError: there is no such function.
+        SettingsError: the function cannot be found.
     """
     folders = [str(root / "flows"), str(root)]
     sys.path += [folder for folder in folders if folder not in sys.path]

@@ -186,7 +186,7 @@ def test_files_of_a_live_batch_are_left_out_and_named(line: Line) -> None:
 
 def test_where_there_is_nothing_to_take_nothing_is_run(line: Line) -> None:
     line.next_hour()
-    assert line.fired()[0][1:] == ("nothing", "there is no such file")
+    assert line.fired()[0][1:] == ("nothing", "this file does not exist")
     assert not list(line.ledger.read.runs())
 
 
@@ -209,7 +209,7 @@ def test_files_that_are_on_their_way_for_the_first_time_are_named(line: Line) ->
     line.tick(4)
     said = f"left out: data/a.csv is in batch {batch}; run it again later"
     assert [line.last(name).detail for name in ("all", "news", "some")] == [said] * 3
-    assert line.last("failed").detail == "there is no such file"
+    assert line.last("failed").detail == "this file does not exist"
 
 
 def test_a_fire_does_nothing_while_the_last_one_still_runs(line: Line) -> None:

@@ -145,7 +145,7 @@ def test_what_is_no_input_says_why(project: Project) -> None:
         "student_link.csv": "it is a symbolic link that leaves the inbox (to /etc/passwd)",
         "student_lost.csv": "it is a symbolic link that leads nowhere",
         "student_fifo.csv": "it is a FIFO, not a file",
-        "student_gone.csv": "there is no such file",
+        "student_gone.csv": "this file does not exist",
         "sub/student_a.csv": "its name does not match the pattern",
         "../student_a.csv": "it is outside the inbox",
     }.items():

@@ -183,7 +183,7 @@ def _stat(base: Path, raw: str) -> Stat | str:
     try:
         seen = sight_file(raw, os.path.realpath(base))
     except FileNotFoundError:
-        return "there is no such file"
+        return "this file does not exist"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return f"it is {seen}" if isinstance(seen, str) else seen

@@ -31,7 +31,7 @@ class Log:
 
 
 def find_log(settings: Settings, ledger: Ledger, name: str | None) -> Log:
-    """Find the log of a run, by default the newest. Raises RequestError if there is no such run."""
+    """Find the log of a run, by default the newest. Raises RequestError without one."""
     by_hand = settings.log_dir / f"run_{name}.log"
     if name and "/" not in name and ledger.read.run(name) is None and by_hand.exists():
         mark = _mark(settings, name)  # a run by hand enters the ledger only when it has ended

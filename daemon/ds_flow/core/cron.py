@@ -65,7 +65,7 @@ class Timetable:
         self._zone = None if zone == LOCAL else known_zone(zone)
         self._triggers = [_trigger(" ".join(one)) for one in _alternatives(fields)]
         if self.next_after(_MOMENT) is None:
-            raise ValueError("never comes: there is no such day")
+            raise ValueError("never comes: the calendar has no such day")
 
     def next_after(self, moment: datetime) -> datetime | None:
         """The first fire after a moment."""

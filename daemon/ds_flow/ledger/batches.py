@@ -29,7 +29,7 @@ class Batches:
         self._files = files
 
     def state(self, batch: str) -> BatchState:
-        """A batch's state now. Raises BatchError if there is no such batch."""
+        """A batch's state now. Raises BatchError if it is unknown."""
         return BatchState(
             self._store.value("SELECT state FROM batch WHERE id = ?", batch, f"batch {batch}")
         )

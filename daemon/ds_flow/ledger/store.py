@@ -91,7 +91,7 @@ class Store:
             return found
 
     def value(self, sql: str, key: object, what: str) -> str:
-        """The one value of a row. Raises BatchError if there is no such row."""
+        """The one value of a row. Raises BatchError if no row is found."""
         row = self.row(sql, (key,))
         if row is None:
             raise BatchError(f"no {what}")

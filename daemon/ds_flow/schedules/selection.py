@@ -77,7 +77,7 @@ class Choice:
     def why_nothing(self) -> str:
         """Say why there is nothing to take, and whether that passes."""
         passes = any(why != GONE for why in self.left_out.values())
-        return (self.sentence or "there is no such file") + "; run it again later" * passes
+        return (self.sentence or "this file does not exist") + "; run it again later" * passes
 
 
 def choose_files(

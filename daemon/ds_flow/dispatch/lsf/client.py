@@ -146,7 +146,7 @@ class LsfClient:
 
 
 def is_not_there(answer: Answer) -> bool:
-    """Whether LSF says that there is no such job. An empty answer does not say so."""
+    """Whether LSF says that it does not know the job. An empty answer does not say so."""
     return not answer.timed_out and bool(texts.NOT_THERE.search(answer.text))
 
 
