@@ -231,6 +231,20 @@ def test_a_job_whose_host_stays_out_of_reach_is_given_up_in_words(tmp_path: Path
         assert "out of LSF's sight for 0.01 minutes" in outcome.reason
 
 
+def test_while_lsf_is_silent_that_is_said_once(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+    capsys.readouterr()
+    bench.cluster.fault("down", mode="fail", stream="stderr")
+
+    states = {backend.ask(opened, [1])[1].state for _ in range(3)}
+
+    said = capsys.readouterr().out
+    assert states == {JobState.UNKNOWN}
+    assert said.count("Cannot connect") == said.count("\n") == 1
+
+
 def test_a_refusal_is_told_in_lsf_s_words_and_asked_again_by_the_next_attempt(
     bench: Bench,
 ) -> None:

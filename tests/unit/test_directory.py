@@ -103,6 +103,18 @@ def test_what_cannot_be_written_as_json_leaves_the_old_file(tmp_path: Path) -> N
     assert durable.read_json(path) == {"a": 1}
 
 
+def test_a_file_that_cannot_be_written_to_its_end_leaves_nothing(tmp_path: Path) -> None:
+    def half() -> None:
+        with durable.put_file(tmp_path / "log", mode=0o600) as file:
+            file.write(b"half of it")
+            raise DispatchError("no answer")
+
+    with pytest.raises(DispatchError):
+        half()
+
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_word_is_none_until_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "exit_code"
     assert durable.read_word(path) is None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.core import ATTEMPT_MARK, GIVEN_NAMES, DispatchError
-from ds_flow.system import open_private
+from ds_flow.system import put_file
 
 KILL_AFTER_SECONDS = 5
 TIMED_OUT_EXIT_CODE = 124  # of timeout(1)
@@ -102,11 +102,8 @@ def put_environment(path: Path, environ: Mapping[str, str]) -> None:
         variables["DS_FLOW_MASK"] = environ.get("DS_FLOW_MASK", "")
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     if lines and not path.exists():
-        part = path.with_name(f".{path.name}.part")
-        part.unlink(missing_ok=True)
-        with os.fdopen(open_private(part), "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(line for line in lines if _is_variable(line))
-        part.replace(path)
+        with put_file(path, is_durable=False, mode=0o600) as file:
+            file.writelines(os.fsencode(line) for line in lines if _is_variable(line))
 
 
 def _is_variable(line: str) -> bool:

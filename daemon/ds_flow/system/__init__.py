@@ -4,6 +4,7 @@ from ds_flow.system.disk_space import require_space, space_lacking, space_shorta
 from ds_flow.system.durable import (
     link_new,
     part_name,
+    put_file,
     read_json,
     read_word,
     sync_dir,
@@ -66,6 +67,7 @@ __all__ = [
     "part_name",
     "put",
     "put_document",
+    "put_file",
     "put_lines",
     "put_long_document",
     "put_table",

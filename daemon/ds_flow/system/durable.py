@@ -5,10 +5,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ds_flow.core import BatchError
 from ds_flow.system.private_files import NotRegularError, open_regular
@@ -52,13 +53,24 @@ def write_bytes(path: Path, content: bytes, *, is_durable: bool = True) -> None:
 
     A file that is not durable may be torn after a power loss; whoever reads it must expect that.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with part.open("xb") as file:
+    with put_file(path, is_durable=is_durable) as file:
         file.write(content)
-        if is_durable:
-            file.flush()
-            os.fsync(file.fileno())
-    part.replace(path)
+
+
+@contextmanager
+def put_file(path: Path, *, is_durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Open a file that gets its name at the end of the block, by one rename, unless it raises."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(part, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            yield file
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     if is_durable:
         sync_dir(path.parent)
 

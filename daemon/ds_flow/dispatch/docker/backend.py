@@ -18,7 +18,7 @@ from ds_flow.dispatch.docker.handover import Handover
 from ds_flow.dispatch.docker.texts import Container, Image
 from ds_flow.dispatch.exit_codes import End
 from ds_flow.dispatch.rounds import JobSpec, Report, Round
-from ds_flow.system import sync_file
+from ds_flow.system import put_file
 
 START_GRACE_SECONDS = 5  # from a container's creation to its start, by whoever created it
 CAUSE_GRACE_SECONDS = 3  # from a failed end to the engine's word that memory ran out
@@ -207,15 +207,12 @@ class Docker:
         handover.put_end(index, container, exit_code=container.exit_code if has_run else None)
 
     def _put_log(self, batch_round: Round, index: int, container: Container) -> None:
-        path = batch_round.folder / f"{index}.log"
-        part = path.with_suffix(".part")
-        part.touch(0o600)
-        with part.open("wb") as file:
+        with put_file(batch_round.folder / f"{index}.log", mode=0o600) as file:
             answer = self.client.call("logs", container.id, output=file.fileno())
-        if answer.exit_code and not texts.ANSWERED.search(part.read_text(errors="replace")):
-            raise EngineSilentError(f"no log of {container.id[:12]}: exit code {answer.exit_code}")
-        sync_file(part)
-        part.replace(path)
+            file.seek(0)
+            if answer.exit_code and not texts.ANSWERED.search(file.read().decode(errors="replace")):
+                why = f"no log of {container.id[:12]}: exit code {answer.exit_code}"
+                raise EngineSilentError(why)
 
     # ------------------------------------------------------------------ cancel, release
 

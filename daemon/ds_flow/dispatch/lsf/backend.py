@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ds_flow.core import DispatchError, FailureClass, JobState, LsfSite
+from ds_flow.core import DispatchError, FailureClass, JobState, LsfSite, Problems
 from ds_flow.dispatch.commands import print_note, put_environment
 from ds_flow.dispatch.lsf import texts
 from ds_flow.dispatch.lsf.client import NO_ANSWER, LsfClient, Poll, shown
@@ -46,7 +46,7 @@ class Lsf:
     environ: Mapping[str, str]
     _absences: dict[Place, dict[Missing, Absence]] = field(default_factory=dict)
     _history: dict[Place, Row | None] = field(default_factory=dict)
-    _printed: str = ""
+    _problems: Problems = field(default_factory=Problems)
 
     @property
     def poll_seconds(self) -> tuple[float, float]:
@@ -86,7 +86,7 @@ class Lsf:
             chunk.asked_at = None
             self._adapt(client.handover, chunk, answer.text)
         else:
-            self._print_once(f"bsub: no job id in its answer: {shown(answer)}")
+            self._tell(f"bsub: no job id in its answer: {shown(answer)}")
         client.handover.save()
         return chunk.asked_at is None or accepted is not None
 
@@ -131,7 +131,8 @@ class Lsf:
             else self._report_open(client, index, poll)
             for index in indices
         }
-        self._print_once(client.trouble)
+        if client.trouble:
+            self._tell(client.trouble)
         return reports
 
     def _must_poll(self, batch_round: Round, indices: Collection[int]) -> bool:
@@ -257,11 +258,10 @@ class Lsf:
         batch_round.environment_file.unlink(missing_ok=True)
         return True
 
-    def _print_once(self, trouble: str) -> None:
+    def _tell(self, trouble: str) -> None:
         """Print a problem with LSF to the run's log, once until it changes."""
-        if trouble and trouble != self._printed:
+        if self._problems.report("lsf", trouble):
             print_note("lsf", f"{trouble}; asked again later")
-        self._printed = trouble or self._printed
 
 
 def _place(client: LsfClient, index: int) -> Place:
