@@ -15,7 +15,7 @@ import pytest
 
 from backends import LSF_SITE, Place, caller, lsf
 from ds_flow.core.errors import DispatchError
-from ds_flow.core.plan import Site
+from ds_flow.core.plan import WORK, Site
 from ds_flow.core.states import FailureClass, JobState
 from ds_flow.dispatch import (
     Backend,
@@ -27,7 +27,7 @@ from ds_flow.dispatch import (
     open_round,
     rounds_in,
 )
-from ds_flow.dispatch.lsf.handover import FILE, Handover
+from ds_flow.dispatch.lsf.handover import FILE, LEARNT, Handover
 from ds_flow.work.directory import last_progress_ns
 from lsf import Cluster
 from lsf_emulator import faults
@@ -384,6 +384,39 @@ def test_an_lsf_that_refuses_units_is_asked_in_plain_numbers(tmp_path: Path) -> 
         assert bench.run(bench.job(0))[0].failure is None
 
         assert [call.exit_code for call in bench.cluster.calls("bsub")] == [255, 0]
+
+
+def test_what_an_lsf_cannot_do_is_learnt_once_for_all_stages_and_batches(tmp_path: Path) -> None:
+    with started(tmp_path, "openlava") as plain:
+        benches = [
+            replace(plain, folder=tmp_path / WORK / batch) for batch in ("aaaaaaaaaa", "bbbbbbbbbb")
+        ]
+        for bench in benches:
+            bench.folder.mkdir(parents=True)
+            for number in (0, 1):
+                assert bench.run(bench.job(number))[-1].failure is None
+
+        calls = plain.cluster.calls()
+        assert [call.exit_code for call in calls if call.command == "bsub"] == [255, *[0] * 4]
+        assert sum("-json" in call.argv for call in calls) == 1
+
+
+def test_what_an_lsf_could_not_do_is_tried_again_after_a_day(tmp_path: Path) -> None:
+    with started(tmp_path, "openlava") as bench:
+        bench.run(bench.job(0))
+        os.utime(bench.stage / LEARNT, (0, 0))
+        bench.run(bench.job(1))
+
+        assert [call.exit_code for call in bench.cluster.calls("bsub")] == [255, 0, 255, 0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b"[]", b'{"is_plain": "?"}'])
+def test_what_was_learnt_may_be_torn(tmp_path: Path, content: bytes) -> None:
+    with started(tmp_path, "openlava") as bench:
+        bench.stage.mkdir(parents=True)
+        (bench.stage / LEARNT).write_bytes(content)
+
+        assert bench.run(bench.job(0))[0].failure is None
 
 
 # --------------------------------------------------------------------------- ends

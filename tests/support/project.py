@@ -359,8 +359,8 @@ class Project:
 
     def leftovers(self) -> list[str]:
         """What lies in the work folder that should not when nothing runs."""
-        locks = {"ds-flow.lock", "publish.lock", "gc.lock"}
-        return [path.name for path in (self.out / ".work").iterdir() if path.name not in locks]
+        kept = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json"}
+        return [path.name for path in (self.out / ".work").iterdir() if path.name not in kept]
 
     def strays(self) -> set[str]:
         """Outputs that no manifest names, and names without an output."""

@@ -21,7 +21,7 @@ import yaml
 from chaos.drops import Journal, regular_files
 from project import Project
 
-LOCKS = {"ds-flow.lock", "publish.lock"}
+LOCKS = {"ds-flow.lock", "publish.lock", "lsf.json"}  # and what was learnt of LSF
 AT_REST = {"processed", "quarantined", "superseded"}
 
 Row = dict[str, Any]

@@ -96,7 +96,7 @@ class Lsf:
             return
         is_unit = texts.BAD_UNIT.search(refusal) and self.site.memory_unit == "auto"
         if is_unit and not handover.is_plain:
-            handover.is_plain = True
+            handover.learn(is_plain=True)
             return
         handover.save()
         raise DispatchError(f"bsub refused {chunk.name}: {refusal}")

@@ -69,20 +69,14 @@ class LsfClient:
             answer = self._call(["bjobs", "-a", "-json", "-o", texts.FIELDS, *ids])
             rows = texts.rows_in_json(answer.out)
             if rows is not None or not texts.NO_SUCH_OPTION.search(answer.err):
-                self._note_json(speaks=True if rows is not None else None)
                 return self._poll_of(answer, rows or [])
-            self._note_json(speaks=False)
+            self.handover.learn(speaks_json=False)
+            self.handover.save()
         answer = self._call(["bjobs", "-a", "-w", *ids])
         names = [chunk.name for chunk in self.handover.chunks]
         return self._poll_of(
             answer, [row for name in names for row in texts.rows_in_table(answer.out, name)]
         )
-
-    def _note_json(self, *, speaks: bool | None) -> None:
-        """Record whether this LSF supports -json."""
-        if speaks is not None and self.handover.speaks_json is None:
-            self.handover.speaks_json = speaks
-            self.handover.save()
 
     def _poll_of(self, answer: Answer, rows: Sequence[Row]) -> Poll:
         """The rows by job index. Of two arrays for one chunk, the one that runs the job counts."""

@@ -1,4 +1,4 @@
-"""How a round was submitted to LSF: its arrays and their ids, kept in the round's folder."""
+"""What is kept of LSF: in a round's folder its arrays and their ids, in `.work` what was learnt."""
 
 import json
 import time
@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ds_flow.core import LsfSite
+from ds_flow.core import WORK, LsfSite
 from ds_flow.dispatch.rounds import Round
 from ds_flow.system import write_word
 
 FILE = "lsf/handover.json"  # in its own folder: asking LSF must not count as progress
+LEARNT = "lsf.json"  # what this site's LSF cannot do, for all rounds
+LEARNT_SECONDS = 86_400  # after that it is tried again: the LSF may have been upgraded
 
 
 @dataclass(slots=True)
@@ -33,7 +35,7 @@ class Handover:
     path: Path
     chunks: list[Chunk]
     is_plain: bool = False  # memory as numbers without units
-    speaks_json: bool | None = None  # not known yet
+    speaks_json: bool | None = None  # None: it may
 
     @classmethod
     def of(cls, batch_round: Round, site: LsfSite) -> Self:
@@ -43,7 +45,14 @@ class Handover:
         were lost.
         """
         path = batch_round.folder / FILE
-        made = cls(path, [], is_plain=site.memory_unit == "plain")
+        learnt = _learnt(batch_round.folder)
+        is_plain = learnt.get("is_plain", False) and site.memory_unit == "auto"
+        made = cls(
+            path,
+            [],
+            is_plain=is_plain or site.memory_unit == "plain",
+            speaks_json=learnt.get("speaks_json"),
+        )
         made.cut(batch_round.name, 1, len(batch_round.jobs), site.max_array)
         try:
             row = json.loads(path.read_bytes())
@@ -62,6 +71,13 @@ class Handover:
         row = {"is_plain": self.is_plain, "speaks_json": self.speaks_json}
         chunks = [asdict(chunk) for chunk in self.chunks]
         write_word(self.path, json.dumps({**row, "chunks": chunks}))
+
+    def learn(self, **facts: bool) -> None:
+        """Keep what this LSF cannot do, for this round and for all later ones of the site."""
+        folder = self.path.parent.parent
+        for name, fact in facts.items():
+            setattr(self, name, fact)
+        write_word(_learnt_file(folder), json.dumps({**_learnt(folder), **facts}))
 
     def cut(self, name: str, first: int, count: int, size: int) -> None:
         """Add chunks of at most `size` jobs, with unique names of under 40 characters."""
@@ -113,3 +129,19 @@ class Handover:
             if job_id in chunk.job_ids and 1 <= element <= chunk.count:
                 return chunk.first + element - 1
         return None
+
+
+def _learnt_file(folder: Path) -> Path:
+    """Where a site's facts are: beside all work directories."""
+    return next((above for above in folder.parents if above.name == WORK), folder.parent) / LEARNT
+
+
+def _learnt(folder: Path) -> dict[str, bool]:
+    """What was learnt within a day; nothing if it cannot be read."""
+    path = _learnt_file(folder)
+    try:
+        is_new = time.time() - path.stat().st_mtime < LEARNT_SECONDS
+        facts = json.loads(path.read_bytes()) if is_new else {}
+        return {name: fact for name, fact in facts.items() if isinstance(fact, bool)}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
