@@ -48,6 +48,7 @@ def job_for(
         limit_minutes=options.limit_minutes,
         queue=options.queue,
         image=options.image,
+        extra=options.extra,
     )
 
 

@@ -173,6 +173,15 @@ def test_settings_give_rights_back(place: Place, stage: Path, shell: Shell) -> N
     assert "GIVEN=yes" in log
 
 
+def test_a_stage_has_arguments_of_its_own(place: Place, stage: Path, shell: Shell) -> None:
+    given = replace(place, site=site(extra=("--env=GIVEN=site", "--env=KEPT=site")))
+    job = replace(shell("env"), extra=("--env=GIVEN=stage",))
+
+    log = printed(given, stage, job)
+
+    assert {"GIVEN=stage", "KEPT=site"} <= set(log.splitlines())
+
+
 def test_secrets_are_in_no_ps_and_no_inspect(
     place: Place,
     stage: Path,
@@ -251,6 +260,25 @@ def test_too_little_memory_is_told_apart_and_given(place: Place, stage: Path, sh
     assert outcome.failure is None
     assert last.outcomes() == [outcome]
     assert last.jobs[0].memory_mb == 384
+
+
+@pytest.mark.parametrize(("most", "engine_mb"), [(150, 100_000), (0, 150)])
+def test_a_job_never_gets_more_memory_than_the_setting_or_the_engine_allows(
+    place: Place, stage: Path, shell: Shell, tmp_path: Path, most: int, engine_mb: int
+) -> None:
+    program = tmp_path / "small-docker"
+    small = f'[ "$1" = info ] && exec echo {engine_mb * 2**20}'
+    program.write_text(f'#!/bin/sh\n{small}\nexec docker "$@"\n')
+    program.chmod(0o755)
+    limited = replace(site(command=str(program)), memory_factor=16, memory_limit_mb=most)
+    greedy = replace(shell("head -c 900000000 /dev/zero | tail -c 800000000"), memory_mb=24)
+
+    for attempt in (1, 2):
+        (outcome,) = replace(place, site=limited).run(stage, greedy, attempt=f"{BATCH}/{attempt}")
+
+    assert outcome.failure == FailureClass.MEMORY
+    assert "it needs more than 150 MB" in outcome.reason
+    assert [opened.jobs[0].memory_mb for opened in rounds_in(stage)] == [24, 150, 150]
 
 
 @pytest.mark.parametrize("then", ["", "|| exit 1"])

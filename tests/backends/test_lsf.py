@@ -27,6 +27,7 @@ from ds_flow.dispatch import (
     open_round,
     rounds_in,
 )
+from ds_flow.dispatch.lsf import backend as backend_module
 from ds_flow.dispatch.lsf.handover import FILE, LEARNT, Handover
 from ds_flow.work.directory import last_progress_ns
 from lsf import Cluster
@@ -259,6 +260,11 @@ def test_a_refusal_is_told_in_lsf_s_words_and_asked_again_by_the_next_attempt(
     assert len(list(rounds_in(bench.stage))) == 1
 
 
+def test_an_argument_that_bsub_does_not_know_is_told_in_lsf_s_words(bench: Bench) -> None:
+    with pytest.raises(DispatchError, match="illegal option -- nosuch"):
+        bench.run(replace(bench.job(0), extra=("-nosuch", "x")))
+
+
 def test_an_unknown_queue_is_told_in_lsf_s_words(bench: Bench) -> None:
     with pytest.raises(DispatchError, match="nosuch: No such queue"):
         bench.run(replace(bench.job(0), queue="nosuch"))
@@ -331,7 +337,53 @@ def test_looking_in_vain_for_a_lost_submission_is_no_progress(tmp_path: Path) ->
         assert last_progress_ns(tmp_path, 1) == before
 
 
+def test_a_job_may_wait_in_the_queue_for_ever_unless_a_limit_is_set(tmp_path: Path) -> None:
+    with started(tmp_path, scheduling_delay_s=600.0) as plain:
+        backend, opened = handed_over(plain, plain.job(0))
+        looks = {backend.ask(opened, [1])[1].state for _ in range(3)}
+        limited = with_site(plain, pending_minutes=1e-9).place.backend()
+
+        report = limited.ask(opened, [1])[1]
+
+        assert looks == {JobState.PENDING}
+        assert report.failure == FailureClass.INFRASTRUCTURE
+        assert report.reason == "it waited in the queue short for more than 1e-09 minutes"
+        assert all(one.ended_at for one in plain.cluster.jobs())
+
+
+@pytest.mark.parametrize("status", ["PEND", "PSUSP", "USUSP", "SSUSP"])
+def test_what_waits_or_is_suspended_is_alive_and_no_lack_of_progress(
+    tmp_path: Path, status: str
+) -> None:
+    with started(tmp_path) as bench:
+        backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+        bench.cluster.fault("shown", status=status)
+        os.utime(opened.folder, (0, 0))
+
+        state = backend.ask(opened, [1])[1].state
+
+        assert state in {JobState.PENDING, JobState.RUNNING}
+        assert opened.folder.stat().st_mtime > 0
+
+
 # --------------------------------------------------------------------------- arrays
+
+
+def test_no_more_is_submitted_in_a_minute_than_allowed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = with_site(bench, max_array=1, submissions_per_minute=2, memory_unit="plain")
+    jobs = [slow.job(number) for number in range(3)]
+    opened = open_round(slow.stage, BATCH, f"{BATCH}/1", "lsf", jobs, [job.command for job in jobs])
+    backend = slow.place.backend()
+
+    looks = [backend.submit(opened) for _ in range(3)]
+    submitted = slow.submissions()
+    monkeypatch.setattr(backend_module, "MINUTE_SECONDS", 0)
+
+    assert (looks, submitted) == ([False] * 3, 2)
+    assert backend.submit(opened)
+    assert slow.submissions() == 3
 
 
 def test_an_array_larger_than_the_site_s_limit_is_cut_in_halves(tmp_path: Path) -> None:
@@ -377,6 +429,19 @@ def test_what_is_asked_for_stands_on_bsub_s_command_line(bench: Bench) -> None:
     assert ("-M 307200 -W 7" if is_plain else "-M 300MB -W 7") in argv
     assert "-P grades -app night" in argv
     assert len(f"{outcome.round}-1") < 40
+
+
+def test_a_site_that_reserves_memory_by_the_slot_is_asked_by_the_slot(bench: Bench) -> None:
+    by_slot = with_site(bench, memory_per="slot", extra=("-app", "night"))
+    job = replace(bench.job(0), cpus=3, memory_mb=1000, extra=("-sla", "gold"))
+
+    (outcome,) = by_slot.run(job)
+
+    assert outcome.failure is None
+    argv = " ".join(bench.cluster.calls("bsub")[-1].argv)
+    assert "rusage[mem=334" in argv
+    assert "-M 1000MB" in argv or "-M 1024000" in argv
+    assert argv.endswith("-app night -sla gold")
 
 
 def test_an_lsf_that_refuses_units_is_asked_in_plain_numbers(tmp_path: Path) -> None:
@@ -436,6 +501,24 @@ def test_a_job_with_too_little_memory_gets_more(tmp_path: Path) -> None:
         assert "TERM_MEMLIMIT" in failed[0].reason
         assert outcome.failure is None
         assert [one.jobs[0].memory_mb for one in (first, second)] == [100, 150]
+
+
+def test_more_memory_than_the_queue_gives_ends_the_job_and_not_its_run(tmp_path: Path) -> None:
+    with started(tmp_path, memory_checked_below_mb=1000, queue_memory_mb=120) as bench:
+        greedy = replace(bench.job(0, MEMORY_HOG), memory_mb=100)
+        fine = replace(bench.job(1), memory_mb=100)
+
+        outcome, other = bench.run(greedy, fine)
+
+        assert (outcome.failure, other.failure) == (FailureClass.MEMORY, None)
+        assert "LSF gives no more (MEMLIMT: Cannot exceed queue's hard limit" in outcome.reason
+
+
+def test_a_stage_that_asks_for_more_memory_than_the_queue_gives_is_told_so(tmp_path: Path) -> None:
+    with started(tmp_path, queue_memory_mb=120) as small:
+        with pytest.raises(DispatchError, match="Cannot exceed queue's hard limit"):
+            small.run(replace(small.job(0), memory_mb=200))
+        assert small.submissions() == 1
 
 
 def bkill(cluster: Cluster) -> None:

@@ -66,6 +66,7 @@ class Cluster:
         minute_s: float = 60.0,
         kill_interval_s: float = 10.0,
         memory_checked_below_mb: int = 512,
+        queue_memory_mb: int = 0,
         conf: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder.absolute()
@@ -79,6 +80,7 @@ class Cluster:
             minute_s=minute_s,
             kill_interval_s=kill_interval_s,
             memory_checked_below_mb=memory_checked_below_mb,
+            queue_memory_mb=queue_memory_mb,
             conf=dict(conf or {}),
         )
         self._mbatchd: subprocess.Popen[bytes] | None = None

@@ -45,6 +45,15 @@ def test_what_holds_no_document_is_none() -> None:
     assert texts.rows_in_json("LSF is down. Please wait...\n") is None
 
 
+def test_the_largest_host_is_found_in_what_lshosts_lists() -> None:
+    head = "HOST_NAME  type  model  cpuf ncpus maxmem maxswp server RESOURCES\n"
+    hosts = "a X86 Intel 60.0 16 15.5G 4G Yes (mg)\nb X86 Intel 60.0 8 7982M - Yes ()\n"
+
+    assert texts.largest_host_mb(f"{head}{hosts}c X86 - - - - - No ()\n") == 15872
+    assert texts.largest_host_mb(head) is None
+    assert texts.largest_host_mb("LSF is down. Please wait...\n") is None
+
+
 ROWS = {
     "pending": f"12      ann     PEND  short     login       -       {NAME}[7] Nov  2 10:00\n",
     "running": f"12      ann     RUN   short     login     node1       {NAME}[7] Nov  2 10:00\n",

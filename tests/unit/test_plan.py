@@ -57,4 +57,5 @@ def test_a_plan_has_the_settings_that_decide_outputs_with_the_same_default() -> 
     shared = {name: compute[name] for name in ("transform", "shard_mb", "max_shards")}
 
     assert defaults(Options).items() >= {**settings_of(Csv()), **shared}.items()
-    assert defaults(Site)["memory_factor"] == compute["memory_factor"]
+    for name in ("memory_factor", "memory_limit_mb"):
+        assert defaults(Site)[name] == compute[name]

@@ -233,7 +233,8 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
         FIVE.replace("data/", "inbox/")
         + "csv: {delimiter: ';', encoding: UTF-16, columns: strict}\n"
-        + "compute: {transform: 'a.b:c', shard_mb: 2, max_shards: 3, memory_factor: 2}\n",
+        + "compute: {transform: 'a.b:c', shard_mb: 0.5, max_shards: 3, memory_factor: 2,"
+        " memory_limit_mb: 9000}\n",
         PROCESS_TAG="t",
     ).options()
     default = project().options()
@@ -801,7 +802,8 @@ def test_the_reference_says_the_defaults_of_a_stage() -> None:
     }
     for name, key in Stage.model_fields.items():
         (line,) = [line for line in text.split("\n") if line.startswith(f"  #   {name}:")]
-        assert line.partition("default: ")[2].split()[0] == str(inherited.get(name, key.default))
+        default = list(key.default) if isinstance(key.default, tuple) else key.default
+        assert line.partition("default: ")[2].split()[0] == str(inherited.get(name, default))
 
 
 def test_the_reference_says_the_defaults_of_a_schedule() -> None:

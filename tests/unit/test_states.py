@@ -134,7 +134,15 @@ def test_no_shard_but_the_last_one_allowed_is_far_over_its_size(sizes_bytes: lis
         assert len(shard) == 1 or sum(file.size_bytes for file in shard) <= 64 * MIB
 
 
-def options(shard_mb: int = 64, max_shards: int = 64) -> Options:
+def test_a_shard_may_hold_less_than_a_mebibyte() -> None:
+    files = [planned(f"f{i}", 2**18) for i in range(4)]  # each costs as much again to open
+
+    shards = cut_shards(files, options(shard_mb=0.5))
+
+    assert [len(shard) for shard in shards] == [1] * 4
+
+
+def options(shard_mb: float = 64, max_shards: int = 64) -> Options:
     return Options(
         project_name="sample",
         root="/project",

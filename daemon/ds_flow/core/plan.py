@@ -5,6 +5,7 @@ a plan is read in images that carry no pydantic. tests/unit/test_plan.py holds t
 defaults equal.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -23,7 +24,14 @@ class StageOptions:
     limit_minutes: float = 720
     queue: str = ""
     image: str = ""
+    extra: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        lists = {name: tuple(row.get(name, ())) for name in ("extra", "command")}
+        return cls(**{**row, **lists})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +43,9 @@ class LsfSite:
     max_array: int = 1000
     throttle: int = 0
     memory_unit: str = "auto"
+    memory_per: str = "job"
+    submissions_per_minute: int = 0
+    pending_minutes: float = 0
     poll_seconds: float = 30
     command_seconds: float = 60
     grace_seconds: float = 60
@@ -73,6 +84,7 @@ class Site:
     """The settings of all backends, the same for every stage."""
 
     memory_factor: float = 1.5  # times the memory for a job that had too little
+    memory_limit_mb: int = 0  # of such a job, at most; 0 for no limit
     lsf: LsfSite = field(default_factory=LsfSite)
     docker: DockerSite = field(default_factory=DockerSite)
 
@@ -97,7 +109,7 @@ class Options:
     encoding: str = "utf-8"
     columns: str = "union"
     transform: str = "transforms:transform"
-    shard_mb: int = 64
+    shard_mb: float = 64
     max_shards: int = 64
     stages: Mapping[str, StageOptions] = field(default_factory=dict)
     site: Site = field(default_factory=Site)
@@ -105,10 +117,7 @@ class Options:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `asdict` wrote; raises TypeError or KeyError on any other shape."""
-        stages = {
-            name: StageOptions(**{**stage, "command": tuple(stage["command"])})
-            for name, stage in row["stages"].items()
-        }
+        stages = {name: StageOptions.from_json(stage) for name, stage in row["stages"].items()}
         # A plan of an older version has no site.
         site = Site.from_json(row["site"]) if "site" in row else Site()
         return cls(**{**row, "stages": stages, "site": site})
@@ -153,7 +162,7 @@ def cut_shards(files: Sequence[PlannedFile], options: Options) -> list[list[Plan
     A file costs its bytes and `FILE_COST_BYTES`.
     """
     costs = [item.size_bytes + FILE_COST_BYTES for item in files]
-    size = max(options.shard_mb * 2**20, -(-sum(costs) // options.max_shards))
+    size = max(math.ceil(options.shard_mb * 2**20), -(-sum(costs) // options.max_shards))
     shards: list[list[PlannedFile]] = []
     room = 0
     for item, cost in zip(files, costs, strict=True):

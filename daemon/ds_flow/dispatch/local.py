@@ -19,6 +19,11 @@ def command(job: JobSpec) -> tuple[str, ...]:
     return ("timeout", "--foreground", "--kill-after=10", limit, *job.command)
 
 
+def most_memory_mb() -> int | None:
+    """Nothing is reserved for a local job."""
+    return None
+
+
 def submit(batch_round: Round) -> bool:
     """Start the jobs once, in a process group of their own but in this session.
 

@@ -20,6 +20,9 @@ class Backend(Protocol):
     def command(self, job: JobSpec) -> tuple[str, ...]:
         """The command line to write into the job's args file."""
 
+    def most_memory_mb(self) -> int | None:
+        """The most memory that one job can have. None if that is not known now."""
+
     def submit(self, batch_round: Round) -> bool:
         """Submit the jobs that were not submitted yet, each one once.
 

@@ -31,9 +31,11 @@ class JobSpec:
     stdin: Path | None = None
     cpus: int = 1
     memory_mb: int = 2048
+    has_more_memory: bool = False  # than its stage's jobs have: it ran out of that
     limit_minutes: float = 720
     queue: str = ""  # of LSF
     image: str = ""  # of Docker
+    extra: tuple[str, ...] = ()  # arguments of the site's submitting command
     reads: tuple[Path, ...] = ()  # paths that a container must be given
     writes: tuple[Path, ...] = ()
 
@@ -42,7 +44,8 @@ class JobSpec:
         """Read what `to_json` wrote."""
         paths = {name: tuple(map(Path, row.get(name, ()))) for name in ("reads", "writes")}
         stdin = Path(row["stdin"]) if row["stdin"] else None
-        return cls(**{**row, **paths, "command": tuple(row["command"]), "stdin": stdin})
+        words = {name: tuple(row.get(name, ())) for name in ("command", "extra")}
+        return cls(**{**row, **paths, **words, "stdin": stdin})
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""

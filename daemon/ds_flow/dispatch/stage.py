@@ -54,7 +54,9 @@ def run_stage(
         left = [job for job in jobs if _needs_round(job, outcomes.get(job.key), mine)]
         if not left:
             return [outcomes[job.key] for job in jobs]
-        left = [_with_more_memory(job, outcomes.get(job.key), asked, site) for job in left]
+        left = _with_more_memory(left, outcomes, asked, mine, on[executor], site)
+        if not left:
+            return [outcomes[job.key] for job in jobs]
         commands = [on[executor].command(job) for job in left]
         open_round(stage_dir, batch, attempt, executor, left, commands)
 
@@ -73,17 +75,48 @@ def _needs_round(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> b
 
 
 def _with_more_memory(
-    job: JobSpec, last: Outcome | None, asked: Mapping[str, JobSpec], site: Site
-) -> JobSpec:
-    """The job with more memory than last time, if that was too little.
+    jobs: Sequence[JobSpec],
+    outcomes: Mapping[str, Outcome],
+    asked: Mapping[str, JobSpec],
+    mine: Sequence[Round],
+    backend: Backend,
+    site: Site,
+) -> list[JobSpec]:
+    """The jobs, with more memory where that was too little. One that can get no more is left out.
 
-    The most is what the rounds of one attempt come to, so that it does not grow with each attempt.
+    Each attempt tries every job once, so a job is left out only after a round of this attempt.
     """
-    if last is None or last.failure != FailureClass.MEMORY:
-        return job
-    more = math.ceil(asked[job.key].memory_mb * site.memory_factor)
-    most = math.ceil(job.memory_mb * site.memory_factor ** (ROUNDS_LIMIT - 1))
-    return replace(job, memory_mb=min(max(more, job.memory_mb), most))
+    starved = {job.key for job in jobs if _is_starved(outcomes.get(job.key))}
+    most_mb = (backend.most_memory_mb() if starved else None) or math.inf
+    tried = {job.key for opened in mine for job in opened.jobs}
+    grown = [
+        _grown(job, asked[job.key].memory_mb, site, most_mb) if job.key in starved else job
+        for job in jobs
+    ]
+    return [
+        job
+        for job in grown
+        if job.key not in starved & tried
+        or outcomes[job.key].reason.startswith(STARVED)
+        or job.memory_mb > asked[job.key].memory_mb
+    ]
+
+
+def _is_starved(last: Outcome | None) -> bool:
+    return last is not None and last.failure == FailureClass.MEMORY
+
+
+def _grown(job: JobSpec, asked_mb: int, site: Site, most_mb: float) -> JobSpec:
+    """The job with more memory than last time.
+
+    The most is what the rounds of one attempt come to, so that it does not grow with each attempt,
+    and never more than the setting allows or the backend has.
+    """
+    rounds_mb = math.ceil(job.memory_mb * site.memory_factor ** (ROUNDS_LIMIT - 1))
+    most_mb = min(rounds_mb, site.memory_limit_mb or math.inf, most_mb)
+    more_mb = math.ceil(asked_mb * site.memory_factor)
+    memory_mb = max(job.memory_mb, int(min(more_mb, most_mb)))
+    return replace(job, memory_mb=memory_mb, has_more_memory=memory_mb > job.memory_mb)
 
 
 def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:

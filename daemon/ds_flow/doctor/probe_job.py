@@ -56,6 +56,7 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
         limit_minutes=JOB_MINUTES,
         queue=options.queue,
         image=options.image,
+        extra=options.extra,
         reads=(CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon"),
         writes=(folder,),
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ds_flow.settings.types import (
+    YEAR_MINUTES,
     Argument,
     Command,
     Count,
@@ -34,6 +35,9 @@ class Stage(Section, frozen=True):
     queue: Text | None = Field(default=None, description="LSF queue. Default: `compute.lsf_queue`.")
     image: Text | None = Field(
         default=None, description="Docker image. Default: `compute.docker_image`."
+    )
+    extra: Command = Field(
+        default=(), description="Extra arguments for this stage's bsub or docker run."
     )
 
 
@@ -75,6 +79,16 @@ class Lsf(Section, frozen=True):
         default="auto",
         description="How memory is requested: mb (with a unit), or plain (numbers for an old LSF:"
         " KB for -M, MB for rusage). auto tries the unit first.",
+    )
+    memory_per: Literal["job", "slot"] = Field(
+        default="job",
+        description="What rusage[mem] counts for at this site. slot divides it by the cpus.",
+    )
+    submissions_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=0, description="Most bsub calls of a stage in a minute; 0 for no limit."
+    )
+    pending_minutes: Annotated[Number, Field(ge=0, le=YEAR_MINUTES)] = Field(
+        default=0, description="Minutes that a job may wait in the queue; 0 for no limit."
     )
     poll_seconds: Seconds = Field(default=30, description="Most seconds between two bjobs calls.")
     command_seconds: Seconds = Field(
@@ -130,10 +144,14 @@ class Compute(Section, frozen=True):
         default=1.5,
         description="Factor for the memory of a job that ran out of it. Used twice at most.",
     )
+    memory_limit_mb: Annotated[int, Field(ge=0, le=2**30)] = Field(
+        default=0,
+        description="Most MiB that a job may get after it ran out of memory; 0 for no other limit.",
+    )
     lsf: Lsf = Field(default_factory=Lsf, description="How LSF is called.")
     docker: Docker = Field(default_factory=Docker, description="What containers may do.")
-    shard_mb: Count = Field(
-        default=64, le=2**20, description="MiB of input for each job of the process stage."
+    shard_mb: Annotated[Number, Field(gt=0, le=2**20)] = Field(
+        default=64, description="MiB of input for each job of the process stage."
     )
     max_shards: Count = Field(default=64, le=10_000, description="Most jobs of the process stage.")
     transform: TransformSpec = Field(

@@ -161,6 +161,7 @@ class Settings:
         compute = self.compute
         return Site(
             memory_factor=compute.memory_factor,
+            memory_limit_mb=compute.memory_limit_mb,
             lsf=LsfSite(**compute.lsf.model_dump()),
             docker=DockerSite(command=compute.docker_command, **compute.docker.model_dump()),
         )
@@ -177,6 +178,7 @@ class Settings:
             limit_minutes=own.limit_minutes or self.run.limit_minutes,
             queue=self.compute.lsf_queue if own.queue is None else own.queue,
             image=self.compute.docker_image if own.image is None else own.image,
+            extra=own.extra,
             command=own.command if isinstance(own, Analyze) else (),
         )
 

@@ -28,6 +28,7 @@ class Config:
     minute_s: float = 60.0  # how long a minute of -W lasts
     kill_interval_s: float = 10.0  # JOB_TERMINATE_INTERVAL
     memory_checked_below_mb: int = 512  # larger limits of -M are never looked at
+    queue_memory_mb: int = 0  # the hard limit of every queue; 0 for none
     conf: dict[str, str] = field(default_factory=dict)  # lsf.conf, by its own names
 
     @classmethod

@@ -144,7 +144,10 @@ def read_memory(text: str, config: Config) -> int:
     if not found or (suffix and (config.dialect == "openlava" or suffix not in UNITS_KB)):
         # Spelt so in the stock text of openlava and its forks.
         raise Refused(f"{text}: MEMLIMT value should be a positive integer. Job not submitted.\n")
-    return int(found[1]) * UNITS_KB[suffix or config.conf.get(UNIT_FOR_LIMITS, "KB")]
+    limit_kb = int(found[1]) * UNITS_KB[suffix or config.conf.get(UNIT_FOR_LIMITS, "KB")]
+    if 0 < config.queue_memory_mb * 1024 < limit_kb:
+        raise Refused("MEMLIMT: Cannot exceed queue's hard limit(s). Job not submitted.\n")
+    return limit_kb
 
 
 def _check_resources(requirements: Iterable[str], config: Config) -> None:

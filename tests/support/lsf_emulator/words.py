@@ -7,7 +7,27 @@ DOWN = "down.json"  # there while mbatchd is out of reach
 CALLS = "calls.jsonl"
 
 WITH_VALUE = frozenset(
-    ["G", "J", "M", "P", "R", "W", "app", "cwd", "e", "env", "eo", "i", "m", "n", "o", "oo", "q"]
+    [
+        "G",
+        "J",
+        "M",
+        "P",
+        "R",
+        "W",
+        "app",
+        "cwd",
+        "e",
+        "env",
+        "eo",
+        "gpu",
+        "i",
+        "m",
+        "n",
+        "o",
+        "oo",
+        "q",
+        "sla",
+    ]
 )
 FLAGS = frozenset(["B", "K", "N", "Zs", "r", "rn", "x"])
 

@@ -41,6 +41,10 @@ class Docker:
         """The job itself: the engine enforces all limits except the run limit."""
         return job.command
 
+    def most_memory_mb(self) -> int | None:
+        """What the engine has."""
+        return self.client.unless_silent(self.client.memory_mb)
+
     # ------------------------------------------------------------------ submit
 
     def submit(self, batch_round: Round) -> bool:

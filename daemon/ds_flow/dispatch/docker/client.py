@@ -73,6 +73,12 @@ class DockerClient:
         minutes = self.site.unknown_minutes
         return f"{self.site.command}: the engine was silent for {minutes:g} minutes"
 
+    def memory_mb(self) -> int | None:
+        """The memory of the engine's host. None if the engine does not say."""
+        of = ".Host.MemTotal" if self.is_podman else ".MemTotal"
+        said = self.call("info", f"--format={{{{{of}}}}}").out.strip()
+        return int(said) // 2**20 if said.isdecimal() and int(said) else None
+
     def inspect(self, names: Collection[str]) -> list[Container]:
         """Those of these containers that exist. Raises EngineSilentError if that is not certain."""
         answer = self.call("container", "inspect", *names)

@@ -88,6 +88,7 @@ def run_command(
         *(f"--mount={mount}" for mount in _mounts(batch_round, job)),
         *_variables(job),
         *site.extra,
+        *job.extra,
         f"--entrypoint={program}",
         *("--", image.id, *arguments),
     ]

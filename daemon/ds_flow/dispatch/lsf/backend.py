@@ -4,13 +4,16 @@ A job has succeeded only if its exit code on disk says so, never because LSF say
 state LSF cannot tell is unknown, and counts as alive for a bounded time.
 """
 
+import math
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ds_flow.core import DispatchError, FailureClass, JobState, LsfSite, Problems
-from ds_flow.dispatch.commands import print_note, put_environment
+from ds_flow.dispatch.commands import call, print_note, put_environment
 from ds_flow.dispatch.lsf import texts
 from ds_flow.dispatch.lsf.client import NO_ANSWER, LsfClient, Poll, shown
 from ds_flow.dispatch.lsf.handover import Chunk, Handover
@@ -19,6 +22,7 @@ from ds_flow.dispatch.rounds import JobSpec, Report, Round
 
 LOOKS = 2  # clean polls that must agree that a job is not there
 HISTORY_JOBS = 200  # jobs in one call of bhist
+MINUTE_SECONDS = 60
 
 UNFINISHED = frozenset({JobState.PENDING, JobState.RUNNING})  # as LSF reports it
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
@@ -57,6 +61,14 @@ class Lsf:
         """The job itself: LSF enforces its limits."""
         return job.command
 
+    def most_memory_mb(self) -> int | None:
+        """What the largest host has. A job that asks for more would wait for ever."""
+        with suppress(DispatchError):  # a site may do without this command
+            limit_s = self.site.command_seconds
+            answer = call(["lshosts", "-w"], limit_s, cwd=Path("/"), environ=self.environ)
+            return texts.largest_host_mb(answer.out)
+        return None
+
     def _client(self, batch_round: Round) -> LsfClient:
         return LsfClient(self.site, self.environ, batch_round, Handover.of(batch_round, self.site))
 
@@ -68,11 +80,17 @@ class Lsf:
         client = self._client(batch_round)
         handover = client.handover
         while (chunk := handover.next_to_submit()) is not None:
-            if not self._submit_chunk(client, chunk):
+            if self._is_too_soon(handover) or not self._submit_chunk(client, chunk):
                 break
         for chunk in handover.asked():
             self._look_up(client, chunk)
         return handover.is_complete
+
+    def _is_too_soon(self, handover: Handover) -> bool:
+        """Whether this minute has had its submissions. The next look goes on."""
+        most, now = self.site.submissions_per_minute, time.time()
+        asked = [now - one.asked_at for one in handover.chunks if one.asked_at is not None]
+        return bool(most) and sum(0 <= since_s < MINUTE_SECONDS for since_s in asked) >= most
 
     def _submit_chunk(self, client: LsfClient, chunk: Chunk) -> bool:
         """Submit one chunk. Returns whether to go on with the next."""
@@ -84,17 +102,24 @@ class Lsf:
             chunk.job_ids = [accepted[1]]
         elif answer.exit_code and not answer.timed_out and texts.REFUSED.search(answer.text):
             chunk.asked_at = None
-            self._adapt(client.handover, chunk, answer.text)
+            self._adapt(client, chunk, answer.text)
         else:
             self._tell(f"bsub: no job id in its answer: {shown(answer)}")
         client.handover.save()
         return chunk.asked_at is None or accepted is not None
 
-    def _adapt(self, handover: Handover, chunk: Chunk, refusal: str) -> None:
+    def _adapt(self, client: LsfClient, chunk: Chunk, refusal: str) -> None:
         """Change the request to what this LSF accepts. Raises DispatchError if nothing helps."""
-        if texts.TOO_LARGE.search(refusal) and handover.halve(chunk):
+        handover = client.handover
+        is_beyond = bool(texts.BEYOND_LIMIT.search(refusal))
+        if (is_beyond or texts.TOO_LARGE.search(refusal)) and handover.halve(chunk):
             return
-        is_unit = texts.BAD_UNIT.search(refusal) and self.site.memory_unit == "auto"
+        if is_beyond and client.batch_round.jobs[chunk.first - 1].has_more_memory:
+            chunk.refused = refusal  # the stage's own limit was accepted
+            return
+        is_unit = (
+            not is_beyond and texts.BAD_UNIT.search(refusal) and self.site.memory_unit == "auto"
+        )
         if is_unit and not handover.is_plain:
             handover.learn(is_plain=True)
             return
@@ -116,11 +141,11 @@ class Lsf:
     def ask(self, batch_round: Round, indices: Collection[int]) -> dict[int, Report]:
         """Read exit codes from disk, and ask one bjobs about all other jobs.
 
-        While a job waits in LSF's queue, that counts as progress.
+        While a job waits in LSF's queue or is suspended, that counts as progress.
         """
         client = self._client(batch_round)
         poll = client.poll() if self._must_poll(batch_round, indices) else NO_ANSWER
-        if any(poll.rows[index].state == JobState.PENDING for index in poll.rows.keys() & indices):
+        if any(poll.rows[index].status in texts.IDLE for index in poll.rows.keys() & indices):
             batch_round.note_alive()
         ended = (
             batch_round.ended()
@@ -174,8 +199,11 @@ class Lsf:
 
     def _report_open(self, client: LsfClient, index: int, poll: Poll) -> Report:
         """Report a job without an exit code, from what LSF says."""
-        row = poll.rows.get(index)
-        if not client.handover.chunk_of(index).job_ids:
+        row, chunk = poll.rows.get(index), client.handover.chunk_of(index)
+        if chunk.refused:
+            why = f"memory limit reached, and LSF gives no more ({chunk.refused})"
+            return Report.of_end((FailureClass.MEMORY, why))
+        if not chunk.job_ids:
             return Report(state=JobState.PENDING)
         if row is None and not poll.is_clean:
             return Report(state=JobState.UNKNOWN)
@@ -183,10 +211,22 @@ class Lsf:
             return self._report_unseen(client, index, row)
         if row.state in UNFINISHED:
             self._absences.pop(_place(client, index), None)
-            return Report(state=row.state)
+            return self._report_unfinished(client, index, row)
         if client.find_claimer(index):
             return Report(state=JobState.UNKNOWN)
         return self._report_torn(client, index, row)
+
+    def _report_unfinished(self, client: LsfClient, index: int, row: Row) -> Report:
+        """Report a job that waits or runs. If it may wait no longer, it is ended."""
+        limit_minutes = self.site.pending_minutes
+        waited_s = time.time() - (client.handover.chunk_of(index).asked_at or math.inf)
+        is_over = limit_minutes and waited_s > limit_minutes * 60
+        if row.state != JobState.PENDING or not is_over:
+            return Report(state=row.state)
+        client.bkill([client.handover.native_id(index)])
+        queue = client.batch_round.jobs[index - 1].queue
+        why = f"it waited in the queue {queue} for more than {limit_minutes:g} minutes"
+        return Report.of_end((FailureClass.INFRASTRUCTURE, why))
 
     def _report_unseen(self, client: LsfClient, index: int, row: Row | None) -> Report:
         """Report a job that bjobs does not list or whose host is lost: alive, for a while."""

@@ -25,6 +25,7 @@ class Chunk:
     count: int
     asked_at: float | None = None  # wall clock, since another process may continue
     looks: int = 0  # clean lookups that did not find it, since it was asked for
+    refused: str = ""  # LSF gives its one job no more memory, in LSF's words
     job_ids: list[str] = field(default_factory=list)  # several if LSF accepted it more than once
 
 
@@ -98,7 +99,7 @@ class Handover:
 
     def next_to_submit(self) -> Chunk | None:
         """The next chunk that was not submitted yet."""
-        return next((one for one in self.chunks if one.asked_at is None), None)
+        return next((one for one in self.chunks if one.asked_at is None and not one.refused), None)
 
     def asked(self) -> Iterator[Chunk]:
         """The submitted chunks without an id: bsub's answer was lost."""
@@ -106,8 +107,8 @@ class Handover:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every chunk has an id."""
-        return all(chunk.job_ids for chunk in self.chunks)
+        """Whether every chunk has an id, or is refused for good."""
+        return all(chunk.job_ids or chunk.refused for chunk in self.chunks)
 
     @property
     def job_ids(self) -> list[str]:

@@ -39,12 +39,18 @@ RUN_LIMIT_EXIT_CODE = 140  # 128 + SIGUSR2, which comes at the run limit
 START_EXIT_CODES = frozenset({126, 127})  # not executable; not there: a file system is missing
 
 ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
-REFUSED = re.compile(r"not submitted", re.IGNORECASE)
 TOO_LARGE = re.compile(r"index too large|array.{0,40}(too large|exceed)", re.IGNORECASE)
 # It quotes the value with its unit, or speaks of memory or resources: openlava says "MEMLIMT".
 BAD_UNIT = re.compile(r"\b\d+MB\b|MEMLIM|memory|resource requirement", re.IGNORECASE)
+BEYOND_LIMIT = re.compile(r"MEMLIM\w*:.*exceed", re.IGNORECASE)  # more than the queue gives
 NO_SUCH_OPTION = re.compile(r"(illegal|invalid|unknown|unrecognized) option|Usage:", re.IGNORECASE)
+REFUSED = re.compile(rf"not submitted|{NO_SUCH_OPTION.pattern}", re.IGNORECASE)
 NOT_THERE = re.compile(r"is not found|No (unfinished |matching )?job found", re.IGNORECASE)
+
+MAXMEM = 5  # HOST_NAME type model cpuf ncpus maxmem ...; lshosts(1)
+SIZE = re.compile(r"(\d+(?:\.\d+)?)([MGT])")
+IDLE = frozenset({"PEND", "PROV", "WAIT", "PSUSP", "USUSP", "SSUSP"})  # no progress, and no fault
+UNITS_MB = {"M": 1, "G": 2**10, "T": 2**20}
 
 FIELDS = "jobid jobindex stat exit_code exit_reason job_name"
 
@@ -69,19 +75,22 @@ def bsub_command(
 ) -> list[str]:
     """The arguments of a bsub whose script comes on standard input. -W has no seconds."""
     throttle = f"%{site.throttle}" if site.throttle else ""
-    memory = f"{job.memory_mb}" if plain else f"{job.memory_mb}MB"
-    limit = f"{job.memory_mb * 1024}" if plain else memory  # KB, where no unit is given
+    slots = job.cpus if site.memory_per == "slot" else 1
+    unit = "" if plain else "MB"
+    reserved = f"{math.ceil(job.memory_mb / slots)}{unit}"
+    limit = f"{job.memory_mb * 1024}" if plain else f"{job.memory_mb}MB"  # KB without a unit
     return [
         "bsub",
         *("-J", f"{name}[1-{count}]{throttle}"),
         *("-q", job.queue),
         *("-n", f"{job.cpus}"),
-        *("-R", f"span[hosts=1] rusage[mem={memory}]"),
+        *("-R", f"span[hosts=1] rusage[mem={reserved}]"),
         *("-M", limit),
         *("-W", f"{math.ceil(job.limit_minutes)}"),
         *("-o", str(folder / "lsf.out")),
         *(("-P", site.project) if site.project else ()),
         *site.extra,
+        *job.extra,
     ]
 
 
@@ -173,6 +182,14 @@ def _history_row(block: str) -> Row | None:
         exit_code=int(code) if code else 128 + int(number) if number else None,
         term=term[0] if term else "",
     )
+
+
+def largest_host_mb(text: str) -> int | None:
+    """The memory of the largest host in the output of `lshosts -w`. None if it names none."""
+    rows = (line.split() for line in text.splitlines())
+    sizes = [SIZE.fullmatch(row[MAXMEM]) for row in rows if len(row) > MAXMEM]
+    found = [int(float(size[1]) * UNITS_MB[size[2]]) for size in sizes if size]
+    return max(found, default=None)
 
 
 def ids_in(text: str) -> set[str]:
