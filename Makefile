@@ -1,6 +1,7 @@
 # Everything ds-flow needs from its checkout; `make` lists the targets.
 
 SHELL := bash
+unexport UV_PROJECT_ENVIRONMENT # every target works with .venv
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 
@@ -21,11 +22,16 @@ help: ## list the targets
 
 setup: .venv/.synced ## make .venv with ds-flow and everything it needs
 
-# The stamp lives in .venv, so that it goes when the environment is made anew.
+# The stamp lives in .venv, so that it goes when the environment is made anew. It names the folder:
+# the commands of an environment that was moved or copied with it still belong to the old place.
+ifneq ($(file <.venv/.synced),$(CURDIR))
+.PHONY: .venv/.synced
+endif
 .venv/.synced: pyproject.toml
 	@echo 'Setting up .venv'
+	@[[ "$$(cat $@ 2>/dev/null)" == '$(CURDIR)' ]] || rm -rf .venv
 	@$(UV) sync --quiet
-	@touch $@
+	@echo '$(CURDIR)' >$@
 
 demo: setup ## run the samples in data/ once and show what came out
 	@$(DS_FLOW) once
