@@ -31,7 +31,14 @@ from ds_flow.core import (
 from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
 from ds_flow.settings import Settings, find_settings, load_settings
 from ds_flow.system import open_log
-from ds_flow.work import attempt_log, create_work_dir, new_attempt, scratch
+from ds_flow.work import (
+    attempt_log,
+    create_work_dir,
+    new_attempt,
+    require_own,
+    scratch,
+    settle,
+)
 from steps.start import work_dir
 
 OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
@@ -50,7 +57,8 @@ def begin(argv: Sequence[str]) -> None:
         return
     try:
         chosen = load_settings(find_settings(None, os.environ), os.environ)
-        output_dir = str(chosen.output_dir)
+        output_dir = chosen.options().portable().output_dir
+        require_own(chosen.output_dir, chosen.root)
         if named.batch is None:
             _run_formed(argv, chosen, form(chosen))
         work_dir(named.output_dir or output_dir, named.batch)
@@ -64,6 +72,7 @@ def begin(argv: Sequence[str]) -> None:
 def _run_formed(argv: Sequence[str], chosen: Settings, plan: Plan) -> NoReturn:
     """Run a batch that was just formed, marked as its first attempt."""
     work = create_work_dir(chosen.output_dir, plan)
+    settle(chosen.output_dir, chosen.root)
     number = new_attempt(work)
     log = attempt_log(chosen.log_dir, plan.batch, number)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +81,7 @@ def _run_formed(argv: Sequence[str], chosen: Settings, plan: Plan) -> NoReturn:
         _copy_to(output, descriptor)
     own = {ATTEMPT_MARK: f"{plan.batch}/{number}", "TMPDIR": str(scratch(work))}
     environment = {**chosen.run_environment(os.environ), **own}
-    batch = ["--batch", plan.batch, "--output-dir", str(chosen.output_dir)]
+    batch = ["--batch", plan.batch, "--output-dir", plan.options.portable().output_dir]
     _run_again([*argv, *batch], environment)
 
 

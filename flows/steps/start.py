@@ -10,14 +10,18 @@ from steps.jobs import Range
 
 
 def work_dir(output_dir: str, batch: str) -> Path:
-    """Find the work directory of a planned batch.
+    """Find the work directory of a planned batch. The output folder is relative to the project.
 
-    Raises RequestError if no batch is named, DispatchError if it has no plan.
+    Raises RequestError if no batch is named or it is another project's, DispatchError if it has no
+    plan.
     """
-    work = work_root(Path(output_dir)) / batch
+    root = Path(os.environ["DS_FLOW_CONFIG"]).parents[1]
+    work = work_root(root / output_dir) / batch
     if not batch:
         raise RequestError("name a batch: --batch ID")
-    read_plan(work)
+    of = read_plan(work).options.root
+    if not root.samefile(of):
+        raise RequestError(f"batch {batch} is of the project {of}, and this run of {root}")
     return work
 
 

@@ -140,6 +140,14 @@ class Project:
     """A folder with settings, an inbox and a transform; `start` and `once` work on it for real."""
 
     def __init__(self, root: Path, **given: Any) -> None:
+        self.place(root)
+        for folder in (self.inbox, self.config.parent):
+            folder.mkdir(parents=True)
+        (root / "gated.py").write_text(TRANSFORM, encoding="utf-8")
+        self.configure(**given)
+
+    def place(self, root: Path) -> None:
+        """Work on the project that lies in this folder, be it made here or put here."""
         self.root = root
         self.inbox, self.out, self.log = root / "data", root / "out", root / "log"
         self.config = root / "config" / "settings.yaml"
@@ -148,10 +156,6 @@ class Project:
         self.patience_s: float | None = None  # with one command; a test has its own limit
         self.environment: dict[str, str] = {"PROCESS_TAG": "spring"}
         self._daemon: subprocess.Popen[bytes] | None = None
-        for folder in (self.inbox, self.config.parent):
-            folder.mkdir(parents=True)
-        (root / "gated.py").write_text(TRANSFORM, encoding="utf-8")
-        self.configure(**given)
 
     def configure(self, **given: Any) -> None:
         """Write the settings: quick ones, with the given ones over them."""
@@ -359,7 +363,7 @@ class Project:
 
     def leftovers(self) -> list[str]:
         """What lies in the work folder that should not when nothing runs."""
-        kept = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json"}
+        kept = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "project.json"}
         return [path.name for path in (self.out / ".work").iterdir() if path.name not in kept]
 
     def strays(self) -> set[str]:

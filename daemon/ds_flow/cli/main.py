@@ -6,10 +6,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from ds_flow.cli import commands
 from ds_flow.cli.arguments import CONFIG, Argument, Command
-from ds_flow.core import DsFlowError
+from ds_flow.core import DsFlowError, SettingsError
 from ds_flow.system import FAILED, INTERRUPTED, say
 
 BUG = 70
@@ -32,6 +33,8 @@ COMMANDS: dict[str, Command] = {
     "manifest": commands.manifest,
     "verify": commands.verify,
     "gc": commands.gc,
+    "backup": commands.backup,
+    "detach": commands.detach,
     "check": commands.check,
     "completion": commands.completion,
 }
@@ -42,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        _refuse_copy(Path(sys.argv[0]))
         args = parser().parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
@@ -60,6 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return BUG
     return code
+
+
+def _refuse_copy(command: Path) -> None:
+    """Raise SettingsError if the command was copied with its folder: it would run the original."""
+    folder = command.resolve().parent.parent
+    if (folder / "pyvenv.cfg").exists() and not folder.samefile(sys.prefix):
+        raise SettingsError(
+            f"{command} was copied from {sys.prefix}, and would work on that project:"
+            f" run make setup in {folder.parent}"
+        )
 
 
 def parser() -> argparse.ArgumentParser:

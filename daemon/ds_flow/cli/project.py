@@ -13,6 +13,7 @@ from ds_flow.ledger import Ledger
 from ds_flow.runs import admit_commits, rebuild_ledger
 from ds_flow.settings import Settings, find_settings, load_settings
 from ds_flow.system import running_pid, set_up_logging
+from ds_flow.work import require_own
 
 
 def load(args: argparse.Namespace, *, to_work: bool = True) -> Settings:
@@ -39,6 +40,14 @@ def reading(args: argparse.Namespace) -> Iterator[tuple[Settings, Ledger]]:
 
 @contextmanager
 def open_ledger(settings: Settings, now: datetime) -> Iterator[Ledger]:
+    """Open the ledger and bring it up to date. Raises SettingsError if the project is a copy."""
+    require_own(settings.output_dir, settings.root)
+    with open_own_ledger(settings, now) as ledger:
+        yield ledger
+
+
+@contextmanager
+def open_own_ledger(settings: Settings, now: datetime) -> Iterator[Ledger]:
     """Open the ledger and bring it up to date with the runs on disk.
 
     A new project has no ledger yet. It gets an empty one in a temporary folder, so that reading

@@ -6,8 +6,9 @@ defaults equal.
 """
 
 import math
+import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 FILE_COST_BYTES = 2**18  # to open and write a small file costs as much as to read this
@@ -100,10 +101,10 @@ class Options:
     """The settings that decide a batch's outputs, frozen for all its attempts."""
 
     project_name: str
-    root: str
-    output_dir: str  # absolute
-    log_dir: str  # absolute
-    inbox: str = ""  # absolute: the folder that holds all inputs
+    root: str  # absolute, as are the other folders; in a plan on disk they are relative
+    output_dir: str
+    log_dir: str
+    inbox: str = ""  # the folder that holds all inputs
     tag: str = ""
     delimiter: str = "auto"
     encoding: str = "utf-8"
@@ -121,6 +122,44 @@ class Options:
         # A plan of an older version has no site.
         site = Site.from_json(row["site"]) if "site" in row else Site()
         return cls(**{**row, "stages": stages, "site": site})
+
+    def portable(self) -> Self:
+        """Make folders inside the project relative to it, and the project to `output_dir`.
+
+        So a project that is moved in the middle of a batch goes on with it. Plans of an older
+        version have absolute folders.
+        """
+        if not posixpath.isabs(self.root):
+            return self
+        root, output_dir = self.root, self.output_dir
+        return replace(
+            self,
+            root=posixpath.relpath(root, output_dir) if _is_in(output_dir, root) else root,
+            output_dir=_relative(output_dir, root),
+            log_dir=_relative(self.log_dir, root),
+            inbox=_relative(self.inbox, root),
+        )
+
+    def located(self, output_dir: str) -> Self:
+        """Make every folder absolute, as seen from where the output folder is now."""
+        put = self.portable()
+        root = posixpath.normpath(posixpath.join(output_dir, put.root))
+        return replace(
+            put,
+            root=root,
+            output_dir=output_dir,
+            log_dir=posixpath.normpath(posixpath.join(root, put.log_dir)),
+            inbox=put.inbox and posixpath.normpath(posixpath.join(root, put.inbox)),
+        )
+
+
+def _is_in(folder: str, root: str) -> bool:
+    return posixpath.commonpath([folder, root]) == root
+
+
+def _relative(folder: str, root: str) -> str:
+    is_inside = posixpath.isabs(folder) and _is_in(folder, root)
+    return posixpath.relpath(folder, root) if is_inside else folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

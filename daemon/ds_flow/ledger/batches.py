@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from ds_flow.core import (
     BATCH_MOVES,
+    RERUN_TRIGGERS,
     STATES_TAKEN_BY,
     BatchError,
     BatchState,
@@ -172,6 +173,20 @@ class Batches:
         files = [row[0] for row in rows]
         self.form(new_batch, files, Trigger.RETRY, now, detail=f"retries {batch}")
         return new_batch
+
+    def form_again(self, batch: str, new_batch: str, now: datetime) -> None:
+        """Make a new batch of the files of one that has just ended; a rerun stays a rerun."""
+        row = self._store.row("SELECT trigger, selection FROM batch WHERE id = ?", (batch,))
+        trigger, selection = row or (Trigger.RETRY, "")
+        rows = self._store.rows("SELECT file_id FROM batch_file WHERE batch_id = ?", (batch,))
+        self.form(
+            new_batch,
+            sorted(row[0] for row in rows),
+            Trigger(trigger) if trigger in RERUN_TRIGGERS else Trigger.RETRY,
+            now,
+            detail=f"in place of {batch}",
+            selection=selection,
+        )
 
     # ------------------------------------------------------------------ end
 

@@ -40,6 +40,10 @@ class Ledger:
         self.schedules = Schedules(self._store, self._batches)
         self.history = History(self._store)
 
+    def back_up(self, file: Path) -> None:
+        """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""
+        self._store.back_up(file)
+
     def close(self) -> None:
         """Give the file back."""
         self._store.close()
@@ -91,6 +95,12 @@ class Ledger:
                 return state
             self._batches.end(batch, BatchState.CANCELLED, why, now)
             return BatchState.CANCELLED
+
+    def restart(self, batch: str, new_batch: str, why: str, now: datetime) -> None:
+        """Cancel a batch that has no live run, and give its files to a new one."""
+        with self._store.transaction():
+            self._batches.end(batch, BatchState.CANCELLED, why, now)
+            self._batches.form_again(batch, new_batch, now)
 
     def adopt(self, plan: Plan, attempt: int, now: datetime) -> None:
         """Enter a batch that a lost ledger knew, from its plan, with its last attempt as live.

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -12,7 +13,16 @@ from stat import S_ISLNK, S_ISREG
 from typing import Any
 
 from ds_flow.core import BatchError, DispatchError, LedgerError
-from ds_flow.system import IS_LINK, NOT_REGULAR, fs_type, is_network_fs, open_private
+from ds_flow.system import (
+    IS_LINK,
+    NOT_REGULAR,
+    fs_type,
+    is_network_fs,
+    link_new,
+    open_private,
+    sync_dir,
+    sync_file,
+)
 
 SCHEMA_VERSION = 2
 MIGRATIONS = {1: files("ds_flow.ledger").joinpath("migrations/from_1_to_2.sql").read_text()}
@@ -54,6 +64,21 @@ class Store:
                 f"ledger {self.path}: removed or replaced while in use; start ds-flow again:"
                 " it takes up from what is there"
             )
+
+    def back_up(self, file: Path) -> None:
+        """Copy the ledger to a new file while others use it. Raises FileExistsError."""
+        part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        _create_private(part)
+        try:
+            with _translated(self.path), closing(sqlite3.connect(part)) as copy:
+                self._db.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")  # else it would be three files
+                _check(copy)
+            sync_file(part)
+            link_new(part, file)
+            sync_dir(file.parent)
+        finally:
+            part.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Give the file back."""
@@ -164,12 +189,16 @@ def fault_of(path: Path) -> str:
         _refuse_links(path)
         with _translated(path), closing(_read_only(path, mode)) as db:
             _refuse_newer(_version(db), path, SCHEMA_VERSION)
-            (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if result != "ok":
-                raise sqlite3.DatabaseError(result)
+            _check(db)
     except (LedgerError, DispatchError) as error:
         return str(error)
     return ""
+
+
+def _check(db: sqlite3.Connection) -> None:
+    (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise sqlite3.DatabaseError(result)
 
 
 def _read_only(path: Path, mode: str) -> sqlite3.Connection:

@@ -5,6 +5,7 @@ from ds_flow.runs.launch import Runs, processes
 from ds_flow.runs.recovery import (
     admit_commits,
     adopt_batches,
+    disown_batches,
     rebuild_ledger,
     tidy_work_dir,
     tidy_work_dirs,
@@ -20,6 +21,7 @@ __all__ = [
     "admit_commits",
     "adopt_batches",
     "cancel_batch_jobs",
+    "disown_batches",
     "processes",
     "rebuild_ledger",
     "tidy_work_dir",

@@ -140,7 +140,7 @@ def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list
         str(FLOW),
         "--no-pylint",
         "run",
-        *("--batch", batch, "--output-dir", str(settings.output_dir)),
+        *("--batch", batch, "--output-dir", settings.options().portable().output_dir),
         *("--tag", f"batch:{batch}", "--tag", f"trigger:{trigger}"),
     ]
 

@@ -1,17 +1,21 @@
 """What lies on disk and the ledger does not know: commits, manifests, batches."""
 
 import logging
+import secrets
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from ds_flow.core import (
     LIVE_BATCHES,
+    BatchError,
     BatchState,
     LedgerError,
     Manifest,
     Problems,
+    RetryAt,
+    RunState,
     Trigger,
     is_disk_error,
 )
@@ -28,6 +32,7 @@ from ds_flow.work import (
     read_plan,
     remove_work_dir,
     work_dirs,
+    work_root,
 )
 
 log = logging.getLogger(__name__)
@@ -99,11 +104,29 @@ def rebuild_ledger(ledger: Ledger, output_dir: Path, now: datetime) -> int:
 
     A manifest that cannot be read is named and passed over; a live run's is left to the daemon.
     """
+    return sum(_take_in(ledger, path, now) for path in _unknown(ledger, output_dir))
+
+
+def _unknown(ledger: Ledger, output_dir: Path) -> Iterator[Path]:
+    """Every manifest that the ledger does not know, oldest Run ID first."""
     folders = (output_dir / REMOVED, output_dir)
     found = {name: folder for folder in folders for name in manifest_names(folder)}
     unknown = found.keys() - {manifest_name(run_id) for run_id in ledger.read.run_ids()}
-    paths = (found[name] / name for name in sorted(unknown, key=by_run_id))
-    return sum(_take_in(ledger, path, now) for path in paths)
+    return (found[name] / name for name in sorted(unknown, key=by_run_id))
+
+
+def published(ledger: Ledger, output_dir: Path, batch: str) -> Manifest | None:
+    """Find a batch's manifest among those that the ledger does not know.
+
+    A ledger that was restored from a backup may take a batch for running that was published, and
+    whose work directory is gone.
+    """
+    for path in _unknown(ledger, output_dir):
+        with suppress(LedgerError, OSError):  # named when the ledger is opened
+            manifest = read_manifest(path)
+            if manifest.batch == batch:
+                return manifest
+    return None
 
 
 def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
@@ -139,6 +162,35 @@ def adopt_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
                 log.warning("batch.running", extra={"batch": work.name, "why": why})
                 count += 1
     return count
+
+
+def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
+    """Make a copied project's open batches its own; how many. No run of them can be alive here.
+
+    Marks, jobs and containers are named by their batch, so the old names are the other project's.
+
+    1. Record what is committed. It stays what it is.
+    2. End the live runs, and give the files of open batches to new ones.
+    3. Remove the work directories.
+    """
+    why = "it is of the project that this one was copied from"
+    for run in ledger.read.live_runs():
+        manifest = None
+        with suppress(BatchError):  # then it is no commit
+            manifest = deliver(work_root(output_dir) / run.batch, output_dir)
+        if manifest := manifest or published(ledger, output_dir, run.batch):
+            ledger.record(manifest, now)
+        if manifest is None or manifest.attempt != run.attempt:
+            ended = RunState.LOST
+            ledger.end_run(
+                run.batch, run.attempt, ended, error=why, results=0, then=RetryAt(now), now=now
+            )
+    live = [batch.id for state in LIVE_BATCHES for batch in ledger.read.batches_in(state)]
+    for batch in live:
+        ledger.restart(batch, secrets.token_hex(5), why, now)
+    for work in work_dirs(output_dir):
+        remove_work_dir(work)
+    return len(live)
 
 
 def tidy_work_dirs(ledger: Ledger, output_dir: Path) -> None:

@@ -12,7 +12,7 @@ from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
 from ds_flow.settings import Settings
 from ds_flow.system import require_space, space_lacking, why_store_not_held
-from ds_flow.work import create_work_dir, last_attempt
+from ds_flow.work import create_work_dir, last_attempt, work_root
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Starter:
         if self.held_back.must_wait(batch.id, now_s):
             return False
         try:
-            why = why_cannot_run(self.settings, self.ledger, batch.id)
+            why = why_cannot_run(self.settings, self.ledger, batch.id) or self._alive(batch.id)
             if not why:
                 return self._start_run(batch)
         except OSError as error:
@@ -91,10 +91,13 @@ class Starter:
     def _start_run(self, batch: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled the batch; whether it did.
 
+        Raises LedgerError if the project was moved away: the old place gets no work directory.
+
         1. Write the plan and the attempt's folder and log.
         2. Enter the run in the ledger.
         3. Start its process. A crash before this leaves a run without a process: it is lost.
         """
+        self.ledger.read.require_in_place()
         work = create_work_dir(self.settings.output_dir, self._plan(batch))
         # A person's `resume` may have taken numbers that the ledger does not know.
         attempt = max(self.ledger.read.next_attempt(batch.id), last_attempt(work) + 1)
@@ -109,6 +112,16 @@ class Starter:
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
         self.runs.start(self.settings, batch.id, attempt, batch.trigger)
         return True
+
+    def _alive(self, batch: str) -> str:
+        """Say which attempt is alive that the ledger does not know; "" if none is.
+
+        A ledger that was restored from a backup is older than the disk.
+        """
+        last = last_attempt(work_root(self.settings.output_dir) / batch)
+        if self.runs.life(batch, last) == Life.DEAD:
+            return ""
+        return f"batch {batch} waits: its attempt {last} is alive, and the ledger does not know it"
 
     def _plan(self, batch: BatchRow) -> Plan:
         last = self.ledger.schedules.last_run(batch.selection)

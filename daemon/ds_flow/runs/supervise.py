@@ -129,7 +129,9 @@ class Supervisor:
         """
         broken = ""
         try:
-            manifest = deliver(work, self.settings.output_dir)
+            output_dir = self.settings.output_dir
+            manifest = deliver(work, output_dir)
+            manifest = manifest or recovery.published(self.ledger, output_dir, run.batch)
             self._learn_run_id(run, work)
             if manifest is not None:
                 if self._end_jobs(run, work) is None:

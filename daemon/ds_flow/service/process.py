@@ -21,7 +21,7 @@ from ds_flow.service.systemd import is_listening, keep_rights, notify, watchdog_
 from ds_flow.settings import Settings, load_settings
 from ds_flow.system import WAKE_SIGNAL, Wake, mask, set_up_logging, single_instance
 from ds_flow.upkeep import Upkeep
-from ds_flow.work import make_root
+from ds_flow.work import make_root, settle
 
 log = logging.getLogger(__name__)
 
@@ -245,6 +245,7 @@ def service(settings: Settings) -> Iterator[Service]:
             stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, HELD)
             make_root(settings.output_dir)
             stack.enter_context(single_instance(settings))
+            settle(settings.output_dir, settings.root)
         keep_rights()
         wake = Wake()
         stack.callback(wake.close)

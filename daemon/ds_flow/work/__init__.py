@@ -27,6 +27,7 @@ from ds_flow.work.directory import (
     work_dirs,
     work_root,
 )
+from ds_flow.work.place import detach, require_own, settle
 from ds_flow.work.publication import deliver, is_committed, publish
 from ds_flow.work.published import (
     REMOVED,
@@ -53,6 +54,7 @@ __all__ = [
     "count_results",
     "create_work_dir",
     "deliver",
+    "detach",
     "find_manifest",
     "git_commit",
     "input_path",
@@ -77,9 +79,11 @@ __all__ = [
     "remove_outputs",
     "remove_work_dir",
     "removed_manifests",
+    "require_own",
     "results_for",
     "scratch",
     "settings_fingerprint",
+    "settle",
     "work_dirs",
     "work_root",
 ]

@@ -12,6 +12,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ds_flow.core import (
@@ -89,7 +90,8 @@ def create_work_dir(output_dir: Path, plan: Plan) -> Path:
     for folder in (work / "attempts", scratch(work)):
         folder.mkdir(parents=True, exist_ok=True)
     if not (work / "batch.json").exists():
-        write_json(work / "batch.json", plan.to_json())
+        portable = replace(plan, options=plan.options.portable())
+        write_json(work / "batch.json", portable.to_json())
         sync_dir(work.parent)
     return work
 
@@ -111,7 +113,8 @@ def read_plan(work: Path) -> Plan:
         raise BatchError(f"{work}/batch.json: not a plan of this version: {error!r}") from error
     if plan.batch != work.name:
         raise BatchError(f"{work}: a copy of batch {plan.batch}; remove it")
-    return plan
+    output_dir = os.path.normpath(work.absolute().parents[1])
+    return replace(plan, options=plan.options.located(output_dir))
 
 
 def _published_by(work: Path) -> str:

@@ -1,9 +1,11 @@
 """One module for each command: its help, its arguments, and what it does."""
 
 from ds_flow.cli.commands import (
+    backup,
     cancel,
     check,
     completion,
+    detach,
     explain,
     files,
     gc,
@@ -22,9 +24,11 @@ from ds_flow.cli.commands import (
 )
 
 __all__ = [
+    "backup",
     "cancel",
     "check",
     "completion",
+    "detach",
     "explain",
     "files",
     "gc",
