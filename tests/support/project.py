@@ -40,6 +40,8 @@ import signal
 from pathlib import Path
 
 GATES = Path(__file__).parent / "gates"
+# What stays in the work folder when nothing runs: locks, what was learnt of LSF, the place.
+KEPT_IN_WORK = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "project.json"}
 calls = 0
 
 
@@ -363,8 +365,8 @@ class Project:
 
     def leftovers(self) -> list[str]:
         """What lies in the work folder that should not when nothing runs."""
-        kept = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "project.json"}
-        return [path.name for path in (self.out / ".work").iterdir() if path.name not in kept]
+        names = {path.name for path in (self.out / ".work").iterdir()}
+        return sorted(names - KEPT_IN_WORK)
 
     def strays(self) -> set[str]:
         """Outputs that no manifest names, and names without an output."""

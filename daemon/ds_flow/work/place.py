@@ -53,6 +53,8 @@ def settle(output_dir: Path, root: Path) -> None:
     if was == now:
         return
     write_json(work_root(output_dir) / FILE, asdict(now))
+    for part in work_root(output_dir).glob(f".{FILE}.*"):  # of a process that died while writing
+        part.unlink(missing_ok=True)
     if was is not None and was.root != now.root:
         log.warning("project.moved", extra={"folder": now.root, "why": f"it was {was.root}"})
 

@@ -19,9 +19,8 @@ from typing import Any
 import yaml
 
 from chaos.drops import Journal, regular_files
-from project import Project
+from project import KEPT_IN_WORK, Project
 
-LOCKS = {"ds-flow.lock", "publish.lock", "lsf.json"}  # and what was learnt of LSF
 AT_REST = {"processed", "quarantined", "superseded"}
 
 Row = dict[str, Any]
@@ -185,7 +184,7 @@ class _Look:
                 yield Finding("stray", f"out/{path.name}")
         dead = self._batches("dead")
         for path in (self.project.out / ".work").iterdir():
-            if path.name not in LOCKS | dead:
+            if path.name not in KEPT_IN_WORK | dead:
                 yield Finding("stray", f"out/.work/{path.name}")
         yield from (Finding("stray", f"process {pid}") for pid in self.project.marked())
 
