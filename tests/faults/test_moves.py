@@ -151,6 +151,20 @@ def test_a_copy_is_refused_until_it_is_a_project_of_its_own(
     assert (theirs.batch, mine.batch != run.batch) == (run.batch, True)
 
 
+def test_a_copy_without_its_ledger_can_be_detached(project: Project, tmp_path: Path) -> None:
+    stopped_in_the_middle(project)
+    shutil.copytree(project.root, tmp_path / "copy", symlinks=True)
+    copy = at(tmp_path / "copy")
+    for file in copy.out.glob("ledger.db*"):
+        file.unlink()
+
+    detached = copy.ds_flow("detach")
+
+    assert detached.returncode == 0, detached.stderr
+    assert copy.once().returncode == 0
+    assert_published_once(copy)
+
+
 def test_a_copy_that_is_detached_leaves_the_run_of_the_other_alone(
     project: Project, tmp_path: Path
 ) -> None:

@@ -40,19 +40,12 @@ def reading(args: argparse.Namespace) -> Iterator[tuple[Settings, Ledger]]:
 
 @contextmanager
 def open_ledger(settings: Settings, now: datetime) -> Iterator[Ledger]:
-    """Open the ledger and bring it up to date. Raises SettingsError if the project is a copy."""
-    require_own(settings.output_dir, settings.root)
-    with open_own_ledger(settings, now) as ledger:
-        yield ledger
-
-
-@contextmanager
-def open_own_ledger(settings: Settings, now: datetime) -> Iterator[Ledger]:
     """Open the ledger and bring it up to date with the runs on disk.
 
     A new project has no ledger yet. It gets an empty one in a temporary folder, so that reading
-    creates nothing.
+    creates nothing. Raises SettingsError if the project is a copy.
     """
+    require_own(settings.output_dir, settings.root)
     with ExitStack() as stack:
         path = settings.ledger
         is_new = not os.path.exists(path)
