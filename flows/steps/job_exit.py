@@ -11,6 +11,7 @@ NO_ROOM = 75  # EX_TEMPFAIL: a disk is full or read-only, or a quota is used up
 SETTINGS = 78  # EX_CONFIG: the transform cannot be found
 
 OWN = frozenset({USAGE, OWN_DISK, NO_ROOM, SETTINGS})
+SAID = ("process: ", "usage: ")  # how the last line begins that a job prints before it gives up
 
 OUT_OF_FILES_ERRORS = frozenset({errno.EBADF, errno.EMFILE})
 OUT_OF_FILES_REASON = "the transform closed open files that were not its own, or left none to open"

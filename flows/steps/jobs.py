@@ -88,6 +88,17 @@ def run_one(work: Path, plan: Plan, stage: str, job: JobSpec, part: str = "") ->
         raise error_of(work, stage, part or stage, outcome)
 
 
+def gave_up(work: Path, part: str, outcome: Outcome) -> bool:
+    """Whether our own job gave up by itself. Then it says so in the last line that it prints.
+
+    A transform that ends its process may leave the same exit code, and says nothing.
+    """
+    if outcome.exit_code not in job_exit.OWN:
+        return False
+    printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
+    return bool(printed and printed[-1].startswith(job_exit.SAID))
+
+
 def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchError:
     """The error to raise for a failed job; with the last line it printed, if its code failed."""
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()

@@ -15,6 +15,7 @@ from steps.jobs import (
     STEPS,
     Range,
     error_of,
+    gave_up,
     job_for,
     python_for,
     reason_of,
@@ -71,7 +72,7 @@ class ProcessStage:
 
     def left(self, part: Part, outcome: Outcome) -> list[Part]:
         """The parts that are still to be done of a part whose job has ended."""
-        if outcome.failure in BLAMELESS or outcome.exit_code in job_exit.OWN:
+        if outcome.failure in BLAMELESS or gave_up(self.work, self.name, outcome):
             raise error_of(self.work, "process", self.name, outcome)
         first, last, _ = part
         results = {n: self._results.get(self._stem(n)) for n in range(first, last + 1)}

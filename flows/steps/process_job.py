@@ -4,24 +4,19 @@ WORK is a batch's work directory, RESULTS the folder for its results, FIRST-LAST
 plan's files, from 0, both included. It may run again, or twice at once: what stands is kept.
 """
 
-import importlib
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from pathlib import Path
 from stat import S_ISREG
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 if __name__ == "__main__":  # run as a file: its packages and the transform are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import pandas as pd
 import pyarrow as pa
 
 from csv_io.records import TableError
@@ -32,7 +27,6 @@ from csv_io.table import (
     Written,
     read_tables,
     to_frame,
-    to_text,
 )
 from ds_flow.core import (
     DsFlowError,
@@ -41,24 +35,16 @@ from ds_flow.core import (
     PlannedFile,
     Rejected,
     SettingsError,
-    is_disk_error,
     output_stems,
     unescape,
 )
 from ds_flow.system import is_at, masked, real_path
 from ds_flow.work import LASTING, Result, Results, input_path, read_plan
 from steps import job_exit
+from steps.transform import APPENDED, Transform, TransformError, apply, load, said
 
-APPENDED = ("processed_at", "source_file", "tag")
 NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-REASON_LENGTH = 500  # characters of an exception's message that are kept
-
-Transform = Callable[[pd.DataFrame], pd.DataFrame]
-
-
-class TransformError(InputError):
-    """The transform failed on this file, or returned no table."""
 
 
 class GoneError(InputError):
@@ -76,72 +62,6 @@ CAUSES: Mapping[type[InputError], str] = {
     GoneError: "gone",
     UnreadableError: "unreadable",
 }
-
-
-# --------------------------------------------------------------------------- the transform
-
-
-def load(spec: str, root: Path) -> Transform:
-    """Import `module:function`: the project's own, else the environment's or ds-flow's.
-
-    Raises:
-        SettingsError: the function cannot be found.
-    """
-    folders = [str(root / "flows"), str(root)]
-    sys.path += [folder for folder in folders if folder not in sys.path]
-    module, _, name = spec.partition(":")
-    try:
-        prefer(module.partition(".")[0], folders)
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise SettingsError(f"compute.transform {spec}: {said(error)}") from error
-    if not callable(found):
-        raise SettingsError(f"compute.transform {spec}: not a function")
-    return cast("Transform", found)
-
-
-def prefer(module: str, folders: Sequence[str]) -> None:
-    """Import a module from these folders if they have it, whoever else has one of its name.
-
-    It alone: were the folders first for every import, a project's random.py would be everyone's.
-    """
-    spec = PathFinder.find_spec(module, folders)
-    if spec is not None and spec.loader is not None:
-        sys.modules[module] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[module])
-
-
-def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
-    """Give what the transform makes of a frame, as text.
-
-    Raises:
-        TransformError: for every error except too little memory and a full disk.
-    """
-    try:
-        made = transform(frame)
-    except MemoryError:
-        raise
-    except (Exception, SystemExit) as error:  # a transform must not end the whole shard
-        if is_disk_error(error):
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}: {last.line}"
-        raise TransformError(f"{said(error)} ({place})") from error
-    if not isinstance(made, pd.DataFrame):
-        raise TransformError(f"the transform returned {type(made).__name__}, not a DataFrame")
-    try:
-        table = to_text(made)
-    except (ValueError, TypeError, TableError, pa.ArrowException) as error:
-        raise TransformError(f"what the transform returned is no table: {said(error)}") from error
-    if taken := set(APPENDED).intersection(table.column_names):
-        raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
-    return table
-
-
-def said(error: BaseException) -> str:
-    """An exception in one line."""
-    message = " ".join(str(error).split())[:REASON_LENGTH]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 # --------------------------------------------------------------------------- one file

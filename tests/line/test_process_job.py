@@ -25,7 +25,7 @@ from ds_flow.work.directory import code_fingerprint, create_work_dir, read_plan
 from ds_flow.work.results import Result, Results
 from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
 from rights import NOBODY, no_rights, public_folder
-from steps import job_exit, process_job
+from steps import job_exit, process_job, transform
 
 SCRIPT = CHECKOUT / "flows" / "steps" / "process_job.py"
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -460,6 +460,64 @@ def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(
     assert project.tables() == [project.result("student_b.csv").output]
 
 
+@pytest.mark.parametrize(
+    ("body", "line", "text"),
+    [
+        ("return frame['score']", 3, "return frame['score']"),
+        ("return helper(frame)", 7, "return frame.rename(columns=int)"),
+        ("return frame.map(lambda cell: int(cell))", 3, "return frame.map(lambda cell: int(cell))"),
+        ("import json; json.loads('{')", 3, "import json; json.loads('{')"),
+    ],
+)
+def test_an_exception_is_told_with_the_line_of_the_projects_own_code(
+    project: PlannedBatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    line: int,
+    text: str,
+) -> None:
+    project.put("student_a.csv", b"name\nAnn\n")
+    helper = "def helper(frame):\n    return frame.rename(columns=int)\n"
+    project.code(f"\ndef transform(frame):\n    {body}\n\n\n{helper}")
+
+    assert project.run() == 0
+
+    module = project.transform.partition(":")[0]
+    assert project.aside("student_a.csv").reason.endswith(f" ({module}.py:{line}: {text})")
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in said
+    assert f'{module}.py", line {line}, in ' in said
+    assert "process_job.py" not in said
+    assert said.splitlines()[-1].startswith("data/student_a.csv: ")
+
+
+def test_a_transform_that_cannot_be_imported_is_told_with_the_line_of_its_own_code(
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code("import json\n\nRULES = json.loads('{')\n")
+
+    assert project.run() == job_exit.SETTINGS
+
+    module = project.transform.partition(":")[0]
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in said
+    assert said.splitlines()[-1].endswith(f" ({module}.py:3: RULES = json.loads('{{'))")
+
+
+def test_an_exception_with_a_whole_table_in_it_does_not_fill_the_log(
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code("def transform(frame):\n    raise ValueError('x' * 10**6)\n")
+
+    assert project.run() == 0
+
+    said = capsys.readouterr().err
+    assert len(said) < 2**15
+    assert "raise ValueError('x' * 10**6)" in said
+
+
 def test_a_secret_in_an_exception_is_masked(
     project: PlannedBatch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -524,7 +582,7 @@ def test_a_transform_that_cannot_be_loaded_is_the_operators_fault(
 
 def test_pieces_with_unlike_columns_are_the_transforms_fault(tmp_path: Path) -> None:
     pieces = iter([pa.table({"a": ["1"]}), pa.table({"b": ["2"]})])
-    with pytest.raises(process_job.TransformError, match="unlike columns"):
+    with pytest.raises(transform.TransformError, match="unlike columns"):
         process_job.write(pieces, tmp_path / "out.csv", {"tag": ""})
 
 
@@ -549,7 +607,7 @@ def test_a_projects_own_transform_wins_over_that_of_the_checkout(
 
 def test_the_transform_that_is_shipped_changes_nothing() -> None:
     frame = pd.DataFrame({"a": ["1"]})
-    assert process_job.load("transforms:transform", CHECKOUT)(frame) is frame
+    assert transform.load("transforms:transform", CHECKOUT)(frame) is frame
 
 
 # --------------------------------------------------------------------------- again

@@ -84,6 +84,7 @@ def verdicts(work: Path) -> Verdicts:
     [
         ("os._exit(0)", "it ended without a result"),
         ("os._exit(3)", "exit code 3"),
+        *((f"os._exit({code})", f"exit code {code}") for code in sorted(job_exit.OWN)),
         ("os.abort()", "crashed by SIGABRT"),
         ("raise MemoryError", "exit code 1"),
         ("os.closerange(0, 1024)", job_exit.OUT_OF_FILES_REASON),
@@ -236,11 +237,9 @@ def test_a_job_that_left_no_exit_code_blames_no_file(
         left(lost)
 
 
-@pytest.mark.parametrize(
-    "code", ["import os; os._exit(75)", "raise OSError(28, 'No space left on device')"]
-)
-def test_a_run_that_finds_no_room_says_so_and_blames_no_file(work: Path, code: str) -> None:
-    transform(work, code)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_run_that_finds_no_room_says_so_and_blames_no_file(work: Path, code: int) -> None:
+    transform(work, f"raise OSError({code}, 'No space left on device')")
     attempt = work / "attempts" / "1"
     attempt.mkdir()
 

@@ -22,10 +22,10 @@ import sys
 from pathlib import Path
 flows, spec, root = sys.argv[1:]
 sys.path.insert(0, flows)
-from steps import process_job
+from steps import transform
 try:
-    process_job.load(spec, Path(root))
-except process_job.SettingsError as error:
+    transform.load(spec, Path(root))
+except transform.SettingsError as error:
     sys.exit(str(error))
 print(sys.modules[spec.partition(":")[0]].__file__)
 """

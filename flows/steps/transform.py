@@ -1,0 +1,128 @@
+"""The project's transform: import it, call it, and tell where in its own code it failed."""
+
+import importlib
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+import pyarrow as pa
+
+from csv_io.records import TableError
+from csv_io.table import to_text
+from ds_flow.core import InputError, SettingsError, is_disk_error
+from ds_flow.system import masked
+
+APPENDED = ("processed_at", "source_file", "tag")
+REASON_LENGTH = 500  # characters of an exception's message that are kept
+TRACE_LENGTH = 2**13  # characters of each half of a traceback that are printed
+
+# Frames of these folders are Python's and its packages'. What is left is somebody's own code.
+INSTALLED = tuple(
+    f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+Transform = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+class TransformError(InputError):
+    """The transform failed on this file, or returned no table."""
+
+
+def load(spec: str, root: Path) -> Transform:
+    """Import `module:function`: the project's own, else the environment's or ds-flow's.
+
+    Raises:
+        SettingsError: the function cannot be found.
+    """
+    folders = [str(root / "flows"), str(root)]
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    module, _, name = spec.partition(":")
+    try:
+        prefer(module.partition(".")[0], folders)
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        print_trace(error)
+        raise SettingsError(f"compute.transform {spec}: {said(error)}{place_of(error)}") from error
+    if not callable(found):
+        raise SettingsError(f"compute.transform {spec}: not a function")
+    return cast("Transform", found)
+
+
+def prefer(module: str, folders: Sequence[str]) -> None:
+    """Import a module from these folders if they have it, whoever else has one of its name.
+
+    It alone: were the folders first for every import, a project's random.py would be everyone's.
+    """
+    spec = PathFinder.find_spec(module, folders)
+    if spec is not None and spec.loader is not None:
+        sys.modules[module] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module])
+
+
+def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
+    """Give what the transform makes of a frame, as text.
+
+    Raises:
+        TransformError: for every error except too little memory and a full disk.
+    """
+    try:
+        made = transform(frame)
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:  # a transform must not end the whole shard
+        if is_disk_error(error):
+            raise
+        print_trace(error)
+        raise TransformError(f"{said(error)}{place_of(error)}") from error
+    if not isinstance(made, pd.DataFrame):
+        raise TransformError(f"the transform returned {type(made).__name__}, not a DataFrame")
+    try:
+        table = to_text(made)
+    except (ValueError, TypeError, TableError, pa.ArrowException) as error:
+        raise TransformError(f"what the transform returned is no table: {said(error)}") from error
+    if taken := set(APPENDED).intersection(table.column_names):
+        raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
+    return table
+
+
+# --------------------------------------------------------------------------- what is told
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line."""
+    message = " ".join(str(error).split())[:REASON_LENGTH]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """Where an exception left the project's own code, in brackets. "" if it never was there."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+    if not own:
+        return ""
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno}: {own[-1].line})"
+
+
+def _is_own(file: str) -> bool:
+    return file != __file__ and not file.startswith(("<", *INSTALLED))
+
+
+def print_trace(error: BaseException) -> None:
+    """Print the traceback of the project's code: what a job prints is repeated in the run's log.
+
+    The middle of a very long one is left out.
+    """
+    trace = error.__traceback__
+    while trace is not None and not _is_own(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    text = masked(text, os.environ)
+    if len(text) > 2 * TRACE_LENGTH:
+        text = f"{text[:TRACE_LENGTH]}\n...\n{text[-TRACE_LENGTH:]}"
+    print(text.rstrip(), file=sys.stderr)
