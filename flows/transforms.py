@@ -22,7 +22,8 @@ def transform(frame: pd.DataFrame) -> pd.DataFrame:
     A transform is right for files of any size if each row it returns depends on one row alone.
 
     An exception sets aside this one file, with the exception and its line of your code as the
-    reason; the other files go on. The run's log has the traceback. It may run several times over the same file and many times at once, so it should leave
-    nothing behind and depend on nothing but the frame.
+    reason; the other files go on. The run's log has the traceback. It may run several times over
+    the same file and many times at once, so it should leave nothing behind and depend on nothing
+    but the frame.
     """
     return frame
