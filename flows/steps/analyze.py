@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ds_flow.core import NoRoomError
 from ds_flow.dispatch import log_of
-from ds_flow.system import masked
+from ds_flow.system import masked, refusal
 from ds_flow.work import read_plan
 from steps.jobs import BLAMELESS, error_of, job_for, run_jobs
 
@@ -26,6 +27,8 @@ def analyze_combined(work: Path, combined: Path | None) -> dict[str, Any] | None
     (outcome,) = run_jobs(work, plan, "analyze", "analyze", [job])
     if outcome.failure in BLAMELESS:
         raise error_of(work, "analyze", "analyze", outcome)
+    if outcome.failure and (full := refusal(work)):
+        raise NoRoomError(f"no room on a disk: {full}: the analysis failed: {outcome.reason}")
     printed = log_of(work / "jobs" / "analyze", outcome)
     error = str(error_of(work, "analyze", "analyze", outcome)) if outcome.failure else ""
     return {

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, DispatchError, Plan
-from ds_flow.system import write_json
+from ds_flow.core import CHECKOUT, DispatchError, NoRoomError, Plan
+from ds_flow.system import free_bytes, write_json
 from ds_flow.work import Result, is_plain, read_plan, results_for
 from steps.file_results import file_results, union
 from steps.jobs import CODE, STEPS, job_for, put_list, python_for, run_one
@@ -25,6 +25,7 @@ def combine_files(work: Path) -> Path | None:
             raise DispatchError(f"every file failed; {raised[0].path}: {raised[0].reason}")
         return None
     columns = union([result.columns for result in good])
+    _require_room(work, good, columns)
     sources = _align_files(work, plan, good, columns)
     key = hashlib.sha256("\0".join([*columns, *map(str, sources)]).encode()).hexdigest()[:16]
     target = work / "combined" / f"{key}.csv"
@@ -36,6 +37,22 @@ def combine_files(work: Path) -> Path | None:
     run_one(work, plan, "combine", replace(job, reads=reads, writes=(target.parent,)))
     _require_plain(target)
     return target
+
+
+def _require_room(work: Path, good: Sequence[Result], columns: tuple[str, ...]) -> None:
+    """Raise NoRoomError if the joined file, and copies with more columns, cannot fit on the disk.
+
+    A file gets an empty cell in each row for a column that it lacks. What an earlier attempt has
+    left of them needs no more room.
+    """
+    sizes = [one.output_bytes + one.rows * (len(columns) - len(one.columns)) for one in good]
+    copies = (size for size, one in zip(sizes, good, strict=True) if one.columns != columns)
+    there = [*work.glob("combined/*.csv"), *work.glob("aligned/*/*.csv")]
+    needed = sum(sizes) + sum(copies) - sum(path.stat().st_size for path in there)
+    free = free_bytes(work)
+    if free < needed:
+        why = f"{work} has {free / 2**20:.1f} MB free, {needed / 2**20:.1f} needed to combine"
+        raise NoRoomError(f"no room on a disk: {why}", needed)
 
 
 def _require_plain(combined: Path) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ds_flow.core import DispatchError, DsFlowError, is_no_room
-from ds_flow.system import masked, write_word
-from ds_flow.work import NO_ROOM, attempt_dir, marked_attempt
+from ds_flow.core import DispatchError, DsFlowError, NoRoomError, is_no_room
+from ds_flow.system import masked, refusal, store_folder, write_word
+from ds_flow.work import NO_ROOM, attempt_dir, marked_attempt, read_plan
 
 
 @contextmanager
@@ -19,7 +19,9 @@ def recorded(work: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as raised:
+        full = "" if is_no_room(raised) else _full_disk(work)
+        error = NoRoomError(f"no room on a disk: {full}: {raised}") if full else raised
         text = str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
         reason = masked(text, os.environ)
         attempt = marked_attempt(work)
@@ -32,8 +34,22 @@ def recorded(work: Path) -> Iterator[None]:
 
 
 def _leave(folder: Path, error: Exception, reason: str) -> None:
-    """Write the reason, and a mark if a disk is full. On a full disk neither may succeed."""
+    """Write the reason, and a mark if a disk is full. On a full disk neither may succeed.
+
+    The mark holds how many bytes must be free, if that was measured.
+    """
     with suppress(OSError):
         if is_no_room(error):
             (folder / NO_ROOM).touch()
+            if needed := getattr(error, "needed_bytes", 0):
+                write_word(folder / NO_ROOM, str(needed))
         write_word(folder / "error", reason)
+
+
+def _full_disk(work: Path) -> str:
+    """Say which of the disks that a run writes to takes nothing more; or ""."""
+    with suppress(DsFlowError, OSError):
+        options = read_plan(work).options
+        folders = (work, Path(options.log_dir), store_folder(Path(options.root)))
+        return next(filter(None, map(refusal, folders)), "")
+    return ""

@@ -15,7 +15,7 @@ from ds_flow.core import (
     Plan,
 )
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
-from ds_flow.system import masked, write_bytes
+from ds_flow.system import free_bytes, masked, refusal, write_bytes
 from steps import job_exit
 
 STEPS = Path(__file__).resolve().parent
@@ -95,6 +95,8 @@ def gave_up(work: Path, part: str, outcome: Outcome) -> bool:
     """
     if outcome.exit_code not in job_exit.OWN:
         return False
+    if outcome.exit_code == job_exit.NO_ROOM and refusal(work):
+        return True  # its log is on that disk
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
     return bool(printed and printed[-1].startswith(job_exit.SAID))
 
@@ -106,7 +108,8 @@ def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchErr
     last = f": {printed[-1]}" if is_cause else ""
     why = f"job {outcome.round}[{outcome.index}]: {reason_of(stage, outcome)}{last}"
     if outcome.exit_code == job_exit.NO_ROOM:
-        return NoRoomError(f"no room on a disk: {why}")
+        full = refusal(work) or f"{work} has {free_bytes(work) / 2**20:.1f} MB free"
+        return NoRoomError(f"no room on a disk: {full}: {why}")
     return DispatchError(why)
 
 

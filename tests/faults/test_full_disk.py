@@ -1,50 +1,24 @@
 """A disk that takes nothing is waited out: one that is full, one that cannot be written to."""
 
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import require
 
+from disks import fill, mounted
 from ds_flow.core.states import FileState, RunState
 from project import Project, ids, table, until
 
 
-@contextmanager
-def small_disk(folder: Path, size_mb: int) -> Iterator[None]:
-    """Let a folder be a file system of so many MB."""
-    folder.mkdir(exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Leave no room on a file system; the file that takes it."""
-    filler = folder / "filler"
-    filled = subprocess.run(
-        ["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False
-    )
-    assert b"No space left" in filled.stderr
-    return filler
-
-
-@pytest.fixture(params=["out", "log"])
+@pytest.fixture(params=["out", "log", ".metaflow", "ledger"])
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
-    """A project at work whose out/ or log/, a file system of 3 MB, becomes full."""
-    made = Project(tmp_path / "project", paths={"ledger": "ledger.db"}, run={"min_free_mb": 1})
-    with small_disk(made.root / request.param, 3):
+    """A project at work, one of whose disks, a file system of 3 MB, becomes full."""
+    paths = {"ledger": "ledger/ledger.db"}
+    made = Project(tmp_path / "project", paths=paths, run={"min_free_mb": 1})
+    made.ledger = made.root / "ledger" / "ledger.db"
+    with mounted(made.root / request.param, "size=3m"):
         made.start()
         fill(made.root / request.param)
         try:
@@ -72,16 +46,17 @@ def test_a_disk_that_is_full_once_the_files_are_combined_is_waited_out_too(
     project = Project(tmp_path / "project", paths={"ledger": "ledger.db"}, run={"min_free_mb": 0})
     project.ledger = project.root / "ledger.db"
     gate = project.gate("midway")
-    with small_disk(project.out, 8):
+    with mounted(project.out, "size=8m"):
         project.start()
         project.drop("student_a.csv", "id,gate\n" + "1,midway\n" * 20_000)  # 1.3 MB, processed
         try:
             gate.wait()
-            filler = fill(project.out)
-            os.truncate(filler, filler.stat().st_size - 2 * 2**20)
+            filler = fill(project.out, leave_bytes=2 * 2**20)
             gate.open()
             until("the run is lost", lambda: "run.lost" in project.said())
-            assert "no room" in project.runs()[0].error
+            assert f"{project.out} has 0." in project.runs()[0].error
+            assert " needed to combine" in project.runs()[0].error
+            assert f"held back  batch {project.runs()[0].batch}" in project.ds_flow("status").stdout
 
             filler.unlink()
             project.ds_flow("retry", project.runs()[0].batch)
@@ -91,6 +66,36 @@ def test_a_disk_that_is_full_once_the_files_are_combined_is_waited_out_too(
             project.end_everything()
         assert project.states("student_a.csv") == [FileState.PROCESSED]
         assert [run.state for run in project.runs()] == [RunState.LOST, RunState.SUCCEEDED]
+
+
+@pytest.mark.parametrize("folder", ["log", ".metaflow", "ledger"])
+def test_any_disk_that_is_full_in_the_midst_of_a_run_is_waited_out(
+    tmp_path: Path, folder: str
+) -> None:
+    paths = {"ledger": "ledger/ledger.db"}
+    project = Project(tmp_path / "project", paths=paths, run={"attempts": 1, "min_free_mb": 0})
+    project.ledger = project.root / "ledger" / "ledger.db"
+    gate = project.gate("midway")
+    with mounted(project.root / folder, "size=8m"):
+        project.start()
+        project.drop("student_a.csv", table("a", gate="midway"))
+        try:
+            gate.wait()
+            filler = fill(project.root / folder)
+            gate.open()
+            words = ("run.lost", "run.succeeded", "stage.waits")
+            until("it matters", lambda: any(word in project.said() for word in words))
+
+            filler.unlink()
+            for run in project.runs(RunState.LOST):
+                project.ds_flow("retry", run.batch)
+            until("the file is processed", project.names, every=0.5)
+            project.stop()
+        finally:
+            project.end_everything()
+        assert project.states("student_a.csv") == [FileState.PROCESSED]
+        assert project.published_ids() == sorted(ids("a"))
+        assert {run.state for run in project.runs()} <= {RunState.LOST, RunState.SUCCEEDED}
 
 
 def test_a_folder_that_cannot_be_written_to_is_waited_out_too(tmp_path: Path) -> None:

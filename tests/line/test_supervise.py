@@ -1,5 +1,7 @@
 """What a dead run's remains say of its end."""
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -47,6 +49,7 @@ AfterTheLimit = Callable[..., RunState | None]
         ({"exit_code": "1", "starved": ""}, (RunState.FAILED, STARVED)),
         ({"exit_code": "1", "starved": "", "error": "said"}, (RunState.FAILED, "said")),
         ({"exit_code": "1"}, (RunState.FAILED, "exit code 1: its last words")),
+        ({"exit_code": "1", "no_room": "", "error": "said"}, (RunState.LOST, "said")),
         ({"exit_code": "1", "error": "said"}, (RunState.FAILED, "said")),
     ],
 )
@@ -60,6 +63,24 @@ def test_the_verdict_on_a_run_names_its_cause(
     (tmp_path / "run_1.log").write_text("words\nits last words\n\n")
 
     assert outcome.outcome_of(RUN, tmp_path, tmp_path) == verdict
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_run_whose_last_words_are_a_full_disk_is_lost_and_not_failed(
+    tmp_path: Path, number: int
+) -> None:
+    attempt = tmp_path / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (attempt / "exit_code").write_text("1")
+    words = str(OSError(number, os.strerror(number)))
+    (tmp_path / "run_1.log").write_text(f"OSError: {words}\n")
+
+    verdict = outcome.outcome_of(RUN, tmp_path, tmp_path)
+    assert verdict == (RunState.LOST, f"no room on a disk: OSError: {words}")
+
+    (attempt / "error").write_text("the transform says: No space left on device")
+    state, _ = outcome.outcome_of(RUN, tmp_path, tmp_path)
+    assert state == RunState.FAILED
 
 
 def test_the_last_words_of_a_run_are_recorded_without_secrets(

@@ -27,6 +27,8 @@ from ds_flow.work.directory import read_manifest
 from ds_flow.work.published import published_manifests
 
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
+# What stays in the work folder when nothing runs: locks, what was learnt of LSF, the place.
+KEPT_IN_WORK = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "project.json"}
 NAMELESS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER", "LOGNAME")
 
 TRANSFORM = '''
@@ -40,8 +42,6 @@ import signal
 from pathlib import Path
 
 GATES = Path(__file__).parent / "gates"
-# What stays in the work folder when nothing runs: locks, what was learnt of LSF, the place.
-KEPT_IN_WORK = {"ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "project.json"}
 calls = 0
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csv_io.table import TEXT, TableWriter
+from disks import mounted
 from ds_flow.core.program import CHECKOUT
-from test_full_disk import small_disk
 
 SCRIPT = CHECKOUT / "bash" / "combine.sh"
 CELL = st.one_of(
@@ -234,7 +234,7 @@ def test_a_disk_without_room_has_an_exit_code_of_its_own_and_nothing_is_left(
     tmp_path: Path,
 ) -> None:
     (name,) = put(tmp_path, a="a\n" + "x\n" * 1_000_000)
-    with small_disk(tmp_path / "small", 1):
+    with mounted(tmp_path / "small", "size=1m"):
         done = combine(tmp_path, "small/out.csv", name)
         assert (done.returncode, list((tmp_path / "small").iterdir())) == (75, [])
 

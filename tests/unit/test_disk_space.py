@@ -8,10 +8,12 @@ import pytest
 
 from cli_project import Project
 from clock import NOON
+from disks import mounted
 from ds_flow.cli.main import main
 from ds_flow.core.plan import PlannedFile
 from ds_flow.core.states import Settled, Sighting
 from ds_flow.inbox.scan import stat_of
+from ds_flow.runs.room import why_no_room
 from ds_flow.settings.load import load_settings
 from ds_flow.system import disk_space
 from project import Project as WholeProject
@@ -81,3 +83,67 @@ def test_a_batch_whose_files_cannot_be_looked_at_needs_twice_its_bytes(tmp_path:
 
     assert disk_space.need(project.settings, [gone]) == 200
     assert disk_space.need(project.settings, [gone, pipe]) == 600
+
+
+@pytest.mark.parametrize("limit", ["size=64k", "size=1m,nr_inodes=2", "size=1m,ro"])
+def test_a_disk_that_takes_nothing_more_says_so_when_it_is_written_to(
+    tmp_path: Path, limit: str
+) -> None:
+    assert disk_space.refusal(tmp_path / "not" / "made") == ""
+    with mounted(tmp_path, limit):
+        if "ro" not in limit:
+            (tmp_path / "taken").write_bytes(b"x")
+        assert disk_space.refusal(tmp_path).startswith(f"{tmp_path}: ")
+
+
+@pytest.mark.parametrize("folder", ["out", "log", "ledger", ".metaflow"])
+@pytest.mark.parametrize("limit", ["size=4k", "size=1m,nr_inodes=1", "size=1m,ro"])
+def test_each_disk_that_a_run_writes_to_holds_a_batch_back(
+    tmp_path: Path, folder: str, limit: str
+) -> None:
+    project = Project(tmp_path)
+    own = {"DS_FLOW_PATHS__LEDGER": "ledger/ledger.db", "DS_FLOW_RUN__MIN_FREE_MB": "0"}
+    chosen = load_settings(project.config, own)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    assert disk_space.space_lacking(chosen, "0123456789", 1) == ""
+
+    with mounted(tmp_path / folder, limit):
+        said = disk_space.space_lacking(chosen, "0123456789", 1)
+
+    assert said.startswith(f"batch 0123456789 waits: {tmp_path / folder}")
+    assert " MB free" in said
+
+
+def test_what_earlier_runs_have_grown_by_is_needed_again(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with closing(project.open()):
+        assert project.ledger.history.growth() == 0
+        (row,) = project.published("0123456789", "1", "student_a.csv")
+        assert project.ledger.history.growth() == 9 / row.size_bytes
+    path = project.drop("student_b.csv", "a,b\n")
+    planned = PlannedFile(path="data/student_b.csv", version=1, sha256=None, size_bytes=4)
+    assert path.stat().st_size == 4
+    assert disk_space.need(project.settings, [planned], 100.0) == 4 * 100 * 2
+
+
+def test_what_a_batch_has_made_already_needs_no_more_room(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with closing(project.open()):
+        (row,) = project.admit("student_a.csv")
+        stat = stat_of((tmp_path / row.path).stat())._replace(size_bytes=2**60)
+        settled = Settled(sighting=Sighting(row.path, stat), sha256="0" * 64)
+        project.ledger.admit([settled], NOON)
+        batch = project.form("0123456789", project.ledger.read.latest())
+        attempt = tmp_path / "out" / ".work" / batch / "attempts" / "1"
+        results = tmp_path / "out" / ".work" / batch / "results" / "code"
+        for folder in (attempt, results):
+            folder.mkdir(parents=True)
+        assert why_no_room(project.settings, project.ledger, batch)
+
+        os.truncate(os.open(results / "a.csv", os.O_CREAT | os.O_RDWR), 2**42)
+        planned = project.ledger.read.planned(batch)
+        left = disk_space.need(project.settings, planned) - 2**42 + disk_space.LEAST_FREE_BYTES
+        assert f" {left / 2**20:.1f} needed" in why_no_room(project.settings, project.ledger, batch)
+
+        (attempt / "no_room").write_text("1000")  # measured by a run
+        assert why_no_room(project.settings, project.ledger, batch) == ""

@@ -14,6 +14,7 @@ from ds_flow.core.errors import (
     SettingsError,
     is_disk_error,
     is_no_room,
+    says_no_room,
 )
 from ds_flow.core.manifest import Input, Manifest, Output, Rejected, compare_manifests
 from ds_flow.core.paths import (
@@ -139,6 +140,7 @@ __all__ = [
     "output_stems",
     "pinned_variables",
     "printable",
+    "says_no_room",
     "seconds_until_due",
     "split_settled",
     "unescape",

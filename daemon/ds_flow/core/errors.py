@@ -1,6 +1,7 @@
 """The kinds of error, sorted by who must act."""
 
 import errno
+import re
 
 
 class DsFlowError(Exception):
@@ -24,7 +25,12 @@ class DispatchError(DsFlowError):
 
 
 class NoRoomError(DispatchError):
-    """A job found a disk full or read-only. ds-flow waits until there is room."""
+    """A run found a disk full or read-only. ds-flow waits until there is room."""
+
+    def __init__(self, why: str, needed_bytes: int = 0) -> None:
+        """`needed_bytes`: how much must be free for outputs, where that was measured."""
+        super().__init__(why)
+        self.needed_bytes = needed_bytes
 
 
 class LedgerError(DsFlowError):
@@ -50,6 +56,17 @@ OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 def is_disk_error(error: BaseException) -> bool:
     """Whether a disk is full or read-only. This concerns every batch, not only one."""
     return isinstance(error, OSError) and error.errno in OF_THE_DISK
+
+
+NO_ROOM_WORDS = re.compile(
+    rf"\[Errno ({'|'.join(map(str, sorted(OF_THE_DISK)))})\]"
+    "|No space left on device|[Qq]uota exceeded|Read-only file system"
+)
+
+
+def says_no_room(text: str) -> bool:
+    """Whether a program has said that a disk is full or read-only."""
+    return bool(NO_ROOM_WORDS.search(text))
 
 
 def is_no_room(error: Exception) -> bool:

@@ -15,6 +15,7 @@ ANALYSIS_FAILED = "analysis.failed"
 REMOVED_AT_ONCE = 5000  # events in one transaction
 ALERT_AGE = timedelta(days=1)  # older events, such as those before an upgrade, raise no alert
 ALERT_EXAMPLES = 5
+MEASURED_OUTPUTS = 200  # the newest, to see how files grow
 
 _NOT_LATEST = """
     CASE
@@ -127,6 +128,17 @@ class History:
             "SELECT detail FROM event WHERE batch_id = ? AND kind = ?", (batch, ANALYSIS_FAILED)
         )
         return [detail for (detail,) in rows]
+
+    def growth(self) -> float:
+        """How many bytes of output a byte of input has become lately; 0 if nothing is known."""
+        row = self._store.row(
+            "SELECT sum(made.size_bytes), sum(file.size_bytes) FROM"
+            " (SELECT file_id, size_bytes FROM output WHERE file_id IS NOT NULL"
+            "  ORDER BY run DESC LIMIT ?) AS made JOIN file ON file.id = file_id",
+            (MEASURED_OUTPUTS,),
+        )
+        made, read = row or (0, 0)
+        return made / read if read else 0.0
 
     # ------------------------------------------------------------------ alerts
 

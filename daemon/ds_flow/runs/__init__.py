@@ -10,6 +10,7 @@ from ds_flow.runs.recovery import (
     tidy_work_dir,
     tidy_work_dirs,
 )
+from ds_flow.runs.room import why_no_room
 from ds_flow.runs.start import Starter
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
@@ -26,4 +27,5 @@ __all__ = [
     "rebuild_ledger",
     "tidy_work_dir",
     "tidy_work_dirs",
+    "why_no_room",
 ]

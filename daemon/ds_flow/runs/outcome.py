@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from ds_flow.core import STARVED, RunState
+from ds_flow.core import STARVED, RunState, says_no_room
 from ds_flow.ledger import RunRow
 from ds_flow.system import open_regular, read_word
 from ds_flow.work import NO_ROOM, attempt_dir, attempt_log
@@ -25,8 +25,8 @@ def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
         return RunState.LOST, "its processes ended without an exit code"
     if (folder / "starved").exists():
         return RunState.FAILED, said or STARVED
-    if met_full_disk(work, run.attempt):
-        return RunState.LOST, said or "no room on a disk"
+    if met_full_disk(run, work, log_dir):
+        return RunState.LOST, said or f"no room on a disk: {_last_words(run, log_dir)}"
     if int(word) in KILLED_EXIT_CODES:
         return RunState.LOST, f"killed by signal {int(word) - 128}"
     if int(word) == 0:
@@ -34,9 +34,15 @@ def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
 
 
-def met_full_disk(work: Path, attempt: int) -> bool:
-    """Whether an attempt has said that a disk took no more."""
-    return (attempt_dir(work, attempt) / NO_ROOM).exists()
+def met_full_disk(run: RunRow, work: Path, log_dir: Path) -> bool:
+    """Whether a run has said that a disk took no more.
+
+    Where no step could say so, as in Metaflow's own part, the last line of its log counts.
+    """
+    folder = attempt_dir(work, run.attempt)
+    if (folder / NO_ROOM).exists():
+        return True
+    return read_word(folder / "error") is None and says_no_room(_last_words(run, log_dir))
 
 
 def log_file(run: RunRow, log_dir: Path) -> Path:

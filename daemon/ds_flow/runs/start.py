@@ -10,8 +10,9 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
+from ds_flow.runs.room import why_no_room
 from ds_flow.settings import Settings
-from ds_flow.system import require_space, space_lacking, why_store_not_held
+from ds_flow.system import require_space, why_store_not_held
 from ds_flow.work import create_work_dir, last_attempt, work_root
 
 log = logging.getLogger(__name__)
@@ -143,4 +144,4 @@ def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:
             return f"batch {batch} waits: {folder} cannot be written to"
     if why := why_store_not_held(settings.root):
         return f"batch {batch} waits: {why}"
-    return space_lacking(settings, batch, ledger.read.planned(batch))
+    return why_no_room(settings, ledger, batch)

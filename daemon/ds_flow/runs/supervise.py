@@ -154,11 +154,12 @@ class Supervisor:
         state, said = outcome.outcome_of(run, work, self.settings.log_dir)
         error = mask(said, self.settings.secrets)
         cannot = why_cannot_run(self.settings, self.ledger, run.batch)
-        if state == RunState.FAILED and cannot:
+        if state in {RunState.FAILED, RunState.LOST} and cannot:
             state, error = RunState.LOST, f"{cannot}: {error}"
+        is_held = bool(cannot) or outcome.met_full_disk(run, work, self.settings.log_dir)
         results = count_results(work)
         then = self._what_follows(run, state, results, now)
-        if state == RunState.LOST and outcome.met_full_disk(work, run.attempt):
+        if state == RunState.LOST and is_held:
             then = RetryAt(now + timedelta(seconds=LONGEST_WAIT_SECONDS))
         if broken and then is not None:
             then = Dead(f"its work directory was changed: {broken}")

@@ -1,6 +1,13 @@
 """The host: durable files, locks, mounts, disk space, signals, logs, the terminal."""
 
-from ds_flow.system.disk_space import require_space, space_lacking, space_shortage
+from ds_flow.system.disk_space import (
+    free_bytes,
+    need,
+    refusal,
+    require_space,
+    space_lacking,
+    space_shortage,
+)
 from ds_flow.system.durable import (
     link_new,
     part_name,
@@ -54,6 +61,7 @@ __all__ = [
     "Wake",
     "alone_in_store",
     "empty_store_trash",
+    "free_bytes",
     "fs_type",
     "hold_store",
     "is_at",
@@ -61,6 +69,7 @@ __all__ = [
     "link_new",
     "mask",
     "masked",
+    "need",
     "open_log",
     "open_private",
     "open_regular",
@@ -74,6 +83,7 @@ __all__ = [
     "read_json",
     "read_word",
     "real_path",
+    "refusal",
     "remove_stored_run",
     "require_space",
     "running_pid",

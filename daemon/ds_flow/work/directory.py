@@ -28,7 +28,7 @@ from ds_flow.core import (
     inherited_variables,
     unescape,
 )
-from ds_flow.system import read_json, sync_dir, write_json, write_word
+from ds_flow.system import read_json, read_word, sync_dir, write_json, write_word
 from ds_flow.work.results import ASIDE, Result, Results
 
 log = logging.getLogger(__name__)
@@ -224,6 +224,18 @@ def last_progress_ns(work: Path, number: int) -> int:
 def count_results(work: Path) -> int:
     """How many files of a batch have a verdict."""
     return sum(1 for end in (".json", ASIDE) for _ in work.glob(f"results/*/*{end}"))
+
+
+def result_bytes(work: Path) -> int:
+    """How many bytes of processed and combined files a batch has on disk."""
+    places = ("results/*/*.csv", "combined/*.csv")
+    return sum(path.lstat().st_size for place in places for path in work.glob(place))
+
+
+def needed_bytes(work: Path) -> int:
+    """How many bytes must be free for outputs, as a batch's last attempt has measured; or 0."""
+    word = read_word(attempt_dir(work, last_attempt(work)) / NO_ROOM)
+    return int(word) if word and word.isdecimal() else 0
 
 
 def own_reasons(work: Path) -> dict[str, str]:

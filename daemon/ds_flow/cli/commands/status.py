@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments
@@ -15,7 +15,6 @@ from ds_flow.system import (
     put,
     put_document,
     running_pid,
-    space_lacking,
     space_shortage,
 )
 
@@ -29,6 +28,7 @@ ARGUMENTS: Arguments = (JSON,)
 COUNT_TRIES = 3  # a running daemon may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
 NAMED_BATCHES = 5  # of those that are due
+RETRY_WAIT = timedelta(minutes=1)
 SCANS = 2  # a running daemon has seen a file after so many: it may come while one is under way
 BACKLOG_SECONDS = 600.0  # a running daemon may need so long to read many or large files
 
@@ -86,8 +86,11 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
 
 def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterator[str]:
     """Name the batches that could start but have too little disk space."""
-    for batch in ledger.read.due_batches(now)[:NAMED_BATCHES]:
-        if why := space_lacking(settings, batch.id, ledger.read.planned(batch.id)):
+    from ds_flow.runs import why_no_room
+
+    soon = now + RETRY_WAIT  # a run that has just met a full disk is to be followed by another
+    for batch in ledger.read.due_batches(soon)[:NAMED_BATCHES]:
+        if why := why_no_room(settings, ledger, batch.id):
             yield why
 
 
