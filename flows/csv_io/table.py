@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from csv_io.records import Block, Records, TableError, header_problem
+from csv_io.errors import TableError
+from csv_io.records import Block, Records, header_problem
 from ds_flow.core import InputError
 
 BLOCK_BYTES = 8 * 2**20
@@ -75,9 +76,7 @@ class Source:
 # --------------------------------------------------------------------------- reading
 
 
-def read_tables(
-    source: Source, *, delimiter: str = ",", encoding: str = "utf-8", piece_bytes: int = PIECE_BYTES
-) -> Iterator[pa.Table]:
+def read_tables(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator[pa.Table]:
     """Give the file's rows as tables of text without nulls, at least one, in order.
 
     A file of at most `piece_bytes` of UTF-8 text and PIECE_ROWS rows comes as one table.
@@ -86,40 +85,58 @@ def read_tables(
         TableError: the file is not a table.
         UnreadableError: the system refused to read on.
     """
-    records = Records(source, delimiter=delimiter, encoding=encoding)
     tables: list[pa.Table] = []
     size = rows = 0
     for block in records:
         if size and (size + len(block.text) > piece_bytes or rows + block.rows > PIECE_ROWS):
             yield pa.concat_tables(tables)
             tables, size, rows = [], 0, 0
-        tables.append(parse(block, records.header, records.delimiter))
+        tables.append(parse(block, records))
         size += len(block.text)
         rows += block.rows
     yield pa.concat_tables(tables)
 
 
-def parse(block: Block, header: Sequence[str], delimiter: str) -> pa.Table:
-    """Let Arrow cut the block's cells, and see that it found the same rows."""
-    names = list(header)
-    schema = pa.schema([(name, pa.string()) for name in names])
-    if not block.rows:
-        return schema.empty_table()
+def parse(block: Block, records: Records) -> pa.Table:
+    """Let Arrow cut the block's cells, and see that it found the same rows.
+
+    A column without a name must be empty, and is left out.
+    """
+    numbers = [str(number) for number in range(len(records.header))]
+    schema = pa.schema([(number, pa.string()) for number in numbers])
+    table = cut(block, schema, records.delimiter) if block.rows else schema.empty_table()
+    if table.num_rows != block.rows:
+        found = f"{block.rows} or {table.num_rows} rows"
+        raise TableError(f"it cannot be read unambiguously: {found}")
+    named = [number for number, name in enumerate(records.header) if name]
+    for number in sorted(set(range(len(records.header))).difference(named)):
+        refuse_cells(table[number], number, block, records.header_line)
+    return table.select(named).rename_columns([records.header[number] for number in named])
+
+
+def cut(block: Block, schema: pa.Schema, delimiter: str) -> pa.Table:
+    """Cut a block into cells."""
     # Arrow takes one byte order mark off whatever it is given; here it would be a cell's.
     text = BOM_UTF8 + block.text if block.text.startswith(BOM_UTF8) else block.text
     try:
-        table = csv.read_csv(
+        return csv.read_csv(
             pa.BufferReader(text),
-            csv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1),
+            csv.ReadOptions(use_threads=False, column_names=schema.names, block_size=len(text) + 1),
             csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             csv.ConvertOptions(column_types=schema, strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
         raise TableError(f"it cannot be read unambiguously: {error}") from error
-    if table.num_rows != block.rows:
-        found = f"{block.rows} or {table.num_rows} rows"
-        raise TableError(f"it cannot be read unambiguously: {found}")
-    return table
+
+
+def refuse_cells(column: Cells, number: int, block: Block, header_line: int) -> None:
+    """Refuse text in a column without a name."""
+    row = pc.index(pc.not_equal(column, ""), True).as_py()
+    if row >= 0:
+        where = f"column {number + 1} of the header has no name"
+        reason = f"{where}, but there is text in it in line {block.line_of(row)}"
+        index = "; to name a row index, as pandas and R write it, set csv.first_column"
+        raise TableError(reason + ("" if number else index), header_line)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -266,7 +283,7 @@ def align(source: Path, target: Path, columns: Sequence[str]) -> Written:
     """
     with source.open("rb", buffering=0) as old, target.open("xb") as new:
         writer = TableWriter(new, columns, {})
-        for table in read_tables(Source(old)):
+        for table in read_tables(Records(Source(old), delimiter=",", encoding="utf-8")):
             empty = pa.repeat(pa.scalar("", TEXT), table.num_rows)
             cells = [table[name] if name in table.column_names else empty for name in columns]
             writer.write(pa.table(cells, list(columns)))

@@ -19,7 +19,8 @@ if __name__ == "__main__":  # run as a file: its packages and the transform are 
 
 import pyarrow as pa
 
-from csv_io.records import TableError
+from csv_io.errors import TableError
+from csv_io.records import Records
 from csv_io.table import (
     Source,
     TableWriter,
@@ -149,38 +150,48 @@ class Shard:
                     raise ChangedError("it changed while it was read")
             elif planned.sha256 != source.sha256:
                 raise ChangedError("its content is no longer what it was when the batch formed")
-        if not isinstance(outcome, Written):
+        if isinstance(outcome, InputError):
             target.unlink(missing_ok=True)
             return rejected(planned, outcome, source.sha256)
+        written, records = outcome
         return Result(
             path=planned.path,
             version=planned.version,
             sha256=source.sha256,
             bytes=source.bytes,
-            rows=outcome.rows,
-            columns=outcome.columns,
+            rows=written.rows,
+            columns=written.columns,
             output=target.name,
-            output_sha256=outcome.sha256,
-            output_bytes=outcome.bytes,
-            content_sha256=outcome.content_sha256,
+            output_sha256=written.sha256,
+            output_bytes=written.bytes,
+            content_sha256=written.content_sha256,
+            delimiter=records.delimiter,
+            notes=tuple(records.notes),
         )
 
     def _convert(
         self, source: Source, planned: PlannedFile, target: Path
-    ) -> Written | TableError | TransformError:
+    ) -> tuple[Written, Records] | TableError | TransformError:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        values = (now, unescape(planned.path), self.plan.options.tag)
+        options = self.plan.options
+        values = (now, unescape(planned.path), options.tag)
         constants = dict(zip(APPENDED, values, strict=True))
         try:
-            return write(self._tables(source), target, constants)
+            records = Records(
+                source,
+                delimiter=options.delimiter,
+                encoding=options.encoding,
+                first_column=options.first_column,
+            )
+            return write(self._tables(records), target, constants), records
         except (TableError, TransformError) as error:
             return error
 
-    def _tables(self, source: Source) -> Iterator[pa.Table]:
-        options = self.plan.options
-        for table in read_tables(source, delimiter=options.delimiter, encoding=options.encoding):
+    def _tables(self, records: Records) -> Iterator[pa.Table]:
+        for table in read_tables(records):
             if taken := set(APPENDED).intersection(table.column_names):
-                raise TableError(f"it has a column {min(taken)!r}; the name is taken", line=1)
+                problem = f"it has a column {min(taken)!r}; the name is taken"
+                raise TableError(problem, records.header_line)
             yield apply(self.transform, to_frame(table))
 
 
@@ -229,18 +240,13 @@ def run(shard: Shard, first: int, last: int) -> str:
             done += 1
         else:
             shard.results.set_aside(stem, result)
-            print_reason(result)
+            print(f"{result.path}: {result.sentence}", file=sys.stderr)
             aside += 1
     return f"{done} processed, {aside} set aside, {len(files) - done - aside} had a result"
 
 
 def is_final(result: Result | Rejected | None) -> bool:
     return isinstance(result, Result) or (result is not None and result.cause in LASTING)
-
-
-def print_reason(rejected: Rejected) -> None:
-    line = "" if rejected.line is None else f"line {rejected.line}: "
-    print(f"{rejected.path}: {line}{rejected.reason}", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:

@@ -142,6 +142,8 @@ def _input(item: Result) -> Input:
         bytes=item.bytes,
         rows=item.rows,
         columns=len(item.columns) - APPENDED,
+        delimiter=item.delimiter,
+        notes=item.notes,
     )
 
 

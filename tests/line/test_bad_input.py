@@ -28,9 +28,10 @@ GOOD: dict[str, str] = {
 
 BAD: dict[str, tuple[str | bytes, str]] = {
     "empty.csv": (b"", "the file is empty"),
-    "binary.csv": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1", "line 1: byte 0x89 is not utf-8"),
+    "binary.csv": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1", "it is a PNG image, not a CSV file"),
     "latin1.csv": ("id,city\n1,Köln\n".encode("latin-1"), "line 2: byte 0xf6 is not utf-8"),
-    "utf16.csv": ("id,city\n1,Köln\n".encode("utf-16"), "line 1: byte 0xff is not utf-8"),
+    "utf16.csv": ("id,city\n1,Köln\n".encode("utf-16-le"), "it looks like utf-16-le"),
+    "failed_download.csv": (b"Internal Server Error", "it is one line of text"),
     "short.csv": (b"id,score\n1,2\n3\n", "line 3: cells: 1 in this row, 2 in the header"),
     "long.csv": (b"id,score\n1,2,3\n", "line 2: cells: 3 in this row, 2 in the header"),
     "twice.csv": (b"id,score,id\n1,2,3\n", "line 1: the header names 'id' twice"),

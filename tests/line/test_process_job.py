@@ -146,8 +146,22 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBat
         output_sha256=hashlib.sha256(output).hexdigest(),
         output_bytes=len(output),
         content_sha256=result.content_sha256,
+        delimiter=",",
     )
     assert project.tables() == [result.output]
+
+
+def test_the_result_tells_the_delimiter_and_what_was_odd_about_the_input(
+    project: PlannedBatch,
+) -> None:
+    project.put("student_a.csv", b"sep=;\nname;score\nAnn;1")
+    assert project.run() == 0
+    result = project.result("student_a.csv")
+    assert (result.rows, result.delimiter) == (1, ";")
+    assert result.notes == (
+        "its first line, sep=;, was obeyed and left out",
+        "its last line has no line end; perhaps it was cut off",
+    )
 
 
 def test_the_same_file_processed_again_has_the_same_content_but_for_the_time(
@@ -278,12 +292,15 @@ def test_files_of_one_name_in_two_folders_have_two_results(project: PlannedBatch
 # --------------------------------------------------------------------------- no table
 
 
+OTHERWISE = "; if it is in another encoding, set csv.encoding"
+
+
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
         (b"", None, "the file is empty"),
         (b"\x7fELF\x02\x01\x01\x00\x00\x00", 1, "a NUL byte"),
-        ("name\né\n".encode("latin-1"), 2, "byte 0xe9 is not utf-8"),
+        ("name\né\n".encode("latin-1"), 2, f"byte 0xe9 is not utf-8{OTHERWISE}"),
         (b"a,b\n1,2\n3\n", 3, "cells: 1 in this row, 2 in the header"),
         (b"a,b\n1,2,3\n", 2, "cells: 3 in this row, 2 in the header"),
         (b"a,a\n1,2\n", 1, "the header names 'a' twice"),

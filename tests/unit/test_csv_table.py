@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csv_io.records import MAX_COLUMNS, MAX_RECORD_BYTES, Records, TableError, sniffed
+from csv_io.dialect import sniffed
+from csv_io.errors import TableError
+from csv_io.records import MAX_COLUMNS, MAX_RECORD_BYTES, Records
 from csv_io.table import (
     BLOCK_BYTES,
     PIECE_BYTES,
@@ -24,8 +26,7 @@ from csv_io.table import (
     to_frame,
     to_text,
 )
-
-Rows = list[list[str]]
+from csv_reference import Rows, as_table, strict_rows
 
 ANY_CELL = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
@@ -69,7 +70,7 @@ def read(
     found = [
         to_frame(table)
         for table in read_tables(
-            source, delimiter=delimiter, encoding=encoding, piece_bytes=piece_bytes
+            Records(source, delimiter=delimiter, encoding=encoding), piece_bytes=piece_bytes
         )
     ]
     assert source.sha256 == hashlib.sha256(content).hexdigest()
@@ -77,6 +78,10 @@ def read(
     assert {str(kind) for frame in found for kind in frame.dtypes} == {"str"}
     assert not any(frame.isna().any().any() for frame in found)
     return [list(found[0].columns), *(row for frame in found for row in frame.to_numpy().tolist())]
+
+
+def commas(content: bytes) -> Records:
+    return Records(Source(io.BytesIO(content), 1000), delimiter=",", encoding="utf-8")
 
 
 def written(rows: Rows, constants: dict[str, str]) -> bytes:
@@ -115,14 +120,9 @@ def test_every_cell_is_written_as_it_was_read(rows: Rows, constants: dict[str, s
 def test_what_strict_csv_reads_as_a_table_is_read_alike_and_the_rest_is_refused(
     text: str, block_bytes: int
 ) -> None:
-    try:
-        rows = [row for row in parsed(text.encode()) if row]
-    except csv.Error:
-        rows = []
-    header = rows[0] if rows else []
-    named = all(name.strip() for name in header) and len(set(header)) == len(header)
-    if header and named and {len(row) for row in rows} == {len(header)}:
-        assert read(text.encode(), ",", "utf-8", block_bytes) == rows
+    expected = as_table(strict_rows(text))
+    if expected is not None:
+        assert read(text.encode(), ",", "utf-8", block_bytes) == expected
     else:
         with pytest.raises(TableError):
             read(text.encode(), ",", "utf-8", block_bytes)
@@ -134,8 +134,7 @@ def test_text_with_carriage_returns_is_refused_or_read_as_strict_csv_reads_it(te
         found = read(text.encode(), ";")
     except TableError:
         return
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=";")
-    assert found == [row for row in reader if row]
+    assert found == as_table(strict_rows(text, ";"))
 
 
 @given(tables(), st.sampled_from(["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "gb18030"]), SMALL)
@@ -192,6 +191,10 @@ def test_cells_beyond_the_limits_of_the_csv_module_are_read() -> None:
 @pytest.mark.parametrize(
     ("content", "delimiter"),
     [
+        ("Last, First;Grade;Course\nDoe, Ann;1;Art\n", ";"),
+        ("Last, First;Grade;Course\nDoe, Ann;1;Art\nRoe, Bob;2;Art\nPoe, Al;3\n", ";"),
+        ("#id,name\n#1,Ann\n#2,Bob\n", ","),
+        ("full name\nAnn Lee\nBob Roe\n", ","),
         ("a;b\n1,5;2,5\n", ";"),
         ("name;note\nAnn;x, y\nBob;z\n", ";"),
         ('a,b\n"1;2",3\n', ","),
@@ -221,16 +224,24 @@ def test_the_delimiter_is_the_one_that_the_first_records_agree_on(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("Last, First;Grade;Course\nDoe, Ann;1;Art\n", "',' and ';' each split"),
-        ("Last, First\tGrade\nDoe, Ann\t1\n", "',' and '\\t' each split"),
-        ("a|b|c;d\n1|2|3;4\n5|6|;\n", "';' and '|' each split"),
-        ('a,"b";c\n"1";2,3\n', "',' and ';' each split"),
+        ("Last, First\tGrade\nDoe, Ann\t1\n", "',' and '\\t' may each be the delimiter"),
+        ("a|b|c;d\n1|2|3;4\n5|6|;\n", "';' and '|' may each be the delimiter"),
+        ('a,"b";c\n"1";2,3\n', "',' and ';' may each be the delimiter"),
+        ("a,b;c;d\n1,2;3;4\n1,2;3;4\n1,x\n", "',' and ';' may each be the delimiter"),
+        ("a b c\n1 2 3\n4 5 6\n", "' ' splits all lines alike"),
+        ("a^b\n1^2\n", "'^' splits all lines alike"),
+        ("Internal Server Error", "it is one line of text without a delimiter"),
+        ("name\n", "it is one line of text without a delimiter"),
+        ("# by: Ann, Bob\nid,name\n1,Ann\n", "it begins with a comment"),
+        ("#a,b\n#c,d\nid,name\n1,Ann\n", "it begins with a comment"),
+        ("Kurs 1\nid,name\n1,Ann\n", "with ',' the first line is 1 cell, and most others are 2"),
+        ("Kurs 1, Herbst\nid;name\n1;Ann\n", "with ';' the first line is 1 cell"),
         ("Kurs 1\nid;name\n1;Ann\n", "with ';' the first line is 1 cell, and most others are 2"),
         ("Kurs 1\n\nid;name\n", "with ';' the first line is 1 cell"),
         ("Kurs 1\nHerbst\nid;name\n1;Ann\n", "with ';' the first line is 1 cell"),
         ("Kurs 1\nid;name\n1;Ann\n2;Bob\nTotal 2\n", "with ';' the first line is 1 cell"),
-        ("# Author: me\nid|name\n1|Ann\n", "with '|' the first line is 1 cell"),
-        ("Kurs 1\nid\tname, nick\n1\tAnn, A\n", "with '\\t' the first line is 1 cell"),
+        ("# Author: me\nid|name\n1|Ann\n", "it begins with a comment"),
+        ("Kurs 1\nid\tname, nick\n1\tAnn, A\n", "with ',' the first line is 1 cell"),
     ],
 )
 def test_a_delimiter_that_could_as_well_be_another_is_refused(content: str, reason: str) -> None:
@@ -249,7 +260,121 @@ def test_a_delimiter_that_is_set_is_not_guessed() -> None:
     assert read(b"a;b\n1;2\n", ",") == [["a;b"], ["1;2"]]
 
 
+# --------------------------------------------------------------------------- what a file announces
+
+
+BY_MARK = ("read as", "by its byte order mark, not as utf-8")
+AB = [["a", "b"], ["1", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [
+        (b"sep=;\na;b\n1;2\n", ["its first line, sep=;, was obeyed and left out"]),
+        (b'"sep=;"\r\na;b\r\n1;2\r\n', ["its first line, sep=;, was obeyed and left out"]),
+        (b"sep=,,\na,b\n1,2\n", ["its first line, sep=,, was obeyed and left out"]),
+        (b"SEP=^\ra^b\r1^2\r", ["its first line, sep=^, was obeyed and left out"]),
+        ("\ufeffa,b\n1,2\n".encode("utf-16-le"), [f"{BY_MARK[0]} utf-16-le, {BY_MARK[1]}"]),
+        ("\ufeffa\tb\n1\t2\n".encode("utf-16-be"), [f"{BY_MARK[0]} utf-16-be, {BY_MARK[1]}"]),
+        ("\ufeffa,b\n1,2\n".encode("utf-32-le"), [f"{BY_MARK[0]} utf-32-le, {BY_MARK[1]}"]),
+        ('\ufeff\ufeff"a",b\n1,2\n'.encode(), []),
+        (b"a,b\r1,2\r", []),
+        (b'a,b\r1,"2"\r\r', []),
+        (b"a,b\r\r\n1,2\r\r\n\r\r\n", []),
+        (b"a,b\n1,2\n\x1a", ["the end mark ^Z after its last line was left out"]),
+        (b"a,b\r\n1,2\r\n\x1a\x1a\r\n", ["the end mark ^Z after its last line was left out"]),
+        (b"a,b\n1,2\x1a", ["the end mark ^Z after its last line was left out"]),
+        (b"a,b\n1,2\n  \n\n ", ["blanks after its last row were left out"]),
+        (b"a,b,\n1,2,\n", ["column 3, without a name and empty, was left out"]),
+        (
+            b"a,b,,\n1,2,,\n",
+            [f"column {n}, without a name and empty, was left out" for n in (3, 4)],
+        ),
+        (b"a,,b\n1,,2\n", ["column 2, without a name and empty, was left out"]),
+        (b"a,b\n1,2", ["its last line has no line end; perhaps it was cut off"]),
+        (b"a,b\r1,2", ["its last line has no line end; perhaps it was cut off"]),
+    ],
+)
+def test_what_a_file_announces_is_obeyed_and_what_is_no_row_is_left_out(
+    content: bytes, notes: list[str]
+) -> None:
+    for block_bytes in (1, 2, 3, BLOCK_BYTES):
+        records = Records(
+            Source(io.BytesIO(content), block_bytes), delimiter="auto", encoding="utf-8"
+        )
+        frames = [to_frame(table) for table in read_tables(records)]
+        rows = [
+            list(frames[0].columns),
+            *(row for one in frames for row in one.to_numpy().tolist()),
+        ]
+        assert rows == AB
+        assert records.notes == notes
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-be"])
+def test_a_byte_order_mark_overrides_the_encoding_that_is_set(encoding: str) -> None:
+    assert read("\ufeffn\u00e9,b\n1,2\n".encode(), "auto", encoding) == [
+        ["n\u00e9", "b"],
+        ["1", "2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x1f\x8b\x08\0", "it is a gzip archive, not a CSV file"),
+        (b"PK\x03\x04\0\0", "it is a zip archive or an Excel workbook (.xlsx), not a CSV file"),
+        (b"PAR1\x15\x04", "it is a Parquet file, not a CSV file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "it is a PNG image, not a CSV file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid x\n", "it is a Git LFS pointer, not a"),
+        (b"<!DOCTYPE html>\n<p>a, b\n", "it is an HTML page, not a CSV file"),
+        (b"\n <?xml version='1.0'?>\n", "it is an XML document, not a CSV file"),
+        (b'{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "it is a JSON document, not a CSV file"),
+        (b'[\n  {"a": 1}\n]', "it is a JSON document, not a CSV file"),
+        (
+            "\u00ef\u00bb\u00bfid,b\n1,2\n".encode(),
+            "it begins with '\u00ef\u00bb\u00bf', a byte order mark that was",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_is_named_as_what_it_is(content: bytes, reason: str) -> None:
+    for block_bytes, delimiter in itertools.product((1, 7, BLOCK_BYTES), (",", "auto")):
+        with pytest.raises(TableError) as error:
+            read(content, delimiter, block_bytes=block_bytes)
+        assert str(error.value).startswith(reason)
+
+
+@pytest.mark.parametrize("header", ["[id],[name]", "<DATE>,<OPEN>", "{x},b"])
+def test_a_header_in_brackets_is_no_document(header: str) -> None:
+    assert read(f"{header}\n1,2\n".encode())[1] == ["1", "2"]
+
+
+def test_a_first_line_that_contradicts_the_settings_is_refused() -> None:
+    assert read(b"sep=;\na;b\n1;2\n", ";") == AB
+    with pytest.raises(TableError, match=r"line 1: it says sep=;, but csv\.delimiter is ','"):
+        read(b"sep=;\na;b\n1;2\n", ",")
+
+
+def test_a_row_index_gets_the_name_that_is_set() -> None:
+    records = Records([b",a\n0,x\n"], delimiter="auto", encoding="utf-8", first_column="row")
+    assert [table.to_pylist() for table in read_tables(records)] == [[{"row": "0", "a": "x"}]]
+
+
+def test_blanks_in_a_table_of_one_column_are_a_cell() -> None:
+    assert read(b"a\nx\n  \n") == [["a"], ["x"], ["  "]]
+
+
+def test_an_end_mark_within_a_text_is_a_character() -> None:
+    assert read(b"a,b\n1\x1a,2\n") == [["a", "b"], ["1\x1a", "2"]]
+
+
 # --------------------------------------------------------------------------- what is no table
+
+
+OTHERWISE = "; if it is in another encoding, set csv.encoding"
+NAMELESS = "of the header has no name, but there is text in it"
+INDEX = "; to name a row index, as pandas and R write it, set csv.first_column"
+OLD_MAC = "where other lines end with a carriage return (old Mac line ends)"
 
 
 @pytest.mark.parametrize(
@@ -260,19 +385,26 @@ def test_a_delimiter_that_is_set_is_not_guessed() -> None:
         (b"\xef\xbb\xbf", None, "the file is empty"),
         (b"a,b\n1,2\n3\n", 3, "cells: 1 in this row, 2 in the header"),
         (b'a,b\n"1\n1",2\n\n3,4,5\n', 5, "cells: 3 in this row, 2 in the header"),
-        (b'a,b\n1,2\n"3\n4"\n', 3, "cells: 1 in this row, 2 in the header"),
+        (b'a,b\n1,2\n"3\n4"\n', 3, "cells: 1 in this row (to line 4), 2 in the header"),
         (b"a,b\n1,2\n3,\x004\n", 3, "a NUL byte"),
-        (b"a,b\n1,2\n3,\xff\n", 3, "byte 0xff is not utf-8"),
-        (b"a,b\n1,2\n3,\xc3", 3, "byte 0xc3 is not utf-8"),
+        (b"a,b\n1,2\n3,\xff\n", 3, f"byte 0xff is not utf-8{OTHERWISE}"),
+        (b"a,b\n1,2\n3,\xc3", 3, f"byte 0xc3 is not utf-8{OTHERWISE}"),
         (b"a,b,a\n1,2,3\n", 1, "the header names 'a' twice"),
-        (b"\na, \n1,2\n", 2, "column 2 of the header has no name"),
+        (b"\na, \n1,\n3,4\n", 2, f"column 2 {NAMELESS} in line 4"),
+        (b"a,,c\n1,\n2,3,4\n", 2, "cells: 2 in this row, 3 in the header"),
+        (b",a\n0,1\n", 1, f"column 1 {NAMELESS} in line 2{INDEX}"),
         (b'a,b\n1,2\n3,"4\n5,6\n', 3, "a quote is never closed"),
         (b'"a,b\n1,2\n', 1, "a quote is never closed"),
         (b'a,b\n1,"2"3\n', 2, "text after a closing quote"),
         (b'a,b\n1,""2\n', 2, "text after a closing quote"),
-        (b"a,b\r1,2\r", 1, "a carriage return that ends no line"),
+        (b"a,b\r1,2\n3,4\r", 2, f"a line feed, {OLD_MAC}"),
+        (
+            b'a,b\n"1,2\n3,4\n5,"6"\n',
+            4,
+            "text after a closing quote; the cell begins with a quote in line 2",
+        ),
+        (b"a,b\n1,2\n \n3,4\n", 3, "cells: 1 in this row, 2 in the header"),
         (b"a,b\n1,2\r3,4\n", 2, "a carriage return that ends no line"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", 1, "byte 0x89 is not utf-8"),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_line(
@@ -288,7 +420,7 @@ def test_what_is_no_table_is_refused_with_its_line(
 def test_text_in_another_encoding_than_the_set_one_is_refused() -> None:
     with pytest.raises(TableError, match="line 2: byte 0xe9 is not utf-8"):
         read("a,b\né,2\n".encode("latin-1"))
-    with pytest.raises(TableError, match="NUL"):
+    with pytest.raises(TableError, match="it looks like utf-16-le without a byte order mark"):
         read("a,b\n1,2\n".encode("utf-16-le"))
 
 
@@ -314,37 +446,37 @@ def test_a_read_that_the_system_refuses_is_told_apart_from_a_bad_table() -> None
         Path("/proc/self/mem").open("rb", buffering=0) as refused,  # nothing lies at address 0
         pytest.raises(UnreadableError, match="Input/output error"),
     ):
-        read_tables(Source(refused)).__next__()
+        Records(Source(refused), delimiter=",", encoding="utf-8")
 
 
 # --------------------------------------------------------------------------- pieces
 
 
 def test_a_file_up_to_the_piece_size_is_one_piece_and_a_larger_one_is_several() -> None:
-    content = b"a,b\n" + b"1,2\n" * 100
+    content = b"a,b\n" + b"1,2\n" * 40_000
     sizes = [
-        [table.num_rows for table in read_tables(Source(io.BytesIO(content), 40), piece_bytes=size)]
-        for size in (len(content), 200, 1)
+        [table.num_rows for table in read_tables(commas(content), piece_bytes=size)]
+        for size in (len(content), 100_000, 1)
     ]
-    assert sizes[0] == [100]
-    assert sizes[1] == [49, 50, 1]
+    assert sizes[0] == [40_000]
+    assert [4 * rows <= 100_000 for rows in sizes[1]] == [True, True]
     assert len(sizes[2]) > 9
-    assert {sum(rows) for rows in sizes} == {100}
+    assert {sum(rows) for rows in sizes} == {40_000}
 
 
 def test_a_file_of_many_short_rows_comes_in_pieces_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csv_io.table.PIECE_ROWS", 50)
-    content = b"a\n" + b"1\n" * 120
-    sizes = [table.num_rows for table in read_tables(Source(io.BytesIO(content), 40))]
-    assert sum(sizes) == 120
-    assert max(sizes) <= 50
+    monkeypatch.setattr("csv_io.table.PIECE_ROWS", 40_000)
+    content = b"a\n" + b"1\n" * 60_000
+    sizes = [table.num_rows for table in read_tables(commas(content))]
+    assert sum(sizes) == 60_000
+    assert max(sizes) <= 40_000
 
 
 def test_after_an_early_end_the_rest_can_be_drained_for_the_hash() -> None:
     content = b"a,b\n1\n" + b"1,2\n" * 100
     source = Source(io.BytesIO(content), 8)
     with pytest.raises(TableError):
-        list(read_tables(source))
+        list(read_tables(Records(source, delimiter=",", encoding="utf-8")))
     source.drain()
     assert source.sha256 == hashlib.sha256(content).hexdigest()
 

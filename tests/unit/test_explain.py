@@ -1,7 +1,9 @@
 """`explain` over real files and a real ledger: what it says of a file, and what to do next."""
 
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ds_flow.cli.explain import Question, explain
 from ds_flow.cli.lookup import Place, find_place
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState, Trigger
+from samples import manifest, read
 
 LATER = timedelta(hours=1)
 
@@ -35,6 +38,16 @@ def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[s
 def test_what_was_published_is_explained_by_its_run(project: Project) -> None:
     project.published("0123456789", "17", "student_a.csv")
     assert verdict(project, "data/student_a.csv") == ("Version 1 was processed by run 17.", "")
+
+
+def test_what_a_run_noted_of_its_input_is_explained(project: Project) -> None:
+    (row,) = project.published("0123456789", "17", "student_a.csv")
+    noted = replace(read(row.path, ""), notes=("its last line has no line end",))
+    path = project.settings.output_dir / "manifest_17.json"
+    path.write_text(json.dumps(manifest("17", inputs=[noted]).to_json()))
+    assert verdict(project, "data/student_a.csv")[0] == (
+        "Version 1 was processed by run 17; note: its last line has no line end."
+    )
 
 
 def test_what_a_rerun_left_out_is_said_until_it_is_published_again(project: Project) -> None:

@@ -3,16 +3,18 @@
 import math
 import os
 import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from ds_flow.cli.lookup import Place
 from ds_flow.cli.report import Document
-from ds_flow.core import BatchState, Cause, FileState, Stat, escape
+from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
 from ds_flow.ledger import LEFT_OUT, FileRow, Ledger
 from ds_flow.settings import TEMPORARY, Settings, matches
+from ds_flow.work import find_manifest, read_manifest
 
 NO_DAEMON = "no daemon is running: start it, or run `ds-flow once`"
 
@@ -69,7 +71,8 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
         case FileState.PROCESSED:
             again = f", and is {_in_batch(question, row)} for another" if row.batch else ""
             left_out = _left_out(question, row)
-            return f"{version} was processed by run {row.run_id}{again}{left_out}", ""
+            notes = _notes(question, row)
+            return f"{version} was processed by run {row.run_id}{again}{left_out}{notes}", ""
         case FileState.QUARANTINED:
             return f"{version} is quarantined: {row.reason}", _remedy(question, row)
         case FileState.SUPERSEDED:
@@ -82,6 +85,16 @@ def _left_out(question: Question, row: FileRow) -> str:
     events = [event for event in question.ledger.read.events(row.path) if event.kind in moves]
     is_left_out = events and events[-1].kind == LEFT_OUT
     return f", but was later left out by {events[-1].detail}" if is_left_out else ""
+
+
+def _notes(question: Question, row: FileRow) -> str:
+    """What the run noted of its input, such as a last line without a line end."""
+    path = find_manifest(question.settings.output_dir, row.run_id or "")
+    with suppress(LedgerError, OSError):
+        inputs = read_manifest(path).inputs if path else ()
+        notes = (note for item in inputs if item.path == row.path for note in item.notes)
+        return "".join(f"; note: {note}" for note in notes)
+    return ""
 
 
 def _in_batch(question: Question, row: FileRow) -> str:

@@ -25,6 +25,14 @@ class Input:
     bytes: int
     rows: int
     columns: int
+    delimiter: str = ""  # that was used; "" in manifests of older versions
+    notes: tuple[str, ...] = ()  # what was left out, or may be wrong
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read what `asdict` wrote."""
+        known = _known(cls, row)
+        return cls(**{**known, "notes": tuple(known.get("notes", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +119,7 @@ class Manifest:
         return cls(
             **{
                 **_known(cls, row),
-                "inputs": tuple(Input(**_known(Input, item)) for item in row["inputs"]),
+                "inputs": tuple(map(Input.from_json, row["inputs"])),
                 "outputs": tuple(map(Output.from_json, row["outputs"])),
                 "rejected": tuple(Rejected(**_known(Rejected, item)) for item in row["rejected"]),
                 "attempts": tuple(row["attempts"]),

@@ -108,6 +108,7 @@ class Options:
     tag: str = ""
     delimiter: str = "auto"
     encoding: str = "utf-8"
+    first_column: str = ""  # the name of a first column that has none
     columns: str = "union"
     transform: str = "transforms:transform"
     shard_mb: float = 64

@@ -147,6 +147,7 @@ class Settings:
             tag=self.tag,
             delimiter=self.csv.delimiter,
             encoding=self.csv.encoding,
+            first_column=self.csv.first_column,
             columns=self.csv.columns,
             transform=self.compute.transform,
             shard_mb=self.compute.shard_mb,

@@ -23,6 +23,7 @@ from ds_flow.settings.types import (
     Seconds,
     Section,
     Selection,
+    Text,
     Webhook,
     Zone,
 )
@@ -117,6 +118,11 @@ class Csv(Section, frozen=True):
     )
     encoding: Encoding = Field(
         default="utf-8", description="The text encoding of the inputs, by its Python name."
+    )
+    first_column: Annotated[Text, Field(max_length=100)] = Field(
+        default="",
+        description="The name of a first column that has none, such as a row index of pandas."
+        " Without it, such a file is rejected.",
     )
     columns: Literal["union", "strict"] = Field(
         default="union",

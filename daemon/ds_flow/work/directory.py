@@ -281,6 +281,8 @@ def settings_fingerprint(options: Options) -> str:
         options.transform,
         options.stages["analyze"].command,
     ]
+    if options.first_column:  # without it, as in older versions
+        content.append(["first_column", options.first_column])
     stages = sorted(options.stages.items())
     content += [(name, stage.image) for name, stage in stages if stage.executor == "docker"]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

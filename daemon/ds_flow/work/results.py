@@ -43,14 +43,20 @@ class Result:
     output_sha256: str
     output_bytes: int
     content_sha256: str = ""  # of the output's cells, but for processed_at
+    delimiter: str = ""  # of the input
+    notes: tuple[str, ...] = ()  # what a reader of the manifest should know of the input
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `asdict` wrote; raises TypeError or KeyError on anything else."""
-        made = cls(**{**row, "columns": tuple(row["columns"])})
+        lists = {name: tuple(row.get(name, ())) for name in ("columns", "notes")}
+        made = cls(**{**row, **lists})
         texts = (made.path, made.sha256, made.output, made.output_sha256, made.content_sha256)
         numbers = (made.bytes, made.rows, made.output_bytes)
-        if not (all(map(_is_text, (*texts, *made.columns))) and all(map(_is_number, numbers))):
+        if not (
+            all(map(_is_text, (*texts, made.delimiter, *made.columns, *made.notes)))
+            and all(map(_is_number, numbers))
+        ):
             raise TypeError("not a result")
         return made
 

@@ -25,7 +25,7 @@ MANIFEST_FIELDS = (
     *("tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
 )
 MANIFEST_TABLES = {
-    "inputs": ("path", "version", "rows", "columns", "bytes"),
+    "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "notes"),
     "outputs": ("name", "rows", "bytes", "compared", "because", "sha256"),
     "rejected": ("path", "version", "cause", "line", "reason"),
     "jobs": ("stage", "backend", "round", "index", "host", "native_id", "exit_code"),
@@ -78,7 +78,9 @@ def _put_run(run: Document) -> None:
 
 
 def _cell(value: Any) -> Cell:
-    return ", ".join(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "tab" if value == "\t" else value
 
 
 def _put_fields(document: Document, names: Iterable[str]) -> None:
