@@ -1,12 +1,16 @@
 """What of its caller's environment a run goes by: what it needs, and nothing that commands it."""
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from ds_flow.core.program import CHECKOUT
+from ds_flow.core.states import FileState
+from ds_flow.ledger.queries import FileRow
 from ds_flow.settings.load import load_settings
 from ds_flow.work import directory
 from project import Project, flow, table
@@ -53,17 +57,41 @@ def head() -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "PYTHONINSPECT", "NOTIFY_SOCKET", "METAFLOW_HOME"])
-def test_a_run_inherits_nothing_that_commands_it(project: Project, name: str) -> None:
+UNKNOWN = ("BASH_ENV", "BASH_FUNC_mv%%", "LANG", "LC_ALL", "LD_PRELOAD", "LSB_JOBID", "PYTHONPATH")
+NEEDED = ("METAFLOW_USER", "HOME", "LSF_ENVDIR", "DOCKER_HOST", "https_proxy", "PROCESS_TAG")
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *UNKNOWN, "METAFLOW_HOME", "TZ", "NOTIFY_SOCKET"])
+def test_a_run_inherits_nothing_that_it_does_not_need(project: Project, name: str) -> None:
+    project.configure(run={"inherit": []})
+
     found = load_settings(project.config, {}).run_environment({name: "x", "PATH": "/bin"})
 
     assert found.get(name) != "x"
     assert found["PATH"] == "/bin"
 
 
-@pytest.mark.parametrize("name", ["METAFLOW_USER", "PYTHONPATH", "LANG", "LSF_ENVDIR"])
-def test_a_run_inherits_everything_else(project: Project, name: str) -> None:
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_run_inherits_what_it_and_the_backends_need(project: Project, name: str) -> None:
     assert load_settings(project.config, {}).run_environment({name: "x"})[name] == "x"
+
+
+def test_a_run_inherits_what_the_settings_name(project: Project) -> None:
+    project.configure(run={"inherit": ["LM_LICENSE_FILE", "MODULE*", "*_JOB"]})
+    caller = dict.fromkeys(("LM_LICENSE_FILE", "MODULEPATH", "MODULE", "OTHER", "DS_FLOW_JOB"), "x")
+
+    found = load_settings(project.config, {}).run_environment(caller)
+
+    assert {name for name in caller if name in found} == {"LM_LICENSE_FILE", "MODULEPATH", "MODULE"}
+
+
+def test_a_run_of_a_caller_without_variables_finds_programs_and_speaks_utf8(
+    project: Project,
+) -> None:
+    found = load_settings(project.config, {}).run_environment({})
+
+    assert "/usr/bin" in found["PATH"].split(":")
+    assert (found["LANG"], found["PYTHONUTF8"]) == ("C.UTF-8", "1")
 
 
 def test_what_a_project_gives_its_runs_reaches_them_whatever_its_name(project: Project) -> None:
@@ -72,6 +100,21 @@ def test_what_a_project_gives_its_runs_reaches_them_whatever_its_name(project: P
     chosen = load_settings(project.config, {})
 
     assert chosen.run_environment({})["GIT_SSH_COMMAND"] == "ssh -v"
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_environment_overrides_a_variable_of_a_project_in_every_run(
+    project: Project, *, by_hand: bool
+) -> None:
+    (project.root / ".env").write_text("MY_TERM=spring\n", encoding="ascii")
+    (project.root / "term.py").write_text(TERM)
+    project.configure(compute={"transform": "term:transform"})
+    project.environment["MY_TERM"] = "autumn"
+
+    done = flow(project, "run") if by_hand else project.once()
+
+    assert done.returncode == 0, done.stderr
+    assert {row["term"] for row in project.combined()} == {"autumn"}
 
 
 def test_a_run_of_the_daemon_works_in_any_callers_environment(project: Project) -> None:
@@ -100,6 +143,12 @@ def test_the_commit_is_the_checkouts_whatever_repository_the_caller_works_in(
     assert directory.git_commit() == own
 
 
+TERM = """
+import os
+def transform(frame):
+    return frame.assign(term=os.environ["MY_TERM"])
+"""
+
 SCRATCH = """
 import tempfile
 def transform(frame):
@@ -127,3 +176,162 @@ def test_scratch_files_lie_in_the_work_directory_and_go_with_it(
     assert {row["scratch"] for row in project.combined()} == {str(scratch_of(project))}
     project.ds_flow("status")  # takes in what was run by hand
     assert project.leftovers() == []
+
+
+# --------------------------------------------------------------------------- one batch, any caller
+
+CURIOUS = """
+import locale, os, sys, time
+from ds_flow.core.environment import INHERITED
+def transform(frame):
+    return frame.assign(
+        names=sys.getfilesystemencoding(),
+        text=locale.getpreferredencoding(),
+        zone=time.strftime("%Z"),
+        language=os.environ.get("LC_ALL", os.environ.get("LANG")),
+        flags=str(sys.flags),
+        known=",".join(sorted(name for name in os.environ if not INHERITED.fullmatch(name))),
+    )
+"""
+"""Puts into the outputs what most transforms ask for without a word: locale, time zone, flags."""
+
+ANALYSIS = 'cut -d , -f 2 "$1" | sort | cksum; wc -m <"$1"; date +%Z; locale charmap; echo $-'
+
+ASCII = ("LC_ALL=C", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0")
+EMPTY = ("-i", f"PATH={os.environ['PATH']}")
+CALLERS: dict[str, tuple[str, ...]] = {
+    "nothing special": (),
+    "env -i": ("-i",),
+    "env -i with PATH": EMPTY,
+    "cron": ("-i", "PATH=/usr/bin:/bin", "HOME=/root", "SHELL=/bin/sh", "LOGNAME=root"),
+    "ascii only": ASCII,
+    "C": (*EMPTY, "LC_ALL=C"),
+    "C.UTF-8": ("LC_ALL=C.UTF-8",),
+    "an unknown locale": ("LC_ALL=xx_YY.KOI8-R", "LANGUAGE=xx"),
+    "ascii output": ("PYTHONIOENCODING=ascii:strict",),
+    "TZ=UTC0": ("TZ=UTC0",),
+    "TZ in Kathmandu": ("TZ=Asia/Kathmandu",),
+    "TZ nowhere": ("TZ=:nowhere",),
+    "metaflow on a cluster": tuple(
+        f"METAFLOW_{name}={value}"
+        for name, value in {
+            "DATASTORE": "s3",
+            "METADATA": "service",
+            "ENVIRONMENT": "conda",
+            "DEFAULT_DATASTORE": "s3",
+            "PROFILE": "nobody",
+            "DECOSPECS": "kubernetes",
+        }.items()
+    ),
+    "PYTHONSAFEPATH": ("PYTHONSAFEPATH=1", "PYTHONDONTWRITEBYTECODE=1"),
+    "PYTHONWARNINGS": ("PYTHONWARNINGS=error",),
+    "PYTHONOPTIMIZE": ("PYTHONOPTIMIZE=2", "PYTHONHASHSEED=7", "PYTHONDEVMODE=1"),
+    "bash options": ("SHELLOPTS=errexit:nounset:xtrace", "BASHOPTS=failglob", "POSIXLY_CORRECT=1"),
+    "bash functions": ("BASH_FUNC_mv%%=() { false; }", "BASH_FUNC_sort%%=() { echo no; }"),
+    "a start-up file of bash": (
+        "BASH_ENV=/nowhere/exit",
+        "ENV=/nowhere",
+        "CDPATH=/",
+    ),
+    "another repository": ("GIT_DIR=/nowhere", "GIT_WORK_TREE=/nowhere", "GIT_CONFIG=/nowhere"),
+    "a job of another project": (
+        *("DS_FLOW_ATTEMPT=0123456789/1", "DS_FLOW_JOB=dsf-0123456789-process-1"),
+        *("DS_FLOW_GIVEN=PATH,HOME", "DS_FLOW_MASK=PATH", "LSB_JOBID=7", "LSB_JOBINDEX=3"),
+    ),
+    "no place for scratch": ("TMPDIR=/nowhere", "TEMP=/nowhere", "TMP=/nowhere"),
+    "no home": ("HOME=/nowhere", "XDG_CONFIG_HOME=/nowhere", "XDG_CACHE_HOME=/nowhere"),
+    "odd tools": ("GREP_OPTIONS=-v", "BLOCKSIZE=1", "TIME_STYLE=x", "LS_COLORS=x", "COLUMNS=3"),
+    "threads": ("OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MALLOC_ARENA_MAX=1"),
+}
+LOGIN = ("bash", "--login", "-c", 'exec "$@"', "bash")
+
+
+def world(root: Path) -> Project:
+    """The batch that all callers have processed."""
+    made = Project(root)
+    made.environment = {}
+    (root / ".env").write_text("PROCESS_TAG=spring\n", encoding="ascii")
+    (root / "curious.py").write_text(CURIOUS)
+    analyze = {"command": ["bash", "-c", ANALYSIS, "bash"]}
+    made.configure(compute={"transform": "curious:transform", "stages": {"analyze": analyze}})
+    for name in ("student_a.csv", "student_Zoë 学.csv", "student_\udceb.csv"):
+        made.drop(name, table(str(len(name)), town="Zürich"))
+    return made
+
+
+def published(project: Project, prefix: tuple[str, ...]) -> dict[str, str]:
+    """What `once` publishes for a caller: each file, without time and Run ID."""
+    project.prefix = prefix
+    done = project.once()
+    assert done.returncode == 1, done.stderr  # one name is not UTF-8
+    assert project.leftovers() == []
+    (manifest,) = project.manifests()
+    own = {manifest.run_id: "RUN", manifest.batch: "BATCH", str(project.root): "ROOT"}
+    found = {}
+    for name in sorted(project.names()):
+        text = f"{name}\n{(project.out / name).read_text(encoding='utf-8')}"
+        for mine, common in own.items():
+            text = text.replace(mine, common)
+        first, _, rest = VARYING.sub("", text).partition("\n")
+        found[first] = "\n".join(sorted(rest.splitlines()))
+    found["ledger"] = repr(sorted((row.path, row.state) for row in known(project)))
+    return found
+
+
+VARYING = re.compile(r'"(sha256|user|key|native_id)": "[^"]*"|[-0-9]{10}T[0-9:.]{8,}(\+00:00|Z)')
+
+
+def known(project: Project) -> list[FileRow]:
+    with project.reading() as read:
+        return [row for state in FileState for row in read.files_in(state)]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is published for a caller with a plain environment."""
+    made = world(tmp_path_factory.mktemp("plain") / "project")
+    plain = ("env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/", "LANG=C.UTF-8")
+    return published(made, (*plain, f"DS_FLOW_CONFIG={made.config}"))
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_the_same_is_published_whoever_calls(
+    expected: dict[str, str], tmp_path: Path, caller: str
+) -> None:
+    made = world(tmp_path / "project")
+
+    assert published(made, ("env", *CALLERS[caller], f"DS_FLOW_CONFIG={made.config}")) == expected
+
+
+def test_the_same_is_published_from_a_login_shell_of_another_user(
+    expected: dict[str, str], tmp_path: Path
+) -> None:
+    other = ("unshare", "--user", "--map-user=1234", "--map-group=1234")
+    if subprocess.run([*other, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine allows no user namespace")
+    made = world(tmp_path / "project")
+    own = ("env", "-i", "HOME=/nonexistent", "USER=student", f"DS_FLOW_CONFIG={made.config}")
+
+    assert published(made, (*other, *own, *LOGIN)) == expected
+
+
+def test_a_file_is_the_same_one_in_every_locale(tmp_path: Path) -> None:
+    made = world(tmp_path / "project")
+    made.once()
+
+    made.prefix = ("env", *ASCII)
+    again = made.once()
+
+    assert (again.returncode, again.stdout) == (0, "nothing new\n")
+    assert "data/student_Zoë 学.csv" in made.ds_flow("files").stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_stops_no_command(project: Project, closed: str) -> None:
+    project.prefix = ("bash", "-c", f'exec "$@" {closed}', "bash")
+
+    done = project.once()
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(project.manifests()) == 1

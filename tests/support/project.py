@@ -166,7 +166,11 @@ class Project:
             "paths": {"input_pattern": "data/student_*.csv", "output_dir": "out", "log_dir": "log"},
             "watch": {"quiet_seconds": 0.4, "rescan_seconds": 60},
             "batch": {"quiet_seconds": 0.5},
-            "run": {"retry_first_seconds": 0.2, "stop_grace_seconds": 30, "min_free_mb": 0},
+            "run": {
+                "retry_first_seconds": 0.2,
+                "stop_grace_seconds": 30,
+                "min_free_mb": 0,
+            },
             "compute": {"lsf_queue": "short", "transform": "gated:transform"},
             "schedule": [],
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 from ds_flow.cli import commands
 from ds_flow.cli.arguments import CONFIG, Argument, Command
 from ds_flow.core import DsFlowError, SettingsError
-from ds_flow.system import FAILED, INTERRUPTED, say
+from ds_flow.system import FAILED, INTERRUPTED, say, speak_utf8
 
 BUG = 70
 CLOSED = 141  # what a shell reports after SIGPIPE: the reader of our output has gone away
@@ -42,8 +42,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Every error ends here."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    speak_utf8()
     try:
         _refuse_copy(Path(sys.argv[0]))
         args = parser().parse_args(argv)

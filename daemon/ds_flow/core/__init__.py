@@ -2,7 +2,12 @@
 
 from ds_flow.core.batching import Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone
-from ds_flow.core.environment import GIVEN_NAMES, inherited_variables, pinned_variables
+from ds_flow.core.environment import (
+    DEFAULT_VARIABLES,
+    GIVEN_NAMES,
+    inherited_variables,
+    pinned_variables,
+)
 from ds_flow.core.errors import (
     BatchError,
     DispatchError,
@@ -71,6 +76,7 @@ __all__ = [
     "ATTEMPT_MARK",
     "BATCH_MOVES",
     "CHECKOUT",
+    "DEFAULT_VARIABLES",
     "FILE_MOVES",
     "GIVEN_NAMES",
     "LIVE_BATCHES",

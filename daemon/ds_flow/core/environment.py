@@ -1,34 +1,48 @@
-"""The environment of a run: what it does not inherit, and what is set instead."""
+"""The environment of a run: what it inherits, and what is set instead."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
 GIVEN_NAMES = "DS_FLOW_GIVEN"
 """This variable names the variables of `.env`. A process that has it runs as part of a run."""
 
-NOT_INHERITED = re.compile(
-    r"METAFLOW_(?!USER$).*"  # each option of its command line, and each of its settings
-    r"|PYTHON(INSPECT|OPTIMIZE|SAFEPATH|WARNINGS)"  # other rules than the flow is written for
-    r"|SHELLOPTS|BASHOPTS|POSIXLY_CORRECT"  # the same for bash
-    r"|GIT_.*"  # another repository than the checkout's
-    r"|DS_FLOW_(ATTEMPT|JOB)"  # of the run that this one was started in
-    r"|NOTIFY_SOCKET|WATCHDOG_(USEC|PID)|LISTEN_(FDS|PID)"  # systemd's, for the daemon
+INHERITED = re.compile(
+    r"PATH|HOME|SHELL|USER|USERNAME|LOGNAME|SUDO_USER|METAFLOW_USER"  # who works
+    r"|LD_LIBRARY_PATH|(LSF|EGO)_.*|LSB_DEFAULT.*"  # a cluster's profile sets these
+    r"|(DOCKER|CONTAINER|XDG)_.*|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK|KRB5CCNAME"
+    r"|(https?|all|no)_proxy|(HTTPS?|ALL|NO)_PROXY"
+    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK)$).*"  # settings
 )
+"""All that a run inherits from its caller. Whatever else it needs is in `.env` or `run.inherit`."""
+
+OF_ONE_RUN = re.compile("DS_FLOW_(ATTEMPT|JOB|GIVEN|MASK)")
+"""A run that is started within another one, of another project perhaps, is not that one."""
+
+DEFAULT_VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+"""What a run has where neither its caller nor `.env` says otherwise."""
 
 
-def inherited_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a run inherits from its caller. `.env` may set any of the others."""
-    return {name: text for name, text in environ.items() if not NOT_INHERITED.fullmatch(name)}
+def inherited_variables(environ: Mapping[str, str], further: Iterable[str] = ()) -> dict[str, str]:
+    """The variables that a run inherits from its caller: known ones, and further ones."""
+    return {
+        name: text
+        for name, text in environ.items()
+        if INHERITED.fullmatch(name)
+        or (not OF_ONE_RUN.fullmatch(name) and any(fnmatchcase(name, one) for one in further))
+    }
 
 
 def pinned_variables(root: str, cores: int) -> dict[str, str]:
-    """The variables that make Metaflow work the same for everyone who starts a run.
+    """The variables that make a run work the same for everyone who starts it.
 
-    - One datastore, whatever the current directory and user.
-    - Limits that fit the groups which `start` makes.
-    - The project's own home: a user's ~/.metaflowconfig is for other flows.
+    - Names of files are UTF-8, whatever the locale.
+    - Metaflow has one datastore, whatever the current directory and user.
+    - Its limits fit the groups which `start` makes.
+    - It has the project's own home: a user's ~/.metaflowconfig is for other flows.
     """
     return {
+        "PYTHONUTF8": "1",
         "METAFLOW_HOME": f"{root}/.metaflow",
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": root,
         "METAFLOW_DEFAULT_DATASTORE": "local",

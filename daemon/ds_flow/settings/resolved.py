@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ds_flow.core import (
+    DEFAULT_VARIABLES,
     GIVEN_NAMES,
     SECRET_CHARACTERS,
     STAGES,
@@ -115,6 +116,8 @@ class Settings:
     def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of a run. Inherited ones override `.env`; pinned ones override both.
 
+        So a published result does not depend on who calls.
+
         DS_FLOW_GIVEN names the variables from `.env`, and DS_FLOW_MASK the secret ones among them.
         """
         secret = [name for name, value in self.dotenv.items() if value in self.secrets]
@@ -125,11 +128,16 @@ class Settings:
         }
         cores = len(os.sched_getaffinity(0))
         return {
+            **DEFAULT_VARIABLES,
             **self.dotenv,
-            **inherited_variables(environ),
+            **self.inherited(environ),
             **pinned_variables(str(self.root), cores),
             **own,
         }
+
+    def inherited(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return what a program that ds-flow starts inherits from the caller."""
+        return inherited_variables(environ, self.run.inherit)
 
     @property
     def stages(self) -> dict[str, StageOptions]:

@@ -107,6 +107,10 @@ class Running(Section, frozen=True):
     min_free_mb: Annotated[int, Field(ge=0, le=2**30)] = Field(
         default=100, description="MiB that must stay free. With less, no batch forms or starts."
     )
+    inherit: tuple[Name, ...] = Field(
+        default=(),
+        description="Further variables that runs inherit: names, in which * stands for anything.",
+    )
 
 
 class Csv(Section, frozen=True):

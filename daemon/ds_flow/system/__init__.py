@@ -47,6 +47,7 @@ from ds_flow.system.terminal import (
     put_long_document,
     put_table,
     say,
+    speak_utf8,
 )
 from ds_flow.system.wake import Wake
 
@@ -92,6 +93,7 @@ __all__ = [
     "single_instance",
     "space_lacking",
     "space_shortage",
+    "speak_utf8",
     "store_folder",
     "stored_runs",
     "sync_dir",

@@ -1,6 +1,7 @@
 """What people and programs see: data on standard output, messages on standard error."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,8 +10,36 @@ from typing import Any
 from ds_flow.core import printable
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+STANDARD_ERROR = 2
 
 Cell = str | int | None
+
+
+def speak_utf8() -> None:
+    """Take and print all text as UTF-8, whatever the locale is: else a file has another name.
+
+    The interpreter settles that when it starts. If it chose another encoding, this process becomes
+    the same program again.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        again = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execv(sys.executable, again)  # noqa: S606 - this very process
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _open_closed_streams() -> None:
+    """Lead closed standard streams to /dev/null. Else the next open file takes their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 - os's own
+    os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or os.fdopen(number, mode, closefd=False)
+        for number, (stream, mode) in enumerate(
+            ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
+        )
+    )
 
 
 def say(text: str) -> None:

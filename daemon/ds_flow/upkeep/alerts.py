@@ -10,7 +10,6 @@ import subprocess
 import threading
 from contextlib import suppress
 
-from ds_flow.core import inherited_variables
 from ds_flow.ledger import Alert
 from ds_flow.settings import Settings
 from ds_flow.system import mask
@@ -99,7 +98,7 @@ def _run(settings: Settings, text: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=settings.root,
-        env={**settings.dotenv, **inherited_variables(os.environ)},
+        env={**settings.dotenv, **settings.inherited(os.environ)},
         process_group=0,
     )
     try:
