@@ -170,6 +170,7 @@ class Project:
                 "retry_first_seconds": 0.2,
                 "stop_grace_seconds": 30,
                 "min_free_mb": 0,
+                "inherit": ["PYTHONPATH", "END_GATE", "STEPS_*"],
             },
             "compute": {"lsf_queue": "short", "transform": "gated:transform"},
             "schedule": [],
