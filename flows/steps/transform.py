@@ -14,7 +14,7 @@ from typing import cast
 import pandas as pd
 import pyarrow as pa
 
-from csv_io.records import TableError
+from csv_io.errors import TableError
 from csv_io.table import to_text
 from ds_flow.core import InputError, SettingsError, is_disk_error
 from ds_flow.system import masked
