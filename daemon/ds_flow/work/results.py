@@ -98,6 +98,8 @@ class Results:
         for name in (f"{stem}.json", f"{stem}{ASIDE}"):
             with suppress(FileNotFoundError, LedgerError, TypeError, KeyError):  # missing or torn
                 row = read_json(self.folder / name, RECORD_BYTES)
+                if not isinstance(row, dict):
+                    continue
                 if "cause" in row:
                     return _rejected(row)
                 result = Result.from_json(row)
