@@ -152,7 +152,10 @@ def _is_looked_at(event: str, path: str) -> bool:
 
 
 def _writes(path: object, _mode: object, flags: object) -> bool:
-    return isinstance(path, str | bytes | os.PathLike) and bool(int(flags or 0) & WRITES)  # type: ignore[call-overload] # an int
+    """Whether it writes a file that has a name: one without (O_TMPFILE) is gone when it is shut."""
+    how = int(flags or 0)  # type: ignore[call-overload] # an int
+    is_named = how & os.O_TMPFILE != os.O_TMPFILE
+    return isinstance(path, str | bytes | os.PathLike) and is_named and bool(how & WRITES)
 
 
 def _absolute(path: Any) -> str:
@@ -164,7 +167,8 @@ def _told(what: str, act: Callable[[int], None]) -> Callable[[int], None]:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
         was, telling.inside = telling.inside, True
         try:
-            step(what, os.readlink(f"/proc/self/fd/{number}"))
+            if os.fstat(number).st_nlink:  # what has no name is not there to be lost
+                step(what, os.readlink(f"/proc/self/fd/{number}"))
         finally:
             telling.inside = was
         act(descriptor)
