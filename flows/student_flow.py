@@ -21,6 +21,7 @@ from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.process import process_shards
 from steps.start import begin, work_dir
+from steps.task_forks import fork_tasks
 
 
 class StudentDataFlow(FlowSpec):
@@ -86,4 +87,5 @@ class StudentDataFlow(FlowSpec):
 
 
 if __name__ == "__main__":
+    fork_tasks(StudentDataFlow)
     StudentDataFlow()

@@ -19,8 +19,18 @@ from ds_flow.system import sync_dir, sync_files
 from steps import job_exit
 
 
-def main(folder: Path, names: bytes) -> None:
+def main(argv: Sequence[str]) -> int:
     """Rewrite every named file, durably: this job's outcome may survive a power loss, too."""
+    try:
+        align_files(Path(argv[0]), sys.stdin.buffer.read())
+    except OSError as error:
+        print(f"align: {error}", file=sys.stderr)
+        return job_exit.of(error)
+    return 0
+
+
+def align_files(folder: Path, names: bytes) -> None:
+    """Rewrite files to FOLDER. Their paths end with a NUL byte each."""
     columns = json.loads((folder / "columns.json").read_bytes())
     made = [rewrite(Path(os.fsdecode(name)), folder, columns) for name in names.split(b"\0")[:-1]]
     sync_files(made)
@@ -35,8 +45,4 @@ def rewrite(source: Path, folder: Path, columns: Sequence[str]) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), sys.stdin.buffer.read())
-    except OSError as error:
-        print(f"align: {error}", file=sys.stderr)
-        sys.exit(job_exit.of(error))
+    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,7 @@ plan's files, from 0, both included. It may run again, or twice at once: what st
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -249,7 +249,7 @@ def is_final(result: Result | Rejected | None) -> bool:
     return isinstance(result, Result) or (result is not None and result.cause in LASTING)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     try:
         work, results, positions = argv
         first, last = map(int, positions.split("-"))

@@ -4,6 +4,7 @@ from ds_flow.core.batching import Limits, Waiting, batches_to_form, seconds_unti
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone
 from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
+    FORK,
     GIVEN_NAMES,
     inherited_variables,
     pinned_variables,
@@ -78,6 +79,7 @@ __all__ = [
     "CHECKOUT",
     "DEFAULT_VARIABLES",
     "FILE_MOVES",
+    "FORK",
     "GIVEN_NAMES",
     "LIVE_BATCHES",
     "LOCAL",

@@ -27,6 +27,7 @@ What backends share is written once:
 from ds_flow.dispatch.backends import make_backends
 from ds_flow.dispatch.commands import call
 from ds_flow.dispatch.docker import DockerClient, unobtainable
+from ds_flow.dispatch.local_jobs import fork_program, is_forked_job
 from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.dispatch.stage import LIVE, cancel_jobs, has_jobs_elsewhere, log_of, run_stage
@@ -41,7 +42,9 @@ __all__ = [
     "Round",
     "call",
     "cancel_jobs",
+    "fork_program",
     "has_jobs_elsewhere",
+    "is_forked_job",
     "log_of",
     "make_backends",
     "open_round",

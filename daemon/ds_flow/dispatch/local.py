@@ -1,4 +1,7 @@
-"""The local backend: a round's jobs as child processes, one after the other."""
+"""The local backend: a round's jobs as child processes, one after the other.
+
+Jobs of programs that this process has imported are forks of it (`local_jobs`).
+"""
 
 import fcntl
 import os
@@ -7,6 +10,7 @@ from collections.abc import Collection
 
 from ds_flow.core import JobState
 from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, of_exit_code
+from ds_flow.dispatch.local_jobs import can_fork, fork_jobs
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
 from ds_flow.system import open_private
 
@@ -37,18 +41,25 @@ def submit(batch_round: Round) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         handed_over.touch()
-        subprocess.Popen(
-            ["bash", str(RUN_JOB), str(batch_round.folder), *map(str, batch_round.indices)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
-            pass_fds=[lock],
-            env={**os.environ, "DS_FLOW_JOB": batch_round.name},
-        )
+        if can_fork(batch_round.jobs):
+            fork_jobs(batch_round, lock)
+        else:
+            _start_script(batch_round, lock)
     finally:
         os.close(lock)
     return True
+
+
+def _start_script(batch_round: Round, lock: int) -> None:
+    subprocess.Popen(
+        ["bash", str(RUN_JOB), str(batch_round.folder), *map(str, batch_round.indices)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+        pass_fds=[lock],
+        env={**os.environ, "DS_FLOW_JOB": batch_round.name},
+    )
 
 
 def ask(batch_round: Round, indices: Collection[int]) -> dict[int, Report]:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ds_flow.core import ATTEMPT_MARK, CHECKOUT, PYTHON, DispatchError
+from ds_flow.dispatch import is_forked_job
 from ds_flow.settings import Settings
 from ds_flow.system import open_log
 from ds_flow.work import attempt_dir, attempt_log, scratch, work_root
@@ -158,7 +159,8 @@ def processes(mark: str) -> Iterator[Process]:
             environment = b"\0" + Path(entry.path, "environ").read_bytes()
             if wanted in environment:
                 pid = int(entry.name)
-                yield Process(pid, os.getpgid(pid), b"\0DS_FLOW_JOB=" in environment)
+                is_job = b"\0DS_FLOW_JOB=" in environment or is_forked_job(pid)
+                yield Process(pid, os.getpgid(pid), is_job)
         except OSError:  # gone, or another user's
             continue
 

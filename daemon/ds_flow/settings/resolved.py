@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ds_flow.core import (
     DEFAULT_VARIABLES,
+    FORK,
     GIVEN_NAMES,
     SECRET_CHARACTERS,
     STAGES,
@@ -125,6 +126,7 @@ class Settings:
             "DS_FLOW_CONFIG": str(self.file),
             GIVEN_NAMES: ",".join(self.dotenv),
             "DS_FLOW_MASK": ",".join(secret),
+            FORK: str(int(self.run.fork)),
         }
         cores = len(os.sched_getaffinity(0))
         return {

@@ -111,6 +111,10 @@ class Running(Section, frozen=True):
         default=(),
         description="Further variables that runs inherit: names, in which * stands for anything.",
     )
+    fork: bool = Field(
+        default=True,
+        description="Whether the tasks and local jobs of a run are forks of its first process.",
+    )
 
 
 class Csv(Section, frozen=True):

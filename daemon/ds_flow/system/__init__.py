@@ -21,6 +21,7 @@ from ds_flow.system.durable import (
     write_json,
     write_word,
 )
+from ds_flow.system.forks import fork, keep_from_children
 from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, wake_daemon
 from ds_flow.system.links import is_at, real_path
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
@@ -35,6 +36,7 @@ from ds_flow.system.metaflow_store import (
     why_store_not_held,
 )
 from ds_flow.system.mounts import fs_type, is_network_fs
+from ds_flow.system.oom_kills import count_oom_kills
 from ds_flow.system.private_files import IS_LINK, NOT_REGULAR, open_log, open_private, open_regular
 from ds_flow.system.terminal import (
     DONE,
@@ -61,12 +63,15 @@ __all__ = [
     "Cell",
     "Wake",
     "alone_in_store",
+    "count_oom_kills",
     "empty_store_trash",
+    "fork",
     "free_bytes",
     "fs_type",
     "hold_store",
     "is_at",
     "is_network_fs",
+    "keep_from_children",
     "link_new",
     "mask",
     "masked",

@@ -1,0 +1,130 @@
+"""Tasks and local jobs as forks of the process that runs the flow, which imports everything once.
+
+Metaflow starts a new Python interpreter for each task, and imports everything again there. Nearly
+all the time of a small run goes into that. Nothing here outlives the run.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import IO, Any
+
+import metaflow.runtime
+from metaflow.package import MetaflowPackage
+
+from ds_flow.core import FORK
+from ds_flow.dispatch import fork_program
+from ds_flow.system import fork, keep_from_children
+from steps.jobs import STEPS
+
+RUNNING = frozenset({"run", "resume"})
+PROCESS_NAME = "ds-flow-task"
+POPEN_OPTIONS = {"bufsize": 1, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)}
+"""How Metaflow's local runtime starts a task, beside its environment."""
+
+
+def fork_tasks(flow: Callable[[], object]) -> None:
+    """From now on, if this process runs the flow, fork its tasks and their local jobs.
+
+    A Metaflow that starts its tasks in another way than is known here goes on with that.
+    """
+    is_run = not RUNNING.isdisjoint(sys.argv)
+    is_known = getattr(metaflow.runtime, "subprocess", None) is subprocess
+    if not is_run or not is_known or os.environ.get(FORK) == "0":
+        return
+    _import_programs()
+    if "--with" not in sys.argv:
+        _leave_out_package()
+    start_of_task = (sys.executable, sys.argv[0])
+
+    def popen(command: Sequence[str], **options: Any) -> object:
+        environ = options.pop("env", None)
+        is_task = tuple(command[:2]) == start_of_task and "step" in command
+        if is_task and environ is not None and options == POPEN_OPTIONS:
+            return ForkedTask(flow, command, environ)
+        return subprocess.Popen(command, env=environ, **options)
+
+    metaflow.runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    gc.freeze()  # what is imported stays shared between the forks
+
+
+def _import_programs() -> None:
+    """Import what the local jobs are made of. Only a process that forks needs it."""
+    import numpy as np
+
+    from steps import align_job, process_job
+
+    fork_program(str(STEPS / "process_job.py"), process_job.main)
+    fork_program(str(STEPS / "align_job.py"), align_job.main)
+    os.register_at_fork(after_in_child=np.random.seed)  # random, uuid and secrets do so themselves
+
+
+def _leave_out_package() -> None:
+    """Let Metaflow not pack the code. Only jobs that it sends away itself need that.
+
+    It takes half a second of CPU for each run, in a thread beside the forks.
+    """
+    if hasattr(MetaflowPackage, "_package_and_upload"):
+        MetaflowPackage._package_and_upload = lambda _self: None  # noqa: SLF001 - it has no option
+
+
+class ForkedTask:
+    """A task as a fork: as much of `subprocess.Popen` as Metaflow's runtime uses."""
+
+    def __init__(
+        self, flow: Callable[[], object], command: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
+        self.returncode: int | None = None
+        theirs: list[int] = []
+        self.stdin, self.stdout, self.stderr = (_pipe(mode, theirs) for mode in ("wb", "rb", "rb"))
+
+        def main() -> None:
+            for descriptor, end in enumerate(theirs):
+                os.dup2(end, descriptor)
+                os.close(end)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+            os.environ.clear()
+            os.environ.update(environ)
+            sys.argv = list(command[1:])
+            flow()
+
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+            thread.join()  # Metaflow may still pack the code: a lock it holds is nobody's in a fork
+        try:
+            self.pid = fork(main, PROCESS_NAME)
+        finally:
+            for end in theirs:
+                os.close(end)
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal, or None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """Return its exit code once it has ended."""
+        return self._wait(0)
+
+    def kill(self) -> None:
+        """Kill it, unless it is known to have ended."""
+        if self.poll() is None:
+            os.kill(self.pid, 9)
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _pipe(mode: str, theirs: list[int]) -> IO[bytes]:
+    """Make a pipe. Returns this process's end, which no fork holds; the other one is the task's."""
+    reading, writing = os.pipe()
+    mine, other = (writing, reading) if mode == "wb" else (reading, writing)
+    theirs.append(other)
+    file: IO[bytes] = os.fdopen(mine, mode)
+    keep_from_children(file)
+    return file
