@@ -34,7 +34,7 @@ def fork_tasks(flow: Callable[[], object]) -> None:
     """
     is_run = not RUNNING.isdisjoint(sys.argv)
     is_known = getattr(metaflow.runtime, "subprocess", None) is subprocess
-    if not is_run or not is_known or os.environ.get(FORK) == "0":
+    if not is_run or not is_known or os.environ.get(FORK) == "false":
         return
     _import_programs()
     if "--with" not in sys.argv:

@@ -7,15 +7,15 @@ from fnmatch import fnmatchcase
 GIVEN_NAMES = "DS_FLOW_GIVEN"
 """This variable names the variables of `.env`. A process that has it runs as part of a run."""
 
-FORK = "DS_FLOW_FORK"
-"""This variable is 0 in a run whose tasks are to be new programs, not forks."""
+FORK = "DS_FLOW_RUN__FORK"
+"""This variable is false in a run whose tasks are to be new programs, not forks."""
 
 INHERITED = re.compile(
     r"PATH|HOME|SHELL|USER|USERNAME|LOGNAME|SUDO_USER|METAFLOW_USER"  # who works
     r"|LD_LIBRARY_PATH|(LSF|EGO)_.*|LSB_DEFAULT.*"  # a cluster's profile sets these
     r"|(DOCKER|CONTAINER|XDG)_.*|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK|KRB5CCNAME"
     r"|(https?|all|no)_proxy|(HTTPS?|ALL|NO)_PROXY"
-    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK|FORK)$).*"  # settings
+    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK)$).*"  # settings
 )
 """All that a run inherits from its caller. Whatever else it needs is in `.env` or `run.inherit`."""
 

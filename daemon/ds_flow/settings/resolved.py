@@ -126,7 +126,7 @@ class Settings:
             "DS_FLOW_CONFIG": str(self.file),
             GIVEN_NAMES: ",".join(self.dotenv),
             "DS_FLOW_MASK": ",".join(secret),
-            FORK: str(int(self.run.fork)),
+            FORK: str(self.run.fork).lower(),
         }
         cores = len(os.sched_getaffinity(0))
         return {

@@ -5,9 +5,20 @@ import os
 import sys
 from pathlib import Path
 
-gate, words = Path(os.environ.get("END_GATE", "")), sys.orig_argv
+gate = Path(os.environ.get("END_GATE", ""))
+waiting: list[bool] = []
 
-if gate.is_file() and "step" in words and words[words.index("step") + 1] == "end":
+
+def wait_at_gate(_event: str, _args: object) -> None:
+    """Wait as soon as this process is the step's: a task may be a fork of one that runs already."""
+    words = getattr(sys, "argv", [])
+    if waiting or "step" not in words or words[words.index("step") + 1 :][:1] != ["end"]:
+        return
+    waiting.append(True)
     gate.with_name(f"{gate.name}.reached").touch()
     with gate.open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
+
+
+if gate.is_file():
+    sys.addaudithook(wait_at_gate)

@@ -41,7 +41,7 @@ seen: Counter[str] = Counter()
 
 def role() -> str:
     """What this process is in the project."""
-    words = sys.orig_argv
+    words = sys.argv or sys.orig_argv  # a task or a job may be a fork, with arguments of its own
     script = next((Path(word).name for word in words if word.endswith((".py", "ds-flow"))), "")
     if script == "student_flow.py" and "step" in words:
         return words[words.index("step") + 1]
@@ -141,6 +141,8 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
                 step(event.removeprefix("os."), path)
         elif event == "subprocess.Popen" and args[0] != "git":
             step("spawn", Path(os.fsdecode(args[0])).name)
+        elif event == "os.fork":
+            step("fork")
     finally:
         telling.inside = False
 
