@@ -47,13 +47,14 @@ def kill_run(project: Project) -> None:
 
     Tasks and jobs live on.
     """
-    shell = len(project.runs()) % 2 == 0
-    (run,) = [pid for pid in project.processes(" run --batch") if is_shell(pid) == shell]
+    program = "python" if len(project.runs()) % 2 else "bash"
+    (run,) = [pid for pid in project.processes(" run --batch") if name(pid).startswith(program)]
     os.kill(run, signal.SIGKILL)
 
 
-def is_shell(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").startswith("bash")
+def name(pid: int) -> str:
+    """A process's name: forks of the scheduler have its command line, and names of their own."""
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
 
 
 def kill_everything(project: Project) -> None:

@@ -17,11 +17,13 @@ from rights import NOBODY, public_folder
 from steps import by_hand
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+@pytest.fixture(scope="module", params=[True, False], ids=["forks", "programs"])
+def project(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
     """Two files that are not combined until the file `mended` is there."""
     root = tmp_path_factory.mktemp("byhand")
-    made = Project(root)
+    made = Project(root, run={"fork": request.param})
     compare = root / "bin" / "cmp"
     compare.parent.mkdir()
     compare.write_text(f'#!/bin/sh\ntest -e {root}/mended && PATH=${{PATH#*:}} exec cmp "$@"\n')

@@ -32,10 +32,16 @@ class Story:
     second_daemon: subprocess.CompletedProcess[str]
 
 
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+@pytest.fixture(scope="module", params=[True, False], ids=["forks", "programs"])
+def story(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Story]:
     """Whole files and slow writers; the same again, with a new version; the first one again."""
-    project = Project(tmp_path_factory.mktemp("story"), batch={"quiet_seconds": WRITING_SECONDS})
+    project = Project(
+        tmp_path_factory.mktemp("story"),
+        batch={"quiet_seconds": WRITING_SECONDS},
+        run={"fork": request.param},
+    )
     try:
         pid = project.start()
         arrive(project)

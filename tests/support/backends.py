@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from ds_flow.core.plan import LsfSite, Site
-from ds_flow.dispatch import Backend, JobSpec, Outcome, make_backends, run_stage
+from ds_flow.dispatch import Backend, JobSpec, Outcome, fork_program, make_backends, run_stage
 from engine import engine, small_image
 from lsf import Cluster
 from lsf_emulator.config import Dialect
 from samples import BATCH
 
+EXEC = "exec.py"  # a job of this script is a fork, which then becomes the program it is given
 LSF_SITE = LsfSite(poll_seconds=0.1, command_seconds=20, grace_seconds=0.5, unknown_minutes=0.05)
 
 
@@ -31,6 +32,7 @@ class Place:
     queue: str = ""
     image: str = ""
     lsf_cluster: Cluster | None = None
+    wrapper: tuple[str, ...] = ()  # of each job's command
 
     @property
     def cluster(self) -> Cluster:
@@ -43,7 +45,11 @@ class Place:
     def job(self, key: str, *command: str, folder: Path) -> JobSpec:
         """A job that may use a folder, wherever it runs."""
         return JobSpec(
-            key=key, command=command, queue=self.queue, image=self.image, writes=(folder,)
+            key=key,
+            command=(*self.wrapper, *command),
+            queue=self.queue,
+            image=self.image,
+            writes=(folder,),
         )
 
     def run(self, stage: Path, *jobs: JobSpec, attempt: str = f"{BATCH}/1") -> list[Outcome]:
@@ -61,6 +67,17 @@ class Place:
 def local(_folder: Path) -> Iterator[Place]:
     # timeout(1) takes fractions, so a test need not wait a minute
     yield Place(executor="local", shortest_limit_minutes=0.002)
+
+
+def become(argv: Sequence[str]) -> int:
+    """Be the program that the arguments name, as a shell is."""
+    os.execvp("bash", ["bash", "-c", 'exec "$@"', "bash", *argv])  # noqa: S606 - no string of ours
+
+
+@contextmanager
+def local_forks(_folder: Path) -> Iterator[Place]:
+    fork_program(EXEC, become)
+    yield Place(executor="local", shortest_limit_minutes=0.002, wrapper=(sys.executable, EXEC))
 
 
 @contextmanager
@@ -85,6 +102,7 @@ def docker(_folder: Path) -> Iterator[Place]:
 
 PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "local": local,
+    "local-forks": local_forks,
     "docker": docker,
     "lsf-ibm": lambda folder: lsf(folder, "ibm"),
     "lsf-openlava": lambda folder: lsf(folder, "openlava"),
@@ -92,10 +110,11 @@ PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
 
 
 RUN_STAGE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from ds_flow.core import Site
-from ds_flow.dispatch import JobSpec, run_stage
+from ds_flow.dispatch import JobSpec, fork_program, run_stage
+fork_program("exec.py", lambda argv: os.execvp("bash", ["bash", "-c", 'exec "$@"', "bash", *argv]))
 stage, executor, batch, site, *jobs = sys.argv[1:]
 run_stage(Path(stage), executor=executor, site=Site.from_json(json.loads(site)), batch=batch,
           attempt=f"{batch}/1", jobs=[JobSpec.from_json(json.loads(job)) for job in jobs])

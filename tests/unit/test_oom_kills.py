@@ -1,4 +1,4 @@
-"""bash/oom_kills.sh, and what run_job.sh makes of it, over files that stand for the kernel's."""
+"""Both ways to count kills, and what run_job.sh makes of it, over files for the kernel's."""
 
 import subprocess
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ds_flow.core.program import CHECKOUT
+from ds_flow.system import count_oom_kills, oom_kills
 
 V2 = "0::/us\n", "us/memory.events", "low 1\nhigh 2\nmax 3\noom 4\noom_kill {}\noom_group_kill 6\n"
 V1 = (
@@ -53,7 +54,11 @@ class Kernel:
 
 
 @pytest.fixture(params=[V2, V1], ids=["v2", "v1"])
-def kernel(tmp_path: Path, request: pytest.FixtureRequest) -> Kernel:
+def kernel(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Kernel:
+    monkeypatch.setattr(oom_kills, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(oom_kills, "MOUNT", tmp_path / "sys")
     return Kernel(tmp_path, request.param)
 
 
@@ -61,10 +66,12 @@ def test_kills_are_counted_and_nothing_else_in_the_file(kernel: Kernel) -> None:
     subprocess.run(["bash", "-c", kernel.kills(5)], check=True)
 
     assert kernel.counted() == "5"
+    assert count_oom_kills() == 5
 
 
 def test_where_the_kernel_counts_nothing_there_was_no_kill(kernel: Kernel) -> None:
     assert kernel.counted() == "0"
+    assert count_oom_kills() == 0
 
 
 def test_only_a_killed_job_during_which_the_count_rose_lacked_memory(kernel: Kernel) -> None:

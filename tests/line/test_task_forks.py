@@ -1,0 +1,153 @@
+"""steps/task_forks: tasks and local jobs are forks, unless that cannot be or is not wanted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import metaflow.runtime
+import pytest
+
+from project import Project, flow, table, until
+from steps import task_forks
+
+FORKS = {"ds-flow-task", "ds-flow-job"}
+RANDOM = """
+import random
+import uuid
+import numpy
+def transform(frame):
+    return frame.assign(a=random.random(), b=numpy.random.random(), c=str(uuid.uuid4()))
+"""
+PRINTS = """
+def transform(frame):
+    print("seen in the job's log")
+    return frame
+"""
+
+
+def names(pids: list[int]) -> set[str]:
+    found = set()
+    for pid in pids:
+        try:
+            found.add(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip())
+        except OSError:  # gone
+            continue
+    return found
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_tasks_and_jobs_are_forks_unless_the_settings_say_otherwise(
+    tmp_path: Path, *, fork: bool
+) -> None:
+    project = Project(tmp_path / "project", run={"fork": fork})
+    project.drop("student_a.csv", table("a"))
+    gate = project.gate("call1")
+    project.start()
+    try:
+        gate.wait()
+        assert names(project.marked()) & FORKS == (FORKS if fork else set())
+        gate.open()
+        project.wait_processed("student_a.csv")
+        assert project.stop() == 0
+    finally:
+        project.end_everything()
+    assert not project.marked()
+
+
+def test_jobs_share_no_random_numbers(tmp_path: Path) -> None:
+    project = Project(
+        tmp_path / "project", compute={"transform": "chance:transform", "shard_mb": 0.001}
+    )
+    (project.root / "chance.py").write_text(RANDOM)
+    for name in ("a", "b", "c"):
+        project.drop(f"student_{name}.csv", "id,padding\n1," + "x" * 2000 + "\n")
+
+    assert project.once().returncode == 0
+
+    (manifest,) = project.manifests()
+    (combined,) = project.out.glob(f"final_combined_{manifest.run_id}.csv")
+    rows = [line.split(",") for line in combined.read_text().splitlines()]
+    for column in map(rows[0].index, ("a", "b", "c")):
+        assert len({row[column] for row in rows[1:]}) == 3
+
+
+def test_a_job_s_own_log_and_the_run_s_have_what_it_prints(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", compute={"transform": "prints:transform"})
+    (project.root / "prints.py").write_text(PRINTS)
+    project.drop("student_a.csv", table("a"))
+
+    assert project.once().returncode == 0
+
+    (log,) = project.log.glob("run_*.log")
+    assert log.read_text().count("seen in the job's log") == 1
+
+
+def test_a_card_is_made(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    project.drop("student_a.csv", table("a"))
+
+    done = flow(project, "run", "--with", "card")
+
+    assert done.returncode == 0, done.stderr
+    assert list(project.root.glob(".metaflow/mf.cards/**/*.html"))
+    assert len(project.manifests()) == 1
+
+
+def test_no_task_outlives_a_run_that_was_interrupted(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    project.drop("student_a.csv", table("a"))
+    gate = project.gate("call1")
+    project.start()
+    try:
+        gate.wait()
+        (run,) = project.runs()
+        assert project.ds_flow("cancel", run.batch).returncode == 0
+        until("no process is left", lambda: not project.marked())
+        assert project.stop() == 0
+    finally:
+        project.end_everything()
+
+
+@pytest.mark.parametrize(
+    ("argv", "fork", "known", "is_replaced"),
+    [
+        (["run"], "true", True, True),
+        (["resume"], "", True, True),
+        (["run"], "false", True, False),
+        (["step"], "true", True, False),  # a task of a run that does not fork
+        (["run"], "true", False, False),  # a Metaflow that starts its tasks in another way
+    ],
+)
+def test_only_a_run_of_a_metaflow_that_is_known_forks(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], fork: str, *, known: bool, is_replaced: bool
+) -> None:
+    before = subprocess if known else SimpleNamespace()
+    monkeypatch.setattr(metaflow.runtime, "subprocess", before)
+    monkeypatch.setattr(task_forks, "_import_programs", lambda: None)
+    monkeypatch.setattr(task_forks, "_leave_out_package", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["student_flow.py", *argv])
+    monkeypatch.setenv("DS_FLOW_RUN__FORK", fork)
+
+    task_forks.fork_tasks(lambda: None)
+
+    assert (metaflow.runtime.subprocess is not before) == is_replaced
+
+
+def test_another_way_to_start_a_process_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(metaflow.runtime, "subprocess", subprocess)
+    monkeypatch.setattr(task_forks, "_import_programs", lambda: None)
+    monkeypatch.setattr(task_forks, "_leave_out_package", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["student_flow.py", "run"])
+    monkeypatch.setenv("DS_FLOW_RUN__FORK", "true")
+    task_forks.fork_tasks(lambda: None)
+    made = tmp_path / "made"
+
+    process = metaflow.runtime.subprocess.Popen(["touch", str(made)], env=dict(os.environ))
+
+    assert isinstance(process, subprocess.Popen)
+    assert process.wait() == 0
+    assert made.exists()
