@@ -1,5 +1,9 @@
-"""A clock that a test moves."""
+"""A clock that a test moves, and the time zone of the machine."""
 
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,3 +22,22 @@ class MovedClock:
 
     def monotonic_s(self) -> float:
         return self.elapsed_s
+
+
+@contextmanager
+def machine_in(zone: str) -> Iterator[None]:
+    """Let this process take its machine to be in a time zone."""
+    before = os.environ.get("TZ")
+    _set_zone(zone)
+    try:
+        yield
+    finally:
+        _set_zone(before)
+
+
+def _set_zone(zone: str | None) -> None:
+    if zone is None:
+        os.environ.pop("TZ", None)
+    else:
+        os.environ["TZ"] = zone
+    time.tzset()

@@ -1,6 +1,5 @@
 """When schedules fire: cron, time zones, daylight saving, and which fire is due."""
 
-import time
 import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from clock import machine_in
 from ds_flow.core.cron import LATE, SET_BACK, Timetable, due_fire, is_missed
 
 BERLIN = "Europe/Berlin"
@@ -65,6 +65,9 @@ def test_of_a_day_and_a_weekday_either_will_do_as_in_cron() -> None:
         ("0 2 * * mon/0", "step"),
         ("*/0 2 * * *", "Increment"),
         ("0 2 31 4 *", "never comes"),
+        ("@reboot", "is no time: ds-flow knows @yearly, @annually, @monthly, @weekly, @daily"),
+        ("@dayly", "is no time: ds-flow knows"),
+        ("@daily 5", "five fields"),
     ],
 )
 def test_what_is_no_cron_is_refused_in_words(cron: str, said: str) -> None:
@@ -78,18 +81,27 @@ def test_a_zone_that_nobody_knows_is_refused_in_words() -> None:
             Timetable("0 2 * * *", zone)
 
 
-@pytest.fixture
-def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.mark.usefixtures("tokyo")
 def test_the_local_zone_is_the_machines() -> None:
-    assert Timetable("0 2 * * *").next_after(YEAR) == YEAR + timedelta(hours=17)
+    with machine_in("Asia/Tokyo"):
+        assert Timetable("0 2 * * *").next_after(YEAR) == YEAR + timedelta(hours=17)
+
+
+@pytest.mark.parametrize(
+    ("nickname", "cron"),
+    [
+        ("@yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+        ("@monthly", "0 0 1 * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@daily", "0 0 * * *"),
+        ("@midnight", "0 0 * * *"),
+        ("@hourly", "0 * * * *"),
+        ("  @Daily ", "0 0 * * *"),
+    ],
+)
+def test_a_nickname_of_crontab_means_its_five_fields(nickname: str, cron: str) -> None:
+    for begin in (SPRING, AUTUMN):
+        assert after(nickname, begin, 30, BERLIN) == after(cron, begin, 30, BERLIN)
 
 
 # --------------------------------------------------------------------------- daylight saving
@@ -117,21 +129,23 @@ def test_a_cron_that_takes_every_hour_goes_on_through_the_change() -> None:
         assert {later - earlier for earlier, later in pairwise(found)} == {timedelta(minutes=30)}
 
 
-@pytest.mark.parametrize(
-    ("zone", "day"),
-    [
-        ("Africa/Cairo", "2027-04-30"),
-        ("Asia/Beirut", "2027-03-28"),
-        ("America/Havana", "2027-03-14"),
-        ("America/Santiago", "2027-09-05"),
-        ("Atlantic/Azores", "2027-03-28"),
-    ],
-)
+NO_MIDNIGHT = {
+    "Africa/Cairo": "2027-04-30",
+    "Asia/Beirut": "2027-03-28",
+    "America/Havana": "2027-03-14",
+    "America/Santiago": "2027-09-05",
+    "Atlantic/Azores": "2027-03-28",
+}
+
+
+@pytest.mark.parametrize(("zone", "day"), NO_MIDNIGHT.items())
 def test_a_midnight_that_is_skipped_comes_after_the_gap(zone: str, day: str) -> None:
     noon_before = datetime.fromisoformat(f"{day}T12:00+00:00") - DAY
-    fire = Timetable("0 0 * * *", zone).next_after(noon_before)
-    assert fire is not None
-    assert f"{fire.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}" == f"{day} 01:00"
+    fires_at = [Timetable(cron, zone).next_after(noon_before) for cron in ("0 0 * * *", "@daily")]
+    with machine_in(zone):
+        fires_at.append(Timetable("0 0 * * *").next_after(noon_before))
+    shown = {f"{at.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}" for at in fires_at if at}
+    assert shown == {f"{day} 01:00"}
 
 
 def test_a_gap_of_half_an_hour_puts_a_time_off_by_half_an_hour() -> None:
@@ -153,14 +167,17 @@ starts = st.datetimes(datetime(2019, 1, 1), datetime(2031, 1, 1))  # noqa: DTZ00
 @settings(max_examples=60)
 @given(zones, starts, st.integers(0, 3) | st.integers(0, 23), st.integers(0, 59))
 @example("Africa/Cairo", datetime(2027, 1, 1), 0, 0)  # noqa: DTZ001
+@example("Europe/Berlin", datetime(2027, 1, 1), 2, 30)  # noqa: DTZ001
+@example("America/Havana", datetime(2027, 6, 1), 0, 30)  # noqa: DTZ001
 def test_a_time_comes_once_each_night_in_every_zone(
     zone: str, start: datetime, hour: int, minute: int
 ) -> None:
     days = [start.replace(hour=hour, minute=minute, second=0) + n * DAY for n in range(260)]
     nights = {day.replace(microsecond=0, tzinfo=ZoneInfo(zone)).astimezone(UTC) for day in days}
-    timetable = Timetable(f"{minute} {hour} * * *", zone)
-    expected = sorted(nights)
-    assert list(fires(timetable, expected[0], expected[-1])) == expected[1:]
+    cron, expected = f"{minute} {hour} * * *", sorted(nights)
+    assert list(fires(Timetable(cron, zone), expected[0], expected[-1])) == expected[1:]
+    with machine_in(zone):
+        assert list(fires(Timetable(cron), expected[0], expected[-1])) == expected[1:]
 
 
 @settings(max_examples=30)

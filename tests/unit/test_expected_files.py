@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli_project import Project
+from clock import machine_in
 from ds_flow.core.paths import escape
 from ds_flow.settings.schema import Expected
 from ds_flow.upkeep.expected_files import DAYS, Window, came, last_window
@@ -49,6 +50,15 @@ def test_windows_follow_each_other_without_a_gap(
     assert last_window(wanted, window.until - timedelta(seconds=1)).until == window.since
     here = window.until.astimezone(ZoneInfo("Europe/Berlin"))
     assert DAYS[here.weekday()] in days
+
+
+def test_a_deadline_that_the_clock_skips_comes_after_the_gap() -> None:
+    noon = datetime(2026, 3, 29, 12, tzinfo=UTC)
+    gap = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    until = gap + timedelta(minutes=30)
+    assert last_window(expected("02:30"), noon).until == until
+    with machine_in("Europe/Berlin"):
+        assert last_window(expected("02:30", timezone="local"), noon).until == until
 
 
 @pytest.mark.parametrize("pattern", ["data/a_*.csv", "./data//a_*.csv", "{root}/data/a_*.csv"])

@@ -1,7 +1,7 @@
 """Pure values and decisions: no clock, disk, database or log."""
 
 from ds_flow.core.batching import Limits, Waiting, batches_to_form, seconds_until_due
-from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone
+from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
 from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
     FORK,
@@ -145,6 +145,7 @@ __all__ = [
     "is_missed",
     "is_no_room",
     "known_zone",
+    "moment_of",
     "output_stems",
     "pinned_variables",
     "printable",

@@ -21,6 +21,15 @@ _NOTHING, _HOUR, _DAY = timedelta(), timedelta(hours=1), timedelta(days=1)
 _LOOK_BACK = (_HOUR, _DAY, 32 * _DAY, 366 * _DAY, 366 * 9 * _DAY)  # nine years hold a leap day
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # cron's 0 to 7
 _FIELDS = 5
+_NICKNAMES = {  # as in crontab(5); @reboot is no time
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
 _MOMENT = datetime(2024, 1, 1, tzinfo=UTC)  # any: what ever fires does so within years
 
 
@@ -58,7 +67,7 @@ class Timetable:
 
     def __init__(self, cron: str, zone: str = LOCAL) -> None:
         """`zone` is `local` or an IANA name. Raises ValueError if either is not valid."""
-        fields = cron.lower().split()
+        fields = _written_out(cron.strip().lower()).split()
         if len(fields) != _FIELDS:
             raise ValueError("should have five fields: minute hour day month weekday")
         self._takes_every_hour = fields[1].startswith("*")
@@ -123,8 +132,17 @@ def _moments(
     takes_every_hour: bool,  # noqa: FBT001
 ) -> list[datetime]:
     """The moments at which the zone's clock shows this time. A skipped time is moved by the gap."""
-    first, second = (face.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    first, second = (moment_of(face.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
     return [first, second] if takes_every_hour and second > first else [first]
+
+
+def moment_of(shown: datetime) -> datetime:
+    """The moment in UTC at which a clock shows this time: this machine's clock if it has no zone.
+
+    A skipped time is moved by the gap. `astimezone` does not do that for this machine's clock: it
+    gives a moment before the gap.
+    """
+    return datetime.fromtimestamp(shown.timestamp(), UTC)
 
 
 def _trigger(cron: str) -> "CronTrigger":
@@ -141,6 +159,13 @@ def known_zone(zone: str) -> ZoneInfo:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError("is no time zone that this machine knows, nor `local`") from None
+
+
+def _written_out(cron: str) -> str:
+    """Replace a nickname, such as `@daily`, by its five fields."""
+    if cron.startswith("@") and len(cron.split()) == 1 and cron not in _NICKNAMES:
+        raise ValueError(f"is no time: ds-flow knows {', '.join(_NICKNAMES)}")
+    return _NICKNAMES.get(cron, cron)
 
 
 def _alternatives(fields: list[str]) -> list[list[str]]:

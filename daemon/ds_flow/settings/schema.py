@@ -143,7 +143,8 @@ class Schedule(Section, frozen=True):
 
     name: Name = Field(description="A unique name. `ds-flow schedule run NAME` fires it now.")
     cron: Cron = Field(
-        description="Minute, hour, day of the month, month and weekday, as in crontab(5)."
+        description="Minute, hour, day of the month, month and weekday, as in crontab(5); or"
+        " @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually."
     )
     timezone: Zone = Field(
         default=LOCAL, description="`local`, or a time zone such as Europe/Berlin."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
-from ds_flow.core import unescape
+from ds_flow.core import moment_of, unescape
 from ds_flow.settings import Expected, Settings, matches
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -34,7 +34,7 @@ def _deadlines(expected: Expected, now: datetime, zone: tzinfo | None) -> list[d
     at = time.fromisoformat(expected.by)
     days = (here.date() - timedelta(days=back) for back in range(2 * WEEK + 1, -1, -1))
     return [
-        datetime.combine(day, at, zone).astimezone(now.tzinfo)
+        moment_of(datetime.combine(day, at, zone))
         for day in days
         if DAYS[day.weekday()] in expected.days
     ]
