@@ -142,7 +142,7 @@ def test_an_empty_section_holds_its_defaults(project: Load) -> None:
     assert project(FIVE + "run:\ncompute:\n  stages:\n    process:\n").run.attempts == 3
 
 
-@pytest.mark.parametrize("name", ["no", "on", "2026-01-02", "2026-13-45", "'7'"])
+@pytest.mark.parametrize("name", ["no", "on", "2026-01-02", "2026-13-45", "'7'", "007", "1.10"])
 def test_a_project_may_be_named_what_yaml_takes_for_truth_or_a_date(
     project: Load, name: str
 ) -> None:
@@ -187,6 +187,56 @@ def test_a_variable_can_hold_a_list_or_a_section(project: Load) -> None:
 @pytest.mark.parametrize("text", ["007", "yes", "1.10", "a: b", "#x", "null"])
 def test_a_variable_that_sets_text_is_taken_as_it_stands(project: Load, text: str) -> None:
     assert project(DS_FLOW_PROJECT_NAME=text).project_name == text
+
+
+NUMBERS = ("8", "+8", "08", "8.0", "007", "1_0", "010", "-010", "0x10", "0b11", "0o10", "1:30")
+
+
+@pytest.mark.parametrize("key", ["run.attempts", "run.limit_minutes", "run.min_free_mb"])
+@pytest.mark.parametrize("text", NUMBERS)
+def test_a_number_means_the_same_in_yaml_and_in_a_variable(
+    project: Load, text: str, key: str
+) -> None:
+    section, name = key.split(".")
+    variable = f"DS_FLOW_{section}__{name}".upper()
+    ways = {
+        "YAML": lambda: project(f"{FIVE}{section}: {{{name}: {text}}}\n"),
+        "quoted": lambda: project(f"{FIVE}{section}: {{{name}: '{text}'}}\n"),
+        "dotenv": lambda: project(FIVE, f"{variable}={text}\n"),
+        "environment": lambda: project(FIVE, **{variable: text}),
+        "section": lambda: project(FIVE, **{f"DS_FLOW_{section}".upper(): f"{{{name}: {text}}}"}),
+    }
+    assert len({_number_or_fault(way, section, name) for way in ways.values()}) == 1
+
+
+def _number_or_fault(way: Callable[[], Settings], section: str, name: str) -> float | str:
+    try:
+        return float(getattr(getattr(way(), section), name))
+    except SettingsError as error:
+        return str(error).partition(": ")[2].partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    "key", ["run.attempts", "batch.max_wait_seconds", "retention.output_count"]
+)
+def test_a_number_that_is_octal_or_decimal_is_a_fault_that_says_so(
+    faults: Faults, key: str
+) -> None:
+    section, name = key.split(".")
+    (fault,) = faults(f"{FIVE}{section}:\n  {name}: 010\n")
+    assert fault == (
+        f"{AT}:7: {key}: may be 8 (octal) or 10; write it without the leading zero (it is '010')"
+    )
+
+
+def test_a_time_of_day_needs_no_quotes(project: Load) -> None:
+    text = FIVE + "expect: [{pattern: data/a*, by: 16:30}]\n"
+    assert project(text).expect[0].by == "16:30"
+
+
+def test_text_that_yaml_wants_in_quotes_is_a_fault_that_says_so(faults: Faults) -> None:
+    (fault,) = faults(f"{FIVE}schedule: [{{name: a, cron: @daily}}]\n")
+    assert fault.endswith("put the text in quotes")
 
 
 def test_a_pattern_that_starts_with_a_bracket_is_text_in_a_variable(faults: Faults) -> None:
@@ -271,22 +321,21 @@ FAULTS = {
     "key of another section": ("attempts: 3\n", 6, "attempts", "did you mean run.attempts?"),
     "wrong type": ("run:\n  attempts: many\n", 7, "run.attempts", "integer"),
     "truth for a number": ("run:\n  attempts: yes\n", 7, "run.attempts", "(it is 'yes')"),
-    "number for text": ("compute:\n  lsf_queue: 7\n", 7, "compute.lsf_queue", "quotes"),
     "scalar for a section": ("csv: 5\n", 6, "csv", "mapping"),
     "list for a section": ("csv: [1]\n", 6, "csv", "mapping"),
     "item of a list": (
-        "compute:\n  stages:\n    analyze:\n      command:\n      - wc\n      - 1\n",
+        "compute:\n  stages:\n    analyze:\n      command:\n      - wc\n      - [1]\n",
         11,
         "compute.stages.analyze.command.1",
         "text",
     ),
     "given twice": ("run:\n  attempts: 3\n  attempts: 4\n", 8, "run.attempts", "settings.yaml:7"),
-    "out of range": ("run:\n  attempts: 0\n", 7, "run.attempts", "(it is 0)"),
+    "out of range": ("run:\n  attempts: 0\n", 7, "run.attempts", "(it is '0')"),
     "no time to settle": ("watch:\n  quiet_seconds: 0\n", 7, "watch.quiet_seconds", "greater"),
     "negative time": ("watch:\n  rescan_seconds: -1\n", 7, "watch.rescan_seconds", "greater"),
-    "batch without files": ("batch:\n  max_files: 0\n", 7, "batch.max_files", "(it is 0)"),
-    "endless": ("batch:\n  max_wait_seconds: .inf\n", 7, "batch.max_wait_seconds", "finite"),
-    "not a number": ("batch:\n  quiet_seconds: .nan\n", 7, "batch.quiet_seconds", "finite"),
+    "batch without files": ("batch:\n  max_files: 0\n", 7, "batch.max_files", "(it is '0')"),
+    "endless": ("batch:\n  max_wait_seconds: inf\n", 7, "batch.max_wait_seconds", "finite"),
+    "not a number": ("batch:\n  quiet_seconds: nan\n", 7, "batch.quiet_seconds", "finite"),
     "unknown executor": ("compute:\n  executor: slurm\n", 7, "compute.executor", "'local'"),
     "transform without function": (
         "compute:\n  transform: mine.py\n",
@@ -338,7 +387,14 @@ FAULTS = {
         "another schedule is named 'a'",
     ),
     "schedules in no list": ("schedule:\n", 6, "schedule", "should be a list"),
-    "key that is no text": ("run:\n  7: 1\n", 7, "run.7", "strings"),
+    "nickname that is no time": (
+        "schedule:\n- {name: a, cron: '@reboot'}\n",
+        7,
+        "schedule.0.cron",
+        "knows @yearly",
+    ),
+    "key that is a number": ("run:\n  7: 1\n", 7, "run.7", "unknown setting"),
+    "text for text": ("compute:\n  lsf_queue: [7]\n", 7, "compute.lsf_queue", "quotes"),
 }
 
 
@@ -556,7 +612,7 @@ def test_a_fault_of_the_environment_names_its_variable(faults: Faults) -> None:
 def test_a_fault_within_a_list_names_the_variable_that_replaced_the_files(faults: Faults) -> None:
     variable = "DS_FLOW_COMPUTE__STAGES__ANALYZE__COMMAND"
     text = "compute: {stages: {analyze: {command: [wc, -l]}}}"
-    (fault,) = faults(FIVE + text, **{variable: "[wc, 1]"})
+    (fault,) = faults(FIVE + text, **{variable: "[wc, [1]]"})
     assert fault.startswith(f"environment: {variable}: ")
 
 

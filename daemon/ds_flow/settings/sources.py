@@ -64,12 +64,19 @@ def read(file: Path, root: Path, environ: Mapping[str, str]) -> Given:
 # --------------------------------------------------------------------------- YAML
 
 
-LEFT_AS_TEXT = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
-"""No setting needs these implicit tags. Without them, a project may be named `no`."""
+LEFT_AS_TEXT = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
+"""Implicit tags that are not used. Validation gives these values their type, as for variables.
+
+So a number means the same in YAML and in `.env`, and a project may be named `no`.
+"""
+
+
+UNQUOTED = "while scanning for the next token"
+"""What the parser was at when it met text that YAML wants in quotes, such as `@daily`."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that reads `no` and dates as text, and names the line of each bad value."""
+    """A SafeLoader that reads numbers, `no` and dates as text, and names bad values' lines."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in the base class
         try:
@@ -90,7 +97,8 @@ def _read_yaml(file: Path) -> Given:
         given = _parse(file, text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingsError(f"{file}:{line}: {error.problem or error.context}") from error
+        advice = "; put the text in quotes" if error.context == UNQUOTED else ""
+        raise SettingsError(f"{file}:{line}: {error.problem or error.context}{advice}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SettingsError(f"{file}:{line}: contains a character that YAML forbids") from error

@@ -1,10 +1,17 @@
 """The types of settings, and which values each type refuses."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ds_flow.core import LOCAL, Timetable, is_hostile, known_zone
 from ds_flow.settings.globs import TEMPORARY, split
@@ -13,6 +20,7 @@ DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
 LONGEST_DAYS = 36_500
 PATH_CHARACTERS = 1000
+OCTAL = re.compile(r"\s*[-+]?0[0-7_]+\s*")
 SELECTIONS = ("all", "failed", "since_last")
 
 
@@ -119,6 +127,10 @@ Executor = Literal["local", "lsf", "docker"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
+def _is_number(annotation: object) -> bool:
+    return annotation in {int, float} or any(map(_is_number, get_args(annotation)))
+
+
 class Section(BaseModel, frozen=True, extra="forbid"):
     """A mapping in the settings file. An empty one has all its defaults."""
 
@@ -126,3 +138,16 @@ class Section(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _empty(cls, given: object) -> object:
         return {} if given is None else given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_meaning(cls, given: object, info: ValidationInfo) -> object:
+        """Refuse `010`: it is 8 in YAML 1.1, and 10 elsewhere."""
+        is_number = _is_number(cls.model_fields[info.field_name or ""].annotation)
+        if is_number and isinstance(given, str) and OCTAL.fullmatch(given):
+            digits = given.replace("_", "")
+            octal, decimal = int(digits, 8), int(digits)
+            if octal != decimal:
+                problem = f"may be {octal} (octal) or {decimal}"
+                raise ValueError(f"{problem}; write it without the leading zero")
+        return given
