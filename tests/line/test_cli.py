@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import re
 import secrets
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cli_project import Project, manifest_of
-from clock import NOON
+from clock import NOON, machine_in
 from ds_flow.cli import commands
 from ds_flow.cli.follow_log import find_log
 from ds_flow.cli.main import COMMANDS, main
@@ -28,6 +29,7 @@ from ds_flow.cli.process_now import Tally, summarize
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
+from ds_flow.core.wording import local_time
 from ds_flow.ledger.schedules import Fire
 from ds_flow.system.instance import single_instance
 from samples import BATCH
@@ -209,6 +211,24 @@ def test_explaining_a_file_that_is_neither_known_nor_there_fails(
         assert ds_flow_here("explain", "--json", path)[0] == code
 
 
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?([-+]\d\d:\d\d|)")
+
+
+@pytest.mark.parametrize(
+    "argv", [["runs"], ["manifest"], ["schedule"], ["explain", "data/student_a.csv"]]
+)
+def test_people_are_shown_local_times_with_their_offset_and_programs_utc(
+    project: Project, ds_flow_here: Cli, argv: list[str]
+) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    with machine_in("Asia/Kathmandu"):
+        _, shown, _ = ds_flow_here(*argv)
+        _, document, _ = ds_flow_here(argv[0], "--json", *argv[1:])
+    assert {found[1] for found in TIME.finditer(shown)} == {"+05:45"}
+    assert "2026-01-01T17:45:00" in shown or argv == ["schedule"]
+    assert {found[1] for found in TIME.finditer(document)} == {"+00:00"}
+
+
 def test_manifests_come_whole_as_a_table_and_as_csv(project: Project, ds_flow_here: Cli) -> None:
     second, first = project.admit("student_,b.csv", "student_a.csv")
     project.start(project.form(BATCH, [first, second]), "17")
@@ -218,7 +238,7 @@ def test_manifests_come_whole_as_a_table_and_as_csv(project: Project, ds_flow_he
     assert [one["run_id"] for one in found] == ["17", "18"]
     assert found[0] == manifest
     table = ds_flow_here("manifest", "--run", "17")[1].splitlines()
-    assert table[1].split() == ["17", "2026-01-01T12:00:00Z", "arrival", "1", "3", "2", "1"]
+    assert table[1].split() == ["17", local_time(NOON), "arrival", "1", "3", "2", "1"]
     rows = list(csv.DictReader(io.StringIO(ds_flow_here("manifest", "--csv", "--run", "17")[1])))
     assert [(row["output"], row["source"], row["version"]) for row in rows] == [
         ("processed_student_,b_17.csv", "data/student_,b.csv", "1"),
@@ -291,7 +311,7 @@ def test_a_narrow_terminal_gets_every_character(project: Project) -> None:
     project.published(BATCH, "1795379747138327", "student_a.csv")
     shown = in_terminal(project, "runs", COLUMNS="60").replace(b"\r\n", b"")
     assert b"1795379747138327" in shown
-    assert b"2026-01-01T12:00:00Z" in shown
+    assert local_time(NOON).encode() in shown
 
 
 def in_terminal(project: Project, *argv: str, **environ: str) -> bytes:

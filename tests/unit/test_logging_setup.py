@@ -2,15 +2,18 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clock import machine_in
 from ds_flow.system import logging_setup
 
 SECRET = "hunter2 hunter2"  # noqa: S105 - a sample
@@ -49,6 +52,24 @@ def test_a_record_is_one_line_with_its_ids(file: Path) -> None:
 
     (line,) = file.read_text().splitlines()
     assert line.endswith(r"INFO    batch.queued batch=0123 files=2 why=two\nlines")
+
+
+def test_people_read_local_times_with_their_offset_and_machines_utc(file: Path) -> None:
+    at = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    set_up(file)
+    with machine_in("Asia/Kathmandu"):
+        log.info("batch.retrying", extra={"due_at": at})
+    time, line = file.read_text().split(maxsplit=1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+05:45", time)
+    assert line.split() == ["INFO", "batch.retrying", "due_at=2026-07-01T17:45:00+05:45"]
+    file.unlink()
+
+    set_up(file, json_lines=True)
+    with machine_in("Asia/Kathmandu"):
+        log.info("batch.retrying", extra={"due_at": at})
+    row = json.loads(file.read_text())
+    assert row["at"].endswith("+00:00")
+    assert row["due_at"] == "2026-07-01T12:00:00+00:00"
 
 
 def test_the_journal_gets_priorities_and_notes_the_time_itself(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow.cli.lookup import Place
-from ds_flow.cli.report import Document
+from ds_flow.cli.report import Document, moment
 from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
 from ds_flow.ledger import LEFT_OUT, FileRow, Ledger
@@ -104,7 +104,7 @@ def _in_batch(question: Question, row: FileRow) -> str:
     runs = question.ledger.read.runs_of(batch.id)
     attempt = f", attempt {runs[-1].attempt}" if runs else ""
     run_id = f", run {runs[-1].run_id}" if runs and runs[-1].run_id else ""
-    due = f", due at {batch.due_at}" if batch.state == BatchState.RETRYING else ""
+    due = f", due at {moment(batch.due_at)}" if batch.state == BatchState.RETRYING else ""
     why = f" after: {runs[-1].error}" if runs and runs[-1].error else ""
     return f"in batch {batch.id}, which is {batch.state}{attempt}{run_id}{due}{why}"
 

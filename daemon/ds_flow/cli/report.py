@@ -1,7 +1,10 @@
 """What the answers of several commands have in common."""
 
 import os
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from ds_flow.core import local_time
 
 if TYPE_CHECKING:
     from ds_flow.ledger import LongRun
@@ -38,5 +41,5 @@ def output_folder(settings: "Settings") -> str:
 
 
 def moment(at: str) -> str:
-    """Shorten a time in UTC to whole seconds, in one word."""
-    return f"{at[:19]}Z"
+    """Write a time of a document for people: in local time, to the second."""
+    return local_time(datetime.fromisoformat(at))

@@ -71,7 +71,7 @@ from ds_flow.core.states import (
     Stat,
     Trigger,
 )
-from ds_flow.core.wording import counted
+from ds_flow.core.wording import counted, local_time
 
 __all__ = [
     "ATTEMPT_MARK",
@@ -145,6 +145,7 @@ __all__ = [
     "is_missed",
     "is_no_room",
     "known_zone",
+    "local_time",
     "moment_of",
     "output_stems",
     "pinned_variables",

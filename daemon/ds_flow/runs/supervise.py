@@ -229,7 +229,7 @@ def _log_end(run: RunRow, state: RunState, error: str, then: RetryAt | Dead | No
     log.warning("run.%s", state, extra={**ids, "why": error})
     match then:
         case RetryAt(at):
-            log.warning("batch.retrying", extra={"batch": run.batch, "due_at": at.isoformat()})
+            log.warning("batch.retrying", extra={"batch": run.batch, "due_at": at})
         case Dead(why):
             log.error("batch.dead", extra={"batch": run.batch, "why": why})
         case None:

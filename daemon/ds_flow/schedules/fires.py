@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ds_flow.core import Clock, FireOutcome, LedgerError, Manifest, Timetable, due_fire, is_missed
+from ds_flow.core import (
+    Clock,
+    FireOutcome,
+    LedgerError,
+    Manifest,
+    Timetable,
+    due_fire,
+    is_missed,
+    local_time,
+)
 from ds_flow.ledger import FileRow, Fire, LastRun, Ledger, ScheduleRow
 from ds_flow.schedules import selection
 from ds_flow.schedules.selection import Choice
@@ -132,7 +141,8 @@ class Fires:
             self._record(due, FireOutcome.NOTHING, "the last fire still verifies")
             return
         if is_missed(due.due_at, now) and not (schedule.catch_up or due.is_asked or found):
-            self._record(due, FireOutcome.MISSED, f"due at {due.due_at}, seen at {now}")
+            said = f"due at {local_time(due.due_at)}, seen at {local_time(now)}"
+            self._record(due, FireOutcome.MISSED, said)
             return
         if batch := self.ledger.schedules.live_batch(due.selection):
             self._record(due, FireOutcome.NOTHING, f"batch {batch} over the same files goes on")

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ds_flow.core import printable
+from ds_flow.core import local_time, printable
 from ds_flow.system.private_files import IS_LINK, open_log
 
 MASK = "***"
@@ -49,13 +49,17 @@ class Masked(logging.Formatter):
         hidden["msg"], hidden["args"] = self._hide(record.getMessage()), None
         return self._line(logging.makeLogRecord({**record.__dict__, **hidden, "exc_text": None}))
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """Give the time of one record as this machine's clock shows it, with the offset."""
+        return local_time(_time(record), datefmt or "milliseconds")
+
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 - logging's name
         """One traceback, masked."""
         return mask(super().formatException(ei), self._secrets)
 
     def _hide(self, value: object) -> object:
         match value:
-            case bool() | int() | float() | None:
+            case bool() | int() | float() | datetime() | None:
                 return value
             case list() | tuple():
                 return [self._hide(item) for item in value]
@@ -75,14 +79,14 @@ class JsonLines(Masked):
 
     def _line(self, record: logging.LogRecord) -> str:
         row = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "at": _time(record).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "message": record.getMessage(),
             **_extra(record),
         }
         if record.exc_info:
             row["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(row, ensure_ascii=False, default=str)
+        return json.dumps(row, ensure_ascii=False, default=_text)
 
 
 class ToJournal(logging.StreamHandler[TextIO]):
@@ -125,12 +129,20 @@ def masked(text: str, environ: Mapping[str, str]) -> str:
     return mask(text, [environ[name] for name in names if environ.get(name)])
 
 
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
 def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in record.__dict__.items() if key not in PLAIN}
 
 
 def _value(value: object) -> str:
-    text = printable(str(value))
+    text = local_time(value) if isinstance(value, datetime) else printable(str(value))
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
 
