@@ -1,10 +1,30 @@
 """The results of a batch's files after the process step, and the columns they have."""
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ds_flow.core import DispatchError, PlannedFile, Rejected, output_stems
-from ds_flow.work import Result, read_plan, results_for
+from ds_flow.core import (
+    DispatchError,
+    LedgerError,
+    Manifest,
+    Plan,
+    PlannedFile,
+    Rejected,
+    output_stems,
+)
+from ds_flow.system import read_json, write_json
+from ds_flow.work import (
+    Result,
+    code_fingerprint,
+    has_settings,
+    published_manifests,
+    read_manifest,
+    read_plan,
+    results_for,
+)
 
 APPENDED = 3  # an output's last columns: processed_at, source_file, tag
 
@@ -15,22 +35,26 @@ def file_results(work: Path) -> tuple[list[Result], list[Rejected]]:
     Raises DispatchError if a file has no result.
     """
     plan = read_plan(work)
+    judged = _judged(work, plan)
+    good = [one for one in judged if isinstance(one, Result)]
+    if good and plan.options.columns == "strict":
+        reference = _reference(work, plan, good)
+        judged = [reference.judged(one) if isinstance(one, Result) else one for one in judged]
+    good = [one for one in judged if isinstance(one, Result)]
+    return good, [one for one in judged if isinstance(one, Rejected)]
+
+
+def _judged(work: Path, plan: Plan) -> list[Result | Rejected]:
     results = results_for(work, plan.options)
-    good: list[Result] = []
-    bad: list[Rejected] = []
+    judged: list[Result | Rejected] = []
     stems = output_stems(file.path for file in plan.files)
     for planned in plan.files:
         path, result = planned.path, results.get(stems[planned.path])
         if result is None or not _is_of(planned, result):
             why = "flows/, bash/ or the transform changed during this run, or its output is gone"
             raise DispatchError(f"{path}: no result of the process stage ({why})")
-        if isinstance(result, Rejected):
-            bad.append(result)
-        elif plan.options.columns == "strict" and good and result.columns != good[0].columns:
-            bad.append(_other_columns(result, good[0]))
-        else:
-            good.append(result)
-    return good, bad
+        judged.append(result)
+    return judged
 
 
 def _is_of(planned: PlannedFile, result: Result | Rejected) -> bool:
@@ -40,19 +64,78 @@ def _is_of(planned: PlannedFile, result: Result | Rejected) -> bool:
     return is_same and (not is_read or result.sha256 == planned.sha256)
 
 
-def _other_columns(result: Result, first: Result) -> Rejected:
-    odd = set(result.columns) ^ set(first.columns)
-    what = f"columns {', '.join(sorted(odd))}" if odd else "the order of its columns"
-    return Rejected(
-        path=result.path,
-        version=result.version,
-        sha256=result.sha256,
-        cause="rejected",
-        reason=f"csv.columns is strict, and {what} differ from {first.path}'s",
-    )
-
-
 def union(headers: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """All data columns in the order of their first appearance, then the three appended ones."""
     data = dict.fromkeys(name for header in headers for name in header[:-APPENDED])
     return (*data, *headers[0][-APPENDED:])
+
+
+# --------------------------------------------------------------------------- csv.columns: strict
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The columns that `csv.columns: strict` demands."""
+
+    columns: tuple[str, ...]  # none if no file can be right
+    whose: str  # whose they are, or why there are none
+    advice: str
+
+    def judged(self, result: Result) -> Result | Rejected:
+        """The result if it has these columns, else why it is rejected."""
+        if result.columns == self.columns:
+            return result
+        return Rejected(
+            path=result.path,
+            version=result.version,
+            sha256=result.sha256,
+            cause="rejected",
+            reason=f"csv.columns is strict, and {self._why_not(result.columns)}; {self.advice}",
+        )
+
+    def _why_not(self, columns: tuple[str, ...]) -> str:
+        if not self.columns:
+            return self.whose
+        if odd := set(columns) ^ set(self.columns):
+            return f"columns {', '.join(sorted(odd))} differ from those of {self.whose}"
+        return f"its columns are in another order than those of {self.whose}"
+
+
+def _reference(work: Path, plan: Plan, good: Sequence[Result]) -> Reference:
+    """What these files are held against: what was published before, else most of them.
+
+    It is written down, so that it stays the same when another run publishes meanwhile.
+    """
+    path = work / f"columns_{results_for(work, plan.options).folder.name}.json"
+    with suppress(FileNotFoundError):
+        row = read_json(path)
+        return Reference(**{**row, "columns": tuple(row["columns"])})
+    last = _published_last(plan)
+    reference = _of_run(last) if last else _of_most(good)
+    write_json(path, asdict(reference))
+    return reference
+
+
+def _published_last(plan: Plan) -> Manifest | None:
+    """The newest run that published a file, if it had the present code and settings."""
+    for path in reversed(list(published_manifests(Path(plan.options.output_dir)))):
+        with suppress(LedgerError, OSError):
+            manifest = read_manifest(path)
+            if manifest.inputs:
+                is_same = manifest.code_fingerprint == code_fingerprint(plan.options)
+                return manifest if is_same and has_settings(manifest, plan.options) else None
+    return None
+
+
+def _of_run(manifest: Manifest) -> Reference:
+    advice = "if they are right, set csv.columns to union for one batch"
+    return Reference(manifest.columns, f"run {manifest.run_id}", advice)
+
+
+def _of_most(good: Sequence[Result]) -> Reference:
+    headers = Counter(one.columns for one in good)
+    columns, count = headers.most_common(1)[0]
+    if 2 * count > len(good):
+        return Reference(columns, "most files of this batch", "correct it, and send it again")
+    why = f"this batch has {len(headers)} different headers, none of them in most files"
+    return Reference((), why, "release the right files first")

@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ds_flow.work import (
     Result,
     code_fingerprint,
     git_commit,
+    has_settings,
     manifest_name,
     measured,
     own_attempt,
@@ -34,7 +35,7 @@ from ds_flow.work import (
     results_for,
     settings_fingerprint,
 )
-from steps.file_results import APPENDED, file_results
+from steps.file_results import APPENDED, file_results, union
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
         jobs=tuple(_jobs(work)),
         analysis=run.analysis,
         selection=plan.selection,
+        columns=union([item.columns for item in good]) if good else (),
     )
 
 
@@ -123,9 +125,7 @@ def compare(plan: Plan, manifest: Manifest) -> Manifest:
         old = read_manifest(path)
     except (LedgerError, OSError):
         return manifest
-    # The tag is part of the fingerprint: with the old tag, only the other settings can differ.
-    options = replace(plan.options, tag=old.tag)
-    is_same = settings_fingerprint(options) == old.settings_fingerprint
+    is_same = has_settings(old, plan.options)
     return compare_manifests(manifest, old, has_same_settings=is_same)
 
 

@@ -100,6 +100,7 @@ class Manifest:
     analysis: Mapping[str, Any] | None
     selection: str = ""  # what a rerun was over
     compared_with: str = ""  # Run ID of the last run of the same selection
+    columns: tuple[str, ...] = ()  # of the combined file; () in manifests of older versions
 
     @property
     def analysis_error(self) -> str:
@@ -124,6 +125,7 @@ class Manifest:
                 "rejected": tuple(Rejected(**_known(Rejected, item)) for item in row["rejected"]),
                 "attempts": tuple(row["attempts"]),
                 "jobs": tuple(row["jobs"]),
+                "columns": tuple(row.get("columns", ())),
             }
         )
 

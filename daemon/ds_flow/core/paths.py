@@ -1,6 +1,7 @@
 """Paths as text, and the names of outputs made from them."""
 
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -47,6 +48,18 @@ def unescape(path: str) -> str:
 def is_hostile(text: str) -> bool:
     """Whether a name holds control characters or undecodable bytes."""
     return any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
+
+
+def natural_order(path: str) -> tuple[list[list[tuple[str, int, str]]], str]:
+    """Give the key that sorts paths as people count: student_2 before student_10."""
+    return [_counted(part) for part in path.split("/")], path
+
+
+def _counted(name: str) -> list[tuple[str, int, str]]:
+    """Cut a name into texts, each with the number after it. A longer number is a larger one."""
+    pairs = re.findall(r"([^0-9]*)([0-9]*)", name)
+    numbers = ((text, digits.lstrip("0")) for text, digits in pairs)
+    return [(text, len(digits), digits) for text, digits in numbers]
 
 
 def output_stems(paths: Iterable[str]) -> dict[str, str]:

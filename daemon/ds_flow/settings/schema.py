@@ -134,7 +134,8 @@ class Csv(Section, frozen=True):
     )
     columns: Literal["union", "strict"] = Field(
         default="union",
-        description="If files differ in columns: combine all, or reject files unlike the first.",
+        description="If files differ in columns: combine all, or reject files unlike those"
+        " published last, else unlike most files of the batch.",
     )
 
 

@@ -26,6 +26,7 @@ from ds_flow.core import (
     Plan,
     Rejected,
     inherited_variables,
+    natural_order,
     unescape,
 )
 from ds_flow.system import read_json, read_word, sync_dir, write_json, write_word
@@ -85,12 +86,16 @@ def _refuse_foreign(path: Path, status: os.stat_result) -> None:
 
 
 def create_work_dir(output_dir: Path, plan: Plan) -> Path:
-    """Write a batch's plan, durably; its directory. The first plan stands, if there is one."""
+    """Write a batch's plan, durably; its directory. The first plan stands, if there is one.
+
+    The files' order in the plan is that of the manifest and of the combined file's rows.
+    """
     work = make_root(output_dir) / plan.batch
     for folder in (work / "attempts", scratch(work)):
         folder.mkdir(parents=True, exist_ok=True)
     if not (work / "batch.json").exists():
-        portable = replace(plan, options=plan.options.portable())
+        files = tuple(sorted(plan.files, key=lambda planned: natural_order(planned.path)))
+        portable = replace(plan, files=files, options=plan.options.portable())
         write_json(work / "batch.json", portable.to_json())
         sync_dir(work.parent)
     return work
@@ -286,6 +291,13 @@ def settings_fingerprint(options: Options) -> str:
     stages = sorted(options.stages.items())
     content += [(name, stage.image) for name, stage in stages if stage.executor == "docker"]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def has_settings(manifest: Manifest, options: Options) -> bool:
+    """Whether a run's outputs were made with these settings, whatever its tag was."""
+    # The tag is part of the fingerprint: with the old tag, only the other settings can differ.
+    options = replace(options, tag=manifest.tag)
+    return settings_fingerprint(options) == manifest.settings_fingerprint
 
 
 def results_for(work: Path, options: Options) -> Results:
