@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from ds_flow.cli.lookup import Place, find_place
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState, Trigger
 from ds_flow.core.wording import local_time
+from ds_flow.settings.load import load_settings
 from samples import manifest, read
 
 LATER = timedelta(hours=1)
@@ -72,6 +74,59 @@ def test_a_waiting_file_waits_for_a_batch(project: Project) -> None:
     said, advice = verdict(project, "data/student_a.csv", has_daemon=False)
     assert said == "Version 1 is waiting for a batch, which forms 1 s after the last file."
     assert "ds-flow once" in advice
+
+
+def test_low_space_that_holds_a_file_back_is_said(project: Project) -> None:
+    project.admit("student_a.csv")
+    project.form("0123456789", project.admit("student_b.csv"))
+    project.settings = load_settings(project.config, {"DS_FLOW_RUN__MIN_FREE_MB": f"{2**30}"})
+    waiting, batched = (verdict(project, f"data/student_{name}.csv")[0] for name in "ab")
+    why = r"/out has \d+\.\d MB free, run\.min_free_mb is 1073741824\."
+    assert re.search(rf"for a batch, and none forms while space is low: \S+{why}", waiting)
+    assert re.search(rf"which is queued; held back: \S+{why}", batched)
+
+
+def test_a_batch_that_needs_more_room_than_there_is_says_so(project: Project) -> None:
+    project.form("0123456789", project.admit("student_a.csv"))
+    attempt = project.settings.work_root / "0123456789" / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (attempt / "no_room").write_text(f"{2**60}")
+    assert re.search(
+        r"which is queued; held back: \S+/out has \d+\.\d MB free, \d+\.\d needed\.",
+        verdict(project, "data/student_a.csv")[0],
+    )
+
+
+def test_a_missing_inbox_that_holds_files_back_is_said(project: Project) -> None:
+    project.admit("student_a.csv")
+    (project.root / "data").rename(project.root / "gone")
+    said, _ = verdict(project, "data/student_a.csv")
+    assert f"and none forms while the inbox {project.root}/data is missing" in said
+
+
+def test_a_full_max_parallel_that_holds_a_batch_back_is_said(project: Project) -> None:
+    project.start(project.form("0123456789", project.admit("student_a.csv")), "17")
+    project.form("9876543210", project.admit("student_b.csv"))
+    said, advice = verdict(project, "data/student_b.csv")
+    assert said == (
+        "Version 1 is in batch 9876543210, which is queued;"
+        " held back: run.max_parallel is 1, and 17 is live."
+    )
+    assert advice == ""
+    project.settings = load_settings(project.config, {"DS_FLOW_RUN__MAX_PARALLEL": "2"})
+    assert "held back" not in verdict(project, "data/student_b.csv")[0]
+
+
+def test_a_rerun_holds_no_new_file_back_and_is_itself_held_back(project: Project) -> None:
+    first, other = project.published("0123456789", "17", "student_a.csv", "student_c.csv")
+    project.form("0123456788", [first], Trigger.RERUN)
+    project.form("0123456787", project.admit("student_b.csv"))
+    project.start("0123456788", "18")
+    project.form("0123456786", [other], Trigger.RERUN)
+    assert "held back" not in verdict(project, "data/student_b.csv")[0]
+    assert (
+        "held back: run.max_parallel is 1, and 18 is" in verdict(project, "data/student_c.csv")[0]
+    )
 
 
 def test_a_batched_file_names_batch_attempt_and_due_time(project: Project) -> None:

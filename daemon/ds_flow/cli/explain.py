@@ -12,8 +12,10 @@ from ds_flow.cli.lookup import Place
 from ds_flow.cli.report import Document, moment
 from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
-from ds_flow.ledger import LEFT_OUT, FileRow, Ledger
+from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
+from ds_flow.runs import why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
+from ds_flow.system import space_shortage
 from ds_flow.work import find_manifest, read_manifest
 
 NO_DAEMON = "no daemon is running: start it, or run `ds-flow once`"
@@ -61,11 +63,7 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
     version = f"version {row.version}"
     match row.state:
         case FileState.WAITING:
-            quiet_s = question.settings.batch.quiet_seconds
-            text = (
-                f"{version} is waiting for a batch, which forms {quiet_s:g} s after the last file"
-            )
-            return text, "" if question.has_daemon else NO_DAEMON
+            return f"{version} is waiting for a batch, {_forming(question)}", _who_forms(question)
         case FileState.BATCHED:
             return f"{version} is {_in_batch(question, row)}", _batch_advice(question, row)
         case FileState.PROCESSED:
@@ -77,6 +75,20 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
             return f"{version} is quarantined: {row.reason}", _remedy(question, row)
         case FileState.SUPERSEDED:
             return f"{version} is superseded: {row.reason}", ""
+
+
+def _forming(question: Question) -> str:
+    """Say when a batch forms, or why none does."""
+    settings = question.settings
+    if why := space_shortage(settings):
+        return f"and none forms while space is low: {why}"
+    if not settings.inbox.is_dir():
+        return f"and none forms while the inbox {settings.inbox} is missing"
+    return f"which forms {settings.batch.quiet_seconds:g} s after the last file"
+
+
+def _who_forms(question: Question) -> str:
+    return "" if question.has_daemon else NO_DAEMON
 
 
 def _left_out(question: Question, row: FileRow) -> str:
@@ -106,13 +118,23 @@ def _in_batch(question: Question, row: FileRow) -> str:
     run_id = f", run {runs[-1].run_id}" if runs and runs[-1].run_id else ""
     due = f", due at {moment(batch.due_at)}" if batch.state == BatchState.RETRYING else ""
     why = f" after: {runs[-1].error}" if runs and runs[-1].error else ""
-    return f"in batch {batch.id}, which is {batch.state}{attempt}{run_id}{due}{why}"
+    held = f"; held back: {held}" if (held := _held_back(question, batch)) else ""
+    return f"in batch {batch.id}, which is {batch.state}{attempt}{run_id}{due}{why}{held}"
+
+
+def _held_back(question: Question, batch: BatchRow) -> str:
+    """Say why a batch that is due has no run."""
+    is_due = datetime.fromisoformat(batch.due_at) <= question.now
+    if batch.state == BatchState.QUEUED or (batch.state == BatchState.RETRYING and is_due):
+        return why_not_started(question.settings, question.ledger, batch)
+    return ""
 
 
 def _batch_advice(question: Question, row: FileRow) -> str:
     if not question.has_daemon:
         return NO_DAEMON
-    return f"`ds-flow logs -f {row.batch}` follows its run" if row.batch else ""
+    has_run = question.ledger.read.runs_of(row.batch or "")
+    return f"`ds-flow logs -f {row.batch}` follows its run" if has_run else ""
 
 
 def _remedy(question: Question, row: FileRow) -> str:

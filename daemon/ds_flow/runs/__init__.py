@@ -11,7 +11,7 @@ from ds_flow.runs.recovery import (
     tidy_work_dirs,
 )
 from ds_flow.runs.room import why_no_room
-from ds_flow.runs.start import Starter
+from ds_flow.runs.start import Starter, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "tidy_work_dir",
     "tidy_work_dirs",
     "why_no_room",
+    "why_not_started",
 ]

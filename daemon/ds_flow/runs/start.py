@@ -12,7 +12,7 @@ from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.room import why_no_room
 from ds_flow.settings import Settings
-from ds_flow.system import require_space, why_store_not_held
+from ds_flow.system import require_space, space_shortage, why_store_not_held
 from ds_flow.work import create_work_dir, last_attempt, work_root
 
 log = logging.getLogger(__name__)
@@ -30,20 +30,15 @@ class Starter:
     held_back: Problems = field(default_factory=Problems)  # by batch: why it cannot start now
 
     def start(self) -> int:
-        """Start a run of each batch of new files that is due, while there is room.
-
-        No new file waits for a rerun: while a rerun is live, there is room for one more run.
-        """
-        live = self._taking_room()
-        beside = any(run.trigger in RERUN_TRIGGERS for run in live)
-        room = self.settings.run.max_parallel + beside - len(live)
+        """Start a run of each batch of new files that is due, while there is room."""
+        room = free_slots(self.settings, self._taking_room(), is_rerun=False)
         return self._start_runs(
             [one for one in self._due() if one.trigger not in RERUN_TRIGGERS], room
         )
 
     def rerun(self) -> int:
         """Start a run of each rerun that is due, where batches of new files have left room."""
-        room = self.settings.run.max_parallel - len(self._taking_room())
+        room = free_slots(self.settings, self._taking_room(), is_rerun=True)
         return self._start_runs([one for one in self._due() if one.trigger in RERUN_TRIGGERS], room)
 
     def _taking_room(self) -> list[RunRow]:
@@ -135,6 +130,26 @@ class Starter:
             selection=batch.selection,
             compare_with=last.run_id if last else "",
         )
+
+
+def free_slots(settings: Settings, live: Sequence[RunRow], *, is_rerun: bool) -> int:
+    """How many more runs may start.
+
+    No new file waits for a rerun: while a rerun is live, there is room for one more run.
+    """
+    beside = not is_rerun and any(run.trigger in RERUN_TRIGGERS for run in live)
+    return settings.run.max_parallel + beside - len(live)
+
+
+def why_not_started(settings: Settings, ledger: Ledger, batch: BatchRow) -> str:
+    """Say what holds a batch back that is due; "" if nothing does."""
+    if why := space_shortage(settings) or why_cannot_run(settings, ledger, batch.id):
+        return why.removeprefix(f"batch {batch.id} waits: ")
+    live = ledger.read.live_runs()
+    if free_slots(settings, live, is_rerun=batch.trigger in RERUN_TRIGGERS) > 0:
+        return ""
+    runs = ", ".join(run.run_id or f"{run.batch}/{run.attempt}" for run in live)
+    return f"run.max_parallel is {settings.run.max_parallel}, and {runs} is live"
 
 
 def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:
