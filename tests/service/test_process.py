@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -330,6 +331,26 @@ def test_without_systemd_a_notice_goes_nowhere(monkeypatch: pytest.MonkeyPatch) 
     notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", "/no/such/socket")
     notify("READY=1")
+
+
+def test_a_supervisor_that_reads_nothing_stops_nothing_and_misses_only_signs_of_life(
+    monkeypatch: pytest.MonkeyPatch, notices: socket.socket
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", notices.getsockname())
+    for _ in range(1000):  # more than a socket holds
+        notify("WATCHDOG=1")
+    notify("READY=1")
+    notify("WATCHDOG=1")
+    notify("STATUS=here")
+    wait_for(notices, "WATCHDOG=1")
+    notices.settimeout(0)
+    with suppress(BlockingIOError):
+        while notices.recv(4096):
+            pass
+
+    notify("WATCHDOG=1")
+
+    assert [notices.recv(100) for _ in range(3)] == [b"READY=1", b"STATUS=here", b"WATCHDOG=1"]
 
 
 def test_a_notice_reaches_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,34 @@ import ctypes
 import math
 import os
 import socket
-from contextlib import suppress
+from collections import deque
 
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # prctl(2)
+ALIVE = b"WATCHDOG=1"
+_unsent: deque[bytes] = deque(maxlen=16)
 
 
 def notify(*lines: str) -> None:
-    """Tell systemd (sd_notify(3)). Without systemd nothing happens."""
+    """Tell systemd (sd_notify(3)), without waiting for it. Without systemd nothing happens.
+
+    What a full socket does not take is sent before the next notice.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
-        sender.sendto("\n".join(lines).encode(), address)
+    _unsent.append("\n".join(lines).encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            while _unsent:
+                sender.sendto(_unsent[0], socket.MSG_DONTWAIT, address)
+                _unsent.popleft()
+    except BlockingIOError:  # nobody reads the socket now
+        if _unsent[-1] == ALIVE:  # a later sign of life is as good
+            _unsent.pop()
+    except OSError:
+        _unsent.clear()
 
 
 def is_listening() -> bool:
