@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,6 +146,38 @@ def test_a_full_log_is_turned_over_and_few_are_kept(file: Path) -> None:
     kept = sorted(path.name for path in file.parent.iterdir())
     assert kept == ["ds-flow.log", "ds-flow.log.1", "ds-flow.log.2"]
     assert "number=99" in file.read_text()
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced", "with its folder"])
+def test_a_log_that_somebody_took_away_is_opened_anew(file: Path, how: str) -> None:
+    set_up(file)
+    log.info("before")
+    old = file.with_name("ds-flow.log-20260101")
+    if how == "removed":
+        file.unlink()
+    elif how == "with its folder":
+        shutil.rmtree(file.parent)
+    else:
+        file.rename(old)
+    if how == "replaced":  # logrotate's `create`
+        file.touch()
+
+    log.info("after")
+    log.info("again")
+
+    assert [line.split()[-1] for line in file.read_text().splitlines()] == ["after", "again"]
+    if how in {"moved", "replaced"}:
+        assert old.read_text().endswith("before\n")
+
+
+def test_a_log_whose_text_was_cut_off_goes_on_at_its_start(file: Path) -> None:
+    set_up(file)
+    log.info("before")
+    os.truncate(file, 0)  # logrotate's `copytruncate`
+
+    log.info("after")
+
+    assert [line.split()[-1] for line in file.read_text().splitlines()] == ["after"]
 
 
 def test_set_up_again_replaces_what_was_set_up(file: Path) -> None:

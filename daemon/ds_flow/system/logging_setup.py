@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -147,9 +148,27 @@ def _value(value: object) -> str:
 
 
 class _Rotated(logging.handlers.RotatingFileHandler):
-    """A log in a folder where other users may write, too."""
+    """A log in a folder where other users may write, too.
+
+    If somebody moves or removes it, as logrotate(8) does, the next record opens a new one.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record to the file that has the log's name now."""
+        if self.stream is not None and not self._is_in_place(self.stream):
+            with suppress(OSError):
+                self.stream.close()
+            self.stream = None
+        super().emit(record)
+
+    def _is_in_place(self, stream: TextIOWrapper) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self.baseFilename), os.fstat(stream.fileno()))
+        except (OSError, ValueError):
+            return False
 
     def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return os.fdopen(open_log(Path(self.baseFilename)), "a", encoding=self.encoding)
 
 
