@@ -237,11 +237,31 @@ def test_a_link_that_leads_nowhere_is_ignored(root: Path, find: Find) -> None:
     assert seen.ignored["data/a.csv"] == "a symbolic link that leads nowhere"
 
 
-def test_a_link_to_a_folder_is_not_walked_into(root: Path, find: Find) -> None:
-    put(root, "data/deep/a.csv")
-    (root / "data/deep/loop").symlink_to("..")
+@pytest.mark.parametrize(
+    ("pattern", "linked"),
+    [
+        ("data/**/*.csv", {"data/other", "data/deep/loop", "data/b.csv"}),
+        ("data/*/*.csv", {"data/other", "data/b.csv"}),
+        ("data/d*/*.csv", set()),
+        ("data/*.csv", {"data/b.csv"}),
+    ],
+)
+def test_a_link_to_a_folder_is_not_walked_into_but_named(
+    root: Path, find: Find, pattern: str, linked: set[str]
+) -> None:
+    put(root, "data/deep/a.csv", "far/x.csv")
+    for name, target in (("other", "../far"), ("deep/loop", ".."), ("b.csv", "deep")):
+        (root / "data" / name).symlink_to(target)
+    (root / "data/.hidden").symlink_to("deep")
+    (root / "data/nowhere").symlink_to("missing")
 
-    assert found(find("data/**/*.csv")) == ["data/deep/a.csv"]
+    seen = find(pattern)
+
+    assert found(seen) == (["data/deep/a.csv"] if "/*.csv" in pattern[5:] else [])
+    assert seen.ignored.keys() == linked
+    assert {why for path, why in seen.ignored.items() if path != "data/b.csv"} <= {
+        "a symbolic link to a folder, and scans do not follow it"
+    }
 
 
 def test_the_inbox_itself_may_be_a_link(root: Path, find: Find) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ UNLEASED_QUIET_SECONDS = 10.0
 """How long a file must be unchanged where the kernel cannot say who has it open for writing."""
 
 TWICE = ("**", "**")  # no more than once
+
+LINKED_FOLDER = "a symbolic link to a folder, and scans do not follow it"
 
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -189,6 +192,8 @@ class _Walk:
                     below.append((entry.name, here[1:]))
                 if is_folder and parts[0] == "**":
                     below.append((entry.name, parts))
+                elif parts[0] == "**" or (len(here) > 1 and is_match(entry.name)):
+                    self._note_link(entry, prefix)
         return [
             (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
         ]
@@ -201,6 +206,12 @@ class _Walk:
         except OSError as error:
             self.found.ignored[escape(prefix)] = f"a folder that cannot be read: {error.strerror}"
         return []
+
+    def _note_link(self, entry: os.DirEntry[str], prefix: str) -> None:
+        """Name a link to a folder that the pattern would reach."""
+        with suppress(OSError):
+            if entry.is_symlink() and entry.is_dir():
+                self.found.ignored.setdefault(escape(prefix + entry.name), LINKED_FOLDER)
 
     def _file(self, entry: os.DirEntry[str], prefix: str) -> None:
         path = escape(prefix + entry.name)
