@@ -1,6 +1,7 @@
 """Process life: one instance, its lock, and the signals that end or wake it."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -43,6 +44,7 @@ from ds_flow.settings import load_settings
 with service(load_settings(Path(sys.argv[1]), {})) as made:
     made.serve()
 """
+ONCE = SERVE.replace("serve", "once")
 EAGER = """
 import signal
 from ds_flow.service import process as module
@@ -118,6 +120,26 @@ def serving(start: Start, notices: socket.socket) -> subprocess.Popen[str]:
     process = start(SERVE, NOTIFY_SOCKET=notices.getsockname())
     wait_for(notices, "READY=1")
     return process
+
+
+@pytest.mark.parametrize(("is_changing", "why"), [(False, "open for writing"), (True, "changing")])
+def test_once_says_for_which_file_it_waits(
+    start: Start, chosen: Settings, *, is_changing: bool, why: str
+) -> None:
+    with (chosen.root / "data" / "a.csv").open("w") as held:
+        process = start(ONCE)
+        assert process.stderr
+        said = ""
+        while "once.waits" not in said:
+            if not is_changing or select.select([process.stderr], [], [], 0.1)[0]:
+                said += os.read(process.stderr.fileno(), 2**16).decode()
+            else:
+                held.write("x")
+                held.flush()
+        assert "path=data/a.csv" in said
+        assert why in said
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 # --------------------------------------------------------------------------- one instance

@@ -205,7 +205,7 @@ class Arrival:
 
     sighting: Sighting
     unchanged_since_s: float  # monotonic
-    reason: str = "not yet seen unchanged for the quiet time"
+    reason: str = ""  # why it is held, although it has not changed for long enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

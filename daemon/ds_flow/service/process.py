@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ds_flow.core import DispatchError, FileState, SettingsError
@@ -66,6 +66,8 @@ class Service:
     refused: str = ""  # why the settings on disk are not those in force
     has_moved: bool = True  # since the last status line
     shown: list[str] | None = None  # the problems in it
+    arriving_since_s: dict[str, float] = field(default_factory=dict)  # monotonic
+    told: str = ""  # for which file `once` waits
 
     def serve(self) -> None:
         """Work until told to stop, then let runs end. Ready after the first scan of the inbox."""
@@ -86,8 +88,20 @@ class Service:
             if self.engine.is_idle:
                 break
             if not moved:
+                self._tell_arriving()
                 self._wait(self.engine.patience_s())
         self._drain()
+
+    def _tell_arriving(self) -> None:
+        """Log which file this waits for, once it has been arriving for longer than it needs."""
+        now_s, arriving = self.engine.clock.monotonic_s(), self.engine.admission.arriving
+        self.arriving_since_s = {path: self.arriving_since_s.get(path, now_s) for path in arriving}
+        long_s = 2 * self.settings.watch.quiet_seconds
+        late = [path for path, at_s in self.arriving_since_s.items() if now_s - at_s > long_s]
+        if late and late[0] != self.told:
+            self.told = late[0]
+            why = arriving[late[0]].reason or "it keeps changing"
+            log.info("once.waits", extra={"path": late[0], "why": why, "files": len(late)})
 
     def _step(self) -> int:
         if self.reload_asked:
