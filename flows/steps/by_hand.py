@@ -39,6 +39,7 @@ from ds_flow.work import (
     scratch,
     settle,
 )
+from steps.command_line import command_of
 from steps.start import work_dir
 
 OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
@@ -53,7 +54,7 @@ def begin(argv: Sequence[str]) -> None:
     """
     named, _ = OPTIONS.parse_known_args(argv[1:])
     is_marked = os.environ.get(ATTEMPT_MARK, "").startswith(f"{named.batch}/")
-    if "run" not in argv[1:] or "--help" in argv or is_marked:
+    if command_of(argv) != "run" or "--help" in argv or is_marked:
         return
     try:
         chosen = load_settings(find_settings(None, os.environ), os.environ)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from ds_flow.core import CHECKOUT, GIVEN_NAMES, DsFlowError, inherited_variables, pinned_variables
 from ds_flow.system import hold_store, speak_utf8
+from steps.command_line import command_of, places_of_words
 
 CONFIG = Path(os.environ.get("DS_FLOW_CONFIG") or CHECKOUT / "config" / "settings.yaml").absolute()
 ROOT = CONFIG.parents[1].resolve()
+IN_PROJECT = {"step", "spin-step", "card"}  # commands of Metaflow
 
 
 def enter(argv: Sequence[str]) -> None:
@@ -31,7 +33,25 @@ def _environment() -> dict[str, str]:
         return {**inherited_variables(os.environ), GIVEN_NAMES: ""}
 
 
-def prepare(argv: Sequence[str]) -> None:
+def go_home(argv: list[str]) -> None:
+    """Let tasks, and commands on cards, work in the project's folder, wherever they are started.
+
+    Metaflow keeps cards in the `.metaflow` that it finds from the current folder. An analysis, too,
+    works in the project's folder, as under the daemon.
+    """
+    command = command_of(argv)
+    if command not in IN_PROJECT or not ROOT.is_dir():
+        return
+    places = list(places_of_words(argv))
+    files = [0]
+    if command == "card" and [argv[place] for place in places[1:2]] == ["get"]:
+        files += places[3:]  # card get PATHSPEC FILE
+    for place in files:
+        argv[place] = str(Path(argv[place]).absolute())
+    os.chdir(ROOT)
+
+
+def prepare(argv: list[str]) -> None:
     """Set what Metaflow reads; for the flow as a program, take its place in the project, too.
 
     Every process of a flow holds Metaflow's store, so that nothing is swept beside it.
@@ -45,6 +65,7 @@ def prepare(argv: Sequence[str]) -> None:
     os.environ.setdefault("METAFLOW_USER", "ds-flow")  # else root is unknown to it
     if not is_program:
         return
+    go_home(argv)
     from steps import by_hand  # reads the settings; whoever only imports the flow needs none
 
     by_hand.begin(argv)

@@ -126,6 +126,32 @@ def test_the_logs_of_a_run_are_found_from_any_directory(project: Project, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_done_from_another_folder_stays_in_the_project(tmp_path: Path) -> None:
+    project, elsewhere = Project(tmp_path / "project"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    project.drop("student_a.csv", table("a"))
+    run = ["run", "--with", "card", "--tag", "run", "--run-id-file", "run_id"]
+    done = flow(project, *run, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    task = f"{(elsewhere / 'run_id').read_text()}/end"
+
+    for folder in (elsewhere, project.root):
+        done = flow(project, "card", "get", task, "card.html", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert (folder / "card.html").stat().st_size > 0
+    assert {path.name for path in elsewhere.iterdir()} == {"run_id", "card.html"}
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_tag_named_run_runs_nothing(project: Project) -> None:
+    before = project.names()
+    run_id = project.manifests()[-1].run_id
+    done = flow(project, "tag", "add", "--run-id", run_id, "run")
+    assert done.returncode == 0, done.stderr
+    assert project.names() == before
+    assert "run" in flow(project, "tag", "list", "--run-id", run_id).stdout.split()
+
+
 def test_metaflow_s_own_retries_do_no_harm(
     project: Project, finished: subprocess.CompletedProcess[str]
 ) -> None:
