@@ -15,6 +15,7 @@ from ds_flow.core import (
     Plan,
     RequestError,
     Trigger,
+    local_time,
 )
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.store import Row, Store, text
@@ -143,7 +144,7 @@ class Batches:
             (text(at), batch),
             f"batch {batch}",
         )
-        self._store.note(now, "batch.retrying", batch_id=batch, detail=f"due {text(at)}")
+        self._store.note(now, "batch.retrying", batch_id=batch, detail=f"due {local_time(at)}")
 
     def retry_now(self, batch: str, new_batch: str, now: datetime) -> str:
         """Start a batch again by request. Returns the id of the batch that will run.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ds_flow.cli.arguments import JSON, RUN, Arguments, argument
-from ds_flow.cli.report import Document, output_folder, run_document
+from ds_flow.cli.report import Document, moment, output_folder, run_document
 from ds_flow.core import RunState
 from ds_flow.system import DONE, Cell, put, put_document, put_table, read_json
 
@@ -85,8 +85,9 @@ def _cell(value: Any) -> Cell:
 
 def _put_fields(document: Document, names: Iterable[str]) -> None:
     for name in names:
-        if document.get(name) not in {None, ""}:
-            put(f"{name:<22}{document[name]}")
+        value = document.get(name)
+        if value not in {None, ""}:
+            put(f"{name:<22}{moment(value) if name.endswith('_at') else value}")
 
 
 def _put_section(heading: str, lines: Iterable[str]) -> None:
