@@ -1,12 +1,15 @@
 """Containers: what they may do, what is told of them, and what becomes of them after any death."""
 
+import io
 import os
 import stat
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import require
 
 from backends import Place, caller
 from ds_flow.core.errors import DispatchError
@@ -26,8 +29,11 @@ from ds_flow.dispatch import (
 from ds_flow.dispatch.docker import backend as backend_module
 from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.texts import Container
+from ds_flow.doctor import backends
+from ds_flow.doctor.finding import Finding
+from ds_flow.settings.load import load_settings
 from engine import docker, engine, names_of, own_engine, small_image
-from project import until
+from project import Project, until
 from samples import BATCH
 
 ROUND = f"ds-flow.round=dsf-{BATCH}-docker-1"  # a label
@@ -605,3 +611,57 @@ def test_cancelling_leaves_no_container_of_any_state(
     assert names_of(ROUND) == []
     outcomes = single.run(stage, *batch_round.jobs)
     assert {(one.failure, one.reason) for one in outcomes} == {(FailureClass.BY_HAND, "cancelled")}
+
+
+# --------------------------------------------------------------------------- check
+
+
+def shell_less_image() -> str:
+    """An image whose one program is static."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.add(os.path.realpath(require("busybox")), "bin/wc")
+    docker("import", "-", "ds-flow-test/shell-less", stdin=archive.getvalue())
+    return "ds-flow-test/shell-less"
+
+
+def check_of_analysis(tmp_path: Path, image: str, program: str) -> Finding:
+    made = Project(
+        tmp_path / "project",
+        compute={
+            "docker_image": image,
+            "stages": {
+                "analyze": {"executor": "docker", "command": [program, "-l"]},
+            },
+        },
+    )
+    settings = load_settings(made.config, {})
+    (found,) = (
+        one
+        for one in backends.check_backends(settings, settings.run_environment(os.environ))
+        if one.subject.startswith("analyze")
+    )
+    return found
+
+
+def test_check_runs_a_job_in_the_image_of_the_analysis(tmp_path: Path) -> None:
+    found = check_of_analysis(tmp_path, small_image(), "wc")
+
+    assert (found.level, found.subject) == ("ok", f"analyze on docker ({small_image()})")
+    assert found.text.startswith("a job ran on ")
+
+
+def test_check_tells_that_the_image_of_the_analysis_lacks_its_program(tmp_path: Path) -> None:
+    found = check_of_analysis(tmp_path, small_image(), "no-such-program")
+
+    assert found.level == "fault"
+    assert found.text.endswith("exit code 127: no program no-such-program there")
+
+
+def test_check_cannot_look_into_an_image_without_a_shell_and_that_is_no_fault(
+    tmp_path: Path,
+) -> None:
+    found = check_of_analysis(tmp_path, shell_less_image(), "wc")
+
+    assert "the image has no sh" in found.text
+    assert found.level == "warning"

@@ -192,6 +192,24 @@ def test_check_tells_what_lsf_refuses(project: Project) -> None:
     assert "No such queue" in done.stdout
 
 
+def test_a_cluster_that_is_down_is_a_fault_as_an_engine_that_is_down_is(
+    project: Project, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.fault("down", mode="fail", stream="stderr")
+    on_lsf = project.ds_flow("check")
+    cluster.mend("down")
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n")
+    engine.chmod(0o755)
+    docker = {"executor": "docker", "docker_image": "own", "docker_command": str(engine)}
+    project.configure(compute=docker, paths=PATHS)
+    on_docker = project.ds_flow("check")
+
+    assert re.search(r"^fault +lsf +unreachable \(.*Cannot connect", on_lsf.stdout, re.MULTILINE)
+    assert re.search(r"^fault +docker .*Cannot connect", on_docker.stdout, re.MULTILINE)
+    assert on_lsf.returncode == on_docker.returncode == SettingsError.exit_code
+
+
 def test_what_is_there_can_be_read_where_no_lsf_is(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

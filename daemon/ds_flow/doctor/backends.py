@@ -25,11 +25,9 @@ def check_backends(settings: Settings, environ: Mapping[str, str]) -> Findings:
 
 
 def _needs_probe(settings: Settings, name: str) -> bool:
-    """Local stages need none. The image of an analysis may lack the shell that a probe needs."""
+    """Whether a stage runs elsewhere. An analysis without a command does not run at all."""
     stage = settings.stages[name]
-    if name == "analyze":
-        return bool(stage.command) and stage.executor == "lsf"
-    return stage.executor != "local"
+    return stage.executor != "local" and (name != "analyze" or bool(stage.command))
 
 
 def unreachable_backends(settings: Settings, environ: Mapping[str, str]) -> Findings:
@@ -51,7 +49,7 @@ def _lsf(settings: Settings, environ: Mapping[str, str]) -> Finding:
         return Finding("fault", "lsf", str(error))
     if answer.timed_out or "Cannot connect" in answer.text or "down" in answer.text:
         message = answer.text[:200] or f"no answer in {limit_s:g} s"
-        return Finding("warning", "lsf", f"unreachable ({message}); jobs wait until it answers")
+        return Finding("fault", "lsf", f"unreachable ({message}); jobs wait until it answers")
     return Finding("ok", "lsf", "answers")
 
 

@@ -9,7 +9,7 @@ Level = Literal["ok", "warning", "fault"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. A fault keeps ds-flow from working; a warning does not."""
+    """What one check found. A fault keeps ds-flow from working now; a warning does not."""
 
     level: Level
     subject: str

@@ -1,6 +1,7 @@
 """Run one small job on a stage's backend, to see whether the stage could work there."""
 
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -14,8 +15,12 @@ from ds_flow.work import make_root
 
 LIMIT_SECONDS = 60.0  # a job that still waits in a busy queue is a warning
 JOB_MINUTES = 5
+CODE = (CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon")
 IMPORTS = ("-c", "import pandas, pyarrow, ds_flow.work")
 TOOLS = ("bash", "-c", "type awk cmp cut head sed sync tail tr xargs")
+NO_PROGRAM = "no program"
+FIND_PROGRAM = f'command -v "$0" || {{ echo "{NO_PROGRAM} $0 there"; exit 127; }}'
+NO_SHELL = re.compile(r"exit code 127$|\bsh\b\W.{0,40}not found", re.IGNORECASE)
 
 
 def probe(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> tuple[Level, str]:
@@ -46,7 +51,7 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
     commands: dict[str, tuple[str, ...]] = {
         "process": (*python, *IMPORTS),
         "combine": TOOLS,
-        "analyze": ("sh", "-c", 'command -v "$0"', program),
+        "analyze": ("sh", "-c", FIND_PROGRAM, program),
     }
     return JobSpec(
         key=stage,
@@ -57,7 +62,7 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
         queue=options.queue,
         image=options.image,
         extra=options.extra,
-        reads=(CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon"),
+        reads=() if stage == "analyze" else CODE,
         writes=(folder,),
     )
 
@@ -71,7 +76,18 @@ def _outcome(one_job: Round, backend: Backend, limit_s: float) -> tuple[Level, s
     lines = one_job.log_of(1).strip().splitlines()
     if report.state == JobState.SUCCEEDED:
         return "ok", f"a job ran on {host} and reached the work directory"
-    return "fault", f"a job failed: {report.reason}" + (f": {lines[-1]}" if lines else "")
+    last = lines[-1] if lines else ""
+    if _lacks_shell(one_job, report.reason, last):
+        return "warning", "the image has no sh, so no probe job can look for the program in it"
+    return "fault", f"a job failed: {report.reason}" + (f": {last}" if last else "")
+
+
+def _lacks_shell(one_job: Round, reason: str, last_line: str) -> bool:
+    """Whether a probe of an analysis needs sh and has none. The analysis itself needs none."""
+    is_such = one_job.executor == "docker" and one_job.jobs[0].key == "analyze"
+    if not is_such or one_job.environment_file.exists():
+        return False
+    return bool(NO_SHELL.search(reason)) and not last_line.startswith(NO_PROGRAM)
 
 
 def _await_end(one_job: Round, backend: Backend, limit_s: float) -> Report:
