@@ -19,7 +19,7 @@ from ds_flow.core import (
     compare_manifests,
     output_stems,
 )
-from ds_flow.dispatch import rounds_in
+from ds_flow.dispatch import rounds_in, stage_of
 from ds_flow.system import read_word
 from ds_flow.work import (
     Result,
@@ -191,13 +191,12 @@ def _attempts(work: Path) -> Iterator[dict[str, Any]]:
 
 def _jobs(work: Path) -> Iterator[dict[str, Any]]:
     for part in sorted((work / "jobs").iterdir()):
-        stage = "combine" if part.name == "align" else part.name.partition("-")[0]
         for batch_round in rounds_in(part):
             backend = batch_round.executor
             for outcome in batch_round.outcomes() or ():
                 job = batch_round.jobs[outcome.index - 1]
                 yield {
-                    "stage": stage,
+                    "stage": stage_of(part),
                     "backend": backend,
                     **asdict(outcome),
                     "cpus": job.cpus,

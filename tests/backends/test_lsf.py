@@ -26,14 +26,18 @@ from ds_flow.dispatch import (
     make_backends,
     open_round,
     rounds_in,
+    stages_in,
 )
 from ds_flow.dispatch.lsf import backend as backend_module
+from ds_flow.dispatch.lsf.client import LsfClient
 from ds_flow.dispatch.lsf.handover import FILE, LEARNT, Handover
+from ds_flow.doctor import probe_job
+from ds_flow.settings.load import load_settings
 from ds_flow.work.directory import last_progress_ns
 from lsf import Cluster
 from lsf_emulator import faults
 from lsf_emulator.config import Dialect
-from project import until
+from project import Project, until
 from samples import BATCH
 
 ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
@@ -367,6 +371,52 @@ def test_what_waits_or_is_suspended_is_alive_and_no_lack_of_progress(
 
 
 # --------------------------------------------------------------------------- arrays
+
+
+def test_why_jobs_are_pending_is_told_and_asked_for_once_in_many_looks(tmp_path: Path) -> None:
+    with started(tmp_path, scheduling_delay_s=600.0) as bench:
+        jobs = [bench.job(number) for number in range(3)]
+        backend = bench.place.backend()
+        opened = open_round(
+            bench.stage, BATCH, f"{BATCH}/1", "lsf", jobs, [job.command for job in jobs]
+        )
+        until("it was handed over", lambda: backend.submit(opened))
+        before = len(bench.cluster.calls("bjobs"))
+
+        for _ in range(backend_module.REASON_LOOKS):
+            backend.ask(opened, opened.indices)
+
+        (stage,) = stages_in(bench.folder / "jobs")
+        calls = [call.argv for call in bench.cluster.calls("bjobs")[before:]]
+        assert (stage.pending, stage.pending_reasons) == (3, ["New job is waiting for scheduling"])
+        assert [argv for argv in calls if "-p" in argv] == [("-p", *stage.native_ids)]
+        assert len(calls) == backend_module.REASON_LOOKS + 1
+
+
+def test_the_reason_goes_with_the_last_job_that_is_pending(bench: Bench) -> None:
+    backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+    client = LsfClient(bench.place.site.lsf, os.environ, opened, Handover.of(opened, LSF_SITE))
+    client.handover.note_pending(["Job slot limit reached"])
+
+    until("it runs", lambda: backend.ask(opened, [1])[1].state == JobState.RUNNING)
+
+    assert Handover.of(opened, LSF_SITE).pending == []
+    until("it was ended", lambda: backend.cancel(opened))
+
+
+def test_check_names_the_reason_for_which_its_probe_job_is_pending(tmp_path: Path) -> None:
+    lsf_settings = {"executor": "lsf", "lsf_queue": "short", "lsf": {"poll_seconds": 0.2}}
+    ledger = {"ledger": "ledger/ledger.db"}
+    made = Project(tmp_path / "project", compute=lsf_settings, paths=ledger)
+    with started(tmp_path, scheduling_delay_s=600.0) as bench:
+        settings = load_settings(made.config, os.environ)
+
+        level, text = probe_job.probe(settings, "combine", 0.0)
+
+        assert level == "warning"
+        why = "New job is waiting for scheduling"
+        assert text == f"a job was still pending after 0 s ({why}): cancelled"
+        until("it was ended", lambda: all(job.ended_at for job in bench.cluster.jobs()))
 
 
 def test_no_more_is_submitted_in_a_minute_than_allowed(

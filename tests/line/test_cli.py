@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from ds_flow.core.program import CHECKOUT
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
 from ds_flow.core.wording import local_time
+from ds_flow.dispatch import JobSpec, Round, open_round
 from ds_flow.ledger.schedules import Fire
 from ds_flow.system.instance import single_instance
 from samples import BATCH
@@ -168,6 +170,7 @@ def test_runs_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> No
         "outputs": ["out/final_combined_17.csv", "out/processed_student_a_17.csv"],
         "error": "",
         "removed_at": None,
+        "jobs": [],
     }
     assert (found[1]["run_id"], found[1]["ended_at"]) == (None, None)
     newest = json.loads(ds_flow_here("runs", "--json", "--limit", "1")[1])["runs"]
@@ -187,6 +190,121 @@ def test_show_has_the_run_and_its_manifest(project: Project, ds_flow_here: Cli) 
     assert code == 0
     for text in ("spring", "processed_student_a_17.csv", "4 final.csv"):
         assert text in out
+
+
+def waiting_jobs(project: Project, attempt: int = 1) -> Round:
+    """A round on LSF whose first job has begun, and whose other ones wait."""
+    jobs = [JobSpec(key=key, command=("true",)) for key in ("a", "b", "c")]
+    stage = project.root / "out" / ".work" / BATCH / "jobs" / "process-1of1"
+    opened = open_round(
+        stage, BATCH, f"{BATCH}/{attempt}", "lsf", jobs, [job.command for job in jobs]
+    )
+    (opened.folder / "1.claim").write_text("node7 123[1] 1800000000\n")
+    chunk = {"name": "x", "first": 1, "count": 3, "asked_at": 1.8e9, "job_ids": ["123"]}
+    (opened.folder / "lsf").mkdir()
+    handover = {"chunks": [chunk], "pending": ["No host has enough memory"]}
+    (opened.folder / "lsf" / "handover.json").write_text(json.dumps(handover))
+    return opened
+
+
+TOLD = (
+    "process on lsf: 2 pending since 2027-01-15T08:00:00Z (No host has enough memory),"
+    " 1 running since 2027-01-15T08:00:00Z; ids 123"
+)
+
+
+def test_the_jobs_of_a_live_run_are_told_of_by_every_command(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
+    waiting_jobs(project)
+
+    assert f"jobs       {BATCH}: {TOLD}\n" in ds_flow_here("status")[1]
+    assert TOLD in ds_flow_here("runs")[1]
+    assert TOLD in ds_flow_here("explain", "data/student_a.csv")[1]
+    (of_status,) = json.loads(ds_flow_here("status", "--json")[1])["jobs"]
+    (run,) = json.loads(ds_flow_here("runs", "--json")[1])["runs"]
+    explained = json.loads(ds_flow_here("explain", "--json", "data/student_a.csv")[1])
+    assert explained["jobs"] == run["jobs"]
+    assert of_status == {"batch": BATCH, "run_id": "17", **run["jobs"][0]}
+    assert run["jobs"][0] == {
+        "stage": "process",
+        "backend": "lsf",
+        "pending": 2,
+        "running": 1,
+        "done": 0,
+        "failed": 0,
+        "native_ids": ["123"],
+        "pending_since": "2027-01-15T08:00:00+00:00",
+        "running_since": "2027-01-15T08:00:00+00:00",
+        "pending_reasons": ["No host has enough memory"],
+        "done_again": [],
+    }
+
+
+def test_show_lists_the_jobs_of_running_and_of_failed_runs(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    rows = project.admit("student_a.csv")
+    attempt = project.start(project.form(BATCH, rows), "17")
+    opened = waiting_jobs(project)
+
+    def jobs_of(name: str) -> list[tuple[str, str, str]]:
+        jobs = json.loads(ds_flow_here("show", name, "--json")[1])["jobs"]
+        return [(job["state"], job["native_id"], job["reason"]) for job in jobs]
+
+    running = jobs_of("17")
+    page = ds_flow_here("show", "17")[1]
+    (opened.folder / "2.exit").write_text("3 1800000060\n")
+    retry = RetryAt(NOON)
+    project.ledger.end_run(
+        BATCH, attempt, RunState.FAILED, error="no", results=0, then=retry, now=NOON
+    )
+    failed = jobs_of("17")
+    project.start(BATCH, "18")
+    waiting_jobs(project, attempt=2)
+
+    why = "No host has enough memory"
+    assert running == [
+        ("running", "123[1]", ""),
+        ("pending", "123[2]", why),
+        ("pending", "123[3]", why),
+    ]
+    assert "123[2]" in page
+    assert why in page
+    assert failed[1] == ("failed", "123[2]", "exit code 3")
+    assert len(jobs_of("17")) == 3
+    assert len(jobs_of("18")) == 6
+
+
+def test_the_jobs_of_a_failed_run_are_known_from_the_manifest_of_a_later_one(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    rows = project.admit("student_a.csv")
+    attempt = project.start(project.form(BATCH, rows), "17")
+    retry = RetryAt(NOON)
+    project.ledger.end_run(
+        BATCH, attempt, RunState.FAILED, error="no", results=0, then=retry, now=NOON
+    )
+    project.start(BATCH, "18")
+    job = {"stage": "process", "backend": "lsf", "key": "a", "index": 1, "reason": "killed"}
+    jobs = (
+        {**job, "round": "r1", "opened_by": f"{BATCH}/1", "failure": "killed"},
+        {**job, "round": "r2", "opened_by": f"{BATCH}/2", "failure": None},
+    )
+    made = replace(manifest_of(BATCH, "18", rows), attempt=2, jobs=jobs)
+    project.ledger.record(made, NOON)
+    (project.root / "out" / "manifest_18.json").write_text(json.dumps(made.to_json()))
+
+    found = {
+        name: [
+            (job["round"], job["state"])
+            for job in json.loads(ds_flow_here("show", name, "--json")[1])["jobs"]
+        ]
+        for name in ("17", "18")
+    }
+
+    assert found == {"17": [("r1", "failed")], "18": [("r1", "failed"), ("r2", "done")]}
 
 
 def test_explain_has_the_promised_shape(project: Project, ds_flow_here: Cli) -> None:

@@ -167,6 +167,7 @@ def test_no_text_stops_a_reader(text: str) -> None:
     texts.rows_in_table(text, NAME)
     texts.rows_in_history(text)
     texts.ids_in(text)
+    texts.pending_reasons(text)
 
 
 JSON = st.recursive(
@@ -182,3 +183,27 @@ JSON = st.recursive(
 def test_no_document_stops_the_reader(document: object) -> None:
     texts.rows_in_json(json.dumps({"RECORDS": document}))
     texts.rows_in_json(json.dumps(document))
+
+
+PENDING = """JOBID   USER    STAT  QUEUE      FROM_HOST   EXEC_HOST   JOB_NAME   SUBMIT_TIME
+7678    user1   PEND  priority   hostD                   *rilog[1]  Oct 28 13:08
+ Queue's resource requirements not satisfied: 3 hosts;
+ Job requirements for reserving resource (mem) not satisfied;
+7678    user1   PEND  priority   hostD                   *rilog[2]  Oct 28 13:08
+ Queue's resource requirements not satisfied: 3 hosts;
+"""
+
+
+def test_the_reasons_for_pending_are_told_once_each() -> None:
+    assert texts.pending_reasons(PENDING) == [
+        "Job requirements for reserving resource (mem) not satisfied",
+        "Queue's resource requirements not satisfied: 3 hosts",
+    ]
+    assert texts.pending_reasons("No unfinished job found\n") == []
+    assert texts.pending_reasons("Cannot connect to LSF. Please wait ...\n") == []
+
+
+def test_of_many_or_long_reasons_for_pending_a_few_and_their_beginnings_are_kept() -> None:
+    many = texts.pending_reasons("".join(f" reason {number}\n" for number in range(99)))
+    (long,) = texts.pending_reasons(f" {'x' * 10**4};\n")
+    assert (len(many), len(long)) == (5, 200)

@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from ds_flow.cli.lookup import Place
-from ds_flow.cli.report import Document, moment
+from ds_flow.cli.report import Document, jobs_by_stage, moment
 from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
+from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
 from ds_flow.runs import why_not_started
@@ -46,6 +47,7 @@ def explain(question: Question) -> Document:
         "state": latest.state if latest else None,
         "version": latest.version if latest else None,
         "run_id": latest.run_id if latest else None,
+        "jobs": [asdict(stage) for stage in _jobs(question, latest)],
         "events": [asdict(event) for event in question.ledger.read.events(path)],
     }
 
@@ -118,8 +120,14 @@ def _in_batch(question: Question, row: FileRow) -> str:
     run_id = f", run {runs[-1].run_id}" if runs and runs[-1].run_id else ""
     due = f", due at {moment(batch.due_at)}" if batch.state == BatchState.RETRYING else ""
     why = f" after: {runs[-1].error}" if runs and runs[-1].error else ""
+    jobs = "".join(f"; {words}" for words in map(told, _jobs(question, row)))
     held = f"; held back: {held}" if (held := _held_back(question, batch)) else ""
-    return f"in batch {batch.id}, which is {batch.state}{attempt}{run_id}{due}{why}{held}"
+    return f"in batch {batch.id}, which is {batch.state}{attempt}{run_id}{due}{why}{jobs}{held}"
+
+
+def _jobs(question: Question, row: FileRow | None) -> list[StageJobs]:
+    """The jobs of a version's live batch, by stage."""
+    return jobs_by_stage(question.settings, row.batch) if row and row.batch else []
 
 
 def _held_back(question: Question, batch: BatchRow) -> str:

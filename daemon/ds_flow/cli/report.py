@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ds_flow.core import local_time
 
 if TYPE_CHECKING:
+    from ds_flow.dispatch import StageJobs
     from ds_flow.ledger import LongRun
     from ds_flow.settings import Settings
 
@@ -30,6 +31,14 @@ def run_document(folder: str, long: "LongRun") -> Document:
         "error": row.error,
         "removed_at": row.removed_at,
     }
+
+
+def jobs_by_stage(settings: "Settings", batch: str) -> "list[StageJobs]":
+    """The jobs of a batch that is worked on. Empty once its work directory is gone."""
+    from ds_flow.dispatch import stages_in
+    from ds_flow.work import work_root
+
+    return stages_in(work_root(settings.output_dir) / batch / "jobs")
 
 
 def output_folder(settings: "Settings") -> str:

@@ -22,7 +22,15 @@ from ds_flow.core.errors import (
     is_no_room,
     says_no_room,
 )
-from ds_flow.core.manifest import Input, Manifest, Output, Rejected, compare_manifests
+from ds_flow.core.manifest import (
+    Input,
+    Manifest,
+    Output,
+    Rejected,
+    compare_manifests,
+    failed_and_done_again,
+    place_of,
+)
 from ds_flow.core.paths import (
     SECRET_CHARACTERS,
     escape,
@@ -52,6 +60,7 @@ from ds_flow.core.states import (
     BATCH_MOVES,
     FILE_MOVES,
     LIVE_BATCHES,
+    LIVE_RUNS,
     RERUN_TRIGGERS,
     RUN_MOVES,
     STAGES,
@@ -83,6 +92,7 @@ __all__ = [
     "FORK",
     "GIVEN_NAMES",
     "LIVE_BATCHES",
+    "LIVE_RUNS",
     "LOCAL",
     "PYTHON",
     "RERUN_TRIGGERS",
@@ -140,6 +150,7 @@ __all__ = [
     "cut_shards",
     "due_fire",
     "escape",
+    "failed_and_done_again",
     "inherited_variables",
     "is_disk_error",
     "is_hostile",
@@ -151,6 +162,7 @@ __all__ = [
     "natural_order",
     "output_stems",
     "pinned_variables",
+    "place_of",
     "printable",
     "says_no_room",
     "seconds_until_due",

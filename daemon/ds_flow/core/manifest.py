@@ -1,6 +1,6 @@
 """The manifest: what a run published."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -107,6 +107,11 @@ class Manifest:
         """Why the analysis failed. "" if it did not, or if there was none."""
         return str((self.analysis or {}).get("error", ""))
 
+    @property
+    def failed_jobs(self) -> list[str]:
+        """The jobs that failed and were done again, and why."""
+        return failed_and_done_again(self.jobs)
+
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as the manifest's JSON Schema describes it."""
         return asdict(self)
@@ -132,6 +137,29 @@ class Manifest:
 
 def _known(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {key.name: row[key.name] for key in fields(kind) if key.name in row}
+
+
+# --------------------------------------------------------------------------- jobs
+
+
+def failed_and_done_again(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the jobs that failed and were done again, each with its place and its reason.
+
+    `jobs` holds every job of a batch in the order of their rounds, as a manifest has them.
+    """
+    last = {(job.get("stage"), job.get("key")): number for number, job in enumerate(jobs)}
+    return [
+        f"{job.get('stage')} job {job.get('round')}[{job.get('index')}]"
+        f"{place_of(job)}: {job.get('reason')}"
+        for number, job in enumerate(jobs)
+        if job.get("failure") and last[job.get("stage"), job.get("key")] > number
+    ]
+
+
+def place_of(job: Mapping[str, Any]) -> str:
+    """Where a job ran, and under which id there: " on HOST (ID)", as far as it is known."""
+    host, native_id = job.get("host"), job.get("native_id")
+    return (f" on {host}" if host else "") + (f" ({native_id})" if native_id else "")
 
 
 # --------------------------------------------------------------------------- comparing

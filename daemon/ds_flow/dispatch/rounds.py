@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ds_flow.core import CHECKOUT, DispatchError, FailureClass, JobState
+from ds_flow.core import CHECKOUT, BatchError, DispatchError, FailureClass, JobState
 from ds_flow.dispatch.exit_codes import End
-from ds_flow.system import write_word
+from ds_flow.system import NotRegularError, open_regular, read_json, write_word
 
 RUN_JOB = CHECKOUT / "bash" / "run_job.sh"  # runs a job and writes its claim, log and exit code
 LOG_BYTES = 2**16  # how much of a job's log is shown, from its end
+WORD_BYTES = 2**12  # more than a claim or an exit code has
+LIST_BYTES = 2**26  # more than a round's jobs or outcomes have
 
 EXIT = re.compile(r"([0-9]{1,3}) ([0-9]{1,11})\n")
 CLAIM = re.compile(r"(\S+) (\S+) ([0-9]{1,11})\n")
@@ -158,9 +160,9 @@ class Round:
     def outcomes(self) -> list[Outcome] | None:
         """How every job ended. None while the round is open, or if a power loss tore the file."""
         try:
-            rows = json.loads((self.folder / "verdict.json").read_bytes())
+            rows = read_json(self.folder / "verdict.json", LIST_BYTES)
             return [Outcome.from_json(row) for row in rows]
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (FileNotFoundError, BatchError, ValueError, TypeError, KeyError):
             return None
 
     def close(self, outcomes: Sequence[Outcome]) -> None:
@@ -181,8 +183,8 @@ class Round:
 def rounds_in(stage_dir: Path) -> Iterator[Round]:
     """A stage's rounds, oldest first. A round that a power loss tore is skipped."""
     for folder in _folders(stage_dir):
-        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            row = json.loads((folder / "round.json").read_bytes())
+        with suppress(FileNotFoundError, BatchError, ValueError, TypeError, KeyError):
+            row = read_json(folder / "round.json", LIST_BYTES)
             jobs = tuple(JobSpec.from_json(job) for job in row["jobs"])
             executor = row.get("executor", "local")
             yield Round(folder, row["name"], row["opened_by"], executor, jobs)
@@ -228,10 +230,14 @@ def open_round(
 
 
 def _read(path: Path, form: re.Pattern[str]) -> re.Match[str] | None:
-    """Read what run_job.sh wrote. None if it is missing, unfinished or torn by a power loss."""
+    """Read what run_job.sh wrote. None if it is missing, unfinished or torn by a power loss.
+
+    A job may put something else there, such as a link or a FIFO: that is None, too.
+    """
     try:
-        return form.fullmatch(path.read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return form.fullmatch(file.read(WORD_BYTES).decode(errors="replace"))
+    except (FileNotFoundError, NotRegularError):
         return None
 
 

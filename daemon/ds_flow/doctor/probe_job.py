@@ -8,7 +8,16 @@ import time
 from pathlib import Path
 
 from ds_flow.core import CHECKOUT, PYTHON, DispatchError, JobState
-from ds_flow.dispatch import LIVE, Backend, JobSpec, Report, Round, make_backends, open_round
+from ds_flow.dispatch import (
+    LIVE,
+    Backend,
+    JobSpec,
+    Report,
+    Round,
+    make_backends,
+    open_round,
+    stages_in,
+)
 from ds_flow.doctor.finding import Level
 from ds_flow.settings import Settings
 from ds_flow.work import make_root
@@ -69,9 +78,10 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
 
 def _outcome(one_job: Round, backend: Backend, limit_s: float) -> tuple[Level, str]:
     report = _await_end(one_job, backend, limit_s)
+    why = _why_pending(one_job, backend) if report.state in LIVE else ""
     _cancel(one_job, backend, limit_s)
     if report.state in LIVE:
-        return "warning", f"a job was still {report.state} after {limit_s:g} s: cancelled"
+        return "warning", f"a job was still {report.state} after {limit_s:g} s{why}: cancelled"
     host = (one_job.claim_of(1) or ("", "", ""))[0]
     lines = one_job.log_of(1).strip().splitlines()
     if report.state == JobState.SUCCEEDED:
@@ -80,6 +90,13 @@ def _outcome(one_job: Round, backend: Backend, limit_s: float) -> tuple[Level, s
     if _lacks_shell(one_job, report.reason, last):
         return "warning", "the image has no sh, so no probe job can look for the program in it"
     return "fault", f"a job failed: {report.reason}" + (f": {last}" if last else "")
+
+
+def _why_pending(one_job: Round, backend: Backend) -> str:
+    """The backend's reason for pending, which it has after two looks."""
+    backend.ask(one_job, one_job.indices)
+    (stage,) = stages_in(one_job.folder.parent.parent)
+    return f" ({'; '.join(stage.pending_reasons)})" if stage.pending_reasons else ""
 
 
 def _lacks_shell(one_job: Round, reason: str, last_line: str) -> bool:

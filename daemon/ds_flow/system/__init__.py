@@ -37,7 +37,14 @@ from ds_flow.system.metaflow_store import (
 )
 from ds_flow.system.mounts import fs_type, is_network_fs
 from ds_flow.system.oom_kills import count_oom_kills
-from ds_flow.system.private_files import IS_LINK, NOT_REGULAR, open_log, open_private, open_regular
+from ds_flow.system.private_files import (
+    IS_LINK,
+    NOT_REGULAR,
+    NotRegularError,
+    open_log,
+    open_private,
+    open_regular,
+)
 from ds_flow.system.terminal import (
     DONE,
     FAILED,
@@ -61,6 +68,7 @@ __all__ = [
     "NOT_REGULAR",
     "WAKE_SIGNAL",
     "Cell",
+    "NotRegularError",
     "Wake",
     "alone_in_store",
     "count_oom_kills",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lsf_emulator.config import CONSISTENT_EXIT_CODE, Config
-from lsf_emulator.elements import ENDED, Element, JobId, View, is_named, read_job_ids
+from lsf_emulator.elements import ENDED, PENDING, Element, JobId, View, is_named, read_job_ids
 from lsf_emulator.execution import BKILL_SIGNALS, Executor
 from lsf_emulator.faults import Faults
 from lsf_emulator.options import read_submission
@@ -104,6 +104,8 @@ def bjobs(cluster: Cluster, message: dict[str, Any]) -> Answer:
     views = [cluster.faults.view(element) for element in found]
     if not ids:
         views = [view for view in views if _is_asked_for(view, options)]
+    if "p" in options:
+        views = [view for view in views if view.status in PENDING]
     if cluster.faults.get("shuffled"):
         random.shuffle(views)
     err, code = _missing(cluster.config, options, unknown, views)
@@ -119,7 +121,7 @@ def _is_asked_for(view: View, options: Options) -> bool:
 
 def _rows(config: Config, options: Options, views: Sequence[View], unknown: Sequence[str]) -> str:
     if "o" not in options:
-        return table(views, config, wide="w" in options)
+        return table(views, config, wide="w" in options, reasons="p" in options)
     form = read_format(options["o"][-1] or FORMAT_FIELDS)
     if "json" in options:
         return json_records(views, unknown, form[0], config)

@@ -61,7 +61,7 @@ def shown_id(element: Element, config: Config) -> str:
     return element.native_id if config.is_on(DISPLAY_ENH) else str(element.job_id)
 
 
-def table(views: Sequence[View], config: Config, *, wide: bool) -> str:
+def table(views: Sequence[View], config: Config, *, wide: bool, reasons: bool = False) -> str:
     """The rows of a plain bjobs; long names lose their beginning where it is not wide."""
     lines = [HEADER] if views else []
     for view in views:
@@ -80,6 +80,8 @@ def table(views: Sequence[View], config: Config, *, wide: bool) -> str:
             minute(view.element.submitted_at),
         )
         lines.append(row.rstrip())
+        if reasons:
+            lines.append(" New job is waiting for scheduling;")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,11 +1,18 @@
 """`ds-flow runs`: every run, oldest first."""
 
 import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument, words
-from ds_flow.cli.report import Document, moment, output_folder, run_document
-from ds_flow.core import RunState
+from ds_flow.cli.report import Document, jobs_by_stage, moment, output_folder, run_document
+from ds_flow.core import LIVE_RUNS, RunState
 from ds_flow.system import DONE, Cell, put_long_document, put_table
+
+if TYPE_CHECKING:
+    from ds_flow.dispatch import StageJobs
+    from ds_flow.ledger import LongRun
+    from ds_flow.settings import Settings
 
 
 def count(text: str) -> int:
@@ -33,15 +40,27 @@ def run(args: argparse.Namespace) -> int:
         folder = output_folder(settings)
         state = RunState(args.state) if args.state else None
         newest = ledger.history.newest_runs(state, args.limit)
-        documents = (run_document(folder, one) for one in newest)
+        runs = ((run_document(folder, one), _jobs(settings, one)) for one in newest)
         if args.json:
+            documents = ({**run, "jobs": [asdict(stage) for stage in jobs]} for run, jobs in runs)
             put_long_document("runs", documents)
         else:
-            put_table(HEADINGS, map(_row, documents))
+            put_table(HEADINGS, (_row(run, jobs) for run, jobs in runs))
     return DONE
 
 
-def _row(run: Document) -> list[Cell]:
+def _jobs(settings: "Settings", one: "LongRun") -> "list[StageJobs]":
+    return jobs_by_stage(settings, one.row.batch) if one.row.state in LIVE_RUNS else []
+
+
+def _row(run: Document, jobs: "list[StageJobs]") -> list[Cell]:
+    from ds_flow.dispatch import told
+
     batch = f"{run['batch']}/{run['attempt']}"
     first = [run["run_id"], batch, run["state"], run["trigger"], moment(run["started_at"])]
-    return [*first, len(run["inputs"]), len(run["outputs"]), run["error"]]
+    return [
+        *first,
+        len(run["inputs"]),
+        len(run["outputs"]),
+        run["error"] or "; ".join(map(told, jobs)),
+    ]

@@ -1,7 +1,8 @@
 """`ds-flow show`: one run, with its manifest."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ds_flow.cli.arguments import JSON, RUN, Arguments, argument
@@ -28,8 +29,12 @@ MANIFEST_TABLES = {
     "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "notes"),
     "outputs": ("name", "rows", "bytes", "compared", "because", "sha256"),
     "rejected": ("path", "version", "cause", "line", "reason"),
-    "jobs": ("stage", "backend", "round", "index", "host", "native_id", "exit_code"),
 }
+JOB_COLUMNS = (
+    *("stage", "backend", "round", "index", "state", "host", "native_id", "since"),
+    *("exit_code", "reason"),
+)
+JOB_TIMES = ("ended_at", "started_at", "submitted_at")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +59,34 @@ def _document(settings: "Settings", ledger: "Ledger", row: "RunRow") -> Document
     long = LongRun(row, ledger.read.batch_paths(row.batch), names)
     path = find_manifest(settings.output_dir, row.run_id or "")
     manifest = read_json(path) if row.state == RunState.SUCCEEDED and path else None
-    return {**run_document(output_folder(settings), long), "manifest": manifest}
+    jobs = manifest["jobs"] if manifest else _jobs_so_far(settings, ledger, row)
+    return {
+        **run_document(output_folder(settings), long),
+        "manifest": manifest,
+        "jobs": [{"state": "failed" if job.get("failure") else "done", **job} for job in jobs],
+    }
+
+
+def _jobs_so_far(settings: "Settings", ledger: "Ledger", row: "RunRow") -> list[Document]:
+    """The jobs of a run without a manifest, and those of the attempts before it.
+
+    Once a later attempt has published the batch, they are in its manifest.
+    """
+    from ds_flow.dispatch import jobs_in
+    from ds_flow.work import find_manifest, work_root
+
+    jobs = [asdict(job) for job in jobs_in(work_root(settings.output_dir) / row.batch / "jobs")]
+    later = [run for run in ledger.read.runs_of(row.batch) if run.state == RunState.SUCCEEDED]
+    path = find_manifest(settings.output_dir, later[-1].run_id or "") if later else None
+    if not jobs and path:
+        jobs = read_json(path)["jobs"]
+    return [job for job in jobs if _attempt(job) <= row.attempt]
+
+
+def _attempt(job: Document) -> int:
+    """The attempt that opened the job's round; 0 for one by hand."""
+    number = str(job.get("opened_by")).rpartition("/")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _put_run(run: Document) -> None:
@@ -63,18 +95,28 @@ def _put_run(run: Document) -> None:
     if manifest is None:
         _put_section("inputs", run["inputs"])
         _put_section("outputs", run["outputs"])
+        _put_jobs(run["jobs"])
         return
     _put_fields(manifest, MANIFEST_FIELDS)
     for part, columns in MANIFEST_TABLES.items():
-        if manifest[part]:
-            put()
-            put(part)
-            rows = ([_cell(row.get(name)) for name in columns] for row in manifest[part])
-            put_table(columns, rows)
+        _put_rows(part, columns, manifest[part])
+    _put_jobs(run["jobs"])
     if analysis := manifest["analysis"]:
         why = analysis.get("error")
         heading = f"analysis failed: {why}" if why else "analysis"
         _put_section(heading, analysis["stdout"].splitlines())
+
+
+def _put_jobs(jobs: Sequence[Document]) -> None:
+    rows = [{**job, "since": next(filter(None, map(job.get, JOB_TIMES)), "")} for job in jobs]
+    _put_rows("jobs", JOB_COLUMNS, rows)
+
+
+def _put_rows(heading: str, columns: Sequence[str], rows: Sequence[Document]) -> None:
+    if rows:
+        put()
+        put(heading)
+        put_table(columns, ([_cell(row.get(name)) for name in columns] for row in rows))
 
 
 def _cell(value: Any) -> Cell:

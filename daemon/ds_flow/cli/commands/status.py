@@ -3,12 +3,12 @@
 import argparse
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments
-from ds_flow.cli.report import Document
+from ds_flow.cli.report import Document, jobs_by_stage
 from ds_flow.core import BatchState, DispatchError, Sighting, counted, unescape
 from ds_flow.system import (
     DONE,
@@ -81,6 +81,11 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
         "next_due_at": due_at.isoformat() if due_at else None,
         "low_space": space_shortage(settings),
         "held_back": list(_held_back(settings, ledger, now)),
+        "jobs": [
+            {"batch": run.batch, "run_id": run.run_id, **asdict(stage)}
+            for run in ledger.read.live_runs()
+            for stage in jobs_by_stage(settings, run.batch)
+        ],
     }
 
 
@@ -160,12 +165,22 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
     put(f"accounted  {'yes' if status['accounted'] else 'no: ' + status['reason']}")
     for path in status["unaccounted"]:
         put(f"           {path}")
+    for batch, words in _jobs_told(status["jobs"]):
+        put(f"jobs       {batch}: {words}")
     if status["low_space"]:
         put(f"low space  {status['low_space']}; no new batch starts")
     for why in status["held_back"]:
         put(f"held back  {why}")
     for advice in _advice(status, dead):
         put(f"next       {advice}")
+
+
+def _jobs_told(jobs: Iterable[Document]) -> Iterator[tuple[str, str]]:
+    from ds_flow.dispatch import StageJobs, told
+
+    for row in jobs:
+        stage = {name: row[name] for name in row if name not in {"batch", "run_id"}}
+        yield row["batch"], told(StageJobs(**stage))
 
 
 def _counts(counts: Mapping[str, int]) -> str:

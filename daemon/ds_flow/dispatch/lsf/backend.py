@@ -23,6 +23,7 @@ from ds_flow.dispatch.rounds import JobSpec, Report, Round
 LOOKS = 2  # clean polls that must agree that a job is not there
 HISTORY_JOBS = 200  # jobs in one call of bhist
 MINUTE_SECONDS = 60
+REASON_LOOKS = 20  # with jobs that are pending, for one question why they are
 
 UNFINISHED = frozenset({JobState.PENDING, JobState.RUNNING})  # as LSF reports it
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED})
@@ -50,6 +51,7 @@ class Lsf:
     environ: Mapping[str, str]
     _absences: dict[Place, dict[Missing, Absence]] = field(default_factory=dict)
     _history: dict[Place, Row | None] = field(default_factory=dict)
+    _pending_looks: dict[str, int] = field(default_factory=dict)  # by round
     _problems: Problems = field(default_factory=Problems)
 
     @property
@@ -147,6 +149,7 @@ class Lsf:
         poll = client.poll() if self._must_poll(batch_round, indices) else NO_ANSWER
         if any(poll.rows[index].status in texts.IDLE for index in poll.rows.keys() & indices):
             batch_round.note_alive()
+        self._note_pending(client, poll)
         ended = (
             batch_round.ended()
         )  # after the poll: a job that LSF reports as ended may have left its code by now
@@ -159,6 +162,20 @@ class Lsf:
         if client.trouble:
             self._tell(client.trouble)
         return reports
+
+    def _note_pending(self, client: LsfClient, poll: Poll) -> None:
+        """Keep why jobs are pending. LSF is asked at one of many looks that find some.
+
+        The first such look does not ask: most jobs have begun by the second.
+        """
+        if not any(row.state == JobState.PENDING for row in poll.rows.values()):
+            if poll.is_clean:
+                client.handover.note_pending(())
+            return
+        looks = self._pending_looks.get(client.batch_round.name, 0)
+        self._pending_looks[client.batch_round.name] = looks + 1
+        if looks % REASON_LOOKS == 1:
+            client.handover.note_pending(client.pending_reasons())
 
     def _must_poll(self, batch_round: Round, indices: Collection[int]) -> bool:
         """Whether a job has no exit code, or one that LSF knows more about."""

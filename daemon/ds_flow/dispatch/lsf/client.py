@@ -78,6 +78,10 @@ class LsfClient:
             answer, [row for name in names for row in texts.rows_in_table(answer.out, name)]
         )
 
+    def pending_reasons(self) -> list[str]:
+        """Why this round's jobs wait, in LSF's words."""
+        return texts.pending_reasons(self._call(["bjobs", "-p", *self.handover.job_ids]).out)
+
     def _poll_of(self, answer: Answer, rows: Sequence[Row]) -> Poll:
         """The rows by job index. Of two arrays for one chunk, the one that runs the job counts."""
         if not rows and not is_not_there(answer):  # an empty answer with exit code 0, too

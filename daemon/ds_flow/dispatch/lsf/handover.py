@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ds_flow.core import WORK, LsfSite
-from ds_flow.dispatch.rounds import Round
-from ds_flow.system import write_word
+from ds_flow.core import WORK, BatchError, LsfSite
+from ds_flow.dispatch.rounds import LIST_BYTES, Round
+from ds_flow.system import read_json, write_word
 
 FILE = "lsf/handover.json"  # in its own folder: asking LSF must not count as progress
 LEARNT = "lsf.json"  # what this site's LSF cannot do, for all rounds
@@ -37,6 +37,7 @@ class Handover:
     chunks: list[Chunk]
     is_plain: bool = False  # memory as numbers without units
     speaks_json: bool | None = None  # None: it may
+    pending: list[str] = field(default_factory=list)  # why jobs wait, in LSF's words
 
     @classmethod
     def of(cls, batch_round: Round, site: LsfSite) -> Self:
@@ -56,12 +57,12 @@ class Handover:
         )
         made.cut(batch_round.name, 1, len(batch_round.jobs), site.max_array)
         try:
-            row = json.loads(path.read_bytes())
+            row = read_json(path, LIST_BYTES)
             chunks = [Chunk(**chunk) for chunk in row.pop("chunks")]
             return cls(path, chunks, **row)
         except FileNotFoundError:
             return made
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (BatchError, LookupError, TypeError, AttributeError):
             for chunk in made.chunks:
                 chunk.asked_at = time.time()
             return made
@@ -69,9 +70,17 @@ class Handover:
     def save(self) -> None:
         """Write it to the round's folder."""
         self.path.parent.mkdir(exist_ok=True)
-        row = {"is_plain": self.is_plain, "speaks_json": self.speaks_json}
+        names = ("is_plain", "speaks_json", "pending")
+        row = {name: getattr(self, name) for name in names}
         chunks = [asdict(chunk) for chunk in self.chunks]
         write_word(self.path, json.dumps({**row, "chunks": chunks}))
+
+    def note_pending(self, reasons: Iterable[str]) -> None:
+        """Keep why jobs wait, for whoever asks. It is written only when it changes."""
+        listed = sorted(set(reasons))
+        if listed != self.pending:
+            self.pending = listed
+            self.save()
 
     def learn(self, **facts: bool) -> None:
         """Keep what this LSF cannot do, for this round and for all later ones of the site."""

@@ -47,6 +47,7 @@ NO_SUCH_OPTION = re.compile(r"(illegal|invalid|unknown|unrecognized) option|Usag
 REFUSED = re.compile(rf"not submitted|{NO_SUCH_OPTION.pattern}", re.IGNORECASE)
 NOT_THERE = re.compile(r"is not found|No (unfinished |matching )?job found", re.IGNORECASE)
 
+REASONS_KEPT, REASON_CHARACTERS = 5, 200  # of a round, and of each
 MAXMEM = 5  # HOST_NAME type model cpuf ncpus maxmem ...; lshosts(1)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)([MGT])")
 IDLE = frozenset({"PEND", "PROV", "WAIT", "PSUSP", "USUSP", "SSUSP"})  # no progress, and no fault
@@ -182,6 +183,12 @@ def _history_row(block: str) -> Row | None:
         exit_code=int(code) if code else 128 + int(number) if number else None,
         term=term[0] if term else "",
     )
+
+
+def pending_reasons(text: str) -> list[str]:
+    """The reasons in the output of `bjobs -p`: the indented lines below each job's row."""
+    lines = (line.strip().rstrip(";") for line in text.splitlines() if line[:1].isspace())
+    return sorted({line[:REASON_CHARACTERS] for line in lines if line})[:REASONS_KEPT]
 
 
 def largest_host_mb(text: str) -> int | None:
