@@ -18,3 +18,32 @@ count_oom_kills() {
         done <"$file"
     done </proc/self/cgroup
 }
+
+# Print how much memory this one may have, in MB: "512 group" for the least that its cgroup and those
+# around it allow, or "16000 host" for all that there is.
+memory_allowed() {
+    local names path root file bytes least=0 total=0
+    while IFS=: read -r _ names path; do
+        case $names in
+            '') root=/sys/fs/cgroup file=memory.max ;;
+            memory) root=/sys/fs/cgroup/memory file=memory.limit_in_bytes ;;
+            *) continue ;;
+        esac
+        while :; do
+            bytes=
+            [[ -r $root$path/$file ]] && read -r bytes <"$root$path/$file"
+            # Version 1 has a number of 19 digits for no limit.
+            [[ $bytes =~ ^[0-9]{1,18}$ ]] && ((least == 0 || bytes < least)) && least=$bytes
+            [[ -n $path ]] || break
+            path=${path%/*}
+        done
+    done </proc/self/cgroup
+    while read -r names bytes _; do
+        [[ $names == MemTotal: ]] && total=$((bytes * 1024))
+    done </proc/meminfo
+    if ((least == 0 || (total > 0 && total < least))); then
+        printf '%s host\n' $((total >> 20))
+    else
+        printf '%s group\n' $((least >> 20))
+    fi
+}

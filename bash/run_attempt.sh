@@ -16,6 +16,6 @@ before=$oom_kills
 "$@"
 code=$?
 count_oom_kills
-((code != 0 && oom_kills > before)) && : >"$attempt/starved"
+((code != 0 && oom_kills > before)) && memory_allowed >"$attempt/starved"
 printf '%s\n' "$code" >"$attempt/exit_code.part" && mv -- "$attempt/exit_code.part" "$attempt/exit_code"
 exit "$code"

@@ -8,7 +8,7 @@
 # and writes, in this order:
 #   INDEX.claim    host, id and time; if the file exists, the job runs or ran elsewhere
 #   INDEX.log      what the job prints
-#   INDEX.starved  if the kernel killed the job because memory ran out
+#   INDEX.starved  if the kernel killed the job because memory ran out: how much there was
 #   INDEX.exit     its exit code and time, by one rename: a reader finds it whole or not at all
 # Temporary files go to the folder tmp of the batch's work directory, and are removed with it.
 set -u
@@ -38,7 +38,7 @@ run_job() {
     code=$?
     exec {log}>&-
     count_oom_kills
-    ((code == 137 && oom_kills > before)) && : >"$round/$index.starved"
+    ((code == 137 && oom_kills > before)) && memory_allowed >"$round/$index.starved"
     printf '%s %(%s)T\n' "$code" -1 >"$round/$index.exit.part" &&
         mv -- "$round/$index.exit.part" "$round/$index.exit"
     return "$code"

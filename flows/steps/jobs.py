@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ds_flow.core import (
@@ -13,6 +14,7 @@ from ds_flow.core import (
     FailureClass,
     NoRoomError,
     Plan,
+    place_of,
 )
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.system import free_bytes, masked, refusal, write_bytes
@@ -24,6 +26,9 @@ CODE = (CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon")
 
 BLAMELESS = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
 """Failures for which neither the job's code nor its input is to blame."""
+
+LIMITS = {FailureClass.MEMORY: "memory_mb", FailureClass.LIMIT: "limit_minutes"}
+"""The settings of a stage that end its jobs."""
 
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
@@ -106,7 +111,8 @@ def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchErr
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
     is_cause = printed and outcome.failure == FailureClass.USER_CODE
     last = f": {printed[-1]}" if is_cause else ""
-    why = f"job {outcome.round}[{outcome.index}]: {reason_of(stage, outcome)}{last}"
+    where = place_of(asdict(outcome))
+    why = f"job {outcome.round}[{outcome.index}]{where}: {reason_of(stage, outcome)}{last}"
     if outcome.exit_code == job_exit.NO_ROOM:
         full = refusal(work) or f"{work} has {free_bytes(work) / 2**20:.1f} MB free"
         return NoRoomError(f"no room on a disk: {full}: {why}")
@@ -114,7 +120,7 @@ def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchErr
 
 
 def reason_of(stage: str, outcome: Outcome) -> str:
-    """Why a job failed. If it reached its own memory limit, also which setting raises that."""
-    if outcome.failure != FailureClass.MEMORY or outcome.reason == STARVED:
+    """Why a job failed. If it reached a limit of its own, also which setting raises that."""
+    if outcome.reason.startswith(STARVED) or outcome.failure not in LIMITS:
         return outcome.reason
-    return f"{outcome.reason}; raise compute.stages.{stage}.memory_mb"
+    return f"{outcome.reason}; raise compute.stages.{stage}.{LIMITS[outcome.failure]}"

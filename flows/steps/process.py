@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from ds_flow.core import ATTEMPT_MARK, Plan, Rejected, output_stems
+from ds_flow.core import ATTEMPT_MARK, Plan, Rejected, output_stems, place_of
 from ds_flow.dispatch import JobSpec, Outcome
 from ds_flow.work import LASTING, Result, own_code, read_plan, results_for
 from steps import job_exit
@@ -96,12 +96,13 @@ class ProcessStage:
         why = reason_of("process", outcome) or "it ended without a result"
         if outcome.exit_code == job_exit.OUT_OF_FILES:
             why = job_exit.OUT_OF_FILES_REASON
+        where = f",{place}" if (place := place_of(asdict(outcome))) else ""
         rejected = Rejected(
             path=file.path,
             version=file.version,
             sha256=file.sha256,
             cause="raised",
-            reason=f"the process crashed on this file alone: {why}",
+            reason=f"the process crashed on this file alone{where}: {why}",
         )
         self._results.set_aside(self._stem(suspect), rejected)
         return []

@@ -197,8 +197,8 @@ def _jobs(work: Path) -> Iterator[dict[str, Any]]:
                 job = batch_round.jobs[outcome.index - 1]
                 yield {
                     "stage": stage_of(part),
-                    "backend": backend,
                     **asdict(outcome),
+                    "backend": backend,
                     "cpus": job.cpus,
                     "memory_mb": job.memory_mb,
                     "limit_minutes": job.limit_minutes,

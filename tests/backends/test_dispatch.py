@@ -127,12 +127,12 @@ def test_a_job_that_the_kernel_killed_for_want_of_memory_says_so(
     run: Run, shell: Shell, stage: Path
 ) -> None:
     # What run_job.sh leaves then; tests/service/test_systemd.py has a real one.
-    mark = f"for round in '{stage}'/*; do touch $round/1.starved; done"
+    mark = f"for round in '{stage}'/*; do echo 2048 group >$round/1.starved; done"
     (outcome,) = run(shell("a", f"{mark}; kill -KILL $$"))
 
     assert (outcome.failure, outcome.reason) == (
         FailureClass.MEMORY,
-        "out of memory: killed by the kernel",
+        "out of memory: killed by the kernel (its control group allows 2,048 MB)",
     )
     assert len(list(rounds_in(stage))) == ROUNDS_LIMIT
 
@@ -174,9 +174,12 @@ def test_a_job_ends_at_its_limit_and_is_not_tried_again(
 ) -> None:
     job = shell("a", "exec sleep 60")
 
-    (outcome,) = run(replace(job, limit_minutes=place.shortest_limit_minutes))
+    minutes = place.shortest_limit_minutes
+
+    (outcome,) = run(replace(job, limit_minutes=minutes))
 
     assert outcome.failure == FailureClass.LIMIT
+    assert f"run limit of {minutes:g} minutes reached" in outcome.reason
     assert len(list(rounds_in(stage))) == 1  # whether it had begun, on a slow machine, or not
 
 

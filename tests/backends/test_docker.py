@@ -283,7 +283,7 @@ def test_a_job_never_gets_more_memory_than_the_setting_or_the_engine_allows(
         (outcome,) = replace(place, site=limited).run(stage, greedy, attempt=f"{BATCH}/{attempt}")
 
     assert outcome.failure == FailureClass.MEMORY
-    assert "it needs more than 150 MB" in outcome.reason
+    assert "it needed more than 150 MB" in outcome.reason
     assert [opened.jobs[0].memory_mb for opened in rounds_in(stage)] == [24, 150, 150]
 
 

@@ -39,6 +39,7 @@ from lsf_emulator import faults
 from lsf_emulator.config import Dialect
 from project import Project, until
 from samples import BATCH
+from steps.jobs import error_of
 
 ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
 FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41
@@ -582,6 +583,17 @@ def test_what_an_owner_ended_is_told_so_and_left_to_the_next_attempt(bench: Benc
     assert outcome.failure == FailureClass.BY_HAND
     assert "ended by its owner" in outcome.reason
     assert bench.ran() == [1]
+
+
+def test_a_job_that_was_ended_before_it_began_is_named_by_its_id(tmp_path: Path) -> None:
+    with started(tmp_path, scheduling_delay_s=600.0) as bench:
+        with meanwhile("it was there", bench.cluster.jobs, lambda: bkill(bench.cluster)):
+            outcomes = bench.run(bench.job(0), bench.job(1))
+
+        (job_id,) = {job.job_id for job in bench.cluster.jobs()}
+        assert [outcome.native_id for outcome in outcomes] == [f"{job_id}[1]", f"{job_id}[2]"]
+        said = str(error_of(tmp_path, "process", "process-1of1", outcomes[1]))
+        assert f"({job_id}[2]): ended by its owner (bkill) (TERM_OWNER)" in said
 
 
 @pytest.mark.parametrize("dialect", ["ibm", "openlava"])

@@ -9,7 +9,7 @@ from chaos.drops import Journal
 from chaos.powerloss import Recording, survives
 
 MOMENTS = [
-    ("metaflow spawn python #3", "tables"),  # all files are judged, no output is synced
+    ("metaflow fork #3", "tables"),  # all files are judged, no output is synced
     ("end link /out/manifest_RUN.json #1", "empty"),  # the commit is there, its manifest is not
 ]
 

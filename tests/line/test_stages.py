@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_a
 ) -> None:
     # What run_job.sh leaves then; tests/service/test_systemd.py has a real one.
     rounds = f"pathlib.Path({str(work)!r}).glob('jobs/*/*')"
-    mark = f"[(round / '1.starved').touch() for round in {rounds}]"
+    mark = f"[(round / '1.starved').write_text('2048 group\\n') for round in {rounds}]"
     transform(work, f"import pathlib; {mark}; os.kill(os.getpid(), 9)")
 
     process_shards(work, "1of1", [(0, 2)])
@@ -119,10 +120,8 @@ def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_a
     assert isinstance(found["a"], Result)
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
-    assert (
-        found["b"].reason
-        == "the process crashed on this file alone: out of memory: killed by the kernel"
-    )
+    said = "the process crashed on this file alone: out of memory: killed by the kernel"
+    assert found["b"].reason == f"{said} (its control group allows 2,048 MB)"
 
 
 def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the_figure(
@@ -140,7 +139,11 @@ def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
     assert "TERM_MEMLIMIT" in found["b"].reason
-    assert "it needs more than 605 MB; raise compute.stages.process.memory_mb" in found["b"].reason
+    assert re.fullmatch(
+        r"the process crashed on this file alone, on \S+ \([0-9]+\[1\]\): memory limit reached"
+        r" \(TERM_MEMLIMIT\): it needed more than 605 MB; raise compute.stages.process.memory_mb",
+        found["b"].reason,
+    )
 
 
 def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothing(
@@ -282,7 +285,11 @@ def analyzed(work: Path, **given: Any) -> dict[str, Any]:
         (("no-such-program",), 1, "exit code 127: timeout: failed to run command"),
         (("sh", "-c", "kill -SEGV $$"), 1, "crashed by SIGSEGV"),
         (("sh", "-c", "kill -KILL $$"), 1, "killed by SIGKILL"),
-        (("tail", "-f", "/dev/null"), 0.002, "run limit reached"),
+        (
+            ("tail", "-f", "/dev/null"),
+            0.002,
+            "run limit of 0.002 minutes reached; raise compute.stages.analyze.limit_minutes",
+        ),
     ],
 )
 def test_an_analysis_that_fails_says_so_and_fails_nothing_else(

@@ -80,6 +80,7 @@ from ds_flow.core.states import (
     Sighting,
     Stat,
     Trigger,
+    starved,
 )
 from ds_flow.core.wording import counted, local_time
 
@@ -167,5 +168,6 @@ __all__ = [
     "says_no_room",
     "seconds_until_due",
     "split_settled",
+    "starved",
     "unescape",
 ]

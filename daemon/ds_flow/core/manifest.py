@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
+CONTAINER_ID, SHORT_ID = 64, 12  # characters of a container's id: all, and those that engines show
+
 
 class Compared(StrEnum):
     """How an output of a rerun compares with the last run of the same selection."""
@@ -157,8 +159,15 @@ def failed_and_done_again(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def place_of(job: Mapping[str, Any]) -> str:
-    """Where a job ran, and under which id there: " on HOST (ID)", as far as it is known."""
-    host, native_id = job.get("host"), job.get("native_id")
+    """Where a job ran, and under which id there: " on HOST (ID)", as far as it is known.
+
+    A local job ran here, and its process is gone: that is "".
+    """
+    if job.get("backend") == "local":
+        return ""
+    host, native_id = str(job.get("host", "")), str(job.get("native_id", ""))
+    if len(native_id) == CONTAINER_ID:
+        native_id = native_id[:SHORT_ID]
     return (f" on {host}" if host else "") + (f" ({native_id})" if native_id else "")
 
 

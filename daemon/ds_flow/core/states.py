@@ -1,5 +1,6 @@
 """Files, batches, runs and jobs: their shapes, their states, and the moves that are legal."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -132,6 +133,16 @@ class FailureClass(StrEnum):
 
 
 STARVED = "out of memory: killed by the kernel"
+_ALLOWED = re.compile(r"([0-9]{1,9}) (group|host)")
+
+
+def starved(word: str | None) -> str:
+    """The reason of a kill for want of memory. `word`: what memory_allowed in bash/ printed."""
+    found = _ALLOWED.fullmatch(word or "")
+    if found is None:
+        return STARVED
+    allows = "its control group allows" if found[2] == "group" else "its host has"
+    return f"{STARVED} ({allows} {int(found[1]):,} MB)"
 
 
 class Trigger(StrEnum):

@@ -5,6 +5,7 @@ import signal
 from ds_flow.core import FailureClass
 
 LIMIT_EXIT_CODE = 124  # timeout(1)
+RUN_LIMIT_REACHED = "run limit reached"
 OUTSIDE_SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 
 End = tuple[FailureClass | None, str]
@@ -18,7 +19,7 @@ def of_exit_code(code: int) -> End:
     if code == 0:
         return None, ""
     if code == LIMIT_EXIT_CODE:
-        return FailureClass.LIMIT, "run limit reached"
+        return FailureClass.LIMIT, RUN_LIMIT_REACHED
     killer = signal_of(code)
     if killer is None:
         return FailureClass.USER_CODE, f"exit code {code}"

@@ -7,15 +7,18 @@ itself (a crash, `os._exit`, closed files, all memory) touches no other process.
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ds_flow.core import CHECKOUT
 from ds_flow.dispatch.exit_codes import LIMIT_EXIT_CODE
 from ds_flow.dispatch.rounds import JobSpec, Round
 from ds_flow.system import count_oom_kills, fork
 
+OOM_KILLS = CHECKOUT / "bash" / "oom_kills.sh"
 KILL_AFTER_SECONDS = 10  # from SIGTERM to SIGKILL, at the run limit
 PROCESS_NAME = "ds-flow-job"
 
@@ -74,7 +77,9 @@ def _run_job(batch_round: Round, index: int) -> int:
         fork(lambda: _be_job(batch_round, index, job), PROCESS_NAME), job.limit_minutes * 60
     )
     if code == 128 + signal.SIGKILL and count_oom_kills() > kills:
-        (folder / f"{index}.starved").touch()
+        with (folder / f"{index}.starved").open("xb") as file:
+            script = ("bash", "-c", '. "$0"; memory_allowed', str(OOM_KILLS))
+            subprocess.run(script, stdout=file, check=False)
     part = folder / f"{index}.exit.part"
     part.write_text(f"{code} {int(time.time())}\n")
     part.rename(folder / f"{index}.exit")

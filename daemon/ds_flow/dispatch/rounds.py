@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ds_flow.core import CHECKOUT, BatchError, DispatchError, FailureClass, JobState
+from ds_flow.core import CHECKOUT, BatchError, DispatchError, FailureClass, JobState, starved
 from ds_flow.dispatch.exit_codes import End
 from ds_flow.system import NotRegularError, open_regular, read_json, write_word
 
@@ -21,6 +21,7 @@ WORD_BYTES = 2**12  # more than a claim or an exit code has
 LIST_BYTES = 2**26  # more than a round's jobs or outcomes have
 
 EXIT = re.compile(r"([0-9]{1,3}) ([0-9]{1,11})\n")
+ALLOWED = re.compile(r"(.{1,30})\n")
 CLAIM = re.compile(r"(\S+) (\S+) ([0-9]{1,11})\n")
 
 
@@ -62,6 +63,7 @@ class Report:
     state: JobState
     failure: FailureClass | None = None
     reason: str = ""
+    native_id: str = ""  # if the backend gave it one before the job began
     image_id: str = ""  # of the image that ran, if any
     image_digest: str = ""  # its name in a registry, if it has one
 
@@ -95,6 +97,7 @@ class Outcome:
     ended_at: str
     image_id: str = ""
     image_digest: str = ""
+    backend: str = ""  # "" in a verdict of an older version
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -142,9 +145,13 @@ class Round:
         found = _read(self.folder / f"{index}.claim", CLAIM)
         return (found[1], found[2], _time(found[3])) if found else None
 
-    def is_starved(self, index: int) -> bool:
-        """Whether the kernel killed a job because memory ran out."""
-        return (self.folder / f"{index}.starved").exists()
+    def starved(self, index: int) -> str:
+        """The reason, if the kernel killed a job because memory ran out; or ""."""
+        path = self.folder / f"{index}.starved"
+        if not path.exists():
+            return ""
+        allowed = _read(path, ALLOWED)
+        return starved(allowed[1] if allowed else None)
 
     def log_of(self, index: int) -> str:
         """The last 64 KiB a job printed. If that is not all, the first line says so."""

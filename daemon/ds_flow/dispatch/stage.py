@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ds_flow.core import STARVED, DispatchError, FailureClass, JobState, Site
 from ds_flow.dispatch.backends import make_backends
+from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED
 from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.dispatch.trim_logs import cut_logs
@@ -150,10 +151,13 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
     exit_code, ended_at = batch_round.exit_of(index) or (None, "")
     host, native_id, started_at = batch_round.claim_of(index) or ("", "", "")
     failure, reason = report.failure, report.reason
-    if failure == FailureClass.KILLED and batch_round.is_starved(index):
-        failure, reason = FailureClass.MEMORY, STARVED
+    if failure == FailureClass.KILLED and (starved := batch_round.starved(index)):
+        failure, reason = FailureClass.MEMORY, starved
     elif failure == FailureClass.MEMORY:
-        reason = f"{reason}: it needs more than {job.memory_mb} MB"
+        reason = f"{reason}: it needed more than {job.memory_mb:,} MB"
+    elif failure == FailureClass.LIMIT:
+        limit = f"run limit of {job.limit_minutes:g} minutes reached"
+        reason = reason.replace(RUN_LIMIT_REACHED, limit)
     return Outcome(
         key=job.key,
         index=index,
@@ -163,11 +167,12 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
         reason=reason,
         exit_code=exit_code,
         host=host,
-        native_id=native_id,
+        native_id=native_id or report.native_id,
         started_at=started_at,
         ended_at=ended_at,
         image_id=report.image_id,
         image_digest=report.image_digest,
+        backend=batch_round.executor,
     )
 
 

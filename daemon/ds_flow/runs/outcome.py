@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from ds_flow.core import STARVED, RunState, says_no_room
+from ds_flow.core import RunState, says_no_room, starved
 from ds_flow.ledger import RunRow
 from ds_flow.system import open_regular, read_word
 from ds_flow.work import NO_ROOM, attempt_dir, attempt_log
@@ -24,7 +24,7 @@ def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     if word is None or not EXIT_CODE.fullmatch(word):
         return RunState.LOST, "its processes ended without an exit code"
     if (folder / "starved").exists():
-        return RunState.FAILED, said or STARVED
+        return RunState.FAILED, said or starved(read_word(folder / "starved"))
     if met_full_disk(run, work, log_dir):
         return RunState.LOST, said or f"no room on a disk: {_last_words(run, log_dir)}"
     if int(word) in KILLED_EXIT_CODES:

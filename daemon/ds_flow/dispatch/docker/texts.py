@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_flow.core import CHECKOUT, DispatchError, DockerSite, FailureClass
-from ds_flow.dispatch.exit_codes import End, of_exit_code
+from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED, End, of_exit_code
 from ds_flow.dispatch.rounds import JobSpec, Round
 
 LABEL = "ds-flow"
@@ -245,7 +245,7 @@ def end_of(container: Container, limit_minutes: float) -> End:
     if container.is_out_of_memory:
         return FailureClass.MEMORY, "memory limit reached"
     if container.ended_s - container.started_s >= limit_minutes * 60:
-        return FailureClass.LIMIT, "run limit reached"
+        return FailureClass.LIMIT, RUN_LIMIT_REACHED
     if code == LOST_EXIT_CODE or container.status == "dead":
         why = f"the engine lost track of its container (exit code {code})"
         return FailureClass.INFRASTRUCTURE, why

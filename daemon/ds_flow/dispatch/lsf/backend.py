@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -161,7 +161,7 @@ class Lsf:
         }
         if client.trouble:
             self._tell(client.trouble)
-        return reports
+        return {index: _named(client, index, report) for index, report in reports.items()}
 
     def _note_pending(self, client: LsfClient, poll: Poll) -> None:
         """Keep why jobs are pending. LSF is asked at one of many looks that find some.
@@ -319,6 +319,13 @@ class Lsf:
         """Print a problem with LSF to the run's log, once until it changes."""
         if self._problems.report("lsf", trouble):
             print_note("lsf", f"{trouble}; asked again later")
+
+
+def _named(client: LsfClient, index: int, report: Report) -> Report:
+    """The report with the job's id, so that it can be named although it never began."""
+    if not client.handover.chunk_of(index).job_ids:
+        return report
+    return replace(report, native_id=client.handover.native_id(index))
 
 
 def _place(client: LsfClient, index: int) -> Place:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_flow.core import FailureClass, JobState, LsfSite
-from ds_flow.dispatch.exit_codes import End, of_exit_code, signal_of
+from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED, End, of_exit_code, signal_of
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec
 
 # IBM's bjobs(1), lsf_admin/terms. UNKWN and ZOMBI: its host is out of sight, it may be alive.
@@ -26,7 +26,7 @@ STATES: dict[str, JobState] = {
 REASONS: dict[str, tuple[FailureClass, str]] = {
     "TERM_MEMLIMIT": (FailureClass.MEMORY, "memory limit reached"),
     "TERM_SWAP": (FailureClass.MEMORY, "swap limit reached"),
-    "TERM_RUNLIMIT": (FailureClass.LIMIT, "run limit reached"),
+    "TERM_RUNLIMIT": (FailureClass.LIMIT, RUN_LIMIT_REACHED),
     "TERM_CPULIMIT": (FailureClass.LIMIT, "CPU limit reached"),
     "TERM_DEADLINE": (FailureClass.LIMIT, "the queue's deadline reached"),
     "TERM_OWNER": (FailureClass.BY_HAND, "ended by its owner (bkill)"),
