@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,36 @@ def test_whoever_is_killed_the_same_array_is_found_and_used(
     assert len(names) == 3  # process, combine, analyze
     assert project.published_ids() == ids("held")
     assert not project.strays()
+
+
+@pytest.mark.parametrize("how", ["bkill", "kill"])
+def test_a_job_that_was_killed_by_hand_and_done_again_is_told_of_everywhere(
+    project: Project, cluster: Cluster, how: str
+) -> None:
+    gate = project.gate("held")
+    held(project, cluster)
+    project.start()
+    gate.wait()
+    (job,) = [job for job in cluster.jobs() if not job.ended_at]
+    native_id = f"{job.job_id}[{job.index}]"
+    if how == "bkill":
+        subprocess.run(["bkill", native_id], check=False, env=cluster.env, capture_output=True)
+    else:
+        os.killpg(job.pid, signal.SIGKILL)
+    gate.open()
+    project.wait_processed("student_held.csv")
+    project.stop()
+    said = project.ds_flow("explain", "student_held.csv").stdout
+    run = project.runs()[-1]
+
+    told = f"-process-1of1-1[1] on {os.uname().nodename} ({native_id}): "
+    assert told in said.splitlines()[0]
+    assert f"jobs.done_again  process job dsf-{run.batch}{told}" in said
+    (line,) = [line for line in project.said().splitlines() if "jobs.done_again" in line]
+    assert "WARNING" in line
+    assert told in line
+    log = (project.log / f"run_{run.run_id}.log").read_text()
+    assert re.search(rf"\[lsf\] job .*{re.escape(told)}.*; it is done again", log)
 
 
 def test_cancel_leaves_no_job(project: Project, cluster: Cluster) -> None:

@@ -121,3 +121,48 @@ def test_a_manifest_of_the_first_version_can_be_read() -> None:
             del output[key]
     old = Manifest.from_json(row)
     assert (old.run_id, old.selection, old.outputs[0].compared) == ("1", "", "")
+
+
+JOB = {"stage": "process", "backend": "lsf", "key": "a", "round": "r1", "index": 1}
+KILLED = {"failure": "killed", "reason": "killed by SIGTERM", "host": "node7", "native_id": "9[1]"}
+
+
+def redone(*jobs: object) -> str:
+    return replace(OLD, jobs=tuple(jobs)).redone  # type: ignore[arg-type]
+
+
+def test_jobs_that_failed_and_were_done_again_are_named_with_their_place_and_reason() -> None:
+    failed, again = {**JOB, **KILLED}, {**JOB, "round": "r2", "failure": None}
+    said = "process job r1[1] on node7 (9[1]): killed by SIGTERM"
+
+    assert redone(failed, again) == said
+    assert (
+        redone(failed, again, {**again, **KILLED}, again) == f"{said}; {said.replace('r1', 'r2')}"
+    )
+    assert redone({**failed, "backend": "local"}, again) == said.replace(" on node7 (9[1])", "")
+    assert redone({**failed, "native_id": "abc" + "0" * 61}, again).endswith(
+        "(abc000000000): killed by SIGTERM"
+    )
+    assert redone(*[failed] * 5, again) == "; ".join([said] * 3) + " and 2 more"
+
+
+def test_a_job_that_nobody_did_again_is_none_of_them() -> None:
+    failed = {**JOB, **KILLED}
+
+    assert redone() == redone(failed) == redone(failed, {**JOB, "key": "b", "failure": None}) == ""
+    assert redone({**JOB, "failure": None}, {**JOB, "failure": None}) == ""
+
+
+def test_what_is_no_job_is_passed_over() -> None:
+    odd: list[object] = [
+        7,
+        None,
+        "x",
+        [],
+        {"failure": [1], "key": {"a": 1}},
+        {"failure": 1, "host": 7},
+        {},
+    ]
+
+    assert redone(*odd) == "None job None[None] on 7: None"
+    assert redone(*odd[:4]) == ""

@@ -102,12 +102,17 @@ def _left_out(question: Question, row: FileRow) -> str:
 
 
 def _notes(question: Question, row: FileRow) -> str:
-    """What the run noted of its input, such as a last line without a line end."""
+    """What the run noted of its input, such as a last line without a line end, and of its jobs."""
     path = find_manifest(question.settings.output_dir, row.run_id or "")
+    if path is None:
+        return ""
     with suppress(LedgerError, OSError):
-        inputs = read_manifest(path).inputs if path else ()
-        notes = (note for item in inputs if item.path == row.path for note in item.notes)
-        return "".join(f"; note: {note}" for note in notes)
+        manifest = read_manifest(path)
+        notes = [note for item in manifest.inputs if item.path == row.path for note in item.notes]
+        redone = (
+            [f"jobs that failed and were done again: {manifest.redone}"] if manifest.redone else []
+        )
+        return "".join(f"; note: {note}" for note in (*notes, *redone))
     return ""
 
 

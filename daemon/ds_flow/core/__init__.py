@@ -29,6 +29,7 @@ from ds_flow.core.manifest import (
     Rejected,
     compare_manifests,
     failed_and_done_again,
+    first_of,
     place_of,
 )
 from ds_flow.core.paths import (
@@ -152,6 +153,7 @@ __all__ = [
     "due_fire",
     "escape",
     "failed_and_done_again",
+    "first_of",
     "inherited_variables",
     "is_disk_error",
     "is_hostile",

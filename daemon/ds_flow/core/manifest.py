@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
+NAMED = 3  # jobs that are named in a sentence
 CONTAINER_ID, SHORT_ID = 64, 12  # characters of a container's id: all, and those that engines show
 
 
@@ -110,9 +111,9 @@ class Manifest:
         return str((self.analysis or {}).get("error", ""))
 
     @property
-    def failed_jobs(self) -> list[str]:
-        """The jobs that failed and were done again, and why."""
-        return failed_and_done_again(self.jobs)
+    def redone(self) -> str:
+        """The jobs that failed and were done again, and why. "" if there were none."""
+        return first_of(failed_and_done_again(self.jobs), "; ")
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as the manifest's JSON Schema describes it."""
@@ -147,15 +148,28 @@ def _known(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
 def failed_and_done_again(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name the jobs that failed and were done again, each with its place and its reason.
 
-    `jobs` holds every job of a batch in the order of their rounds, as a manifest has them.
+    `jobs` holds every job of a batch in the order of their rounds, as a manifest has them. What is
+    no job is passed over.
     """
-    last = {(job.get("stage"), job.get("key")): number for number, job in enumerate(jobs)}
+    found = [job for job in jobs if isinstance(job, Mapping)]
+    last = {_identity(job): number for number, job in enumerate(found)}
     return [
         f"{job.get('stage')} job {job.get('round')}[{job.get('index')}]"
         f"{place_of(job)}: {job.get('reason')}"
-        for number, job in enumerate(jobs)
-        if job.get("failure") and last[job.get("stage"), job.get("key")] > number
+        for number, job in enumerate(found)
+        if job.get("failure") and last[_identity(job)] > number
     ]
+
+
+def _identity(job: Mapping[str, Any]) -> tuple[str, str]:
+    """What a job has in common with the one that does its work again."""
+    return str(job.get("stage")), str(job.get("key"))
+
+
+def first_of(words: Sequence[str], between: str) -> str:
+    """Join the first few words and count the others."""
+    more = len(words) - NAMED
+    return between.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def place_of(job: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ds_flow.core import FailureClass, LsfSite, failed_and_done_again
+from ds_flow.core import FailureClass, LsfSite, failed_and_done_again, first_of
 from ds_flow.dispatch import local
 from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, End, of_exit_code
 from ds_flow.dispatch.lsf import Handover
@@ -19,7 +19,6 @@ from ds_flow.dispatch.rounds import Outcome, Round, rounds_in
 
 STATES = ("pending", "running", "done", "failed")
 TEXT_CHARACTERS = 500  # of a reason, or a name
-SHOWN = 3  # ids and jobs that are named in words
 ID_CHARACTERS = 12  # of a container's
 
 
@@ -201,9 +200,9 @@ def told(stage: StageJobs) -> str:
     parts = [f"{stage.stage} on {stage.backend}: {', '.join(counts)}"]
     if stage.native_ids:
         shown = [one[:ID_CHARACTERS] for one in stage.native_ids]
-        parts.append(f"ids {_first(shown, ', ')}")
+        parts.append(f"ids {first_of(shown, ', ')}")
     if stage.done_again:
-        parts.append(f"failed and done again: {_first(stage.done_again, '; ')}")
+        parts.append(f"failed and done again: {first_of(stage.done_again, '; ')}")
     return "; ".join(parts)
 
 
@@ -213,8 +212,3 @@ def _since(at: str) -> str:
 
 def _why(reason: str) -> str:
     return f" ({reason})" if reason else ""
-
-
-def _first(words: Sequence[str], between: str) -> str:
-    more = len(words) - SHOWN
-    return between.join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from ds_flow.core import STARVED, DispatchError, FailureClass, JobState, Site
+from ds_flow.core import STARVED, DispatchError, FailureClass, JobState, Site, place_of
 from ds_flow.dispatch.backends import make_backends
+from ds_flow.dispatch.commands import print_note
 from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED
 from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
@@ -58,8 +59,16 @@ def run_stage(
         left = _with_more_memory(left, outcomes, asked, mine, on[executor], site)
         if not left:
             return [outcomes[job.key] for job in jobs]
+        for job in left:
+            if job.key in outcomes:
+                _tell_of_another_round(executor, outcomes[job.key])
         commands = [on[executor].command(job) for job in left]
         open_round(stage_dir, batch, attempt, executor, left, commands)
+
+
+def _tell_of_another_round(executor: str, last: Outcome) -> None:
+    where = place_of(asdict(last))
+    print_note(executor, f"job {last.round}[{last.index}]{where}: {last.reason}; it is done again")
 
 
 def _needs_round(job: JobSpec, last: Outcome | None, mine: Sequence[Round]) -> bool:
@@ -154,7 +163,8 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
     if failure == FailureClass.KILLED and (starved := batch_round.starved(index)):
         failure, reason = FailureClass.MEMORY, starved
     elif failure == FailureClass.MEMORY:
-        reason = f"{reason}: it needed more than {job.memory_mb:,} MB"
+        what = "needed more than" if host else "asked for"
+        reason = f"{reason}: it {what} {job.memory_mb:,} MB"
     elif failure == FailureClass.LIMIT:
         limit = f"run limit of {job.limit_minutes:g} minutes reached"
         reason = reason.replace(RUN_LIMIT_REACHED, limit)

@@ -13,7 +13,7 @@ stands where its name says:
     store      the SQLite file: open, migrate, transactions, errors
 """
 
-from ds_flow.ledger.events import ANALYSIS_FAILED, LEFT_OUT, Alert, LongRun
+from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.queries import BatchRow, FileRow, Reading, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
@@ -21,6 +21,7 @@ from ds_flow.ledger.store import fault_of
 
 __all__ = [
     "ANALYSIS_FAILED",
+    "JOBS_REDONE",
     "LEFT_OUT",
     "RUN_PREFIX",
     "Alert",

@@ -16,7 +16,7 @@ from ds_flow.core import (
     RunState,
 )
 from ds_flow.ledger.batches import Batches
-from ds_flow.ledger.events import ANALYSIS_FAILED, LEFT_OUT
+from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.runs import Runs
 from ds_flow.ledger.store import Store, text
@@ -43,7 +43,7 @@ class Commits:
         4. Enter the outputs.
         5. Set aside the files that it rejected.
         6. Move the batch to `succeeded`. Files that the manifest does not name are quarantined.
-        7. Note a failed analysis.
+        7. Note a failed analysis, and jobs that failed and were done again.
         """
         known = self._store.row(
             "SELECT 1 FROM run WHERE run_id = ? AND state = 'succeeded'", (manifest.run_id,)
@@ -65,6 +65,8 @@ class Commits:
         self._succeed_batch(manifest, now)
         if why := manifest.analysis_error:
             self._store.note(now, ANALYSIS_FAILED, batch_id=manifest.batch, run=run, detail=why)
+        if why := manifest.redone:
+            self._store.note(now, JOBS_REDONE, batch_id=manifest.batch, run=run, detail=why)
         return True
 
     def _succeed_run(self, manifest: Manifest, now: datetime) -> int:

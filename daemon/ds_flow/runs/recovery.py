@@ -19,7 +19,7 @@ from ds_flow.core import (
     Trigger,
     is_disk_error,
 )
-from ds_flow.ledger import ANALYSIS_FAILED, Ledger
+from ds_flow.ledger import ANALYSIS_FAILED, JOBS_REDONE, Ledger
 from ds_flow.work import (
     REMOVED,
     by_run_id,
@@ -68,10 +68,11 @@ def admit_commits(
 
 def log_commit(ledger: Ledger, manifest: Manifest) -> None:
     """Say that a run has published, and which files of its batch it has not."""
-    log.info("run.succeeded", extra={"run_id": manifest.run_id, "batch": manifest.batch})
-    if why := manifest.analysis_error:
-        ids = {"run_id": manifest.run_id, "batch": manifest.batch}
-        log.warning(ANALYSIS_FAILED, extra={**ids, "why": why})
+    ids = {"run_id": manifest.run_id, "batch": manifest.batch}
+    log.info("run.succeeded", extra=ids)
+    for kind, why in ((ANALYSIS_FAILED, manifest.analysis_error), (JOBS_REDONE, manifest.redone)):
+        if why:
+            log.warning(kind, extra={**ids, "why": why})
     log_set_aside(ledger, manifest.batch, {item.path for item in manifest.rejected})
 
 
