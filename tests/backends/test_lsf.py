@@ -563,6 +563,7 @@ def test_more_memory_than_the_queue_gives_ends_the_job_and_not_its_run(tmp_path:
 
         assert (outcome.failure, other.failure) == (FailureClass.MEMORY, None)
         assert "LSF gives no more (MEMLIMT: Cannot exceed queue's hard limit" in outcome.reason
+        assert outcome.reason.endswith(": it asked for 225 MB")
 
 
 def test_a_stage_that_asks_for_more_memory_than_the_queue_gives_is_told_so(tmp_path: Path) -> None:

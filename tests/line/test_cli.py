@@ -242,6 +242,22 @@ def test_the_jobs_of_a_live_run_are_told_of_by_every_command(
     }
 
 
+def test_jobs_that_go_on_elsewhere_between_two_runs_are_told_of(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    attempt = project.start(project.form(BATCH, project.admit("student_a.csv")), "17")
+    opened = waiting_jobs(project)
+    retry = RetryAt(NOON)
+    project.ledger.end_run(
+        BATCH, attempt, RunState.STOPPED, error="", results=0, then=retry, now=NOON
+    )
+
+    assert f"jobs       {BATCH}: {TOLD}\n" in ds_flow_here("status")[1]
+    for index in opened.indices:
+        (opened.folder / f"{index}.exit").write_text("0 1800000060\n")
+    assert "\njobs " not in ds_flow_here("status")[1]
+
+
 def test_show_lists_the_jobs_of_running_and_of_failed_runs(
     project: Project, ds_flow_here: Cli
 ) -> None:

@@ -194,10 +194,26 @@ PENDING = """JOBID   USER    STAT  QUEUE      FROM_HOST   EXEC_HOST   JOB_NAME  
 """
 
 
+BY_HOST = """JOBID   USER    STAT  QUEUE      FROM_HOST   EXEC_HOST   JOB_NAME   SUBMIT_TIME
+7678    user1   PEND  priority   hostD                   verilog    Oct 28 13:08
+ Candidate host pending reasons (0 of 4 hosts).
+
+ Non-candidate host pending reasons (4 of 4 hosts):
+   Closed by LSF administrator: 1 host;
+   Load information unavailable: 1 host;
+"""
+
+
 def test_the_reasons_for_pending_are_told_once_each() -> None:
     assert texts.pending_reasons(PENDING) == [
-        "Job requirements for reserving resource (mem) not satisfied",
         "Queue's resource requirements not satisfied: 3 hosts",
+        "Job requirements for reserving resource (mem) not satisfied",
+    ]
+    assert texts.pending_reasons(BY_HOST) == [
+        "Candidate host pending reasons (0 of 4 hosts).",
+        "Non-candidate host pending reasons (4 of 4 hosts):",
+        "Closed by LSF administrator: 1 host",
+        "Load information unavailable: 1 host",
     ]
     assert texts.pending_reasons("No unfinished job found\n") == []
     assert texts.pending_reasons("Cannot connect to LSF. Please wait ...\n") == []

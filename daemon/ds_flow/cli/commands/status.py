@@ -81,12 +81,19 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
         "next_due_at": due_at.isoformat() if due_at else None,
         "low_space": space_shortage(settings),
         "held_back": list(_held_back(settings, ledger, now)),
-        "jobs": [
-            {"batch": run.batch, "run_id": run.run_id, **asdict(stage)}
-            for run in ledger.read.live_runs()
-            for stage in jobs_by_stage(settings, run.batch)
-        ],
+        "jobs": list(_jobs(settings, ledger)),
     }
+
+
+def _jobs(settings: "Settings", ledger: "Ledger") -> Iterator[Document]:
+    """The jobs of each live run; of a batch between two runs, those that go on elsewhere."""
+    for run in ledger.read.live_runs():
+        for stage in jobs_by_stage(settings, run.batch):
+            yield {"batch": run.batch, "run_id": run.run_id, **asdict(stage)}
+    for batch in ledger.read.batches_in(BatchState.RETRYING):
+        for stage in jobs_by_stage(settings, batch.id):
+            if stage.backend != "local" and stage.pending + stage.running:
+                yield {"batch": batch.id, "run_id": None, **asdict(stage)}
 
 
 def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterator[str]:

@@ -77,7 +77,7 @@ class Handover:
 
     def note_pending(self, reasons: Iterable[str]) -> None:
         """Keep why jobs wait, for whoever asks. It is written only when it changes."""
-        listed = sorted(set(reasons))
+        listed = list(reasons)
         if listed != self.pending:
             self.pending = listed
             self.save()

@@ -186,9 +186,13 @@ def _history_row(block: str) -> Row | None:
 
 
 def pending_reasons(text: str) -> list[str]:
-    """The reasons in the output of `bjobs -p`: the indented lines below each job's row."""
+    """The reasons in the output of `bjobs -p`: the indented lines below each job's row.
+
+    IBM's may be headings, each with the reasons of some hosts below it, so the order is kept.
+    """
     lines = (line.strip().rstrip(";") for line in text.splitlines() if line[:1].isspace())
-    return sorted({line[:REASON_CHARACTERS] for line in lines if line})[:REASONS_KEPT]
+    found = dict.fromkeys(line[:REASON_CHARACTERS] for line in lines if line)
+    return list(found)[:REASONS_KEPT]
 
 
 def largest_host_mb(text: str) -> int | None:
