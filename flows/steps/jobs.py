@@ -9,6 +9,7 @@ from pathlib import Path
 from ds_flow.core import (
     ATTEMPT_MARK,
     CHECKOUT,
+    SITES_LIMIT,
     STARVED,
     DispatchError,
     FailureClass,
@@ -121,6 +122,6 @@ def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchErr
 
 def reason_of(stage: str, outcome: Outcome) -> str:
     """Why a job failed. If it reached a limit of its own, also which setting raises that."""
-    if outcome.reason.startswith(STARVED) or outcome.failure not in LIMITS:
+    if outcome.reason.startswith((STARVED, SITES_LIMIT)) or outcome.failure not in LIMITS:
         return outcome.reason
     return f"{outcome.reason}; raise compute.stages.{stage}.{LIMITS[outcome.failure]}"

@@ -39,7 +39,7 @@ from lsf_emulator import faults
 from lsf_emulator.config import Dialect
 from project import Project, until
 from samples import BATCH
-from steps.jobs import error_of
+from steps.jobs import error_of, reason_of
 
 ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
 FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41
@@ -595,6 +595,21 @@ def test_a_job_that_was_ended_before_it_began_is_named_by_its_id(tmp_path: Path)
         assert [outcome.native_id for outcome in outcomes] == [f"{job_id}[1]", f"{job_id}[2]"]
         said = str(error_of(tmp_path, "process", "process-1of1", outcomes[1]))
         assert f"({job_id}[2]): ended by its owner (bkill) (TERM_OWNER)" in said
+
+
+@pytest.mark.parametrize("term", ["TERM_CPULIMIT", "TERM_DEADLINE", "TERM_SWAP"])
+def test_a_limit_of_the_site_is_not_taken_for_one_of_the_settings(
+    tmp_path: Path, term: str
+) -> None:
+    with started(tmp_path) as bench:
+        ended = {"status": "EXIT", "exit_code": 140, "reason": term}
+        bench.cluster.fault("shown", instead_of=["EXIT", "DONE"], **ended)
+
+        (outcome,) = bench.run(bench.job(0, "exit 140"))
+
+        assert outcome.reason.startswith("the site's ")
+        assert outcome.reason.endswith(f" reached ({term})")
+        assert reason_of("process", outcome) == outcome.reason
 
 
 @pytest.mark.parametrize("dialect", ["ibm", "openlava"])

@@ -132,6 +132,9 @@ class FailureClass(StrEnum):
     INFRASTRUCTURE = "infrastructure"  # tried again
 
 
+SITES_LIMIT = "the site's "
+"""How the reason begins of a job that ended at a limit which no setting of ds-flow raises."""
+
 STARVED = "out of memory: killed by the kernel"
 _ALLOWED = re.compile(r"([0-9]{1,9}) (group|host)")
 

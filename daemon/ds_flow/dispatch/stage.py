@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ds_flow.core import STARVED, DispatchError, FailureClass, JobState, Site, place_of
+from ds_flow.core import (
+    SITES_LIMIT,
+    STARVED,
+    DispatchError,
+    FailureClass,
+    JobState,
+    Site,
+    place_of,
+)
 from ds_flow.dispatch.backends import make_backends
 from ds_flow.dispatch.commands import print_note
 from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED
@@ -162,7 +170,7 @@ def _outcome(batch_round: Round, index: int, report: Report) -> Outcome:
     failure, reason = report.failure, report.reason
     if failure == FailureClass.KILLED and (starved := batch_round.starved(index)):
         failure, reason = FailureClass.MEMORY, starved
-    elif failure == FailureClass.MEMORY:
+    elif failure == FailureClass.MEMORY and not reason.startswith(SITES_LIMIT):
         what = "needed more than" if host else "asked for"
         reason = f"{reason}: it {what} {job.memory_mb:,} MB"
     elif failure == FailureClass.LIMIT:

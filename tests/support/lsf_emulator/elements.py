@@ -12,6 +12,9 @@ ENDED = frozenset(["DONE", "EXIT"])
 
 REASONS = {
     "TERM_RUNLIMIT": "job killed after reaching LSF run time limit",
+    "TERM_CPULIMIT": "job killed after reaching LSF CPU usage limit",
+    "TERM_SWAP": "job killed after reaching LSF swap usage limit",
+    "TERM_DEADLINE": "job killed after deadline expires",
     "TERM_OWNER": "job killed by owner",
     "TERM_FORCE_OWNER": "job killed by owner without time for cleanup",
     "TERM_MEMLIMIT": "job killed after reaching LSF memory usage limit",

@@ -25,10 +25,10 @@ STATES: dict[str, JobState] = {
 # lsf_admin/termination_reasons_lsf. Any other reason counts as infrastructure.
 REASONS: dict[str, tuple[FailureClass, str]] = {
     "TERM_MEMLIMIT": (FailureClass.MEMORY, "memory limit reached"),
-    "TERM_SWAP": (FailureClass.MEMORY, "swap limit reached"),
+    "TERM_SWAP": (FailureClass.MEMORY, "the site's swap limit reached"),
     "TERM_RUNLIMIT": (FailureClass.LIMIT, RUN_LIMIT_REACHED),
-    "TERM_CPULIMIT": (FailureClass.LIMIT, "CPU limit reached"),
-    "TERM_DEADLINE": (FailureClass.LIMIT, "the queue's deadline reached"),
+    "TERM_CPULIMIT": (FailureClass.LIMIT, "the site's CPU limit reached"),
+    "TERM_DEADLINE": (FailureClass.LIMIT, "the site's deadline for this queue reached"),
     "TERM_OWNER": (FailureClass.BY_HAND, "ended by its owner (bkill)"),
     "TERM_FORCE_OWNER": (FailureClass.BY_HAND, "ended by its owner (bkill -r)"),
     "TERM_ADMIN": (FailureClass.BY_HAND, "ended by an administrator (bkill)"),
