@@ -27,6 +27,7 @@ from ds_flow.dispatch import (
     open_round,
     rounds_in,
     stages_in,
+    told,
 )
 from ds_flow.dispatch.lsf import backend as backend_module
 from ds_flow.dispatch.lsf.client import LsfClient
@@ -397,11 +398,27 @@ def test_why_jobs_are_pending_is_told_and_asked_for_once_in_many_looks(tmp_path:
 def test_the_reason_goes_with_the_last_job_that_is_pending(bench: Bench) -> None:
     backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
     client = LsfClient(bench.place.site.lsf, os.environ, opened, Handover.of(opened, LSF_SITE))
-    client.handover.note_pending(["Job slot limit reached"])
+    client.handover.note(pending=["Job slot limit reached"])
 
     until("it runs", lambda: backend.ask(opened, [1])[1].state == JobState.RUNNING)
 
     assert Handover.of(opened, LSF_SITE).pending == []
+    until("it was ended", lambda: backend.cancel(opened))
+
+
+def test_while_lsf_does_not_answer_that_is_told_of_its_jobs(bench: Bench) -> None:
+    backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
+
+    def told_now() -> str:
+        backend.ask(opened, [1])
+        (stage,) = stages_in(bench.folder / "jobs")
+        return told(stage)
+
+    assert "no answer" not in told_now()
+    bench.cluster.fault("down", mode="fail", stream="stderr")
+    assert "no answer from lsf: bjobs: Cannot connect" in told_now()
+    bench.cluster.mend("down")
+    assert "no answer" not in told_now()
     until("it was ended", lambda: backend.cancel(opened))
 
 

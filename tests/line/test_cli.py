@@ -238,6 +238,7 @@ def test_the_jobs_of_a_live_run_are_told_of_by_every_command(
         "pending_since": "2027-01-15T08:00:00+00:00",
         "running_since": "2027-01-15T08:00:00+00:00",
         "pending_reasons": ["No host has enough memory"],
+        "silent": [],
         "done_again": [],
     }
 

@@ -17,7 +17,8 @@ from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, End, of_exit_code
 from ds_flow.dispatch.lsf import Handover
 from ds_flow.dispatch.rounds import Outcome, Round, rounds_in
 
-STATES = ("pending", "running", "done", "failed")
+UNFINISHED = ("pending", "running")
+STATES = (*UNFINISHED, "done", "failed")
 TEXT_CHARACTERS = 500  # of a reason, or a name
 ID_CHARACTERS = 12  # of a container's
 
@@ -35,6 +36,7 @@ class Job:
     state: str  # of STATES
     failure: FailureClass | None
     reason: str  # why it failed, or is pending
+    silent: str  # why the backend told nothing new of it, if it does not answer
     exit_code: int | None
     host: str
     native_id: str
@@ -57,6 +59,7 @@ class StageJobs:
     pending_since: str  # the oldest submission of what is pending
     running_since: str  # the oldest start of what is running
     pending_reasons: list[str]  # in the backend's words
+    silent: list[str]  # why the backend does not answer; empty if it does
     done_again: list[str]  # the jobs that failed and were done again, and why
 
 
@@ -100,6 +103,7 @@ def _jobs_of(stage: str, opened: Round) -> Iterator[Job]:
             exit_code=exit_code,
             host=_word(outcome.host) if outcome else host,
             native_id=_word(outcome.native_id) if outcome else native_id,
+            silent="",
             submitted_at="",
             started_at=started_at,
             ended_at=ended_at,
@@ -145,6 +149,8 @@ def _as_submitted(job: Job, handover: Handover) -> Job:
         job = replace(job, submitted_at=asked_at.isoformat(timespec="seconds") if asked_at else "")
         if not job.native_id and chunk.job_ids:
             job = replace(job, native_id=handover.native_id(job.index))
+        if job.state in UNFINISHED:
+            job = replace(job, silent=_word(handover.silent))
         if job.state == "pending":
             job = replace(job, reason=_word("; ".join(map(str, handover.pending))))
     return job
@@ -180,6 +186,7 @@ def _stage(jobs: Sequence[Job], done_again: list[str]) -> StageJobs:
         pending_since=min((job.submitted_at for job in pending if job.submitted_at), default=""),
         running_since=min((job.started_at for job in running), default=""),
         pending_reasons=_distinct(job.reason for job in pending),
+        silent=_distinct(job.silent for job in jobs),
         done_again=done_again,
     )
 
@@ -198,6 +205,7 @@ def told(stage: StageJobs) -> str:
         if getattr(stage, state)
     ]
     parts = [f"{stage.stage} on {stage.backend}: {', '.join(counts)}"]
+    parts += [f"no answer from {stage.backend}: {why}" for why in stage.silent]
     if stage.native_ids:
         shown = [one[:ID_CHARACTERS] for one in stage.native_ids]
         parts.append(f"ids {first_of(shown, ', ')}")

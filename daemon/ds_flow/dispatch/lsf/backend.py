@@ -149,6 +149,8 @@ class Lsf:
         poll = client.poll() if self._must_poll(batch_round, indices) else NO_ANSWER
         if any(poll.rows[index].status in texts.IDLE for index in poll.rows.keys() & indices):
             batch_round.note_alive()
+        if poll is not NO_ANSWER or client.trouble:
+            client.handover.note(silent=client.trouble)
         self._note_pending(client, poll)
         ended = (
             batch_round.ended()
@@ -170,12 +172,12 @@ class Lsf:
         """
         if not any(row.state == JobState.PENDING for row in poll.rows.values()):
             if poll.is_clean:
-                client.handover.note_pending(())
+                client.handover.note(pending=[])
             return
         looks = self._pending_looks.get(client.batch_round.name, 0)
         self._pending_looks[client.batch_round.name] = looks + 1
         if looks % REASON_LOOKS == 1:
-            client.handover.note_pending(client.pending_reasons())
+            client.handover.note(pending=client.pending_reasons())
 
     def _must_poll(self, batch_round: Round, indices: Collection[int]) -> bool:
         """Whether a job has no exit code, or one that LSF knows more about."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
@@ -37,7 +37,8 @@ class Handover:
     chunks: list[Chunk]
     is_plain: bool = False  # memory as numbers without units
     speaks_json: bool | None = None  # None: it may
-    pending: list[str] = field(default_factory=list)  # why jobs wait, in LSF's words
+    pending: list[str] = field(default_factory=list)  # why jobs are pending, in LSF's words
+    silent: str = ""  # why LSF did not answer the last question
 
     @classmethod
     def of(cls, batch_round: Round, site: LsfSite) -> Self:
@@ -70,16 +71,16 @@ class Handover:
     def save(self) -> None:
         """Write it to the round's folder."""
         self.path.parent.mkdir(exist_ok=True)
-        names = ("is_plain", "speaks_json", "pending")
+        names = ("is_plain", "speaks_json", "pending", "silent")
         row = {name: getattr(self, name) for name in names}
         chunks = [asdict(chunk) for chunk in self.chunks]
         write_word(self.path, json.dumps({**row, "chunks": chunks}))
 
-    def note_pending(self, reasons: Iterable[str]) -> None:
-        """Keep why jobs wait, for whoever asks. It is written only when it changes."""
-        listed = list(reasons)
-        if listed != self.pending:
-            self.pending = listed
+    def note(self, **facts: list[str] | str) -> None:
+        """Keep something for whoever asks about the jobs. It is written only when it changes."""
+        if any(getattr(self, name) != fact for name, fact in facts.items()):
+            for name, fact in facts.items():
+                setattr(self, name, fact)
             self.save()
 
     def learn(self, **facts: bool) -> None:
