@@ -1,36 +1,45 @@
 """The analyze step: run the configured program on the combined file."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ds_flow.core import NoRoomError
+from ds_flow.core import FailureClass, NoRoomError
 from ds_flow.dispatch import log_of
 from ds_flow.system import masked, refusal
-from ds_flow.work import read_plan
-from steps.jobs import BLAMELESS, error_of, job_for, run_jobs
+from ds_flow.work import analyzing, read_plan, why_no_analysis
+from steps.jobs import error_of, job_for, run_jobs
 
 
 def analyze_combined(work: Path, combined: Path | None) -> dict[str, Any] | None:
     """Run the analysis on the combined file. Returns its command, its output and its error.
 
     A failed analysis does not spoil the data, so the run goes on. Raises DispatchError if the
-    analysis could not be run at all.
+    analysis could not be run at all: the next attempt tries again. Once that is given up, it is
+    a failed analysis like any other.
     """
     plan = read_plan(work)
     command = plan.options.stages["analyze"].command
     if combined is None or not command:
         return None
-    job = job_for(plan, "analyze", combined.stem, (*command, str(combined)))
-    job = replace(job, reads=(combined.parent,))
-    (outcome,) = run_jobs(work, plan, "analyze", "analyze", [job])
-    if outcome.failure in BLAMELESS:
-        raise error_of(work, "analyze", "analyze", outcome)
-    if outcome.failure and (full := refusal(work)):
-        raise NoRoomError(f"no room on a disk: {full}: the analysis failed: {outcome.reason}")
+    if why := why_no_analysis(work):
+        return _analysis(command, "", why)
+    with analyzing(work):
+        job = job_for(plan, "analyze", combined.stem, (*command, str(combined)))
+        job = replace(job, reads=(combined.parent,))
+        (outcome,) = run_jobs(work, plan, "analyze", "analyze", [job])
+        if outcome.failure == FailureClass.INFRASTRUCTURE:
+            raise error_of(work, "analyze", "analyze", outcome)
+        if outcome.failure and (full := refusal(work)):
+            raise NoRoomError(f"no room on a disk: {full}: the analysis failed: {outcome.reason}")
     printed = log_of(work / "jobs" / "analyze", outcome)
     error = str(error_of(work, "analyze", "analyze", outcome)) if outcome.failure else ""
+    return _analysis(command, printed, error)
+
+
+def _analysis(command: Sequence[str], printed: str, error: str) -> dict[str, Any]:
     return {
         "command": list(command),
         "stdout": masked(printed, os.environ),

@@ -1,6 +1,7 @@
 """An analysis that fails, in a whole run: the data is published, and everybody is told."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,38 @@ def test_a_person_is_told_once(project: Project, tmp_path: Path) -> None:
     alert = json.loads(told.read_text())
     assert (alert["kind"], alert["text"]) == ("analysis.failed", alerts.SAID["analysis.failed"])
     assert SAID in alert["examples"][0]
+
+
+ENDS_ITS_RUN = """\
+import os, signal
+from pathlib import Path
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+run = os.getpid()
+while b"run_attempt.sh" not in Path(f"/proc/{parent(run)}/cmdline").read_bytes():
+    run = parent(run)
+print("ends", run)
+os.kill(run, signal.SIGABRT)
+signal.pause()
+"""
+
+
+def test_an_analysis_that_ends_its_own_runs_costs_no_data(tmp_path: Path) -> None:
+    (script := tmp_path / "ends.py").write_text(ENDS_ITS_RUN)
+    command = [sys.executable, str(script)]
+    project = Project(
+        tmp_path / "project",
+        run={"attempts": 1},
+        compute={"stages": {"analyze": {"command": command}}},
+    )
+    project.drop("student_a.csv", table("a"))
+
+    done = project.once()
+
+    said = "1 of 1 attempts used up: exit code 134"
+    assert project.states("student_a.csv") == [FileState.PROCESSED]
+    assert [run.state for run in project.runs()] == [RunState.FAILED, RunState.SUCCEEDED]
+    assert f"analysis failed: run {project.runs()[-1].run_id}: {said}" in done.stdout
+    assert done.returncode == 1

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ds_flow.core.manifest import Manifest, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, FailureClass
 from ds_flow.dispatch import JobSpec, Outcome, open_round, rounds_in, run_stage
-from ds_flow.work import directory
+from ds_flow.work import analyses, directory
 from ds_flow.work.results import Result
 from samples import BATCH
 from steps import job_exit, process, publish, start
@@ -318,6 +319,28 @@ def test_an_analysis_that_could_not_be_run_is_left_to_the_next_attempt(
 
     with pytest.raises(DispatchError, match="without leaving an exit code"):
         analyzed(work, command=("true",))
+
+    assert analyses.give_up_analysis(work, 1, "the site is down")
+    assert analyzed(work, command=("true",))["error"] == "the site is down"
+
+
+def test_an_analysis_that_ran_is_not_given_up_for_what_fails_after_it(work: Path) -> None:
+    assert analyzed(work, command=("true",))["error"] == ""
+
+    assert not analyses.give_up_analysis(work, 1, "another file has this name")
+
+
+def test_an_analysis_that_its_owner_ends_has_failed_and_is_not_begun_again(
+    tmp_path: Path, work: Path
+) -> None:
+    with lsf(tmp_path / "cluster", "ibm") as place:
+        ends_itself = ("sh", "-c", f"{shutil.which('bkill')} $LSB_JOBID; tail -f /dev/null")
+        replan(work, place.site)
+        analysis = analyzed(work, command=ends_itself, executor="lsf", queue="short")
+        jobs = len(place.cluster.jobs())
+
+    assert "TERM_OWNER" in analysis["error"]
+    assert jobs == 1
 
 
 def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path) -> None:

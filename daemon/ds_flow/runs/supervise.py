@@ -29,6 +29,7 @@ from ds_flow.work import (
     attempt_dir,
     count_results,
     deliver,
+    give_up_analysis,
     last_progress_ns,
     own_reasons,
     work_root,
@@ -163,6 +164,8 @@ class Supervisor:
             then = RetryAt(now + timedelta(seconds=LONGEST_WAIT_SECONDS))
         if broken and then is not None:
             then = Dead(f"its work directory was changed: {broken}")
+        elif isinstance(then, Dead) and self._give_up_analysis(run, work, f"{then.why}: {error}"):
+            then = RetryAt(now)
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
         remark = self._end_jobs(run, work) if is_over else ""
         if remark is None:
@@ -183,6 +186,16 @@ class Supervisor:
             recovery.log_set_aside(self.ledger, run.batch, paths)
         recovery.tidy_work_dir(self.ledger, work)
         return 1
+
+    def _give_up_analysis(self, run: RunRow, work: Path, why: str) -> bool:
+        """Give up the analysis in which a batch's last run has ended; whether it has.
+
+        The data is good: one more run publishes it without an analysis.
+        """
+        if not give_up_analysis(work, run.attempt, why):
+            return False
+        log.warning("analysis.given_up", extra={"batch": run.batch, "why": why})
+        return True
 
     def _end_jobs(self, run: RunRow, work: Path) -> str | None:
         """End a batch's jobs elsewhere: None until that is done, a remark if some could not be."""

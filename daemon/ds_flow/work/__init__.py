@@ -1,5 +1,6 @@
 """One batch on disk: its plan, results and publication."""
 
+from ds_flow.work.analyses import analyzing, give_up_analysis, why_no_analysis
 from ds_flow.work.directory import (
     NO_ROOM,
     attempt_dir,
@@ -50,6 +51,7 @@ __all__ = [
     "REMOVED",
     "Result",
     "Results",
+    "analyzing",
     "attempt_dir",
     "attempt_log",
     "by_run_id",
@@ -60,6 +62,7 @@ __all__ = [
     "detach",
     "find_manifest",
     "git_commit",
+    "give_up_analysis",
     "has_settings",
     "input_path",
     "is_committed",
@@ -90,6 +93,7 @@ __all__ = [
     "scratch",
     "settings_fingerprint",
     "settle",
+    "why_no_analysis",
     "work_dirs",
     "work_root",
 ]
