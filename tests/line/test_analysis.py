@@ -3,16 +3,22 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ds_flow.core.states import FileState, RunState
-from ds_flow.ledger.ledger import Ledger
 from ds_flow.upkeep import alerts
 from project import Project, ids, table
 
 FAILS = ["sh", "-c", "echo 4 lines; echo no R here >&2; exit 3"]
 SAID = "exit code 3: no R here"
+
+
+def said_in(project: Project, *words: str) -> dict[str, Any]:
+    """What a command answers as JSON."""
+    found: dict[str, Any] = json.loads(project.ds_flow(*words, "--json").stdout)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,31 @@ def test_the_manifest_and_show_name_the_failure(project: Project) -> None:
     assert f"analysis failed: {manifest.analysis['error']}" in shown
 
 
+def test_runs_show_and_status_name_the_failure(project: Project) -> None:
+    (run,) = project.runs()
+    (listed,) = said_in(project, "runs")["runs"]
+    status = said_in(project, "status")
+
+    assert SAID in listed["analysis_error"]
+    assert (listed["state"], listed["error"]) == ("succeeded", "")
+    assert said_in(project, "show", str(run.run_id))["analysis_error"] == listed["analysis_error"]
+    assert status["analyses_failed"] == 1
+    assert status["failed_analyses"] == [
+        {"run_id": run.run_id, "analysis_error": listed["analysis_error"]}
+    ]
+    assert f"analysis failed: {listed['analysis_error']}" in project.ds_flow("runs").stdout
+    assert f"run {run.run_id}: {listed['analysis_error']}" in project.ds_flow("status").stdout
+
+
+def test_a_ledger_that_was_lost_knows_the_failure_again(project: Project) -> None:
+    before = project.runs()
+    for end in ("", "-wal", "-shm"):
+        Path(f"{project.ledger}{end}").unlink(missing_ok=True)
+
+    assert said_in(project, "status")["analyses_failed"] == 1
+    assert [run.analysis_error for run in project.runs()] == [run.analysis_error for run in before]
+
+
 def test_a_person_is_told_once(project: Project, tmp_path: Path) -> None:
     told = tmp_path / "told"
     project.configure(
@@ -59,10 +90,6 @@ def test_a_person_is_told_once(project: Project, tmp_path: Path) -> None:
     project.drop("student_b.csv", table("b"))
     project.once()
 
-    ledger = Ledger(project.ledger)
-    (batch,) = {run.batch for run in project.runs()[:1]}
-    assert [SAID in why for why in ledger.history.failed_analyses(batch)] == [True]
-    ledger.close()
     alert = json.loads(told.read_text())
     assert (alert["kind"], alert["text"]) == ("analysis.failed", alerts.SAID["analysis.failed"])
     assert SAID in alert["examples"][0]

@@ -169,6 +169,7 @@ def test_runs_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> No
         "inputs": ["data/student_a.csv"],
         "outputs": ["out/final_combined_17.csv", "out/processed_student_a_17.csv"],
         "error": "",
+        "analysis_error": "",
         "removed_at": None,
         "jobs": [],
     }

@@ -34,6 +34,8 @@ RUN = RunRow(
     ended_at=None,
     error="",
     removed_at=None,
+    analysis_error="",
+    analyses=0,
 )
 STARVED = "out of memory: killed by the kernel"
 

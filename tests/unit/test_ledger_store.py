@@ -12,6 +12,7 @@ import pytest
 
 from clock import NOON
 from ds_flow.core.errors import DispatchError, LedgerError
+from ds_flow.ledger import store
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.store import SCHEMA_VERSION, Store, fault_of, migrate, statements
 from samples import BATCH, manifest, read, settled, sha256
@@ -187,6 +188,21 @@ def test_work_that_an_older_version_began_is_finished_in_its_ledger(path: Path) 
     copy = path.with_name("ledger.db.schema-1")
     assert answer(copy, "PRAGMA user_version") == 1
     assert answer(copy, "SELECT state FROM run") == "starting"
+
+
+def test_an_analysis_that_failed_before_the_migration_is_known_after_it(
+    old: sqlite3.Connection, path: Path
+) -> None:
+    migrate(old, path, 2, store.MIGRATIONS)
+    for kind, detail in (("analysis.failed", "exit code 3"), ("run.removed", "replaced")):
+        old.execute(
+            "INSERT INTO event (at, kind, batch_id, run, detail) VALUES (?, ?, ?, 1, ?)",
+            (AT, kind, BATCH, detail),
+        )
+
+    with closing(Ledger(path)) as ledger:
+        (run,) = ledger.read.runs()
+    assert (run.analysis_error, run.analyses) == ("exit code 3", 0)
 
 
 def shape(path: Path) -> dict[str, list[object]]:

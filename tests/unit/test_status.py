@@ -1,15 +1,17 @@
 """`status` over real files and a real ledger: which files are arriving, and which are missed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cli_project import Project
+from cli_project import Project, manifest_of
 from clock import NOON
 from ds_flow.cli.commands.status import status
 from ds_flow.cli.project import open_ledger
+from ds_flow.core.states import Trigger
 
 SOON = timedelta(minutes=1)
 LATER = timedelta(hours=1)
@@ -21,6 +23,28 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made.open()
     yield made
     made.ledger.close()
+
+
+def failed_analyses(project: Project) -> list[str]:
+    found = status(project.settings, project.ledger, None, NOON)["failed_analyses"]
+    return [f"{one['run_id']}: {one['analysis_error']}" for one in found]
+
+
+def test_a_failed_analysis_is_named_until_every_file_of_its_run_is_published_again(
+    project: Project,
+) -> None:
+    analysis = {"command": ["wc"], "stdout": "", "error": "exit code 3"}
+    rows = project.admit("student_a.csv", "student_b.csv")
+    project.start(project.form("b" * 10, rows), "1")
+    made = replace(manifest_of("b" * 10, "1", rows), analysis=analysis)
+    project.ledger.record(made, NOON)
+    assert failed_analyses(project) == ["1: exit code 3"]
+
+    for batch, run_id, row in (("c" * 10, "2", rows[0]), ("d" * 10, "3", rows[1])):
+        assert failed_analyses(project) == ["1: exit code 3"]
+        project.start(project.form(batch, [row], Trigger.RERUN), run_id)
+        project.ledger.record(manifest_of(batch, run_id, [row]), NOON)
+    assert failed_analyses(project) == []
 
 
 def test_files_that_a_daemon_has_not_seen_yet_are_arriving(project: Project) -> None:

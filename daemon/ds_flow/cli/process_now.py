@@ -85,8 +85,8 @@ def _problems_of_runs(ledger: Ledger, published: Collection[RunRow]) -> Iterator
             if kind == LEFT_OUT:
                 yield f"left out: {path}: {why}"
     for run in published:
-        for why in ledger.history.failed_analyses(run.batch):
-            yield f"analysis failed: run {run.run_id}: {why}"
+        if run.analysis_error:
+            yield f"analysis failed: run {run.run_id}: {run.analysis_error}"
 
 
 def _problems_since(read: Reading, before: Tally) -> Iterator[str]:

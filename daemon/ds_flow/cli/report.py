@@ -29,6 +29,7 @@ def run_document(folder: str, long: "LongRun") -> Document:
         "inputs": long.inputs,
         "outputs": [folder + name for name in long.outputs],
         "error": row.error,
+        "analysis_error": row.analysis_error,
         "removed_at": row.removed_at,
     }
 

@@ -100,7 +100,10 @@ class Commits:
             results=len(manifest.inputs) + len(manifest.rejected),
             now=now,
         )
-        self._store.change("UPDATE run SET run_id = ? WHERE id = ?", (manifest.run_id, run))
+        self._store.change(
+            "UPDATE run SET run_id = ?, analysis_error = ? WHERE id = ?",
+            (manifest.run_id, manifest.analysis_error, run),
+        )
         return run
 
     def _publish_file(self, item: Input, manifest: Manifest, now: datetime) -> int:

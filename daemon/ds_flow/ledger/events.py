@@ -42,6 +42,17 @@ _REPLACED = """
     ORDER BY run.id
 """
 
+_FAILED_ANALYSES = f"""
+    SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id
+    WHERE analysis_error <> '' AND removed_at IS NULL
+        AND EXISTS (
+            SELECT 1 FROM output AS mine JOIN file ON file.id = mine.file_id
+            WHERE mine.run = run.id AND NOT EXISTS (
+                SELECT 1 FROM file AS other JOIN output AS newer ON newer.file_id = other.id
+                WHERE other.path = file.path AND newer.run > mine.run))
+    ORDER BY run.id DESC
+"""
+
 _LONG_RUN = f"""
     SELECT {RUN_COLUMNS},
         (SELECT json_group_array(path) FROM
@@ -123,12 +134,9 @@ class History:
         )
         return [(kind, path, detail) for kind, path, detail in rows]
 
-    def failed_analyses(self, batch: str) -> list[str]:
-        """Why the analysis of a published batch failed. Empty if it did not."""
-        rows = self._store.rows(
-            "SELECT detail FROM event WHERE batch_id = ? AND kind = ?", (batch, ANALYSIS_FAILED)
-        )
-        return [detail for (detail,) in rows]
+    def failed_analyses(self) -> list[RunRow]:
+        """The runs whose analysis failed, newest first, except replaced and removed ones."""
+        return [run_row(row) for row in self._store.rows(_FAILED_ANALYSES)]
 
     def growth(self) -> float:
         """How many bytes of output a byte of input has become lately; 0 if nothing is known."""

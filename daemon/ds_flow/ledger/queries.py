@@ -52,6 +52,8 @@ class RunRow:
     ended_at: str | None
     error: str
     removed_at: str | None  # when retention removed its outputs
+    analysis_error: str  # why its newest analysis failed
+    analyses: int  # how often the analysis was done again
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ _FILE = """
 """
 RUN_COLUMNS = """
     batch_id, attempt, run.state, run_id, ending, trigger, started_at, run.ended_at, error,
-    removed_at
+    removed_at, analysis_error, analyses
 """
 _RUN = f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
 _BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"

@@ -63,12 +63,15 @@ CREATE TABLE run (
     results INTEGER NOT NULL DEFAULT 0,                 -- finished results of its batch when it ended
     error TEXT NOT NULL DEFAULT '',
     removed_at TEXT,                                    -- when retention removed its outputs
+    analysis_error TEXT NOT NULL DEFAULT '',            -- why its newest analysis failed
+    analyses INTEGER NOT NULL DEFAULT 0,                -- how often the analysis was done again
     UNIQUE (batch_id, attempt),
     CHECK ((ended_at IS NULL) = (state IN ('starting', 'running')))
 ) STRICT;
 
 CREATE UNIQUE INDEX one_live_run_per_batch ON run (batch_id) WHERE ended_at IS NULL;
 CREATE INDEX run_by_state ON run (state);
+CREATE INDEX run_with_failed_analysis ON run (id) WHERE analysis_error <> '';
 
 CREATE TABLE output (
     run INTEGER NOT NULL REFERENCES run,

@@ -24,8 +24,11 @@ from ds_flow.system import (
     sync_file,
 )
 
-SCHEMA_VERSION = 2
-MIGRATIONS = {1: files("ds_flow.ledger").joinpath("migrations/from_1_to_2.sql").read_text()}
+SCHEMA_VERSION = 3
+MIGRATIONS = {
+    old: files("ds_flow.ledger").joinpath(f"migrations/from_{old}_to_{old + 1}.sql").read_text()
+    for old in range(1, SCHEMA_VERSION)
+}
 """For each older `user_version`, the script that leads to the next one."""
 
 BUSY_SECONDS = 30

@@ -58,9 +58,6 @@ def _row(run: Document, jobs: "list[StageJobs]") -> list[Cell]:
 
     batch = f"{run['batch']}/{run['attempt']}"
     first = [run["run_id"], batch, run["state"], run["trigger"], moment(run["started_at"])]
-    return [
-        *first,
-        len(run["inputs"]),
-        len(run["outputs"]),
-        run["error"] or "; ".join(map(told, jobs)),
-    ]
+    analysis = f"analysis failed: {run['analysis_error']}" if run["analysis_error"] else ""
+    note = run["error"] or analysis or "; ".join(map(told, jobs))
+    return [*first, len(run["inputs"]), len(run["outputs"]), note]

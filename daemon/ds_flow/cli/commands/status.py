@@ -28,6 +28,7 @@ ARGUMENTS: Arguments = (JSON,)
 COUNT_TRIES = 3  # a running daemon may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
 NAMED_BATCHES = 5  # of those that are due
+NAMED_ANALYSES = 5  # of those that failed
 RETRY_WAIT = timedelta(minutes=1)
 SCANS = 2  # a running daemon has seen a file after so many: it may come while one is under way
 BACKLOG_SECONDS = 600.0  # a running daemon may need so long to read many or large files
@@ -67,6 +68,7 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
     if sum(files.values()) != discovered:
         inbox.reason = f"{sum(files.values())} of {discovered} files have a state"
     due_at = ledger.read.next_due()
+    failed = ledger.history.failed_analyses()
     return {
         "daemon": {"running": pid is not None, "pid": pid},
         "files": files,
@@ -82,6 +84,11 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
         "low_space": space_shortage(settings),
         "held_back": list(_held_back(settings, ledger, now)),
         "jobs": list(_jobs(settings, ledger)),
+        "analyses_failed": len(failed),
+        "failed_analyses": [
+            {"run_id": run.run_id, "analysis_error": run.analysis_error}
+            for run in failed[:NAMED_ANALYSES]
+        ],
     }
 
 
@@ -178,6 +185,7 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
         put(f"low space  {status['low_space']}; no new batch starts")
     for why in status["held_back"]:
         put(f"held back  {why}")
+    _put_analyses(status)
     for advice in _advice(status, dead):
         put(f"next       {advice}")
 
@@ -188,6 +196,13 @@ def _jobs_told(jobs: Iterable[Document]) -> Iterator[tuple[str, str]]:
     for row in jobs:
         stage = {name: row[name] for name in row if name not in {"batch", "run_id"}}
         yield row["batch"], told(StageJobs(**stage))
+
+
+def _put_analyses(status: Document) -> None:
+    if status["analyses_failed"]:
+        put(f"analyses   {status['analyses_failed']} failed")
+    for one in status["failed_analyses"]:
+        put(f"           run {one['run_id']}: {one['analysis_error']}")
 
 
 def _counts(counts: Mapping[str, int]) -> str:
