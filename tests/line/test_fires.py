@@ -1,6 +1,7 @@
 """Schedules on the whole line: what a fire takes, verifies or leaves, and that none comes twice."""
 
 import random
+import re
 import shutil
 import tempfile
 from bisect import bisect_right
@@ -267,6 +268,21 @@ def test_where_nothing_has_changed_the_outputs_are_verified_and_nothing_is_run(l
     run_id = line.manifest().run_id
     assert line.last().detail == f"run {run_id} over the same files: its outputs are as published"
     assert line.ledger.read.events("data/a.csv")[-1].kind == "schedule.verified"
+
+
+def test_a_failed_analysis_is_made_again_although_nothing_has_changed(line: Line) -> None:
+    line.drop(a="1")
+    line.runs.analysis = {"command": ["wc"], "stdout": "", "error": "exit code 3"}
+    line.next_hour()
+    line.next_hour()
+    failed = line.fired()
+    line.runs.analysis = {"command": ["wc"], "stdout": "", "error": ""}
+    line.next_hour()
+    line.next_hour()
+
+    assert [outcome for _, outcome, _ in failed] == ["run", "run"]
+    assert re.fullmatch(r"the analysis of run \d+ failed", failed[-1][2])
+    assert line.outcomes() == ["run", "run", "run", "verified"]
 
 
 def test_without_skipping_every_fire_is_a_run(line: Line) -> None:

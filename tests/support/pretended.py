@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from crash import lives_through
 from ds_flow.core.manifest import Manifest
@@ -32,6 +33,7 @@ class PretendedRuns(Runs):
     root: Path
     alive: dict[str, Path] = field(default_factory=dict)  # <batch>/<attempt> -> attempt's folder
     left_out: dict[str, str] = field(default_factory=dict)  # paths that no run can judge well
+    analysis: Mapping[str, Any] | None = None  # what comes of every analysis
     crash: str = ""  # the daemon dies "before" or "after" it starts the next run
     meanwhile: Callable[[str], object] = str  # what somebody does to the next batch to be started
     run_ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -99,7 +101,7 @@ class PretendedRuns(Runs):
         for item, output in zip(good, made.outputs, strict=True):
             sources[output.name] = work / f"{next(self.results)}.csv"
             sources[output.name].write_bytes(self.input(item.path).read_bytes())
-        return _as_planned(made, plan), sources
+        return replace(_as_planned(made, plan), analysis=self.analysis), sources
 
     def input(self, path: str) -> Path:
         return self.root / path

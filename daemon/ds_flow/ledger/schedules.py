@@ -38,6 +38,7 @@ class LastRun:
 
     run_id: str
     batch: str
+    analysis_error: str  # why its newest analysis failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,8 @@ class Schedules:
         """
         run_id = selection.removeprefix(RUN_PREFIX) if selection.startswith(RUN_PREFIX) else None
         row = self._store.row(
-            "SELECT run_id, batch_id FROM run WHERE state = 'succeeded' AND (run_id = ?"
+            "SELECT run_id, batch_id, analysis_error FROM run"
+            " WHERE state = 'succeeded' AND (run_id = ?"
             " OR batch_id IN (SELECT id FROM batch WHERE selection = ? AND selection <> ''))"
             " ORDER BY run.id DESC LIMIT 1",
             (run_id, selection),

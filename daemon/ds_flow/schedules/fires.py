@@ -152,10 +152,17 @@ class Fires:
         if not choice.free:
             self._record(due, FireOutcome.NOTHING, self._why_nothing(due, choice))
         elif schedule.skip_unchanged and not found and (last := self._unchanged(due, choice.free)):
-            steps = verify_outputs(self.settings.output_dir, self.ledger.read, last.run_id)
-            self._verifications.append(Verification(due, last, steps))
+            self._verify_or_analyze(due, choice, last)
         else:
             self._run(due, choice, found)
+
+    def _verify_or_analyze(self, due: Due, choice: Choice, last: LastRun) -> None:
+        """Verify what is unchanged. If only its analysis failed, a run makes that again."""
+        if last.analysis_error:
+            self._run(due, choice, f"the analysis of run {last.run_id} failed")
+            return
+        steps = verify_outputs(self.settings.output_dir, self.ledger.read, last.run_id)
+        self._verifications.append(Verification(due, last, steps))
 
     def _why_nothing(self, due: Due, choice: Choice) -> str:
         coming = selection.coming_files(self.settings, self.ledger.read, due.selection)
