@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ds_flow.core import FailureClass, NoRoomError
+from ds_flow.core import FailureClass, NoRoomError, program_of
 from ds_flow.dispatch import log_of
 from ds_flow.system import masked, refusal
 from ds_flow.work import analyzing, read_plan, why_no_analysis
@@ -21,7 +21,8 @@ def analyze_combined(work: Path, combined: Path | None) -> dict[str, Any] | None
     a failed analysis like any other.
     """
     plan = read_plan(work)
-    command = plan.options.stages["analyze"].command
+    options = plan.options.stages["analyze"]
+    command = program_of(options.command, options.executor)
     if combined is None or not command:
         return None
     if why := why_no_analysis(work):

@@ -1,7 +1,6 @@
 """What the steps share: describe a stage's jobs, run them, turn their failure into an error."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from ds_flow.core import (
     NoRoomError,
     Plan,
     place_of,
+    python_on,
 )
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.system import free_bytes, masked, refusal, write_bytes
@@ -37,7 +37,7 @@ Range = tuple[int, int]
 
 def python_for(plan: Plan, stage: str) -> str:
     """The Python interpreter for a stage's jobs: this one, or the image's."""
-    return "python3" if plan.options.stages[stage].executor == "docker" else sys.executable
+    return python_on(plan.options.stages[stage].executor)
 
 
 def job_for(

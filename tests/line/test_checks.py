@@ -1,8 +1,10 @@
 """The checks of a machine, with real files and real interpreters."""
 
+import contextlib
 import os
 import resource
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -281,6 +283,25 @@ def test_a_missing_analysis_program_is_a_fault(project: Project) -> None:
     assert Finding("fault", "analyze", "no program 'no-such-program' on PATH") in run_checks(
         made, os.environ
     )
+
+
+@pytest.mark.parametrize("name", ["python", "python3"])
+def test_the_python_of_an_analysis_is_named(project: Project, name: str) -> None:
+    made = project(f"compute: {{stages: {{analyze: {{command: [{name}, mine.py]}}}}}}")
+    (found,) = programs.check_analyze(made, {"PATH": "/nothing"})
+    text = f"runs {sys.executable}, this environment's Python"
+    assert found == Finding("ok", "analyze", text)
+
+
+def test_an_analysis_program_of_the_project_is_found_from_any_folder(
+    project: Project, tmp_path: Path
+) -> None:
+    made = project("compute: {stages: {analyze: {command: [./mine.sh]}}}")
+    (made.root / "mine.sh").write_text("#!/bin/sh\n")
+    (made.root / "mine.sh").chmod(0o755)
+    with contextlib.chdir(tmp_path):
+        (found,) = programs.check_analyze(made, os.environ)
+    assert (found.level, found.text) == ("ok", f"runs {made.root / 'mine.sh'}")
 
 
 def test_a_missing_alert_program_is_a_warning(project: Project) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -300,6 +301,14 @@ def test_an_analysis_that_fails_says_so_and_fails_nothing_else(
 
     assert said in analysis["error"]
     assert analysis["command"] == list(command)
+
+
+@pytest.mark.parametrize("name", ["python", "python3"])
+def test_a_python_analysis_has_the_packages_of_this_environment(work: Path, name: str) -> None:
+    analysis = analyzed(work, command=(name, "-c", "import pandas, sys; print(sys.prefix)"))
+
+    assert (analysis["error"], analysis["stdout"]) == ("", f"{sys.prefix}\n")
+    assert analysis["command"][0] == sys.executable
 
 
 def test_what_a_failed_analysis_printed_is_kept(work: Path) -> None:

@@ -53,7 +53,7 @@ from ds_flow.core.plan import (
     cut_shards,
 )
 from ds_flow.core.problems import Problems
-from ds_flow.core.program import CHECKOUT, PYTHON
+from ds_flow.core.program import CHECKOUT, PYTHON, program_of, python_on
 from ds_flow.core.retry_policy import Dead, Ended, Policy, RetryAt, after_failure
 from ds_flow.core.settling import split_settled
 from ds_flow.core.states import (
@@ -169,6 +169,8 @@ __all__ = [
     "pinned_variables",
     "place_of",
     "printable",
+    "program_of",
+    "python_on",
     "says_no_room",
     "seconds_until_due",
     "split_settled",

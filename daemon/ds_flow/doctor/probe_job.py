@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, PYTHON, DispatchError, JobState
+from ds_flow.core import CHECKOUT, DispatchError, JobState, program_of, python_on
 from ds_flow.dispatch import (
     LIVE,
     Backend,
@@ -55,8 +55,8 @@ def probe(settings: Settings, stage: str, limit_s: float = LIMIT_SECONDS) -> tup
 
 def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
     options = settings.stages[stage]
-    program = options.command[0] if options.command else "true"
-    python = ("python3", "-P") if options.executor == "docker" else PYTHON
+    program, *_ = *program_of(options.command, options.executor), "true"
+    python = (python_on(options.executor), "-P")
     commands: dict[str, tuple[str, ...]] = {
         "process": (*python, *IMPORTS),
         "combine": TOOLS,

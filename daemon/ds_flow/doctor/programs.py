@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, PYTHON
+from ds_flow.core import CHECKOUT, PYTHON, program_of
 from ds_flow.doctor.finding import Finding, Findings, Level
 from ds_flow.settings import Settings
 
@@ -105,10 +105,15 @@ def check_bash(_settings: Settings, environ: Mapping[str, str]) -> Findings:
 
 
 def check_analyze(settings: Settings, environ: Mapping[str, str]) -> Findings:
-    """A local analysis must be on PATH."""
+    """A local analysis must be on PATH; a relative path starts at the project. Name its Python."""
     stage = settings.stages["analyze"]
-    if stage.executor == "local":
-        yield from _command("analyze", stage.command, environ, if_missing="fault")
+    command = program_of(stage.command, stage.executor)
+    if command and command[0] != stage.command[0]:
+        yield Finding("ok", "analyze", f"runs {command[0]}, this environment's Python")
+    elif stage.executor == "local":
+        if command and "/" in command[0]:
+            command = (str(settings.root / command[0]), *command[1:])
+        yield from _command("analyze", command, environ, if_missing="fault")
 
 
 def check_alerts(settings: Settings, environ: Mapping[str, str]) -> Findings:
