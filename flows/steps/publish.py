@@ -111,7 +111,7 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
         inputs=tuple(_input(item) for item in good),
         outputs=tuple(outputs),
         rejected=tuple(bad),
-        jobs=tuple(_jobs(work)),
+        jobs=tuple(job_rows(work)),
         analysis=run.analysis,
         selection=plan.selection,
         columns=union([item.columns for item in good]) if good else (),
@@ -189,7 +189,8 @@ def _attempts(work: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def _jobs(work: Path) -> Iterator[dict[str, Any]]:
+def job_rows(work: Path) -> Iterator[dict[str, Any]]:
+    """Give every job of closed rounds as a row of a manifest."""
     for part in sorted((work / "jobs").iterdir()):
         for batch_round in rounds_in(part):
             backend = batch_round.executor

@@ -1,15 +1,22 @@
 """An analysis that fails, in a whole run: the data is published, and everybody is told."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ds_flow.core.states import FileState, RunState
+from ds_flow.ledger.queries import EventRow
+from ds_flow.runs.analysis import analyze_again
+from ds_flow.settings.load import load_settings
 from ds_flow.upkeep import alerts
-from project import Project, ids, table
+from project import Gate, Project, ids, table, until
 
 FAILS = ["sh", "-c", "echo 4 lines; echo no R here >&2; exit 3"]
 SAID = "exit code 3: no R here"
@@ -128,3 +135,201 @@ def test_an_analysis_that_ends_its_own_runs_costs_no_data(tmp_path: Path) -> Non
     assert [run.state for run in project.runs()] == [RunState.FAILED, RunState.SUCCEEDED]
     assert f"analysis failed: run {project.runs()[-1].run_id}: {said}" in done.stdout
     assert done.returncode == 1
+
+
+# --------------------------------------------------------------------------- done again
+
+WORKS = ["sh", "-c", "echo now it works; wc -l <$0"]
+
+
+def repaired(project: Project, command: list[str], **stage: Any) -> None:
+    """Give a project another analysis."""
+    stages = {"analyze": {"command": command, **stage}}
+    project.configure(compute={"stages": stages})
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> Iterator[Project]:
+    """A project with one published run, whose analysis failed."""
+    made = Project(tmp_path / "project", compute={"stages": {"analyze": {"command": FAILS}}})
+    made.drop("student_a.csv", table("a"))
+    made.once()
+    yield made
+    made.end_everything()
+
+
+def test_an_analysis_is_done_again_over_what_was_published(failed: Project) -> None:
+    (run,) = failed.runs()
+    run_id = str(run.run_id)
+    names = failed.names()
+    repaired(failed, WORKS)
+
+    done = failed.ds_flow("rerun", "--analyze", run_id)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"run {run_id}: analysis succeeded\n  out/analysis_{run_id}_1.json\n"
+    shown = said_in(failed, "show", run_id)
+    assert shown["analysis"]["stdout"] == "now it works\n4\n"
+    assert shown["analysis"]["command"] == WORKS
+    assert (shown["analysis"]["error"], shown["analysis_error"]) == ("", "")
+    assert SAID in shown["manifest"]["analysis"]["error"]
+    assert said_in(failed, "status")["failed_analyses"] == []
+    assert "now it works" in failed.ds_flow("logs", run_id).stdout
+    assert failed.names() - names == {f"analysis_{run_id}_1.json"}
+    assert failed.leftovers() == []
+
+    repaired(failed, FAILS)
+    done = failed.ds_flow("rerun", "--analyze", run_id)
+
+    assert done.returncode == 1
+    assert f"analysis failed: run {run_id}: " in done.stdout
+    assert SAID in done.stdout
+    assert SAID in said_in(failed, "show", run_id)["analysis_error"]
+    assert f"analysis, done again (out/analysis_{run_id}_2.json) failed: " in (
+        failed.ds_flow("show", run_id).stdout
+    )
+    kinds = [event.kind for event in events(failed) if event.kind.startswith("analysis")]
+    assert kinds == ["analysis.failed", "analysis.succeeded", "analysis.failed"]
+
+    for end in ("", "-wal", "-shm"):
+        Path(f"{failed.ledger}{end}").unlink(missing_ok=True)
+    (listed,) = said_in(failed, "runs")["runs"]
+    assert SAID in listed["analysis_error"]
+    assert said_in(failed, "show", run_id)["analysis"]["file"] == f"out/analysis_{run_id}_2.json"
+
+
+def events(project: Project) -> list[EventRow]:
+    with project.reading() as read:
+        return read.events("data/student_a.csv")
+
+
+def test_what_cannot_be_analyzed_is_refused_with_the_reason(failed: Project) -> None:
+    run_id = str(failed.runs()[0].run_id)
+    combined = failed.out / f"final_combined_{run_id}.csv"
+
+    assert failed.ds_flow("rerun", "--analyze").returncode == 2
+    assert failed.ds_flow("rerun", "--analyze", run_id, "--no-wait").returncode == 2
+    assert "no run '17'" in failed.ds_flow("rerun", "--analyze", "17").stderr
+    repaired(failed, [])
+    assert "there is no analysis" in failed.ds_flow("rerun", "--analyze", run_id).stderr
+    repaired(failed, WORKS)
+    os.truncate(combined, 3)
+    assert f"ds-flow verify {run_id}" in failed.ds_flow("rerun", "--analyze", run_id).stderr
+    combined.unlink()
+    assert f"ds-flow verify {run_id}" in failed.ds_flow("rerun", "--analyze", run_id).stderr
+    assert failed.leftovers() == []
+
+
+HELD = ["sh", "-c", "echo $$ >>began; flock -s gates/analysis true; echo passed"]
+
+
+def started(project: Project) -> tuple["subprocess.Popen[str]", Gate]:
+    """A call whose analysis waits at a gate."""
+    gate = project.gate("analysis")
+    repaired(project, HELD)
+    call = subprocess.Popen(
+        project.command("rerun", "--analyze", str(project.runs()[0].run_id)),
+        env=project.environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    until("the analysis waits", lambda: gate.is_reached, while_lives=call)
+    return call, gate
+
+
+def begun(project: Project) -> int:
+    return len((project.root / "began").read_text().splitlines())
+
+
+def test_an_analysis_goes_on_when_the_command_that_asked_for_it_is_killed(
+    failed: Project,
+) -> None:
+    run_id = str(failed.runs()[0].run_id)
+    call, gate = started(failed)
+    call.kill()
+    call.communicate()
+
+    second = failed.ds_flow("rerun", "--analyze", run_id)
+    assert (second.returncode, second.stderr) == (
+        1,
+        f"ds-flow: run {run_id} is being analyzed already\n",
+    )
+    gate.open()
+    until("the analysis has ended", lambda: not failed.marked())
+    third = failed.ds_flow("rerun", "--analyze", run_id)
+
+    assert third.returncode == 0
+    assert begun(failed) == 1
+    assert said_in(failed, "show", run_id)["analysis"]["stdout"] == "passed\n"
+    assert failed.leftovers() == []
+
+
+def test_an_analysis_is_done_again_after_everything_was_killed(failed: Project) -> None:
+    run_id = str(failed.runs()[0].run_id)
+    call, gate = started(failed)
+    call.kill()
+    call.communicate()
+    failed.end_everything()
+    gate.open()
+
+    done = failed.ds_flow("rerun", "--analyze", run_id)
+
+    assert (done.returncode, begun(failed)) == (0, 2)
+    assert sorted(path.name for path in failed.out.glob("analysis_*")) == [
+        f"analysis_{run_id}_1.json"
+    ]
+    assert failed.leftovers() == []
+
+
+def test_an_analysis_begun_under_other_settings_is_ended_and_begun_anew(failed: Project) -> None:
+    run_id = str(failed.runs()[0].run_id)
+    call, gate = started(failed)
+    os.kill(call.pid, signal.SIGKILL)
+    call.communicate()
+    for pid in failed.processes("analyze_again.py"):
+        os.kill(pid, signal.SIGKILL)
+    repaired(failed, WORKS)
+
+    done = failed.ds_flow("rerun", "--analyze", run_id)
+
+    assert (done.returncode, failed.marked()) == (0, [])
+    assert said_in(failed, "show", run_id)["analysis"]["command"] == WORKS
+    assert failed.leftovers() == []
+    gate.open()
+
+
+def test_who_interrupts_an_analysis_ends_it(failed: Project) -> None:
+    call, gate = started(failed)
+
+    os.killpg(call.pid, signal.SIGINT)
+    call.communicate()
+
+    assert call.returncode == 130
+    assert failed.marked() == []
+    assert failed.leftovers() == []
+    assert not list(failed.out.glob("analysis_*"))
+    gate.open()
+
+
+def test_an_analysis_that_was_published_and_not_recorded_keeps_its_number(
+    failed: Project,
+) -> None:
+    run_id = str(failed.runs()[0].run_id)
+    repaired(failed, WORKS)
+
+    def dies(_number: int, _error: str) -> None:
+        raise KeyError
+
+    chosen = load_settings(failed.config, failed.environ())
+    with pytest.raises(KeyError):
+        analyze_again(chosen, run_id, dies)
+    (before,) = failed.out.glob("analysis_*")
+    content = before.read_bytes()
+
+    assert failed.ds_flow("rerun", "--analyze", run_id).returncode == 0
+
+    assert [path.read_bytes() for path in failed.out.glob("analysis_*")] == [content]
+    assert said_in(failed, "show", run_id)["analysis_error"] == ""
+    assert failed.leftovers() == []

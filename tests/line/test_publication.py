@@ -19,9 +19,15 @@ from ds_flow.core.errors import BatchError, DispatchError
 from ds_flow.core.manifest import Manifest
 from ds_flow.system.durable import link_new, part_name
 from ds_flow.work import publication
+from ds_flow.work.analyses import ANALYSIS, publish_analysis
 from ds_flow.work.directory import remove_work_dir, work_dirs
 from ds_flow.work.publication import AlreadyCommittedError, deliver, is_committed, publish
-from ds_flow.work.published import published_manifests, remove_outputs
+from ds_flow.work.published import (
+    find_analysis,
+    newest_analyses,
+    published_manifests,
+    remove_outputs,
+)
 from samples import BATCH, manifest, read
 
 
@@ -237,6 +243,32 @@ def test_outputs_that_retention_removed_do_not_come_back(out: Path) -> None:
     assert deliver(work, out) == finished()
 
     assert visible(out) == {"removed"}
+
+
+def test_analyses_that_were_done_again_go_with_the_outputs_of_their_run(out: Path) -> None:
+    make_work(out)
+    publish_as(out)
+    for name in ("analysis_17_1.json", "analysis_17_2.json", "analysis_171_1.json"):
+        (out / name).write_text("{}")
+
+    remove_outputs(out, ["17"])
+
+    assert visible(out) == {"removed", "analysis_171_1.json"}
+    assert find_analysis(out, "17", 2) == out / "removed" / "analysis_17_2.json"
+    assert newest_analyses(out) == {"17": 2, "171": 1}
+
+
+def test_each_analysis_that_is_done_again_gets_a_number_and_keeps_it(out: Path) -> None:
+    work = make_work(out)
+    (out / "analysis_17_9.txt").write_text("another's")
+    for number in (1, 2, 10):
+        (work / ANALYSIS).unlink(missing_ok=True)
+        (work / ANALYSIS).write_text(f"{number}")
+        assert publish_analysis(work, out, "17") == number
+        assert publish_analysis(work, out, "17") == number
+        assert (out / f"analysis_17_{number}.json").read_text() == f"{number}"
+        if number == 2:
+            (out / "analysis_17_9.json").symlink_to("nowhere")
 
 
 def test_a_published_output_that_a_person_removed_does_not_come_back(out: Path) -> None:

@@ -1,6 +1,7 @@
 """What a start finds on disk and the ledger does not know yet."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -363,3 +364,57 @@ def test_a_dead_batchs_work_directory_stays_until_no_retry_needs_it(
     ledger.retry(BATCH, OTHER_BATCH, NOON)
     recovery.tidy_work_dir(ledger, work)
     assert not work.exists()
+
+
+# --------------------------------------------------------------------------- analyses
+
+
+def analyzed_again(out: Path, number: int, error: str, **other: object) -> None:
+    content = {"analysis": {"command": ["wc"], "stdout": "", "error": error}, **other}
+    durable.write_json(out / f"analysis_17_{number}.json", content)
+
+
+def why_failed(ledger: Ledger) -> str:
+    run = ledger.read.run("17")
+    assert run
+    return run.analysis_error
+
+
+def test_a_ledger_that_is_older_than_an_analysis_takes_the_newest_one(
+    ledger: Ledger, out: Path
+) -> None:
+    made = replace(
+        manifest("17", inputs=[read(PATH, "1")]),
+        analysis={"command": ["wc"], "stdout": "", "error": "first"},
+    )
+    published(out, made)
+    recovery.admit_commits(ledger, out, NOON)
+    assert why_failed(ledger) == "first"
+
+    for number, error in ((2, "second"), (10, "tenth")):
+        analyzed_again(out, number, error)
+    recovery.rebuild_ledger(ledger, out, NOON)
+    assert why_failed(ledger) == "tenth"
+
+    ledger.record_analysis("17", 2, "second", NOON)
+    assert why_failed(ledger) == "tenth"
+    analyzed_again(out, 11, "")
+    recovery.rebuild_ledger(ledger, out, NOON)
+    assert why_failed(ledger) == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"analysis": null}', '{"analysis": {}}'])
+def test_a_file_that_only_looks_like_an_analysis_is_named_and_passed_over(
+    ledger: Ledger, out: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    published(out, manifest("17", inputs=[read(PATH, "1")]))
+    recovery.admit_commits(ledger, out, NOON)
+    (out / "analysis_17_1.json").write_text(content)
+    (out / "analysis_18_1.json").write_text("of no run")
+
+    recovery.rebuild_ledger(ledger, out, NOON)
+
+    assert why_failed(ledger) == ""
+    assert [one.message for one in caplog.records if one.levelno >= logging.ERROR] == [
+        "analysis.unreadable"
+    ]

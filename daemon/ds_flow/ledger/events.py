@@ -12,6 +12,7 @@ from ds_flow.ledger.store import Store, text
 LEFT_OUT = "file.left_out"  # a rerun did not publish it; the earlier output stays
 ANALYSIS_FAILED = "analysis.failed"
 JOBS_REDONE = "jobs.done_again"  # they failed, such as those that somebody killed
+ANALYSIS_SUCCEEDED = "analysis.succeeded"  # one that was done again
 
 REMOVED_AT_ONCE = 5000  # events in one transaction
 ALERT_AGE = timedelta(days=1)  # older events, such as those before an upgrade, raise no alert

@@ -164,3 +164,8 @@ class Ledger:
         """Enter what a run published. Returns whether it was new."""
         with self._store.transaction():
             return self._commits.record(manifest, now)
+
+    def record_analysis(self, run_id: str, number: int, error: str, now: datetime) -> None:
+        """Enter what came of an analysis that was done again; `error` is "" if it succeeded."""
+        with self._store.transaction():
+            self._runs.analyze_again(run_id, number, error, now)

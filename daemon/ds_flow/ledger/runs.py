@@ -5,6 +5,7 @@ from datetime import datetime
 
 from ds_flow.core import RUN_MOVES, BatchError, BatchState, Dead, RetryAt, RunState
 from ds_flow.ledger.batches import NO_REASONS, Batches
+from ds_flow.ledger.events import ANALYSIS_FAILED, ANALYSIS_SUCCEEDED
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.store import Store, text
 
@@ -93,6 +94,20 @@ class Runs:
                 self._batches.end(batch, BatchState.DEAD, last, now, reasons)
             case RetryAt(at):
                 self._batches.retry_at(batch, at, now)
+
+    def analyze_again(self, run_id: str, number: int, error: str, now: datetime) -> None:
+        """Record what came of an analysis that was done again. The newest one counts."""
+        changed = self._store.change(
+            "UPDATE run SET analyses = ?, analysis_error = ? WHERE run_id = ? AND analyses < ?",
+            (number, error, run_id, number),
+        )
+        if changed:
+            batch, run = self._store.rows(
+                "SELECT batch_id, id FROM run WHERE run_id = ?", (run_id,)
+            )[0]
+            kind = ANALYSIS_FAILED if error else ANALYSIS_SUCCEEDED
+            detail = error or f"run {run_id}, done again"
+            self._store.note(now, kind, batch_id=batch, run=run, detail=detail)
 
     def move_to_end(
         self,

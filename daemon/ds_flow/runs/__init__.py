@@ -1,5 +1,6 @@
 """From queued batches to recorded outcomes: start, supervise, record."""
 
+from ds_flow.runs.analysis import analyze_again
 from ds_flow.runs.kill_jobs import cancel_batch_jobs
 from ds_flow.runs.launch import Runs, processes
 from ds_flow.runs.recovery import (
@@ -21,6 +22,7 @@ __all__ = [
     "Supervisor",
     "admit_commits",
     "adopt_batches",
+    "analyze_again",
     "cancel_batch_jobs",
     "disown_batches",
     "processes",

@@ -22,12 +22,16 @@ from ds_flow.core import (
 from ds_flow.ledger import ANALYSIS_FAILED, JOBS_REDONE, Ledger
 from ds_flow.work import (
     REMOVED,
+    analysis_name,
     by_run_id,
     deliver,
+    find_analysis,
     is_committed,
     last_attempt,
     manifest_name,
     manifest_names,
+    newest_analyses,
+    read_analysis,
     read_manifest,
     read_plan,
     remove_work_dir,
@@ -104,8 +108,28 @@ def rebuild_ledger(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     """Record every published manifest that the ledger does not know, oldest first; how many.
 
     A manifest that cannot be read is named and passed over; a live run's is left to the daemon.
+    Then record the analyses that were done again, where the ledger knows an older one.
     """
-    return sum(_take_in(ledger, path, now) for path in _unknown(ledger, output_dir))
+    count = sum(_take_in(ledger, path, now) for path in _unknown(ledger, output_dir))
+    for run_id, number in newest_analyses(output_dir).items():
+        run = ledger.read.run(run_id)
+        if run is not None and run.analyses < number:
+            _take_in_analysis(ledger, output_dir, run_id, number, now)
+    return count
+
+
+def _take_in_analysis(
+    ledger: Ledger, output_dir: Path, run_id: str, number: int, now: datetime
+) -> None:
+    path = find_analysis(output_dir, run_id, number)
+    try:
+        if path is not None:
+            ledger.record_analysis(run_id, number, read_analysis(path)["error"], now)
+    except (LedgerError, OSError) as error:
+        if is_disk_error(error):
+            raise
+        name = analysis_name(run_id, number)
+        log.error("analysis.unreadable", extra={"analysis": name, "why": str(error)})
 
 
 def _unknown(ledger: Ledger, output_dir: Path) -> Iterator[Path]:

@@ -1,6 +1,13 @@
 """One batch on disk: its plan, results and publication."""
 
-from ds_flow.work.analyses import analyzing, give_up_analysis, why_no_analysis
+from ds_flow.work.analyses import (
+    ANALYSIS,
+    analyzing,
+    give_up_analysis,
+    publish_analysis,
+    read_analysis,
+    why_no_analysis,
+)
 from ds_flow.work.directory import (
     NO_ROOM,
     attempt_dir,
@@ -35,10 +42,13 @@ from ds_flow.work.place import detach, require_own, settle
 from ds_flow.work.publication import deliver, is_committed, publish
 from ds_flow.work.published import (
     REMOVED,
+    analysis_name,
     by_run_id,
+    find_analysis,
     find_manifest,
     manifest_name,
     manifest_names,
+    newest_analyses,
     published_manifests,
     remove_outputs,
     removed_manifests,
@@ -46,11 +56,13 @@ from ds_flow.work.published import (
 from ds_flow.work.results import LASTING, Result, Results, is_plain, measured
 
 __all__ = [
+    "ANALYSIS",
     "LASTING",
     "NO_ROOM",
     "REMOVED",
     "Result",
     "Results",
+    "analysis_name",
     "analyzing",
     "attempt_dir",
     "attempt_log",
@@ -60,6 +72,7 @@ __all__ = [
     "create_work_dir",
     "deliver",
     "detach",
+    "find_analysis",
     "find_manifest",
     "git_commit",
     "give_up_analysis",
@@ -77,11 +90,14 @@ __all__ = [
     "name_attempt",
     "needed_bytes",
     "new_attempt",
+    "newest_analyses",
     "own_attempt",
     "own_code",
     "own_reasons",
     "publish",
+    "publish_analysis",
     "published_manifests",
+    "read_analysis",
     "read_manifest",
     "read_plan",
     "remove_outputs",

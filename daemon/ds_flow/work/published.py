@@ -14,6 +14,7 @@ from ds_flow.work.results import is_plain, measured
 REMOVED = "removed"
 """The folder in the output folder that holds the manifests of outputs that retention removed."""
 
+ANALYSIS_NAME = re.compile(r"analysis_([^/\0]+)_([1-9][0-9]{0,8})\.json")
 OUTPUT_NAME = re.compile(r"(processed|final_combined)_[^/\0\ud800-\udfff]+\.csv")
 
 
@@ -41,6 +42,36 @@ def put_name(source: Path, target: Path) -> None:
 def manifest_name(run_id: str) -> str:
     """The published manifest's file name."""
     return f"manifest_{run_id}.json"
+
+
+def analysis_name(run_id: str, number: int) -> str:
+    """The file name of an analysis that was done again. The first one is in the manifest."""
+    return f"analysis_{run_id}_{number}.json"
+
+
+def newest_analyses(output_dir: Path) -> dict[str, int]:
+    """The number of the newest analysis of each run whose analysis was done again."""
+    newest: dict[str, int] = {}
+    for folder in (output_dir, output_dir / REMOVED):
+        for run_id, number in _analyses_in(folder):
+            newest[run_id] = max(number, newest.get(run_id, 0))
+    return newest
+
+
+def find_analysis(output_dir: Path, run_id: str, number: int) -> Path | None:
+    """Find an analysis that was done again, be its run's outputs there or removed."""
+    name = analysis_name(run_id, number)
+    places = (output_dir / name, output_dir / REMOVED / name)
+    return next((path for path in places if path.exists()), None)
+
+
+def _analyses_in(folder: Path) -> list[tuple[str, int]]:
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - as for manifests
+    except FileNotFoundError:
+        return []
+    found = (ANALYSIS_NAME.fullmatch(name) for name in names if name.startswith("analysis_"))
+    return [(one[1], int(one[2])) for one in found if one]
 
 
 def published_manifests(output_dir: Path) -> Iterator[Path]:
@@ -76,7 +107,7 @@ def find_manifest(output_dir: Path, run_id: str) -> Path | None:
 
 
 def remove_outputs(output_dir: Path, run_ids: Iterable[str]) -> None:
-    """Remove the outputs of runs; their manifests stay, in the folder of the removed.
+    """Remove the outputs of runs; their manifests and analyses stay, in the folder of the removed.
 
     The manifests move first, so a manifest that is in its place has its outputs. A delivery that
     finds the manifest among the removed ones delivers nothing. A call that was interrupted can be
@@ -85,6 +116,9 @@ def remove_outputs(output_dir: Path, run_ids: Iterable[str]) -> None:
     folder = output_dir / REMOVED
     folder.mkdir(exist_ok=True)
     manifests = []
+    run_ids = set(run_ids)
+    for name in (analysis_name(*one) for one in _analyses_in(output_dir) if one[0] in run_ids):
+        (output_dir / name).replace(folder / name)
     for path in filter(None, (find_manifest(output_dir, run_id) for run_id in run_ids)):
         manifests.append(read_manifest(path))
         path.replace(folder / path.name)

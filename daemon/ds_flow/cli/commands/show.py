@@ -1,14 +1,15 @@
 """`ds-flow show`: one run, with its manifest."""
 
 import argparse
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ds_flow.cli.arguments import JSON, RUN, Arguments, argument
 from ds_flow.cli.report import Document, moment, output_folder, run_document
-from ds_flow.core import RunState
-from ds_flow.system import DONE, Cell, put, put_document, put_table, read_json
+from ds_flow.core import LedgerError, RunState
+from ds_flow.system import DONE, Cell, put, put_document, put_table, read_json, say
 
 if TYPE_CHECKING:
     from ds_flow.ledger import Ledger, RunRow
@@ -62,6 +63,7 @@ def _document(settings: "Settings", ledger: "Ledger", row: "RunRow") -> Document
     jobs = manifest["jobs"] if manifest else _jobs_so_far(settings, ledger, row)
     return {
         **run_document(output_folder(settings), long),
+        "analysis": _analysis_again(settings, row) or (manifest and manifest["analysis"]),
         "manifest": manifest,
         "jobs": [{"state": "failed" if job.get("failure") else "done", **job} for job in jobs],
     }
@@ -89,6 +91,20 @@ def _attempt(job: Document) -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def _analysis_again(settings: "Settings", row: "RunRow") -> Document | None:
+    """The newest analysis that was done again, if there is one."""
+    from ds_flow.work import find_analysis, read_analysis
+
+    path = find_analysis(settings.output_dir, row.run_id or "", row.analyses)
+    if path is None:
+        return None
+    try:
+        return {**read_analysis(path), "file": os.path.relpath(path, settings.root)}
+    except (LedgerError, OSError) as error:  # the rest can be shown
+        say(str(error))
+        return None
+
+
 def _put_run(run: Document) -> None:
     _put_fields(run, RUN_FIELDS)
     manifest = run["manifest"]
@@ -101,9 +117,10 @@ def _put_run(run: Document) -> None:
     for part, columns in MANIFEST_TABLES.items():
         _put_rows(part, columns, manifest[part])
     _put_jobs(run["jobs"])
-    if analysis := manifest["analysis"]:
+    if analysis := run["analysis"]:
+        name = f"analysis, done again ({analysis['file']})" if "file" in analysis else "analysis"
         why = analysis.get("error")
-        heading = f"analysis failed: {why}" if why else "analysis"
+        heading = f"{name} failed: {why}" if why else name
         _put_section(heading, analysis["stdout"].splitlines())
 
 

@@ -219,3 +219,5 @@ def _advice(status: Document, dead: Iterable[str]) -> Iterator[str]:
     if files["quarantined"]:
         yield "`ds-flow files --state quarantined` says why files are quarantined"
         yield from (f"`ds-flow retry {batch}` retries a dead batch" for batch in dead)
+    if status["analyses_failed"]:
+        yield "`ds-flow rerun --analyze RUN` does a failed analysis again"
