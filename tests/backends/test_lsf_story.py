@@ -248,3 +248,37 @@ def test_what_is_there_can_be_read_where_no_lsf_is(
 
     assert project.ds_flow("status", "--json").returncode == 0
     assert "no program 'bsub' on PATH" in project.ds_flow("once").stderr
+
+
+def test_an_analysis_on_lsf_is_done_again_by_the_job_that_an_interrupted_call_submitted(
+    project: Project, cluster: Cluster
+) -> None:
+    gate = project.gate("analysis")
+    fails, waits = ["false"], ["flock", "-s", str(gate.path), "echo", "passed"]
+    stages = {"process": {"executor": "local"}, "combine": {"executor": "local"}}
+    project.configure(
+        compute={**ON_LSF, "stages": {**stages, "analyze": {"command": fails}}}, paths=PATHS
+    )
+    project.drop("student_a.csv", table("a"))
+    assert project.once().returncode == 1
+    run_id = str(project.runs()[0].run_id)
+    project.configure(
+        compute={**ON_LSF, "stages": {**stages, "analyze": {"command": waits}}}, paths=PATHS
+    )
+    before = len(cluster.calls("bsub"))
+    call = subprocess.Popen(
+        project.command("rerun", "--analyze", run_id), env=project.environ(), process_group=0
+    )
+    until("the analysis waits", lambda: gate.is_reached, while_lives=call)
+    for pid in [call.pid, *project.processes("analyze_again.py")]:
+        os.kill(pid, signal.SIGKILL)
+    call.wait()
+    gate.open()
+
+    done = project.ds_flow("rerun", "--analyze", run_id)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(cluster.calls("bsub")) == before + 1
+    shown = json.loads(project.ds_flow("show", run_id, "--json").stdout)
+    assert shown["analysis"]["stdout"].startswith("passed ")
+    assert not project.leftovers()

@@ -317,6 +317,15 @@ def test_what_a_failed_analysis_printed_is_kept(work: Path) -> None:
     assert analysis["stdout"] == "3 rows\n"
 
 
+def test_an_analysis_that_runs_out_of_memory_has_failed(work: Path) -> None:
+    rounds = work / "jobs" / "analyze"
+    mark = f"for round in {rounds}/*; do touch $round/1.starved; done; kill -KILL $$"
+
+    analysis = analyzed(work, command=("sh", "-c", mark))
+
+    assert "out of memory" in analysis["error"]
+
+
 def test_an_analysis_that_could_not_be_run_is_left_to_the_next_attempt(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
