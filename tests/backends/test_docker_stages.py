@@ -14,10 +14,11 @@ from ds_flow.core.errors import DispatchError
 from ds_flow.core.manifest import Manifest
 from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.program import CHECKOUT
-from ds_flow.core.states import ATTEMPT_MARK, STAGES
+from ds_flow.core.states import ATTEMPT_MARK, STAGES, RunState
 from ds_flow.dispatch import JobSpec, rounds_in
 from ds_flow.work import directory
 from engine import docker, engine, full_image, small_image
+from project import Project, table
 from steps import publish
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
@@ -194,3 +195,27 @@ def test_fifty_files_come_out_of_containers_and_of_a_mix_as_they_do_without(tmp_
     Draft202012Validator(json.loads(schema.read_text())).validate(json.loads(path.read_text()))
     owners = {(tmp_path / "docker" / name).stat().st_uid for name in outputs(tmp_path / "docker")}
     assert owners == {os.getuid()}
+
+
+def test_an_analysis_whose_program_the_image_lacks_has_failed_and_is_done_again_in_a_container(
+    tmp_path: Path,
+) -> None:
+    stage = {"executor": "docker", "image": small_image(), "memory_mb": 512}
+    project = Project(tmp_path / "project")
+    project.drop("student_a.csv", table("a"))
+
+    lacks = {**stage, "command": ["no-such-program"]}
+    project.configure(compute={"stages": {"analyze": lacks}})
+    assert project.once().returncode == 1
+    (run,) = project.runs()
+    assert (run.state, "no-such-program" in run.analysis_error) == (RunState.SUCCEEDED, True)
+
+    counts = {**stage, "command": ["wc", "-l"]}
+    project.configure(compute={"stages": {"analyze": counts}})
+    done = project.ds_flow("rerun", "--analyze", str(run.run_id))
+    assert (done.returncode, done.stderr) == (0, "")
+    (path,) = project.out.glob("analysis_*.json")
+    made = json.loads(path.read_text())
+    assert made["analysis"]["stdout"].split()[0] == "4"
+    assert [job["backend"] for job in made["jobs"]] == ["docker"]
+    assert project.leftovers() == []
