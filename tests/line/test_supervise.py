@@ -20,6 +20,7 @@ from ds_flow.runs.launch import Runs
 from ds_flow.runs.supervise import Supervisor
 from ds_flow.settings.load import load_settings
 from ds_flow.system import metaflow_store
+from ds_flow.work.analyses import why_no_analysis
 from lsf_emulator import faults
 from pretended import PretendedRuns
 
@@ -122,6 +123,26 @@ def test_a_run_that_cannot_hold_the_datastore_uses_no_attempt(
         (run,) = ledger.read.runs()
     assert run.state == RunState.LOST
     assert ".ds-flow.lock cannot be held: is not a regular file" in run.error
+
+
+def test_an_analysis_that_outlasts_its_runs_limit_is_given_up_at_once(
+    tmp_path: Path, clock: MovedClock
+) -> None:
+    made, runs = Project(tmp_path), PretendedRuns(tmp_path)
+    with closing(made.open()) as ledger:
+        made.start(made.form(RUN.batch, made.admit("student_a.csv")), "1")
+        runs.start(made.settings, RUN.batch, 1, Trigger.ARRIVAL)
+        (runs.alive[f"{RUN.batch}/1"] / "analyzing").touch()
+        supervisor = Supervisor(made.settings, ledger, runs, clock, Problems())
+        for elapsed_s in (0.0, made.settings.run.limit_minutes * 60 + 1, 0.0, 0.0):
+            clock.elapsed_s += elapsed_s
+            supervisor.follow()
+
+        (run,) = ledger.read.runs()
+        due = [batch.id for batch in ledger.read.due_batches(clock.now())]
+    assert (run.state, due) == (RunState.TIMED_OUT, [RUN.batch])
+    why = "no progress for 720 minutes"
+    assert why_no_analysis(made.settings.work_root / RUN.batch) == why
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from ds_flow.work import (
     give_up_analysis,
     last_progress_ns,
     own_reasons,
+    why_no_analysis,
     work_root,
 )
 
@@ -164,8 +165,9 @@ class Supervisor:
             then = RetryAt(now + timedelta(seconds=LONGEST_WAIT_SECONDS))
         if broken and then is not None:
             then = Dead(f"its work directory was changed: {broken}")
-        elif isinstance(then, Dead) and self._give_up_analysis(run, work, f"{then.why}: {error}"):
-            then = RetryAt(now)
+        elif state == RunState.TIMED_OUT or isinstance(then, Dead):
+            why = f"{then.why}: {error}" if isinstance(then, Dead) else error
+            then = RetryAt(now) if _give_up_analysis(run, work, why) else then
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
         remark = self._end_jobs(run, work) if is_over else ""
         if remark is None:
@@ -186,16 +188,6 @@ class Supervisor:
             recovery.log_set_aside(self.ledger, run.batch, paths)
         recovery.tidy_work_dir(self.ledger, work)
         return 1
-
-    def _give_up_analysis(self, run: RunRow, work: Path, why: str) -> bool:
-        """Give up the analysis in which a batch's last run has ended; whether it has.
-
-        The data is good: one more run publishes it without an analysis.
-        """
-        if not give_up_analysis(work, run.attempt, why):
-            return False
-        log.warning("analysis.given_up", extra={"batch": run.batch, "why": why})
-        return True
 
     def _end_jobs(self, run: RunRow, work: Path) -> str | None:
         """End a batch's jobs elsewhere: None until that is done, a remark if some could not be."""
@@ -229,6 +221,19 @@ class Supervisor:
         """Ask every live run to end. The next daemon starts them again."""
         for run in self.ledger.read.live_runs():
             self.ledger.ask_end(run.batch, RunState.STOPPED, why, self.clock.now())
+
+
+def _give_up_analysis(run: RunRow, work: Path, why: str) -> bool:
+    """Give up the analysis in which a run has ended; False if it ended elsewhere.
+
+    The data is good: one more run publishes it without an analysis.
+    """
+    was_given_up = bool(why_no_analysis(work))
+    if not give_up_analysis(work, run.attempt, why):
+        return False
+    if not was_given_up:
+        log.warning("analysis.given_up", extra={"batch": run.batch, "why": why})
+    return True
 
 
 def _is_over(progress: Progress, now_s: float) -> bool:
