@@ -31,6 +31,8 @@ BLAMELESS = frozenset({FailureClass.INFRASTRUCTURE, FailureClass.BY_HAND})
 LIMITS = {FailureClass.MEMORY: "memory_mb", FailureClass.LIMIT: "limit_minutes"}
 """The settings of a stage that end its jobs."""
 
+LAST_LINE_CHARACTERS = 500  # of what a job printed, in a reason
+
 Range = tuple[int, int]
 """First and last position of a shard's files in the plan, both included."""
 
@@ -111,13 +113,18 @@ def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchErr
     """The error to raise for a failed job; with the last line it printed, if its code failed."""
     printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
     is_cause = printed and outcome.failure == FailureClass.USER_CODE
-    last = f": {printed[-1]}" if is_cause else ""
+    last = f": {_shortened(printed[-1])}" if is_cause else ""
     where = place_of(asdict(outcome))
     why = f"job {outcome.round}[{outcome.index}]{where}: {reason_of(stage, outcome)}{last}"
     if outcome.exit_code == job_exit.NO_ROOM:
         full = refusal(work) or f"{work} has {free_bytes(work) / 2**20:.1f} MB free"
         return NoRoomError(f"no room on a disk: {full}: {why}")
     return DispatchError(why)
+
+
+def _shortened(line: str) -> str:
+    cut = line[:LAST_LINE_CHARACTERS]
+    return line if line == cut else f"{cut} ..."
 
 
 def reason_of(stage: str, outcome: Outcome) -> str:

@@ -27,6 +27,7 @@ from steps import job_exit, process, publish, start
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.failures import recorded
+from steps.jobs import LAST_LINE_CHARACTERS
 from steps.process import process_shards
 
 NAMES = ("a", "b", "c")
@@ -309,6 +310,15 @@ def test_a_python_analysis_has_the_packages_of_this_environment(work: Path, name
 
     assert (analysis["error"], analysis["stdout"]) == ("", f"{sys.prefix}\n")
     assert analysis["command"][0] == sys.executable
+
+
+def test_a_reason_holds_only_the_beginning_of_a_long_last_line(work: Path) -> None:
+    analysis = analyzed(work, command=("sh", "-c", "seq -s, 5000; exit 3"))
+
+    assert ": exit code 3: 1,2,3," in analysis["error"]
+    assert analysis["error"].endswith(" ...")
+    assert len(analysis["error"]) < 2 * LAST_LINE_CHARACTERS
+    assert analysis["stdout"].endswith(",5000\n")
 
 
 def test_what_a_failed_analysis_printed_is_kept(work: Path) -> None:
