@@ -144,6 +144,7 @@ def test_a_run_s_life_is_in_the_log_from_its_batch_to_its_end(
     assert said_of(good) == ["run.starting", "run.running", "run.succeeded"]
     assert [line for line in said_of(bad) if not line.startswith("file.")] == [
         "run.starting",
+        "run.running",
         "run.failed",
         "batch.dead",
     ]

@@ -67,14 +67,20 @@ class PretendedRuns(Runs):
     def end(self, mark: str, exit_code: str | None) -> None:
         folder = self.alive.pop(mark)
         if exit_code is not None:
+            self._begin(folder)
             durable.write_word(folder / "exit_code", exit_code)
+
+    def _begin(self, folder: Path) -> str:
+        """Give a run its Run ID, if it has none yet."""
+        run_id = durable.read_word(folder / "run_id") or str(next(self.run_ids))
+        durable.write_word(folder / "run_id", run_id)
+        return run_id
 
     def publish(self, mark: str, dies_at: int | None = None) -> None:
         """Do a run's work on the files that are there now."""
         folder = self.alive[mark]
         work = folder.parent.parent
-        run_id = durable.read_word(folder / "run_id") or str(next(self.run_ids))
-        durable.write_word(folder / "run_id", run_id)
+        run_id = self._begin(folder)
         made, sources = self._work(work, run_id, int(folder.name))
         if dies_at is None:
             publish(work, made, sources, self.root / "out")

@@ -96,3 +96,6 @@ def _problems_since(read: Reading, before: Tally) -> Iterator[str]:
     for batch in read.batches_in(BatchState.DEAD):
         if batch.id not in before.dead:
             yield f"dead: batch {batch.id}: {batch.reason}"
+    for batch in read.batches_in(BatchState.RETRYING):
+        if why := read.never_began(batch.id):
+            yield f"held back: batch {batch.id}: {why}"

@@ -54,7 +54,14 @@ from ds_flow.core.plan import (
 )
 from ds_flow.core.problems import Problems
 from ds_flow.core.program import CHECKOUT, PYTHON, program_of, python_on
-from ds_flow.core.retry_policy import Dead, Ended, Policy, RetryAt, after_failure
+from ds_flow.core.retry_policy import (
+    Dead,
+    Ended,
+    Policy,
+    RetryAt,
+    after_failure,
+    unbegun_in_a_row,
+)
 from ds_flow.core.settling import split_settled
 from ds_flow.core.states import (
     ATTEMPT_MARK,
@@ -175,5 +182,6 @@ __all__ = [
     "seconds_until_due",
     "split_settled",
     "starved",
+    "unbegun_in_a_row",
     "unescape",
 ]

@@ -146,6 +146,18 @@ class Batches:
         )
         self._store.note(now, "batch.retrying", batch_id=batch, detail=f"due {local_time(at)}")
 
+    def hold_back(self, batch: str, why: str, now: datetime) -> bool:
+        """Note why a batch cannot start now; whether that is news since its last run began."""
+        last = self._store.row(
+            "SELECT kind, detail FROM event WHERE batch_id = ?"
+            " AND kind IN ('batch.held_back', 'run.running') ORDER BY id DESC LIMIT 1",
+            (batch,),
+        )
+        is_news = last != ("batch.held_back", why)
+        if is_news:
+            self._store.note(now, "batch.held_back", batch_id=batch, detail=why)
+        return is_news
+
     def retry_now(self, batch: str, new_batch: str, now: datetime) -> str:
         """Start a batch again by request. Returns the id of the batch that will run.
 

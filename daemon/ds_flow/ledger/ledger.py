@@ -83,6 +83,11 @@ class Ledger:
         with self._store.transaction():
             return self._batches.retry_now(batch, new_batch, now)
 
+    def hold_back(self, batch: str, why: str, now: datetime) -> bool:
+        """Note once why a batch cannot start now; whether that is news."""
+        with self._store.transaction():
+            return self._batches.hold_back(batch, why, now)
+
     def cancel(self, batch: str, now: datetime) -> BatchState:
         """Cancel a batch. If it is running, ask for its run's end. Returns its state then."""
         with self._store.transaction():

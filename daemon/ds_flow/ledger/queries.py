@@ -165,11 +165,21 @@ class Reading:
     def ended(self, batch: str) -> list[Ended]:
         """How a batch's runs ended so far, oldest first."""
         rows = self._store.rows(
-            "SELECT state, results FROM run WHERE batch_id = ? AND ended_at IS NOT NULL"
+            "SELECT state, results, run_id IS NOT NULL FROM run"
+            " WHERE batch_id = ? AND ended_at IS NOT NULL"
             " ORDER BY id",
             (batch,),
         )
-        return [Ended(RunState(state), results) for state, results in rows]
+        return [Ended(RunState(state), results, bool(began)) for state, results, began in rows]
+
+    def never_began(self, batch: str) -> str:
+        """Why a batch's last run never began; "" if it did."""
+        row = self._store.row(
+            "SELECT error FROM run WHERE batch_id = ? AND ended_at IS NOT NULL AND run_id IS NULL"
+            " AND id = (SELECT max(id) FROM run WHERE batch_id = ?)",
+            (batch, batch),
+        )
+        return row[0] if row else ""
 
     def planned(self, batch: str) -> list[PlannedFile]:
         """A batch's files, for its plan."""

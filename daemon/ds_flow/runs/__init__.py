@@ -10,9 +10,10 @@ from ds_flow.runs.recovery import (
     rebuild_ledger,
     tidy_work_dir,
     tidy_work_dirs,
+    try_held_batches,
 )
 from ds_flow.runs.room import why_no_room
-from ds_flow.runs.start import Starter, why_not_started
+from ds_flow.runs.start import Starter, why_cannot_run, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "rebuild_ledger",
     "tidy_work_dir",
     "tidy_work_dirs",
+    "try_held_batches",
+    "why_cannot_run",
     "why_no_room",
     "why_not_started",
 ]

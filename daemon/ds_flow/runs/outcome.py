@@ -23,6 +23,11 @@ def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     word = read_word(folder / "exit_code")
     if word is None or not EXIT_CODE.fullmatch(word):
         return RunState.LOST, "its processes ended without an exit code"
+    if run.run_id is None:
+        return (
+            RunState.LOST,
+            f"it never began: exit code {word}: {said or _last_words(run, log_dir)}",
+        )
     if (folder / "starved").exists():
         return RunState.FAILED, said or starved(read_word(folder / "starved"))
     if met_full_disk(run, work, log_dir):
@@ -59,4 +64,4 @@ def _last_words(run: RunRow, log_dir: Path) -> str:
             lines = file.read()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
     except OSError:
         return "and its log cannot be read"
-    return next((line for line in reversed(lines) if line.strip()), "and its log is empty")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "and its log is empty")

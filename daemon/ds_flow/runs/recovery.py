@@ -189,6 +189,13 @@ def adopt_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     return count
 
 
+def try_held_batches(ledger: Ledger, now: datetime) -> None:
+    """Let each batch start at once whose last run never began: what was wrong may be mended."""
+    for batch in ledger.read.batches_in(BatchState.RETRYING):
+        if ledger.read.never_began(batch.id):
+            ledger.retry(batch.id, batch.id, now)
+
+
 def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     """Make a copied project's open batches its own; how many. No run of them can be alive here.
 

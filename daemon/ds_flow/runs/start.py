@@ -3,9 +3,18 @@
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ds_flow.core import RERUN_TRIGGERS, BatchError, Clock, Plan, Problems, is_disk_error
+from ds_flow.core import (
+    RERUN_TRIGGERS,
+    BatchError,
+    Clock,
+    DispatchError,
+    Plan,
+    Problems,
+    is_disk_error,
+)
 from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
@@ -81,6 +90,8 @@ class Starter:
             why = f"batch {batch.id} waits: {error}"
         if batch.id not in self.held_back:  # the figures in a reason change: told once all the same
             log.warning("batch.waits", extra={"batch": batch.id, "why": why})
+            with suppress(DispatchError):  # a full disk, which is alerted to by itself
+                self.ledger.hold_back(batch.id, why, self.clock.now())
         self.held_back.report(batch.id, why, now_s)
         return False
 

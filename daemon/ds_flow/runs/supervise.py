@@ -2,7 +2,7 @@
 
 import logging
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ds_flow.core import (
     BatchError,
     Clock,
     Dead,
+    DispatchError,
     Ended,
     Policy,
     Problems,
@@ -32,6 +33,7 @@ from ds_flow.work import (
     give_up_analysis,
     last_progress_ns,
     own_reasons,
+    read_plan,
     why_no_analysis,
     work_root,
 )
@@ -153,6 +155,9 @@ class Supervisor:
         `broken` says why no attempt at this batch can succeed, if that is known.
         """
         now = self.clock.now()
+        run = replace(
+            run, run_id=run.run_id or read_word(attempt_dir(work, run.attempt) / "run_id")
+        )
         state, said = outcome.outcome_of(run, work, self.settings.log_dir)
         error = mask(said, self.settings.secrets)
         cannot = why_cannot_run(self.settings, self.ledger, run.batch)
@@ -160,12 +165,10 @@ class Supervisor:
             state, error = RunState.LOST, f"{cannot}: {error}"
         is_held = bool(cannot) or outcome.met_full_disk(run, work, self.settings.log_dir)
         results = count_results(work)
-        then = self._what_follows(run, state, results, now)
-        if state == RunState.LOST and is_held:
+        then = self._what_follows(run, state, results, now, broken or _why_no_plan(run, work))
+        if state == RunState.LOST and is_held and isinstance(then, RetryAt):
             then = RetryAt(now + timedelta(seconds=LONGEST_WAIT_SECONDS))
-        if broken and then is not None:
-            then = Dead(f"its work directory was changed: {broken}")
-        elif state == RunState.TIMED_OUT or isinstance(then, Dead):
+        if not broken and (state == RunState.TIMED_OUT or isinstance(then, Dead)):
             why = f"{then.why}: {error}" if isinstance(then, Dead) else error
             then = RetryAt(now) if _give_up_analysis(run, work, why) else then
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
@@ -183,11 +186,18 @@ class Supervisor:
             reasons=own_reasons(work) if isinstance(then, Dead) else {},
         )
         _log_end(run, state, error, then)
+        self._tell(run, error, then)
+        recovery.tidy_work_dir(self.ledger, work)
+        return 1
+
+    def _tell(self, run: RunRow, why: str, then: RetryAt | Dead | None) -> None:
+        """Name the files that were set aside; or say, once until it changes, that no run begins."""
+        now = self.clock.now()
         if not isinstance(then, RetryAt):
             paths = {*self.ledger.read.batch_paths(run.batch)}
             recovery.log_set_aside(self.ledger, run.batch, paths)
-        recovery.tidy_work_dir(self.ledger, work)
-        return 1
+        elif run.run_id is None and then.at > now and self.ledger.hold_back(run.batch, why, now):
+            log.error("batch.held_back", extra={"batch": run.batch, "why": why})
 
     def _end_jobs(self, run: RunRow, work: Path) -> str | None:
         """End a batch's jobs elsewhere: None until that is done, a remark if some could not be."""
@@ -201,15 +211,17 @@ class Supervisor:
         return None if left is None else "; not all of its jobs could be ended" * bool(left)
 
     def _what_follows(
-        self, run: RunRow, state: RunState, results: int, now: datetime
+        self, run: RunRow, state: RunState, results: int, now: datetime, broken: str
     ) -> RetryAt | Dead | None:
         if state == RunState.CANCELLED:
             return None
+        if broken:
+            return Dead(f"its work directory was changed: {broken}")
         policy = Policy(
             attempts=self.settings.run.attempts,
             first_delay_seconds=self.settings.run.retry_first_seconds,
         )
-        history = [*self.ledger.read.ended(run.batch), Ended(state, results)]
+        history = [*self.ledger.read.ended(run.batch), Ended(state, results, bool(run.run_id))]
         return after_failure(history, policy, now, random.random())  # noqa: S311 - spreads delays
 
     def kill_runs(self) -> None:
@@ -240,6 +252,19 @@ def _is_over(progress: Progress, now_s: float) -> bool:
     """Whether an interrupted run has had its time to end by itself."""
     since_s = progress.ending_since_s
     return since_s is not None and now_s - since_s > INTERRUPT_SECONDS
+
+
+def _why_no_plan(run: RunRow, work: Path) -> str:
+    """Say why no run of a batch can use its plan, if one never began; or ""."""
+    if run.run_id is not None:
+        return ""
+    try:
+        read_plan(work)
+    except DispatchError:
+        return ""  # there is none yet: the next start writes it
+    except BatchError as error:
+        return str(error)
+    return ""
 
 
 def _log_end(run: RunRow, state: RunState, error: str, then: RetryAt | Dead | None) -> None:

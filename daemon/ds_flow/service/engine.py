@@ -7,7 +7,7 @@ from the disk and the ledger, not from memory, so it does not matter when the pr
 import logging
 from collections.abc import Callable
 
-from ds_flow.core import BatchError, Clock, DispatchError, DsFlowError, Problems
+from ds_flow.core import BatchError, BatchState, Clock, DispatchError, DsFlowError, Problems
 from ds_flow.inbox import Admission, Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.runs import (
@@ -19,6 +19,7 @@ from ds_flow.runs import (
     adopt_batches,
     rebuild_ledger,
     tidy_work_dirs,
+    try_held_batches,
 )
 from ds_flow.schedules import Fires
 from ds_flow.settings import Settings
@@ -140,6 +141,7 @@ class Engine:
             log.warning("ledger.rebuilt", extra={"runs": count})
         adopt_batches(self.ledger, output_dir, now)
         tidy_work_dirs(self.ledger, output_dir)
+        try_held_batches(self.ledger, now)
         self.admission.known = self.ledger.read.known()
 
     def change_settings(self, settings: Settings) -> None:
@@ -147,6 +149,7 @@ class Engine:
         self.settings = settings
         for part in (self.admission, self.starter, self.fires, self.supervisor):
             part.settings = settings
+        try_held_batches(self.ledger, self.clock.now())
 
     def hint(self) -> None:
         """Take note of a reason to look: an event, a signal, a person's request."""
@@ -177,6 +180,18 @@ class Engine:
         first_held_back = [*self.starter.held_back][:1]
         found = [self.admission.inbox_error, *self._stages_waiting, *self.unreadable]
         return [why for why in (*found, *first_held_back) if why]
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether nothing is left but batches whose runs never began, and which wait longer now."""
+        read, now = self.ledger.read, self.clock.now()
+        left = [*read.batches_in(BatchState.QUEUED), *read.batches_in(BatchState.RETRYING)]
+        return (
+            not (self.admission.hinted or self.admission.arriving or read.live_runs())
+            and not (read.due_batches(now) or read.waiting())
+            and self.fires.is_idle
+            and all(read.never_began(batch.id) for batch in left)
+        )
 
     @property
     def is_idle(self) -> bool:

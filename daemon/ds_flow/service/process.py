@@ -82,10 +82,13 @@ class Service:
         self._drain()
 
     def once(self) -> None:
-        """Process everything that is there, retries included, then return."""
+        """Process everything that is there, retries included, then return.
+
+        A batch whose runs cannot begin is left to wait: nobody knows when that is mended.
+        """
         while not self.stops:
             moved = self._step()
-            if self.engine.is_idle:
+            if self.engine.is_idle or self.engine.is_held_back:
                 break
             if not moved:
                 self._tell_arriving()

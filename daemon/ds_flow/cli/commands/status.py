@@ -104,13 +104,16 @@ def _jobs(settings: "Settings", ledger: "Ledger") -> Iterator[Document]:
 
 
 def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterator[str]:
-    """Name the batches that could start but have too little disk space."""
-    from ds_flow.runs import why_no_room
+    """Say why batches cannot start: disks and folders that refuse, runs that never began."""
+    from ds_flow.runs import why_cannot_run
 
     soon = now + RETRY_WAIT  # a run that has just met a full disk is to be followed by another
     for batch in ledger.read.due_batches(soon)[:NAMED_BATCHES]:
-        if why := why_no_room(settings, ledger, batch.id):
+        if why := why_cannot_run(settings, ledger, batch.id):
             yield why
+    for batch in ledger.read.batches_in(BatchState.RETRYING)[:NAMED_BATCHES]:
+        if why := ledger.read.never_began(batch.id):
+            yield f"batch {batch.id} waits: {why}"
 
 
 def _count_files(ledger: "Ledger") -> tuple[dict[str, int], int]:
