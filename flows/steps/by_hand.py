@@ -35,6 +35,7 @@ from ds_flow.work import (
     attempt_log,
     create_work_dir,
     new_attempt,
+    refuse_root,
     require_own,
     scratch,
     settle,
@@ -51,15 +52,19 @@ def begin(argv: Sequence[str]) -> None:
     """Form the batch and run again as its first attempt. Returns if the command is not `run`.
 
     A batch that is named must have a plan. Without --output-dir, the settings say where it is.
+    `resume` goes on where it was; neither is for a copy of a project, or for root in another's.
     """
     named, _ = OPTIONS.parse_known_args(argv[1:])
     is_marked = os.environ.get(ATTEMPT_MARK, "").startswith(f"{named.batch}/")
-    if command_of(argv) != "run" or "--help" in argv or is_marked:
+    if command_of(argv) not in {"run", "resume"} or "--help" in argv or is_marked:
         return
     try:
         chosen = load_settings(find_settings(None, os.environ), os.environ)
         output_dir = chosen.options().portable().output_dir
+        refuse_root(chosen.output_dir, chosen.root)
         require_own(chosen.output_dir, chosen.root)
+        if command_of(argv) != "run":
+            return
         if named.batch is None:
             _run_formed(argv, chosen, form(chosen))
         work_dir(named.output_dir or output_dir, named.batch)

@@ -330,7 +330,7 @@ def test_a_planted_log_of_a_run_is_neither_written_nor_repeated(tmp_path: Path) 
         Runs().prepare(made.settings, batch, 1)
     _, said = outcome.outcome_of(run, folder.parents[1], made.settings.log_dir)
 
-    assert said == "exit code 3: and its log cannot be read"
+    assert said == "it never began: exit code 3: and its log cannot be read"
     assert victim.read_text() == f"{SECRET}\n"
 
 

@@ -13,14 +13,18 @@ from ds_flow.ledger import Ledger
 from ds_flow.runs import admit_commits, rebuild_ledger
 from ds_flow.settings import Settings, find_settings, load_settings
 from ds_flow.system import running_pid, set_up_logging
-from ds_flow.work import require_own
+from ds_flow.work import refuse_root, require_own
 
 
 def load(args: argparse.Namespace, *, to_work: bool = True) -> Settings:
-    """Load the settings that the arguments name, and log warnings to standard error."""
+    """Load the settings that the arguments name, and log warnings to standard error.
+
+    Raises SettingsError for root in another user's project.
+    """
     # Absolute, because runs read the file again from another directory.
     file = Path.cwd() / find_settings(getattr(args, "config", None), os.environ)
     settings = load_settings(file, os.environ, to_work=to_work)
+    refuse_root(settings.output_dir, settings.root)
     set_up_logging(level="WARNING", json_lines=False, secrets=settings.secrets)
     return settings
 

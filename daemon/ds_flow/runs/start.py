@@ -1,7 +1,6 @@
 """Start the runs of batches that are due."""
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
+from ds_flow.runs.rights import why_refused
 from ds_flow.runs.room import why_no_room
 from ds_flow.settings import Settings
 from ds_flow.system import require_space, space_shortage, why_store_not_held
@@ -165,9 +165,6 @@ def why_not_started(settings: Settings, ledger: Ledger, batch: BatchRow) -> str:
 
 def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:
     """Say why a run of a batch could not do its work now: a full disk, lost rights; or ""."""
-    for folder in (settings.output_dir, settings.log_dir):
-        if folder.exists() and not os.access(folder, os.W_OK):
-            return f"batch {batch} waits: {folder} cannot be written to"
-    if why := why_store_not_held(settings.root):
+    if why := why_refused(settings, batch) or why_store_not_held(settings.root):
         return f"batch {batch} waits: {why}"
     return why_no_room(settings, ledger, batch)

@@ -26,6 +26,7 @@ from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, w
 from ds_flow.system.links import is_at, real_path
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
 from ds_flow.system.metaflow_store import (
+    FLOW_NAME,
     alone_in_store,
     empty_store_trash,
     hold_store,
@@ -44,6 +45,7 @@ from ds_flow.system.private_files import (
     open_log,
     open_private,
     open_regular,
+    user_name,
 )
 from ds_flow.system.terminal import (
     DONE,
@@ -63,6 +65,7 @@ from ds_flow.system.wake import Wake
 __all__ = [
     "DONE",
     "FAILED",
+    "FLOW_NAME",
     "INTERRUPTED",
     "IS_LINK",
     "NOT_REGULAR",
@@ -113,6 +116,7 @@ __all__ = [
     "sync_file",
     "sync_files",
     "unused_blobs",
+    "user_name",
     "wake_daemon",
     "why_store_not_held",
     "write_bytes",

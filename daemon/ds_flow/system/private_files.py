@@ -5,12 +5,21 @@ A lock file is for this user alone: whoever can open it, if only to read, can ho
 
 import errno
 import os
+import pwd
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
 IS_LINK = "is a symbolic link, and links are not followed here; remove it"
 NOT_REGULAR = "is not a regular file; remove it"
+
+
+def user_name(number: int) -> str:
+    """The name of a user, or `#` and the number, which sudo and chown take without the `#`, too."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"#{number}"
 
 
 class NotRegularError(PermissionError):

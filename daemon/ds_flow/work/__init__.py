@@ -38,7 +38,7 @@ from ds_flow.work.directory import (
     work_dirs,
     work_root,
 )
-from ds_flow.work.place import detach, require_own, settle
+from ds_flow.work.place import detach, refuse_root, require_own, settle
 from ds_flow.work.publication import deliver, is_committed, publish
 from ds_flow.work.published import (
     REMOVED,
@@ -100,6 +100,7 @@ __all__ = [
     "read_analysis",
     "read_manifest",
     "read_plan",
+    "refuse_root",
     "remove_outputs",
     "remove_work_dir",
     "removed_manifests",

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Self
 
 from ds_flow.core import BatchError, SettingsError
-from ds_flow.system import read_json, write_json
+from ds_flow.system import read_json, user_name, write_json
 from ds_flow.work.directory import work_root
 
 log = logging.getLogger(__name__)
 
 FILE = "project.json"
+NOBODY = 65534  # where a file system or a namespace does not tell users apart
 MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -57,6 +58,23 @@ def settle(output_dir: Path, root: Path) -> None:
         part.unlink(missing_ok=True)
     if was is not None and was.root != now.root:
         log.warning("project.moved", extra={"folder": now.root, "why": f"it was {was.root}"})
+
+
+def refuse_root(output_dir: Path, root: Path) -> None:
+    """Raise SettingsError for root in another user's project.
+
+    Root's files would stop that user's runs, and root would run code that this user can change.
+    """
+    places = (work_root(output_dir), output_dir, root)
+    place = next(place for place in places if place.exists())
+    owner = place.stat().st_uid
+    if os.geteuid() != 0 or owner in {0, NOBODY}:
+        return
+    name = user_name(owner)
+    raise SettingsError(
+        f"{place} belongs to {name}: root may not work here; use sudo -u '{name}',"
+        f" or give the project to root: chown -R root: {root} {output_dir}"
+    )
 
 
 def require_own(output_dir: Path, root: Path) -> Place | None:

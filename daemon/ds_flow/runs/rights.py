@@ -1,0 +1,63 @@
+"""Whether this user may write where a run writes: another user may have worked here."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ds_flow.core import WORK
+from ds_flow.settings import Settings
+from ds_flow.system import FLOW_NAME, store_folder, user_name
+from ds_flow.work import work_root
+
+
+def why_refused(settings: Settings, batch: str) -> str:
+    """Say which path that a run uses refuses this user, and the remedy; "" if none does."""
+    folders = (
+        (settings.log_dir, iter(())),
+        (settings.output_dir, iter(())),
+        (work_root(settings.output_dir), _of_batch(work_root(settings.output_dir) / batch)),
+        (store_folder(settings.root), _of_store(store_folder(settings.root) / FLOW_NAME)),
+    )
+    for top, inside in folders:
+        for path in (top, *inside):
+            if path.exists() and not os.access(path, _needed(path), effective_ids=True):
+                return f"{path} {_why(path, top)}"
+    return ""
+
+
+def _of_store(flow: Path) -> Iterator[Path]:
+    """Where Metaflow adds files or writes them again: a run's own folder is new."""
+    yield flow
+    yield from (path for path in _inside(flow) if path.is_file())
+    yield flow / "data"
+    yield from _inside(flow / "data")
+
+
+def _of_batch(work: Path) -> Iterator[Path]:
+    yield work
+    for folder, folders, files in os.walk(work):
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []  # it is judged by itself, or does not exist yet
+
+
+def _needed(path: Path) -> int:
+    if path.is_dir():
+        return os.R_OK | os.W_OK | os.X_OK
+    return os.R_OK if WORK in path.parts else os.R_OK | os.W_OK
+
+
+def _why(path: Path, top: Path) -> str:
+    owner = path.lstat().st_uid
+    if owner == os.geteuid():
+        return f"cannot be written to: chmod -R u+rwX {top}"
+    own = user_name(os.geteuid())
+    return (
+        f"belongs to {user_name(owner)}, and ds-flow runs as {own}, which may not write to it:"
+        f" chown -R {own}: {top}"
+    )
