@@ -55,7 +55,7 @@ def test_a_sound_project_has_no_fault(project: Project) -> None:
     assert [one for one in found if one.level == "fault"] == []
     assert {
         *("output_dir", "log_dir", "ledger folder", "Metaflow's folder", "inbox", "read leases"),
-        *("ledger", "inotify", "free space", "flow", "Metaflow", "transform", "Metaflow user"),
+        *("ledger", "inotify", "free space", "flow", "transform", "Metaflow user"),
         *("bash", "analyze", "local"),
     } == {one.subject for one in found}
 
@@ -272,10 +272,84 @@ def test_a_missing_bash_is_a_fault(project: Project, tmp_path: Path) -> None:
     assert found.level == "fault"
 
 
-def test_a_missing_or_invalid_flow_file_is_a_fault(tmp_path: Path) -> None:
-    (tmp_path / "flow.py").write_text("def (")
-    assert programs.compiles(tmp_path / "flow.py").level == "fault"
-    assert programs.compiles(tmp_path / "none.py").level == "fault"
+def flow_of(settings: Settings) -> Finding:
+    return about("flow", programs.check_flow(settings, settings.run_environment(os.environ)))
+
+
+BROKEN = {
+    "METAFLOW_PROFILE=nobody": "METAFLOW_PROFILE",
+    "METAFLOW_DECOSPECS=nowhere": "Unknown step decorator",
+    "METAFLOW_DECOSPECS=kubernetes": "decorator requires --datastore",
+    "PYTHONHOME=/nowhere": "exit code 1",
+    "PYTHONWARNINGS=error": "Warning",
+    "PATH=/nowhere": "No such file or directory: 'bash'",
+}
+"""Lines of `.env` that no run survives, each with a word of what is said of it."""
+
+
+@pytest.mark.parametrize("has_store", [False, True])
+@pytest.mark.parametrize("line", BROKEN)
+def test_an_environment_in_which_no_run_begins_is_a_fault(
+    project: Project, root: Path, line: str, *, has_store: bool
+) -> None:
+    if has_store:
+        metaflow_store.store_folder(root).mkdir()
+    (root / ".env").write_text(f"{line}\n")
+    settings = project()
+
+    found = about("flow", programs.check_flow(settings, settings.run_environment({})))
+
+    assert found.level == "fault"
+    assert BROKEN[line] in found.text
+
+
+def test_a_metaflow_that_cannot_be_imported_is_a_fault(project: Project, root: Path) -> None:
+    (root / "metaflow.py").write_text("raise ImportError('half an upgrade')\n")
+    (root / ".env").write_text(f"PYTHONPATH={root}\n")
+
+    found = flow_of(project())
+
+    assert (found.level, found.text) == ("fault", "exit code 1: ImportError: half an upgrade")
+
+
+def test_a_datastore_that_metaflow_cannot_read_is_a_fault(project: Project, root: Path) -> None:
+    metaflow_store.store_folder(root).mkdir()
+    (metaflow_store.store_folder(root) / "config.json").write_text("{")
+
+    assert flow_of(project()).level == "fault"
+
+
+def test_a_secret_of_a_project_is_not_shown_by_what_it_breaks(project: Project, root: Path) -> None:
+    (root / ".env").write_text("METAFLOW_DECOSPECS=sesame-open\n")
+
+    found = flow_of(project())
+
+    assert "Unknown step decorator ***" in found.text
+
+
+def test_a_flow_that_does_not_start_is_not_waited_for(
+    project: Project, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "LIMIT_SECONDS", 0.5)
+    (root / "metaflow.py").write_text("import time\ntime.sleep(1e6)\n")
+    (root / ".env").write_text(f"PYTHONPATH={root}\n")
+
+    found = flow_of(project())
+
+    assert (found.level, found.text) == ("fault", "no answer in 0.5 s")
+
+
+def test_a_folder_of_a_batch_that_refuses_this_user_is_a_fault(project: Project) -> None:
+    with public_folder() as root:
+        settings = replace(project(), root=root)
+        work = root / "out" / ".work" / "0123456789" / "results"
+        work.mkdir(parents=True)
+        for folder in (root / "out", *work.parents[:2]):
+            folder.chmod(0o777)
+        with no_rights(work):
+            found = about("rights", storage.check_folders(settings, {}))
+    assert found.level == "fault"
+    assert str(work) in found.text
 
 
 def test_a_missing_analysis_program_is_a_fault(project: Project) -> None:

@@ -103,6 +103,19 @@ def test_what_a_project_gives_its_runs_reaches_them_whatever_its_name(project: P
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("name", ["DATASTORE=s3", "METADATA=service", "ENVIRONMENT=conda"])
+def test_metaflow_keeps_its_records_here_whatever_a_project_gives_its_runs(
+    project: Project, name: str, *, by_hand: bool
+) -> None:
+    (project.root / ".env").write_text(f"METAFLOW_{name}\n", encoding="ascii")
+
+    done = flow(project, "run") if by_hand else project.once()
+
+    assert done.returncode == 0, done.stderr
+    assert len(project.manifests()) == 1
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
 def test_the_environment_overrides_a_variable_of_a_project_in_every_run(
     project: Project, *, by_hand: bool
 ) -> None:

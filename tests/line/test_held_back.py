@@ -71,10 +71,6 @@ def test_another_reason_is_told_again(project: Project) -> None:
 
 
 BREAKS = {
-    "METAFLOW_DATASTORE=s3": "METAFLOW_DATASTORE_SYSROOT_S3",
-    "METAFLOW_DATASTORE=nowhere": "'--datastore'",
-    "METAFLOW_METADATA=service": "exit code ",
-    "METAFLOW_ENVIRONMENT=nowhere": "'--environment'",
     "METAFLOW_PROFILE=nobody": "METAFLOW_PROFILE",
     "METAFLOW_DECOSPECS=nowhere": "Unknown step decorator",
     "PYTHONHOME=/nowhere": "exit code ",
@@ -106,7 +102,7 @@ def test_a_batch_that_cannot_begin_is_tried_at_once_when_the_settings_are_read_a
     project: Project,
 ) -> None:
     project.configure(run={"attempts": 1, "retry_first_seconds": 3600})
-    (project.root / ".env").write_text("METAFLOW_DATASTORE=s3\n", encoding="ascii")
+    (project.root / ".env").write_text("METAFLOW_PROFILE=nobody\n", encoding="ascii")
     project.start()
     until("it is held back", lambda: held_back(project))
 

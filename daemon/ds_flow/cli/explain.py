@@ -124,7 +124,8 @@ def _in_batch(question: Question, row: FileRow) -> str:
     attempt = f", attempt {runs[-1].attempt}" if runs else ""
     run_id = f", run {runs[-1].run_id}" if runs and runs[-1].run_id else ""
     due = f", due at {moment(batch.due_at)}" if batch.state == BatchState.RETRYING else ""
-    why = f" after: {runs[-1].error}" if runs and runs[-1].error else ""
+    error = (runs and runs[-1].error) or question.ledger.read.never_began(batch.id)
+    why = f" after: {error}" if error else ""
     jobs = "".join(f"; {words}" for words in map(told, _jobs(question, row)))
     held = f"; held back: {held}" if (held := _held_back(question, batch)) else ""
     return f"in batch {batch.id}, which is {batch.state}{attempt}{run_id}{due}{why}{jobs}{held}"

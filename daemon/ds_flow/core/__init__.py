@@ -53,7 +53,14 @@ from ds_flow.core.plan import (
     cut_shards,
 )
 from ds_flow.core.problems import Problems
-from ds_flow.core.program import CHECKOUT, PYTHON, program_of, python_on
+from ds_flow.core.program import (
+    CHECKOUT,
+    FLOW,
+    PYTHON,
+    attempt_command,
+    program_of,
+    python_on,
+)
 from ds_flow.core.retry_policy import (
     Dead,
     Ended,
@@ -99,6 +106,7 @@ __all__ = [
     "CHECKOUT",
     "DEFAULT_VARIABLES",
     "FILE_MOVES",
+    "FLOW",
     "FORK",
     "GIVEN_NAMES",
     "LIVE_BATCHES",
@@ -155,6 +163,7 @@ __all__ = [
     "Trigger",
     "Waiting",
     "after_failure",
+    "attempt_command",
     "batches_to_form",
     "compare_manifests",
     "counted",

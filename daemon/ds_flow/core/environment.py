@@ -22,6 +22,8 @@ INHERITED = re.compile(
 OF_ONE_RUN = re.compile("DS_FLOW_(ATTEMPT|JOB|GIVEN|MASK)")
 """A run that is started within another one, of another project perhaps, is not that one."""
 
+METAFLOW_PARTS = ("DATASTORE", "ENVIRONMENT", "METADATA")
+
 DEFAULT_VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 """What a run has where neither its caller nor `.env` says otherwise."""
 
@@ -40,7 +42,8 @@ def pinned_variables(root: str, cores: int) -> dict[str, str]:
     """The variables that make a run work the same for everyone who starts it.
 
     - Names of files are UTF-8, whatever the locale.
-    - Metaflow has one datastore, whatever the current directory and user.
+    - Metaflow has one datastore, whatever the current directory and user, and a run's packages are
+      those of this environment.
     - Its limits fit the groups which `start` makes.
     - It has the project's own home: a user's ~/.metaflowconfig is for other flows.
     """
@@ -48,9 +51,8 @@ def pinned_variables(root: str, cores: int) -> dict[str, str]:
         "PYTHONUTF8": "1",
         "METAFLOW_HOME": f"{root}/.metaflow",
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": root,
-        "METAFLOW_DEFAULT_DATASTORE": "local",
-        "METAFLOW_DEFAULT_ENVIRONMENT": "local",
-        "METAFLOW_DEFAULT_METADATA": "local",
+        **{f"METAFLOW_{kind}": "local" for kind in METAFLOW_PARTS},
+        **{f"METAFLOW_DEFAULT_{kind}": "local" for kind in METAFLOW_PARTS},
         "METAFLOW_RUN_MAX_WORKERS": str(cores),
         "METAFLOW_RUN_MAX_NUM_SPLITS": str(max(cores, 100)),
     }

@@ -7,6 +7,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[3]
 """The folder of flows/, bash/ and config/."""
 
+FLOW = CHECKOUT / "flows" / "student_flow.py"
+
 PYTHON = (sys.executable, "-P")
 """This interpreter for `-m` and `-c`. With -P it imports nothing from the current folder."""
 
@@ -23,3 +25,9 @@ def program_of(command: Sequence[str], executor: str) -> tuple[str, ...]:
     if command and command[0] in PYTHON_NAMES and executor != "docker":
         return python_on(executor), *command[1:]
     return tuple(command)
+
+
+def attempt_command(folder: Path, *words: str) -> list[str]:
+    """Start the flow with these words; its exit code is left in the folder."""
+    script = CHECKOUT / "bash" / "run_attempt.sh"
+    return ["bash", str(script), str(folder), sys.executable, str(FLOW), "--no-pylint", *words]

@@ -16,7 +16,6 @@ CHECKS: tuple[Check, ...] = (
     storage.check_inotify,
     storage.check_free_space,
     programs.check_flow,
-    programs.check_metaflow,
     programs.check_transform,
     programs.check_user,
     programs.check_bash,

@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, PYTHON, program_of
+from ds_flow.core import CHECKOUT, FLOW, PYTHON, attempt_command, program_of
 from ds_flow.doctor.finding import Finding, Findings, Level
 from ds_flow.settings import Settings
+from ds_flow.system import mask, store_folder
 
-IMPORT_LIMIT_SECONDS = 60
-FLOW_FILE = CHECKOUT / "flows" / "student_flow.py"
+LIMIT_SECONDS = 60.0
 COMBINE_SCRIPT = CHECKOUT / "bash" / "combine.sh"
 
 # Metaflow takes the first of these that is set and not "root" (metaflow/util.py, get_username).
@@ -34,53 +37,55 @@ print(sys.modules[spec.partition(":")[0]].__file__)
 # --------------------------------------------------------------------------- the flow
 
 
-def check_flow(_settings: Settings, _environ: Mapping[str, str]) -> Findings:
-    """The flow file must compile."""
-    yield compiles(FLOW_FILE)
+def check_flow(settings: Settings, environ: Mapping[str, str]) -> Findings:
+    """The flow must start as a run does: by bash, with Metaflow, in the environment of a run.
 
-
-def compiles(file: Path) -> Finding:
-    """Say whether a file is valid Python."""
-    try:
-        compile(file.read_bytes(), file, "exec")
-    except OSError as error:
-        return Finding("fault", "flow", f"{file} is not readable: {error.strerror}")
-    except (SyntaxError, ValueError) as error:
-        return Finding("fault", "flow", f"{file} is not valid Python: {error}")
-    return Finding("ok", "flow", f"{file} compiles")
-
-
-def check_metaflow(_settings: Settings, environ: Mapping[str, str]) -> Findings:
-    """A run must be able to import Metaflow."""
-    yield _in_python("Metaflow", "can be imported", environ, "import metaflow")
+    It does so in the project if that has a datastore, and else in a folder of its own, so that
+    nothing is left behind.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        has_store = store_folder(settings.root).is_dir()
+        file = settings.file if has_store else Path(folder, "config", settings.file.name)
+        command = attempt_command(Path(folder), "check")
+        why, _ = _run(command, {**environ, "DS_FLOW_CONFIG": str(file)}, settings.root)
+    if why:
+        yield Finding("fault", "flow", mask(why, settings.secrets))
+    else:
+        yield Finding("ok", "flow", f"{FLOW} starts, with Metaflow {version('metaflow')}")
 
 
 def check_transform(settings: Settings, environ: Mapping[str, str]) -> Findings:
     """A job must be able to load the transform."""
     spec = settings.compute.transform
-    args = str(FLOW_FILE.parent), spec, str(settings.root)
-    yield _in_python("transform", f"{spec} is in", environ, _LOAD_TRANSFORM, *args)
+    command = [*PYTHON, "-c", _LOAD_TRANSFORM, str(FLOW.parent), spec, str(settings.root)]
+    why, file = _run(command, environ, settings.root)
+    yield Finding("fault" if why else "ok", "transform", why or f"{spec} is in {file}")
 
 
-def _in_python(subject: str, good: str, environ: Mapping[str, str], *code: str) -> Finding:
-    """Run code in its own interpreter, as a run does. Its last line is added to `good`."""
+def _run(command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> tuple[str, str]:
+    """Run a program. Returns why it failed, or "", and the last line that it printed."""
     try:
-        done = subprocess.run(  # the exit code is the answer
-            [*PYTHON, "-c", *code],
+        child = subprocess.Popen(
+            command,
             env=environ,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="backslashreplace",
-            timeout=IMPORT_LIMIT_SECONDS,
-            check=False,
+            process_group=0,
         )
+        printed, said = child.communicate(timeout=LIMIT_SECONDS)
+    except OSError as error:
+        return str(error), ""
     except subprocess.TimeoutExpired:
-        return Finding("fault", subject, f"no answer in {IMPORT_LIMIT_SECONDS} s")
-    if done.returncode == 0:
-        return Finding("ok", subject, " ".join([good, *done.stdout.splitlines()[-1:]]))
-    last = next(filter(str.strip, reversed(done.stderr.split("\n"))), "no message")
-    return Finding("fault", subject, f"exit code {done.returncode}: {last}")
+        os.killpg(child.pid, signal.SIGKILL)  # what it started, too: that holds its output open
+        child.communicate()
+        return f"no answer in {LIMIT_SECONDS:g} s", ""
+    last = next(filter(str.strip, reversed(said.split("\n"))), "no message").strip()
+    why = f"exit code {child.returncode}: {last}" if child.returncode else ""
+    return why, "".join(printed.splitlines()[-1:])
 
 
 def check_user(_settings: Settings, environ: Mapping[str, str]) -> Findings:

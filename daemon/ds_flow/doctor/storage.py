@@ -13,6 +13,7 @@ from ds_flow.doctor.finding import Finding, Findings
 from ds_flow.ledger import fault_of
 from ds_flow.settings import Settings
 from ds_flow.system import fs_type, is_network_fs, store_folder, why_store_not_held
+from ds_flow.work import why_refused
 
 LOW_SPACE_BYTES = 10**9
 INOTIFY_LIMITS = Path("/proc/sys/fs/inotify")
@@ -29,6 +30,8 @@ def check_folders(settings: Settings, _environ: Mapping[str, str]) -> Findings:
     yield _writable("Metaflow's folder", store_folder(settings.root))
     if why := why_store_not_held(settings.root):
         yield Finding("fault", "Metaflow's lock", why)
+    if why := why_refused(settings):
+        yield Finding("fault", "rights", why)
 
 
 def _output_dir(folder: Path) -> Finding:

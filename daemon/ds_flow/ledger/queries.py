@@ -173,11 +173,12 @@ class Reading:
         return [Ended(RunState(state), results, bool(began)) for state, results, began in rows]
 
     def never_began(self, batch: str) -> str:
-        """Why a batch's last run never began; "" if it did."""
+        """Why a batch's last run that ended never began, if none has begun since; or ""."""
         row = self._store.row(
             "SELECT error FROM run WHERE batch_id = ? AND ended_at IS NOT NULL AND run_id IS NULL"
-            " AND id = (SELECT max(id) FROM run WHERE batch_id = ?)",
-            (batch, batch),
+            " AND NOT EXISTS (SELECT 1 FROM run AS later WHERE later.batch_id = run.batch_id"
+            " AND later.id > run.id AND (later.ended_at IS NOT NULL OR later.run_id IS NOT NULL))",
+            (batch,),
         )
         return row[0] if row else ""
 

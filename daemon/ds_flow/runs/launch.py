@@ -4,22 +4,19 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ds_flow.core import ATTEMPT_MARK, CHECKOUT, PYTHON, DispatchError
+from ds_flow.core import ATTEMPT_MARK, PYTHON, DispatchError, attempt_command
 from ds_flow.dispatch import is_forked_job
 from ds_flow.settings import Settings
 from ds_flow.system import open_log
 from ds_flow.work import attempt_dir, attempt_log, scratch, work_root
 
 log = logging.getLogger(__name__)
-
-FLOW = CHECKOUT / "flows" / "student_flow.py"
 
 
 class Life(StrEnum):
@@ -133,17 +130,12 @@ class Runs:
 
 
 def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list[str]:
-    return [
-        "bash",
-        str(CHECKOUT / "bash" / "run_attempt.sh"),
-        str(folder),
-        sys.executable,
-        str(FLOW),
-        "--no-pylint",
+    return attempt_command(
+        folder,
         "run",
         *("--batch", batch, "--output-dir", settings.options().portable().output_dir),
         *("--tag", f"batch:{batch}", "--tag", f"trigger:{trigger}"),
-    ]
+    )
 
 
 def processes(mark: str) -> Iterator[Process]:

@@ -18,11 +18,10 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
-from ds_flow.runs.rights import why_refused
 from ds_flow.runs.room import why_no_room
 from ds_flow.settings import Settings
 from ds_flow.system import require_space, space_shortage, why_store_not_held
-from ds_flow.work import create_work_dir, last_attempt, work_root
+from ds_flow.work import create_work_dir, last_attempt, why_refused, work_root
 
 log = logging.getLogger(__name__)
 

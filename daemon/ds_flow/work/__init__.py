@@ -54,6 +54,7 @@ from ds_flow.work.published import (
     removed_manifests,
 )
 from ds_flow.work.results import LASTING, Result, Results, is_plain, measured
+from ds_flow.work.rights import why_refused
 
 __all__ = [
     "ANALYSIS",
@@ -111,6 +112,7 @@ __all__ = [
     "settings_fingerprint",
     "settle",
     "why_no_analysis",
+    "why_refused",
     "work_dirs",
     "work_root",
 ]

@@ -111,8 +111,10 @@ def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterato
     for batch in ledger.read.due_batches(soon)[:NAMED_BATCHES]:
         if why := why_cannot_run(settings, ledger, batch.id):
             yield why
-    for batch in ledger.read.batches_in(BatchState.RETRYING)[:NAMED_BATCHES]:
-        if why := ledger.read.never_began(batch.id):
+    read = ledger.read
+    tried = [*read.batches_in(BatchState.RETRYING), *read.batches_in(BatchState.RUNNING)]
+    for batch in tried[:NAMED_BATCHES]:
+        if why := read.never_began(batch.id):
             yield f"batch {batch.id} waits: {why}"
 
 

@@ -3,15 +3,21 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds_flow.core import WORK
-from ds_flow.settings import Settings
 from ds_flow.system import FLOW_NAME, store_folder, user_name
-from ds_flow.work import work_root
+from ds_flow.work.directory import work_root
+
+if TYPE_CHECKING:
+    from ds_flow.settings import Settings  # an image has no pydantic
 
 
-def why_refused(settings: Settings, batch: str) -> str:
-    """Say which path that a run uses refuses this user, and the remedy; "" if none does."""
+def why_refused(settings: "Settings", batch: str = "") -> str:
+    """Say which path that a run uses refuses this user, and the remedy; "" if none does.
+
+    Without a batch, the paths of all batches count.
+    """
     folders = (
         (settings.log_dir, iter(())),
         (settings.output_dir, iter(())),
