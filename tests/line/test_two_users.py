@@ -108,6 +108,7 @@ def test_what_another_user_left_holds_a_batch_back_with_the_remedy(
     why = f"{path} {BELONGS}{top}"
     assert why in project.said()
     assert any(why in line for line in project.status()["held_back"])
+    assert f"held back: {why}" in project.ds_flow("explain", "data/student_b.csv").stdout
     assert project.states("student_b.csv") == [FileState.BATCHED]
     assert len(project.runs()) == 1
 

@@ -14,7 +14,7 @@ from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
-from ds_flow.runs import why_not_started
+from ds_flow.runs import why_cannot_run, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage
 from ds_flow.work import find_manifest, read_manifest
@@ -137,11 +137,13 @@ def _jobs(question: Question, row: FileRow | None) -> list[StageJobs]:
 
 
 def _held_back(question: Question, batch: BatchRow) -> str:
-    """Say why a batch that is due has no run."""
-    is_due = datetime.fromisoformat(batch.due_at) <= question.now
-    if batch.state == BatchState.QUEUED or (batch.state == BatchState.RETRYING and is_due):
+    """Say why a batch has no run, or would have none if it were due."""
+    if batch.state == BatchState.RUNNING:
+        return ""
+    if batch.state == BatchState.QUEUED or datetime.fromisoformat(batch.due_at) <= question.now:
         return why_not_started(question.settings, question.ledger, batch)
-    return ""
+    why = why_cannot_run(question.settings, question.ledger, batch.id)
+    return why.removeprefix(f"batch {batch.id} waits: ")
 
 
 def _batch_advice(question: Question, row: FileRow) -> str:
