@@ -14,7 +14,14 @@ from clock import NOON
 from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.ledger import store
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.store import SCHEMA_VERSION, Store, fault_of, migrate, statements
+from ds_flow.ledger.store import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    Store,
+    fault_of,
+    migrate,
+    statements,
+)
 from samples import BATCH, manifest, read, settled, sha256
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
@@ -71,6 +78,45 @@ def test_the_ledger_of_a_newer_program_is_refused_in_words(path: Path) -> None:
 
     with pytest.raises(LedgerError, match=r"newer ds-flow .* install that version"):
         Ledger(path)
+
+
+@pytest.mark.parametrize(
+    "made_by",
+    [
+        "PRAGMA application_id = 252006674; PRAGMA user_version = 1;",
+        "CREATE TABLE bookmark (id INTEGER);",
+        "CREATE TABLE file (id INTEGER); PRAGMA user_version = 2;",
+        "CREATE TABLE file (id INTEGER); PRAGMA user_version = 99;",
+    ],
+)
+def test_a_sqlite_file_of_another_program_is_refused_in_words_and_not_changed(
+    path: Path, made_by: str
+) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(made_by)
+    before = path.read_bytes()
+
+    with pytest.raises(LedgerError, match="a SQLite file of another program; move it away"):
+        Ledger(path)
+
+    assert "of another program" in fault_of(path)
+    assert path.read_bytes() == before
+
+
+def test_a_ledger_its_copy_and_a_migrated_one_say_whose_they_are(
+    old: sqlite3.Connection, path: Path, tmp_path: Path
+) -> None:
+    assert answer(path, "PRAGMA application_id") == 0
+    with closing(Ledger(path)) as ledger:
+        ledger.back_up(tmp_path / "copy.db")
+    with closing(Ledger(tmp_path / "new.db")):
+        pass
+
+    for file in (path, tmp_path / "copy.db", tmp_path / "new.db"):
+        assert answer(file, "PRAGMA application_id") == APPLICATION_ID
+    old.execute("PRAGMA application_id = 0")
+    assert fault_of(path) == ""  # as a version before made it
 
 
 def test_a_broken_file_is_refused_with_the_remedy(path: Path) -> None:

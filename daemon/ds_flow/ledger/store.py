@@ -31,6 +31,9 @@ MIGRATIONS = {
 }
 """For each older `user_version`, the script that leads to the next one."""
 
+APPLICATION_ID = 0x6473466C  # "dsFl" in the header of the file; 0 in ledgers of earlier versions
+TABLES = frozenset({"file", "batch", "batch_file", "run", "output", "event"})
+
 BUSY_SECONDS = 30
 BATCH_ROWS = 500  # bound variables of one statement
 
@@ -54,6 +57,7 @@ class Store:
         with _one_opener(path), _translated(path):
             _create_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            _refuse_foreign(self._db, path)
             self._db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             )
@@ -191,6 +195,7 @@ def fault_of(path: Path) -> str:
         _refuse_network(path)
         _refuse_links(path)
         with _translated(path), closing(_read_only(path, mode)) as db:
+            _refuse_foreign(db, path)
             _refuse_newer(_version(db), path, SCHEMA_VERSION)
             _check(db)
     except (LedgerError, DispatchError) as error:
@@ -249,11 +254,23 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
             for statement in (one for step in steps for one in statements(step)):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {version:d}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID:d}")
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
+    """Raise LedgerError if another program made the file: ours would change it."""
+    found = db.execute("PRAGMA application_id").fetchone()[0]
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    is_unmarked_one = found == 0 and (not tables or tables >= TABLES)
+    if found != APPLICATION_ID and not is_unmarked_one:
+        raise LedgerError(
+            f"{path}: a SQLite file of another program; move it away, or set paths.ledger"
+        )
 
 
 def _refuse_newer(found: int, path: Path, version: int) -> None:
