@@ -19,7 +19,9 @@ from metaflow.package import MetaflowPackage
 from ds_flow.core import FORK
 from ds_flow.dispatch import fork_program
 from ds_flow.system import fork, keep_from_children
+from steps.command_line import command_of
 from steps.jobs import STEPS
+from steps.metaflow_env import go_home
 
 RUNNING = frozenset({"run", "resume"})
 PROCESS_NAME = "ds-flow-task"
@@ -32,7 +34,7 @@ def fork_tasks(flow: Callable[[], object]) -> None:
 
     A Metaflow that starts its tasks in another way than is known here goes on with that.
     """
-    is_run = not RUNNING.isdisjoint(sys.argv)
+    is_run = command_of(sys.argv) in RUNNING
     is_known = getattr(metaflow.runtime, "subprocess", None) is subprocess
     if not is_run or not is_known or os.environ.get(FORK) == "false":
         return
@@ -90,6 +92,7 @@ class ForkedTask:
             os.environ.clear()
             os.environ.update(environ)
             sys.argv = list(command[1:])
+            go_home(sys.argv)
             flow()
 
         for thread in set(threading.enumerate()) - {threading.current_thread()}:
