@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]  # PYTHONSAFEPATH leaves it out
 
-import steps.metaflow_env  # noqa: F401 - before Metaflow, which reads its environment when imported
+from steps import metaflow_env  # before Metaflow, which reads its environment when imported
 
 # isort: split
 from metaflow import FlowSpec, Parameter, current, step
@@ -86,6 +86,12 @@ class StudentDataFlow(FlowSpec):
         self.combined = published.combined
 
 
+def run_task() -> None:
+    """Run the task that the arguments name, as a program does that is started for it."""
+    metaflow_env.go_home(sys.argv)
+    StudentDataFlow()
+
+
 if __name__ == "__main__":
-    fork_tasks(StudentDataFlow)
+    fork_tasks(run_task)
     StudentDataFlow()

@@ -21,7 +21,6 @@ from ds_flow.dispatch import fork_program
 from ds_flow.system import fork, keep_from_children
 from steps.command_line import command_of
 from steps.jobs import STEPS
-from steps.metaflow_env import go_home
 
 RUNNING = frozenset({"run", "resume"})
 PROCESS_NAME = "ds-flow-task"
@@ -29,8 +28,10 @@ POPEN_OPTIONS = {"bufsize": 1, **dict.fromkeys(("stdin", "stdout", "stderr"), su
 """How Metaflow's local runtime starts a task, beside its environment."""
 
 
-def fork_tasks(flow: Callable[[], object]) -> None:
+def fork_tasks(task: Callable[[], object]) -> None:
     """From now on, if this process runs the flow, fork its tasks and their local jobs.
+
+    `task` runs the flow's command line as a task has it, in `sys.argv`.
 
     A Metaflow that starts its tasks in another way than is known here goes on with that.
     """
@@ -47,7 +48,7 @@ def fork_tasks(flow: Callable[[], object]) -> None:
         environ = options.pop("env", None)
         is_task = tuple(command[:2]) == start_of_task and "step" in command
         if is_task and environ is not None and options == POPEN_OPTIONS:
-            return ForkedTask(flow, command, environ)
+            return ForkedTask(task, command, environ)
         return subprocess.Popen(command, env=environ, **options)
 
     metaflow.runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
@@ -78,7 +79,7 @@ class ForkedTask:
     """A task as a fork: as much of `subprocess.Popen` as Metaflow's runtime uses."""
 
     def __init__(
-        self, flow: Callable[[], object], command: Sequence[str], environ: Mapping[str, str]
+        self, task: Callable[[], object], command: Sequence[str], environ: Mapping[str, str]
     ) -> None:
         self.returncode: int | None = None
         theirs: list[int] = []
@@ -92,8 +93,7 @@ class ForkedTask:
             os.environ.clear()
             os.environ.update(environ)
             sys.argv = list(command[1:])
-            go_home(sys.argv)
-            flow()
+            task()
 
         for thread in set(threading.enumerate()) - {threading.current_thread()}:
             thread.join()  # Metaflow may still pack the code: a lock it holds is nobody's in a fork
