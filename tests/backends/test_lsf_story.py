@@ -153,6 +153,34 @@ def test_a_job_that_was_killed_by_hand_and_done_again_is_told_of_everywhere(
     assert re.search(rf"\[lsf\] job .*{re.escape(told)}.*; it is done again", log)
 
 
+def test_what_is_pending_is_told_of_with_the_cluster_s_reason(tmp_path: Path) -> None:
+    made = Project(tmp_path / "project", compute=ON_LSF, paths=PATHS)
+    made.ledger = made.root / LEDGER
+    with lsf(tmp_path / "cluster", "openlava", scheduling_delay_s=600.0) as place:
+        drop_many(made, 3)
+        made.start()
+        until("LSF was asked why", lambda: "New job is waiting" in made.ds_flow("status").stdout)
+        (job_id,) = {job.job_id for job in place.cluster.jobs()}
+        (of_status,) = made.status()["jobs"]
+        (run,) = made.runs()
+        shown = json.loads(made.ds_flow("show", run.batch, "--json").stdout)["jobs"]
+        pages = [made.ds_flow(*words).stdout for words in (["runs"], ["explain", "student_00.csv"])]
+        cancelled = made.ds_flow("cancel", run.batch)
+        until("it was cancelled", lambda: made.runs()[0].state == RunState.CANCELLED)
+        made.stop()
+
+        assert cancelled.returncode == 0
+        assert (of_status["stage"], of_status["pending"]) == ("process", len(shown))
+        assert of_status["native_ids"] == [str(job_id)]
+        assert [job["native_id"] for job in shown] == [
+            f"{job_id}[{index}]" for index in range(1, len(shown) + 1)
+        ]
+        for page in pages:
+            assert f"process on lsf: {len(shown)} pending since 2" in page
+            assert "(New job is waiting for scheduling)" in page
+        made.end_everything()
+
+
 def test_cancel_leaves_no_job(project: Project, cluster: Cluster) -> None:
     gate = project.gate("held")
     held(project, cluster)
