@@ -24,6 +24,8 @@ from ds_flow.dispatch import (
     make_backends,
     open_round,
     rounds_in,
+    stages_in,
+    told,
     trim_logs,
 )
 from ds_flow.dispatch.docker import backend as backend_module
@@ -557,10 +559,16 @@ def test_while_the_engine_is_silent_jobs_are_unknown_and_that_is_said_once(
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DOCKER_HOST", "unix:///nowhere")
         states = {backend.ask(batch_round, [1])[1].state for _ in range(3)}
+        (while_silent,) = stages_in(stage.parent)
+    backend.ask(batch_round, [1])
+    (later,) = stages_in(stage.parent)
     said = capsys.readouterr().out
 
     assert states == {JobState.UNKNOWN}
     assert said.count("Cannot connect") == said.count("\n") == 1
+    assert "no answer from docker: " in told(while_silent)
+    assert "Cannot connect" in told(while_silent)
+    assert "no answer" not in told(later)
     (outcome,) = place.run(stage, shell("true"))
     assert outcome.failure is None
 

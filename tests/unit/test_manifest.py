@@ -140,9 +140,6 @@ def test_jobs_that_failed_and_were_done_again_are_named_with_their_place_and_rea
         redone(failed, again, {**again, **KILLED}, again) == f"{said}; {said.replace('r1', 'r2')}"
     )
     assert redone({**failed, "backend": "local"}, again) == said.replace(" on node7 (9[1])", "")
-    assert redone({**failed, "native_id": "abc" + "0" * 61}, again).endswith(
-        "(abc000000000): killed by SIGTERM"
-    )
     assert redone(*[failed] * 5, again) == "; ".join([said] * 3) + " and 2 more"
 
 

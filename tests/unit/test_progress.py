@@ -11,6 +11,7 @@ import pytest
 
 from ds_flow.core.states import FailureClass
 from ds_flow.dispatch import JobSpec, Round, open_round
+from ds_flow.dispatch.docker.handover import SILENT
 from ds_flow.dispatch.lsf.handover import FILE
 from ds_flow.dispatch.progress import jobs_in, stages_in, told
 from ds_flow.dispatch.rounds import Outcome
@@ -120,7 +121,7 @@ def test_of_many_ids_and_jobs_the_first_are_named_and_the_rest_counted(tmp_path:
     closed(opened(tmp_path, *keys, executor="docker"), FailureClass.KILLED, "killed")
     again = opened(tmp_path, *keys, executor="docker")
     for index in again.indices:
-        began(again, index, f"{index}" * 64)
+        began(again, index, f"{index}" * 12)
 
     (stage,) = stages_in(tmp_path)
 
@@ -193,17 +194,19 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("name", ["1.claim", "1.exit", FILE, "verdict.json", "round.json"])
+@pytest.mark.parametrize("name", ["1.claim", "1.exit", FILE, SILENT, "verdict.json", "round.json"])
 @pytest.mark.parametrize("put", [linked, piped, endless, a_folder])
 def test_what_a_job_puts_in_place_of_a_file_is_not_followed_awaited_or_read_whole(
     tmp_path: Path, name: str, put: Callable[[Path], None]
 ) -> None:
-    of = opened(tmp_path, "a")
+    of = opened(tmp_path, "a", executor="docker" if name == SILENT else "lsf")
     submitted(of, "why")
+    (of.folder / SILENT).parent.mkdir()
     put(of.folder / name)
 
     found = jobs_in(tmp_path)
 
+    assert not any(job.silent for job in found)
     assert [(job.state, job.host, job.exit_code) for job in found] == (
         [] if name == "round.json" else [("pending", "", None)]
     )

@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Any, Self
 
 NAMED = 3  # jobs that are named in a sentence
-CONTAINER_ID, SHORT_ID = 64, 12  # characters of a container's id: all, and those that engines show
 
 
 class Compared(StrEnum):
@@ -179,9 +178,7 @@ def place_of(job: Mapping[str, Any]) -> str:
     """
     if job.get("backend") == "local":
         return ""
-    host, native_id = str(job.get("host", "")), str(job.get("native_id", ""))
-    if len(native_id) == CONTAINER_ID:
-        native_id = native_id[:SHORT_ID]
+    host, native_id = job.get("host"), job.get("native_id")
     return (f" on {host}" if host else "") + (f" ({native_id})" if native_id else "")
 
 

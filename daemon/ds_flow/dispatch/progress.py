@@ -12,15 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ds_flow.core import FailureClass, LsfSite, failed_and_done_again, first_of
-from ds_flow.dispatch import local
+from ds_flow.dispatch import docker, local, lsf
 from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, End, of_exit_code
-from ds_flow.dispatch.lsf import Handover
 from ds_flow.dispatch.rounds import Outcome, Round, rounds_in
 
 UNFINISHED = ("pending", "running")
 STATES = (*UNFINISHED, "done", "failed")
 TEXT_CHARACTERS = 500  # of a reason, or a name
-ID_CHARACTERS = 12  # of a container's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +80,8 @@ def stage_of(folder: Path) -> str:
 
 
 def _jobs_of(stage: str, opened: Round) -> Iterator[Job]:
-    handover = Handover.of(opened, LsfSite()) if opened.executor == "lsf" else None
+    handover = lsf.Handover.of(opened, LsfSite()) if opened.executor == "lsf" else None
+    silent = docker.Handover(opened).silent if opened.executor == "docker" else ""
     is_dead = _is_dead(opened)  # before the exit codes: a job may end between the two looks
     closed = {outcome.index: outcome for outcome in opened.outcomes() or ()}
     for index, spec in enumerate(opened.jobs, 1):
@@ -103,7 +102,7 @@ def _jobs_of(stage: str, opened: Round) -> Iterator[Job]:
             exit_code=exit_code,
             host=_word(outcome.host) if outcome else host,
             native_id=_word(outcome.native_id) if outcome else native_id,
-            silent="",
+            silent=_word(silent) if end is None else "",
             submitted_at="",
             started_at=started_at,
             ended_at=ended_at,
@@ -141,7 +140,7 @@ def _state(end: End | None, *, is_claimed: bool) -> str:
     return "failed" if end[0] else "done"
 
 
-def _as_submitted(job: Job, handover: Handover) -> Job:
+def _as_submitted(job: Job, handover: lsf.Handover) -> Job:
     """The job with what is known of its array: its id and age, and why it waits."""
     with suppress(StopIteration, TypeError, ValueError, LookupError, OverflowError, OSError):
         chunk = handover.chunk_of(job.index)
@@ -207,8 +206,7 @@ def told(stage: StageJobs) -> str:
     parts = [f"{stage.stage} on {stage.backend}: {', '.join(counts)}"]
     parts += [f"no answer from {stage.backend}: {why}" for why in stage.silent]
     if stage.native_ids:
-        shown = [one[:ID_CHARACTERS] for one in stage.native_ids]
-        parts.append(f"ids {first_of(shown, ', ')}")
+        parts.append(f"ids {first_of(stage.native_ids, ', ')}")
     if stage.done_again:
         parts.append(f"failed and done again: {first_of(stage.done_again, '; ')}")
     return "; ".join(parts)

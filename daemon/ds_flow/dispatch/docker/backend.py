@@ -54,6 +54,7 @@ class Docker:
             return True
         if handover.without_container():
             self.client.unless_silent(lambda: self._start_some(handover))
+            handover.note_silent(self.client.silent)
             if handover.without_container() and self.client.is_lost:
                 raise DispatchError(self.client.lost)
         self._is_waiting = bool(handover.without_container())
@@ -133,6 +134,7 @@ class Docker:
         found: dict[str, Container] | None = {}
         if ids:
             found = self.client.unless_silent(lambda: self._follow(handover, ids))
+            handover.note_silent(self.client.silent)
         return {index: self._report(handover, index, ids.get(index), found) for index in indices}
 
     def _follow(self, handover: Handover, ids: Mapping[int, str]) -> dict[str, Container]:

@@ -28,6 +28,7 @@ class DockerClient:
     environ: Mapping[str, str]
     _is_podman: bool | None = None
     _silent_since_s: float | None = None
+    _last_error: str = ""
 
     @property
     def is_podman(self) -> bool:
@@ -55,10 +56,16 @@ class DockerClient:
         try:
             return calls()
         except EngineSilentError as error:
+            self._last_error = str(error)
             if self._silent_since_s is None:
                 self._silent_since_s = time.monotonic()
                 print_note("docker", f"{error}; asked again later")
             return None
+
+    @property
+    def silent(self) -> str:
+        """Why the engine gave no answer last time, or ""."""
+        return self._last_error if self._silent_since_s is not None else ""
 
     @property
     def is_lost(self) -> bool:

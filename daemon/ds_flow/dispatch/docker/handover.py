@@ -1,13 +1,16 @@
 """What the Docker backend keeps in a round's folder, beside the files that every backend leaves."""
 
+import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ds_flow.core import BatchError
 from ds_flow.dispatch.docker.texts import Container, Image
-from ds_flow.dispatch.rounds import Round
+from ds_flow.dispatch.rounds import WORD_BYTES, Round
 from ds_flow.system import read_json, sync_file, write_json, write_word
 
 # One file for each job.
@@ -18,6 +21,7 @@ ENDED = ".ended.json"  # what the engine reported of its end
 # One file for the round.
 IMAGES = "images.json"  # what the images' names meant
 CANCELLED = "cancelled"
+SILENT = "docker/silent.json"  # in its own folder: a silent engine must not count as progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,22 @@ class Handover:
             write_word(path, f"{exit_code} {container.ended_s:.0f}")
             sync_file(path)
         write_json(self._path(index, ENDED), asdict(container))
+
+    # ------------------------------------------------------------------ silence
+
+    @property
+    def silent(self) -> str:
+        """Why the engine did not answer the last question, or ""."""
+        with suppress(FileNotFoundError, BatchError):
+            return str(read_json(self.batch_round.folder / SILENT, WORD_BYTES))
+        return ""
+
+    def note_silent(self, why: str) -> None:
+        """Record that, for whoever asks about the jobs. It is written only when it changes."""
+        path = self.batch_round.folder / SILENT
+        if self.silent != why:
+            path.parent.mkdir(exist_ok=True)
+            write_word(path, json.dumps(why[: WORD_BYTES // 8]))
 
     # ------------------------------------------------------------------ cancel
 
