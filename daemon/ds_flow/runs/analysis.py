@@ -150,14 +150,22 @@ def _left(settings: Settings, selection: str) -> Iterator[Path]:
 @contextmanager
 def _alone(work: Path, run_id: str) -> Iterator[int]:
     """Hold a work directory's lock. The analysis inherits it, and may outlive this process."""
-    lock = open_log(work / "lock", 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = open_log(work / "lock", 0o600)
+    except FileNotFoundError:
+        raise RequestError(f"run {run_id} was analyzed just now: ds-flow show {run_id}") from None
+    try:
+        _lock(lock, run_id)
         yield lock
-    except BlockingIOError:
-        raise RequestError(f"run {run_id} is being analyzed already") from None
     finally:
         os.close(lock)
+
+
+def _lock(lock: int, run_id: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RequestError(f"run {run_id} is being analyzed already") from None
 
 
 # --------------------------------------------------------------------------- the analysis
