@@ -42,7 +42,7 @@ from ds_flow.core import (
 from ds_flow.system import is_at, masked, real_path
 from ds_flow.work import LASTING, Result, Results, input_path, read_plan
 from steps import job_exit
-from steps.transform import APPENDED, Transform, TransformError, apply, load, said
+from steps.transform import APPENDED, Transform, TransformError, apply, file_of, load, said
 
 NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -129,6 +129,7 @@ class Shard:
     plan: Plan
     results: Results
     transform: Transform
+    transform_file: str
 
     def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
         """Read one file once, to its end. Returns its result."""
@@ -166,6 +167,7 @@ class Shard:
             output_bytes=written.bytes,
             content_sha256=written.content_sha256,
             delimiter=records.delimiter,
+            transform=self.transform_file,
             notes=tuple(records.notes),
         )
 
@@ -258,8 +260,9 @@ def main(argv: Sequence[str]) -> int:
         return job_exit.USAGE
     try:
         plan = read_plan(Path(work))
-        transform = load(plan.options.transform, Path(plan.options.root))
-        print(run(Shard(plan, Results(Path(results)), transform), first, last))
+        spec, root = plan.options.transform, Path(plan.options.root)
+        shard = Shard(plan, Results(Path(results)), load(spec, root), file_of(spec, root))
+        print(run(shard, first, last))
     except DsFlowError as error:
         print(f"process: {error}", file=sys.stderr)
         is_settings = isinstance(error, SettingsError)

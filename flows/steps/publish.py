@@ -115,6 +115,7 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
         analysis=run.analysis,
         selection=plan.selection,
         columns=union([item.columns for item in good]) if good else (),
+        transform=next((item.transform for item in good), ""),
     )
 
 

@@ -55,6 +55,12 @@ def load(spec: str, root: Path) -> Transform:
     return cast("Transform", found)
 
 
+def file_of(spec: str, root: Path) -> str:
+    """Name the file of a transform that was imported, relative to the project if it is inside."""
+    file = getattr(sys.modules[spec.partition(":")[0]], "__file__", None) or ""
+    return str(Path(file).relative_to(root)) if Path(file).is_relative_to(root) else file
+
+
 def prefer(module: str, folders: Sequence[str]) -> None:
     """Import a module from these folders if they have it, whoever else has one of its name.
 

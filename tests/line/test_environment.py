@@ -162,6 +162,26 @@ def transform(frame):
     return frame.assign(term=os.environ["MY_TERM"])
 """
 
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_the_manifest_and_show_name_the_file_of_the_transform(
+    project: Project, *, is_own: bool
+) -> None:
+    project.configure(compute={"transform": "transforms:transform"})
+    shipped = Path("flows", "transforms.py")
+    if is_own:
+        (project.root / "flows").mkdir()
+        (project.root / shipped).write_text("def transform(frame): return frame\n")
+
+    done = project.once()
+
+    assert done.returncode == 0, done.stderr
+    (manifest,) = project.manifests()
+    used = str(shipped if is_own else CHECKOUT / shipped)
+    assert manifest.transform == used
+    assert f"transform             {used}\n" in project.ds_flow("show", manifest.run_id).stdout
+
+
 SCRATCH = """
 import tempfile
 def transform(frame):

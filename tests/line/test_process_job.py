@@ -617,7 +617,8 @@ def test_a_projects_own_transform_wins_over_that_of_the_checkout(
 
     subprocess.run([sys.executable, str(SCRIPT), work, *others], check=True)
 
-    assert project.result("student_a.csv").columns[:3] == ("name", "score", "own")
+    result = project.result("student_a.csv")
+    assert (result.columns[2], result.transform) == ("own", place)
     own.write_text("def transform(frame): return frame\n")
     assert code_fingerprint(options) != fingerprint
 

@@ -101,6 +101,7 @@ class Manifest:
     jobs: tuple[Mapping[str, Any], ...]
     analysis: Mapping[str, Any] | None
     selection: str = ""  # what a rerun was over
+    transform: str = ""  # the file that was used, relative to the project if it is inside
     compared_with: str = ""  # Run ID of the last run of the same selection
     columns: tuple[str, ...] = ()  # of the combined file; () in manifests of older versions
 

@@ -44,6 +44,7 @@ class Result:
     output_bytes: int
     content_sha256: str = ""  # of the output's cells, but for processed_at
     delimiter: str = ""  # of the input
+    transform: str = ""  # the file of the transform, relative to the project if it is inside
     notes: tuple[str, ...] = ()  # what a reader of the manifest should know of the input
 
     @classmethod
@@ -54,7 +55,7 @@ class Result:
         texts = (made.path, made.sha256, made.output, made.output_sha256, made.content_sha256)
         numbers = (made.bytes, made.rows, made.output_bytes)
         if not (
-            all(map(_is_text, (*texts, made.delimiter, *made.columns, *made.notes)))
+            all(map(_is_text, (*texts, made.delimiter, made.transform, *made.columns, *made.notes)))
             and all(map(_is_number, numbers))
         ):
             raise TypeError("not a result")

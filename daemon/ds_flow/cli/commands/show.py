@@ -24,7 +24,7 @@ RUN_FIELDS = (
 )
 MANIFEST_FIELDS = (
     *("selection", "compared_with"),
-    *("tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
+    *("transform", "tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
 )
 MANIFEST_TABLES = {
     "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "notes"),
