@@ -146,6 +146,7 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBat
         output_sha256=hashlib.sha256(output).hexdigest(),
         output_bytes=len(output),
         content_sha256=result.content_sha256,
+        transform=str(CHECKOUT / "flows" / "transforms.py"),
         delimiter=",",
     )
     assert project.tables() == [result.output]
