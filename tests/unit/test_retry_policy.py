@@ -10,6 +10,7 @@ from clock import NOON
 from ds_flow.core.retry_policy import (
     IDLE_RUNS_LIMIT,
     LONGEST_DELAY_SECONDS,
+    LONGEST_HOLD_SECONDS,
     Dead,
     Ended,
     Policy,
@@ -98,3 +99,38 @@ def test_lost_and_stopped_runs_use_up_no_attempt(runs: list[Ended], jitter: floa
         assert isinstance(then, Dead) == (failures >= POLICY.attempts)
     if isinstance(then, RetryAt):
         assert NOON <= then.at <= NOON + timedelta(seconds=1.25 * LONGEST_DELAY_SECONDS)
+
+
+# --------------------------------------------------------------------------- never began
+
+UNBEGUN = Ended(RunState.LOST, 0, began=False)
+
+
+@given(st.lists(unsuccessful, max_size=15), st.integers(2, 2000), jitters)
+def test_runs_that_never_began_wait_ever_longer_and_make_no_batch_dead(
+    before: list[Ended], count: int, jitter: float
+) -> None:
+    whole_s = min(10 * 2.0 ** min(count - 2, 30), LONGEST_HOLD_SECONDS)
+
+    waited_s = delay_s(after_failure([*before, *[UNBEGUN] * count], POLICY, NOON, jitter))
+
+    assert 0.75 * whole_s <= waited_s <= 1.25 * whole_s
+
+
+def test_the_first_run_that_never_began_is_followed_at_once_since_it_may_have_been_killed() -> None:
+    assert after_failure([FAILED, UNBEGUN], POLICY, NOON, 0) == RetryAt(NOON)
+
+
+def test_a_run_that_was_stopped_before_it_began_is_followed_at_once() -> None:
+    stopped = Ended(RunState.STOPPED, 0, began=False)
+
+    assert after_failure([*[UNBEGUN] * 5, stopped], POLICY, NOON, 0) == RetryAt(NOON)
+
+
+@given(st.lists(unsuccessful, min_size=1, max_size=30), st.integers(0, 30), jitters)
+def test_runs_that_never_began_count_for_nothing_afterwards(
+    runs: list[Ended], place: int, jitter: float
+) -> None:
+    among = [*runs[:-1][:place], UNBEGUN, *runs[:-1][place:], runs[-1]]
+
+    assert after_failure(among, POLICY, NOON, jitter) == after_failure(runs, POLICY, NOON, jitter)
