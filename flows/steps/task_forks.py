@@ -33,15 +33,17 @@ def fork_tasks(task: Callable[[], object]) -> None:
 
     `task` runs the flow's command line as a task has it, in `sys.argv`.
 
-    A Metaflow that starts its tasks in another way than is known here goes on with that.
+    A Metaflow that starts its tasks in another way than is known here goes on with that, and so
+    does a run with decorators of its command line.
     """
     is_run = command_of(sys.argv) in RUNNING
     is_known = getattr(metaflow.runtime, "subprocess", None) is subprocess
-    if not is_run or not is_known or os.environ.get(FORK) == "false":
+    # A fork has the decorators of --with already, and would add them a second time.
+    is_decorated = any(word.startswith("--with") for word in sys.argv)
+    if not is_run or is_decorated or not is_known or os.environ.get(FORK) == "false":
         return
     _import_programs()
-    if "--with" not in sys.argv:
-        _leave_out_package()
+    _leave_out_package()
     start_of_task = (sys.executable, sys.argv[0])
 
     def popen(command: Sequence[str], **options: Any) -> object:

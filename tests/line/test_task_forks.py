@@ -84,14 +84,16 @@ def test_a_job_s_own_log_and_the_run_s_have_what_it_prints(tmp_path: Path) -> No
     assert log.read_text().count("seen in the job's log") == 1
 
 
-def test_a_card_is_made(tmp_path: Path) -> None:
+def test_a_run_with_cards_makes_one_for_each_task(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     project.drop("student_a.csv", table("a"))
 
     done = flow(project, "run", "--with", "card")
 
     assert done.returncode == 0, done.stderr
-    assert list(project.root.glob(".metaflow/mf.cards/**/*.html"))
+    tasks = list(project.root.glob(".metaflow/mf.cards/**/cards"))
+    assert len(tasks) == 5
+    assert all(len(list(task.glob("*.html"))) == 1 for task in tasks)
     assert len(project.manifests()) == 1
 
 
@@ -116,6 +118,8 @@ def test_no_task_outlives_a_run_that_was_interrupted(tmp_path: Path) -> None:
         (["run"], "true", True, True),
         (["resume"], "", True, True),
         (["run"], "false", True, False),
+        (["run", "--with", "retry"], "true", True, False),
+        (["--with=retry", "run"], "true", True, False),
         (["step"], "true", True, False),  # a task of a run that does not fork
         (["run"], "true", False, False),  # a Metaflow that starts its tasks in another way
     ],
