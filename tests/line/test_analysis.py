@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ds_flow.core.states import FileState, RunState
-from ds_flow.ledger.queries import EventRow
+from ds_flow.ledger.rows import EventRow
 from ds_flow.runs.analysis import analyze_again
 from ds_flow.settings.load import load_settings
 from ds_flow.upkeep import alerts

@@ -10,7 +10,7 @@ import pytest
 
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.states import FileState
-from ds_flow.ledger.queries import FileRow
+from ds_flow.ledger.rows import FileRow
 from ds_flow.settings.load import load_settings
 from ds_flow.work import directory
 from project import Project, flow, table

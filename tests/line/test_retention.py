@@ -22,7 +22,7 @@ from ds_flow.core.errors import DispatchError, RequestError
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import FileState, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.queries import FileRow
+from ds_flow.ledger.rows import FileRow
 from ds_flow.runs import recovery
 from ds_flow.settings.load import load_settings
 from ds_flow.system import metaflow_store

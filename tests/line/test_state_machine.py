@@ -20,7 +20,7 @@ from ds_flow.core.states import RERUN_TRIGGERS, BatchState, Cause, FileState
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.queries import FileRow
+from ds_flow.ledger.rows import FileRow
 from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake

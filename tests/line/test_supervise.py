@@ -14,7 +14,7 @@ from clock import MovedClock
 from ds_flow.core.problems import Problems
 from ds_flow.core.states import RunState, Trigger
 from ds_flow.dispatch.rounds import open_round
-from ds_flow.ledger.queries import RunRow
+from ds_flow.ledger.rows import RunRow
 from ds_flow.runs import outcome
 from ds_flow.runs.launch import Runs
 from ds_flow.runs.supervise import Supervisor

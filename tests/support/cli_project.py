@@ -14,7 +14,7 @@ from ds_flow.core.paths import escape
 from ds_flow.core.states import Cause, Settled, Sighting, Trigger
 from ds_flow.inbox.scan import stat_of
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.queries import FileRow
+from ds_flow.ledger.rows import FileRow
 from ds_flow.settings.load import Settings, load_settings
 
 SETTINGS = """

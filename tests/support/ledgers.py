@@ -6,7 +6,7 @@ from clock import NOON
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, FileState, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.queries import FileRow
+from ds_flow.ledger.rows import FileRow
 from samples import BATCH, settled
 
 PATH = "data/a.csv"

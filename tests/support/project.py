@@ -22,7 +22,8 @@ from ds_flow.core.manifest import Manifest
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.states import ATTEMPT_MARK, FileState, RunState
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.queries import Reading, RunRow
+from ds_flow.ledger.queries import Reading
+from ds_flow.ledger.rows import RunRow
 from ds_flow.work.directory import read_manifest
 from ds_flow.work.published import published_manifests
 

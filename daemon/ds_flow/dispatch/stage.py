@@ -62,14 +62,12 @@ def run_stage(
             asked |= {job.key: job for job in batch_round.jobs}
         mine = [batch_round for batch_round in rounds if batch_round.opened_by == attempt]
         left = [job for job in jobs if _needs_round(job, outcomes.get(job.key), mine)]
+        if left:
+            left = _with_more_memory(left, outcomes, asked, mine, on[executor], site)
         if not left:
             return [outcomes[job.key] for job in jobs]
-        left = _with_more_memory(left, outcomes, asked, mine, on[executor], site)
-        if not left:
-            return [outcomes[job.key] for job in jobs]
-        for job in left:
-            if job.key in outcomes:
-                _tell_of_another_round(executor, outcomes[job.key])
+        for last in (outcomes[job.key] for job in left if job.key in outcomes):
+            _tell_of_another_round(executor, last)
         commands = [on[executor].command(job) for job in left]
         open_round(stage_dir, batch, attempt, executor, left, commands)
 

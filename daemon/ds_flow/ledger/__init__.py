@@ -15,7 +15,8 @@ stands where its name says:
 
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.ledger.queries import BatchRow, FileRow, Reading, RunRow
+from ds_flow.ledger.queries import Reading
+from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
 from ds_flow.ledger.store import fault_of
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ds_flow.core import RunState
-from ds_flow.ledger.queries import RUN_COLUMNS, RunRow, run_row
+from ds_flow.ledger.queries import RUN_COLUMNS, run_row
+from ds_flow.ledger.rows import RunRow
 from ds_flow.ledger.store import Store, text
 
 LEFT_OUT = "file.left_out"  # a rerun did not publish it; the earlier output stays
