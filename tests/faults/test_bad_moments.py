@@ -70,10 +70,12 @@ VICTIMS: dict[str, Callable[[Project], None]] = {
 
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_kill_9_at_every_moment_of_a_batch_costs_nothing(project: Project, victim: str) -> None:
-    second, analyze = project.gate("call2"), project.gate("analyze")
+    first, second = project.gate("call1"), project.gate("call2")
+    analyze = project.gate("analyze")
     project.start()
     until("the run had just started", lambda: project.runs(RunState.RUNNING))
     strike(project, victim)
+    first.open()
 
     second.wait()
     assert len(results(project)) == 1

@@ -366,6 +366,7 @@ def test_blanks_in_a_table_of_one_column_are_a_cell() -> None:
 
 def test_an_end_mark_within_a_text_is_a_character() -> None:
     assert read(b"a,b\n1\x1a,2\n") == [["a", "b"], ["1\x1a", "2"]]
+    assert read(b"a,b\n1,\x1a\n") == [["a", "b"], ["1", "\x1a"]]
 
 
 # --------------------------------------------------------------------------- what is no table
