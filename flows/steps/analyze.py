@@ -9,34 +9,33 @@ from typing import Any
 from ds_flow.core import FailureClass, NoRoomError, program_of
 from ds_flow.dispatch import log_of
 from ds_flow.system import masked, refusal
-from ds_flow.work import analyzing, read_plan, why_no_analysis
+from ds_flow.work import Batch, analyzing, why_no_analysis
 from steps.jobs import error_of, job_for, run_jobs
 
 
-def analyze_combined(work: Path, combined: Path | None) -> dict[str, Any] | None:
+def analyze_combined(batch: Batch, combined: Path | None) -> dict[str, Any] | None:
     """Run the analysis on the combined file. Returns its command, its output and its error.
 
     A failed analysis does not spoil the data, so the run goes on. Raises DispatchError if the
     analysis could not be run at all: the next attempt tries again. Once that is given up, it is
     a failed analysis like any other.
     """
-    plan = read_plan(work)
-    options = plan.options.stages["analyze"]
+    options = batch.plan.options.stages["analyze"]
     command = program_of(options.command, options.executor)
     if combined is None or not command:
         return None
-    if why := why_no_analysis(work):
+    if why := why_no_analysis(batch):
         return _analysis(command, "", why)
-    with analyzing(work):
-        job = job_for(plan, "analyze", combined.stem, (*command, str(combined)))
+    with analyzing(batch):
+        job = job_for(batch.plan, "analyze", combined.stem, (*command, str(combined)))
         job = replace(job, reads=(combined.parent,))
-        (outcome,) = run_jobs(work, plan, "analyze", "analyze", [job])
+        (outcome,) = run_jobs(batch, "analyze", "analyze", [job])
         if outcome.failure == FailureClass.INFRASTRUCTURE:
-            raise error_of(work, "analyze", "analyze", outcome)
-        if outcome.failure and (full := refusal(work)):
+            raise error_of(batch, "analyze", "analyze", outcome)
+        if outcome.failure and (full := refusal(batch.folder)):
             raise NoRoomError(f"no room on a disk: {full}: the analysis failed: {outcome.reason}")
-    printed = log_of(work / "jobs" / "analyze", outcome)
-    error = str(error_of(work, "analyze", "analyze", outcome)) if outcome.failure else ""
+    printed = log_of(batch.jobs / "analyze", outcome)
+    error = str(error_of(batch, "analyze", "analyze", outcome)) if outcome.failure else ""
     return _analysis(command, printed, error)
 
 

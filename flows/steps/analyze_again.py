@@ -12,28 +12,28 @@ if __name__ == "__main__":  # run as a file: its packages are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ds_flow.system import write_json
-from ds_flow.work import ANALYSIS, read_plan
+from ds_flow.work import Batch
 from steps import failures, publish
 from steps.analyze import analyze_combined
 
 
-def main(work: Path, run_id: str, combined: Path) -> None:
+def main(batch: Batch, run_id: str, combined: Path) -> None:
     """Analyze, and write down what came of it."""
-    with failures.recorded(work):
-        analysis = analyze_combined(work, combined)
+    with failures.recorded(batch):
+        analysis = analyze_combined(batch, combined)
         content = {
             "schema": 1,
-            "project": read_plan(work).options.project_name,
+            "project": batch.plan.options.project_name,
             "run_id": run_id,
             "combined": combined.name,
             "host": socket.gethostname(),
             "user": os.environ.get("METAFLOW_USER", ""),
             "analyzed_at": publish.now(),
             "analysis": analysis,
-            "jobs": list(publish.job_rows(work)),
+            "jobs": list(publish.job_rows(batch)),
         }
-        write_json(work / ANALYSIS, content)
+        write_json(batch.analysis, content)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(Batch(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))

@@ -31,17 +31,9 @@ from ds_flow.core import (
 from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
 from ds_flow.settings import Settings, find_settings, load_settings
 from ds_flow.system import open_log
-from ds_flow.work import (
-    attempt_log,
-    create_work_dir,
-    new_attempt,
-    refuse_root,
-    require_own,
-    scratch,
-    settle,
-)
+from ds_flow.work import Batch, attempt_log, refuse_root, require_own, settle
 from steps.command_line import command_of
-from steps.start import work_dir
+from steps.start import open_batch
 
 OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
 OPTIONS.add_argument("--batch")
@@ -67,7 +59,7 @@ def begin(argv: Sequence[str]) -> None:
             return
         if named.batch is None:
             _run_formed(argv, chosen, form(chosen))
-        work_dir(named.output_dir or output_dir, named.batch)
+        open_batch(named.output_dir or output_dir, named.batch)
     except DsFlowError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -77,18 +69,18 @@ def begin(argv: Sequence[str]) -> None:
 
 def _run_formed(argv: Sequence[str], chosen: Settings, plan: Plan) -> NoReturn:
     """Run a batch that was just formed, marked as its first attempt."""
-    work = create_work_dir(chosen.output_dir, plan)
+    batch = Batch.create(chosen.output_dir, plan)
     settle(chosen.output_dir, chosen.root)
-    number = new_attempt(work)
-    log = attempt_log(chosen.log_dir, plan.batch, number)
+    number = batch.new_attempt()
+    log = attempt_log(chosen.log_dir, batch.id, number)
     log.parent.mkdir(parents=True, exist_ok=True)
     output = open_log(log, 0o640)
     for descriptor in (1, 2):
         _copy_to(output, descriptor)
-    own = {ATTEMPT_MARK: f"{plan.batch}/{number}", "TMPDIR": str(scratch(work))}
+    own = {ATTEMPT_MARK: f"{batch.id}/{number}", "TMPDIR": str(batch.scratch)}
     environment = {**chosen.run_environment(os.environ), **own}
-    batch = ["--batch", plan.batch, "--output-dir", plan.options.portable().output_dir]
-    _run_again([*argv, *batch], environment)
+    named = ["--batch", batch.id, "--output-dir", plan.options.portable().output_dir]
+    _run_again([*argv, *named], environment)
 
 
 def _run_again(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

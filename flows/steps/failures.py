@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ds_flow.core import DispatchError, DsFlowError, NoRoomError, is_no_room
 from ds_flow.system import masked, refusal, store_folder, write_word
-from ds_flow.work import NO_ROOM, attempt_dir, marked_attempt, read_plan
+from ds_flow.work import NO_ROOM, Batch
 
 
 @contextmanager
-def recorded(work: Path) -> Iterator[None]:
+def recorded(batch: Batch) -> Iterator[None]:
     """Write the reason of a failure to the attempt's `error` file, where the daemon reads it.
 
     Metaflow logs the traceback of what is raised here. A traceback that holds a secret is dropped.
@@ -20,13 +20,13 @@ def recorded(work: Path) -> Iterator[None]:
     try:
         yield
     except Exception as raised:
-        full = "" if is_no_room(raised) else _full_disk(work)
+        full = "" if is_no_room(raised) else _full_disk(batch)
         error = NoRoomError(f"no room on a disk: {full}: {raised}") if full else raised
         text = str(error) if isinstance(error, DsFlowError) else f"{type(error).__name__}: {error}"
         reason = masked(text, os.environ)
-        attempt = marked_attempt(work)
+        attempt = batch.marked_attempt()
         if attempt is not None:
-            _leave(attempt_dir(work, attempt), error, reason)
+            _leave(batch.attempt_dir(attempt), error, reason)
         trace = "".join(traceback.format_exception(error))
         if masked(trace, os.environ) != trace:
             raise DispatchError(reason) from None
@@ -46,10 +46,10 @@ def _leave(folder: Path, error: Exception, reason: str) -> None:
         write_word(folder / "error", reason)
 
 
-def _full_disk(work: Path) -> str:
+def _full_disk(batch: Batch) -> str:
     """Say which of the disks that a run writes to takes nothing more; or ""."""
     with suppress(DsFlowError, OSError):
-        options = read_plan(work).options
-        folders = (work, Path(options.log_dir), store_folder(Path(options.root)))
+        options = batch.plan.options
+        folders = (batch.folder, Path(options.log_dir), store_folder(Path(options.root)))
         return next(filter(None, map(refusal, folders)), "")
     return ""

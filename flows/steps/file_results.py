@@ -4,52 +4,46 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from ds_flow.core import (
     DispatchError,
     LedgerError,
     Manifest,
-    Plan,
     PlannedFile,
     Rejected,
     output_stems,
 )
 from ds_flow.system import read_json, write_json
 from ds_flow.work import (
+    Batch,
     Result,
-    code_fingerprint,
     has_settings,
     published_manifests,
     read_manifest,
-    read_plan,
-    results_for,
 )
 
 APPENDED = 3  # an output's last columns: processed_at, source_file, tag
 
 
-def file_results(work: Path) -> tuple[list[Result], list[Rejected]]:
+def file_results(batch: Batch) -> tuple[list[Result], list[Rejected]]:
     """The good files and the bad ones, in the plan's order.
 
     Raises DispatchError if a file has no result.
     """
-    plan = read_plan(work)
-    judged = _judged(work, plan)
+    judged = _judged(batch)
     good = [one for one in judged if isinstance(one, Result)]
-    if good and plan.options.columns == "strict":
-        reference = _reference(work, plan, good)
+    if good and batch.plan.options.columns == "strict":
+        reference = _reference(batch, good)
         judged = [reference.judged(one) if isinstance(one, Result) else one for one in judged]
     good = [one for one in judged if isinstance(one, Result)]
     return good, [one for one in judged if isinstance(one, Rejected)]
 
 
-def _judged(work: Path, plan: Plan) -> list[Result | Rejected]:
-    results = results_for(work, plan.options)
+def _judged(batch: Batch) -> list[Result | Rejected]:
     judged: list[Result | Rejected] = []
-    stems = output_stems(file.path for file in plan.files)
-    for planned in plan.files:
-        path, result = planned.path, results.get(stems[planned.path])
+    stems = output_stems(file.path for file in batch.plan.files)
+    for planned in batch.plan.files:
+        path, result = planned.path, batch.results.get(stems[planned.path])
         if result is None or not _is_of(planned, result):
             why = "flows/, bash/ or the transform changed during this run, or its output is gone"
             raise DispatchError(f"{path}: no result of the process stage ({why})")
@@ -101,29 +95,29 @@ class Reference:
         return f"its columns are in another order than those of {self.whose}"
 
 
-def _reference(work: Path, plan: Plan, good: Sequence[Result]) -> Reference:
+def _reference(batch: Batch, good: Sequence[Result]) -> Reference:
     """What these files are held against: what was published before, else most of them.
 
     It is written down, so that it stays the same when another run publishes meanwhile.
     """
-    path = work / f"columns_{results_for(work, plan.options).folder.name}.json"
+    path = batch.folder / f"columns_{batch.results.folder.name}.json"
     with suppress(FileNotFoundError):
         row = read_json(path)
         return Reference(**{**row, "columns": tuple(row["columns"])})
-    last = _published_last(plan)
+    last = _published_last(batch)
     reference = _of_run(last) if last else _of_most(good)
     write_json(path, asdict(reference))
     return reference
 
 
-def _published_last(plan: Plan) -> Manifest | None:
+def _published_last(batch: Batch) -> Manifest | None:
     """The newest run that published a file, if it had the present code and settings."""
-    for path in reversed(list(published_manifests(Path(plan.options.output_dir)))):
+    for path in reversed(list(published_manifests(batch.output_dir))):
         with suppress(LedgerError, OSError):
             manifest = read_manifest(path)
             if manifest.inputs:
-                is_same = manifest.code_fingerprint == code_fingerprint(plan.options)
-                return manifest if is_same and has_settings(manifest, plan.options) else None
+                is_same = manifest.code_fingerprint == batch.code_fingerprint
+                return manifest if is_same and has_settings(manifest, batch.plan.options) else None
     return None
 
 

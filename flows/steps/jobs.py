@@ -19,6 +19,7 @@ from ds_flow.core import (
 )
 from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.system import free_bytes, masked, refusal, write_bytes
+from ds_flow.work import Batch
 from steps import job_exit
 
 STEPS = Path(__file__).resolve().parent
@@ -66,58 +67,59 @@ def put_list(path: Path, names: Sequence[Path]) -> Path:
     return path
 
 
-def run_jobs(
-    work: Path, plan: Plan, stage: str, part: str, jobs: Sequence[JobSpec]
-) -> list[Outcome]:
+def run_jobs(batch: Batch, stage: str, part: str, jobs: Sequence[JobSpec]) -> list[Outcome]:
     """Run jobs of a stage and repeat what they printed, so that the run's log has it.
 
     `part` names their folder in `jobs/`: a stage may have several.
     """
     outcomes = run_stage(
-        work / "jobs" / part,
-        executor=plan.options.stages[stage].executor,
-        site=plan.options.site,
-        batch=plan.batch,
+        batch.jobs / part,
+        executor=batch.plan.options.stages[stage].executor,
+        site=batch.plan.options.site,
+        batch=batch.id,
         attempt=os.environ.get(ATTEMPT_MARK, ""),
         jobs=jobs,
     )
     for outcome in outcomes:
-        printed = log_of(work / "jobs" / part, outcome).rstrip()
+        printed = log_of(batch.jobs / part, outcome).rstrip()
         if printed:
             text = masked(printed, os.environ)
             print(f"[{outcome.round}[{outcome.index}]]\n{text}", flush=True)
     return outcomes
 
 
-def run_one(work: Path, plan: Plan, stage: str, job: JobSpec, part: str = "") -> None:
+def run_one(batch: Batch, stage: str, job: JobSpec, part: str = "") -> None:
     """Run one job. Raises DispatchError if it failed."""
-    (outcome,) = run_jobs(work, plan, stage, part or stage, [job])
+    (outcome,) = run_jobs(batch, stage, part or stage, [job])
     if outcome.failure:
-        raise error_of(work, stage, part or stage, outcome)
+        raise error_of(batch, stage, part or stage, outcome)
 
 
-def gave_up(work: Path, part: str, outcome: Outcome) -> bool:
+def gave_up(batch: Batch, part: str, outcome: Outcome) -> bool:
     """Whether our own job gave up by itself. Then it says so in the last line that it prints.
 
     A transform that ends its process may leave the same exit code, and says nothing.
     """
     if outcome.exit_code not in job_exit.OWN:
         return False
-    if outcome.exit_code == job_exit.NO_ROOM and refusal(work):
+    if outcome.exit_code == job_exit.NO_ROOM and refusal(batch.folder):
         return True  # its log is on that disk
-    printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
+    printed = log_of(batch.jobs / part, outcome).strip().splitlines()
     return bool(printed and printed[-1].startswith(job_exit.SAID))
 
 
-def error_of(work: Path, stage: str, part: str, outcome: Outcome) -> DispatchError:
+def error_of(batch: Batch, stage: str, part: str, outcome: Outcome) -> DispatchError:
     """The error to raise for a failed job; with the last line it printed, if its code failed."""
-    printed = log_of(work / "jobs" / part, outcome).strip().splitlines()
+    printed = log_of(batch.jobs / part, outcome).strip().splitlines()
     is_cause = printed and outcome.failure == FailureClass.USER_CODE
     last = f": {_shortened(printed[-1])}" if is_cause else ""
     where = place_of(asdict(outcome))
     why = f"job {outcome.round}[{outcome.index}]{where}: {reason_of(stage, outcome)}{last}"
     if outcome.exit_code == job_exit.NO_ROOM:
-        full = refusal(work) or f"{work} has {free_bytes(work) / 2**20:.1f} MB free"
+        full = (
+            refusal(batch.folder)
+            or f"{batch.folder} has {free_bytes(batch.folder) / 2**20:.1f} MB free"
+        )
         return NoRoomError(f"no room on a disk: {full}: {why}")
     return DispatchError(why)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ds_flow.core import ATTEMPT_MARK, Plan, Rejected, output_stems, place_of
 from ds_flow.dispatch import JobSpec, Outcome
-from ds_flow.work import LASTING, Result, own_code, read_plan, results_for
+from ds_flow.work import LASTING, Batch, Result, own_code
 from steps import job_exit
 from steps.jobs import (
     BLAMELESS,
@@ -23,7 +23,7 @@ from steps.jobs import (
 )
 
 
-def process_shards(work: Path, group: str, shards: Sequence[Range]) -> None:
+def process_shards(batch: Batch, group: str, shards: Sequence[Range]) -> None:
     """Give every file of these shards a result: an output, or a reason why it has none.
 
     1. Each shard is one job.
@@ -33,11 +33,11 @@ def process_shards(work: Path, group: str, shards: Sequence[Range]) -> None:
 
     Raises DispatchError if neither a job's code nor its input is to blame for its failure.
     """
-    stage = ProcessStage(work, f"process-{group}")
+    stage = ProcessStage(batch, f"process-{group}")
     left = [(first, last, "") for first, last in shards]
     while left:
         jobs = [stage.job(part) for part in left]
-        outcomes = run_jobs(work, stage.plan, "process", stage.name, jobs)
+        outcomes = run_jobs(batch, "process", stage.name, jobs)
         left = [
             again
             for part, outcome in zip(left, outcomes, strict=True)
@@ -52,12 +52,12 @@ Part = tuple[int, int, str]
 class ProcessStage:
     """One group's share of the process stage: which jobs it has, and which are left."""
 
-    def __init__(self, work: Path, name: str) -> None:
-        self.work = work
+    def __init__(self, batch: Batch, name: str) -> None:
+        self.batch = batch
         self.name = name
-        self.plan = read_plan(work)
+        self.plan = batch.plan
         self.attempt = os.environ.get(ATTEMPT_MARK, "")
-        self._results = results_for(work, self.plan.options)
+        self._results = batch.results
         self._stems = output_stems(file.path for file in self.plan.files)
 
     def job(self, part: Part) -> JobSpec:
@@ -65,15 +65,21 @@ class ProcessStage:
         first, last, suffix = part
         folder, files = self._results.folder, f"{first}-{last}"
         script = str(STEPS / "process_job.py")
-        command = (python_for(self.plan, "process"), script, str(self.work), str(folder), files)
+        command = (
+            python_for(self.plan, "process"),
+            script,
+            str(self.batch.folder),
+            str(folder),
+            files,
+        )
         job = job_for(self.plan, "process", f"{folder.name}/{files}{suffix}", command)
-        reads = (*CODE, *_inputs(self.plan), self.work / "batch.json")
+        reads = (*CODE, *_inputs(self.plan), self.batch.plan_file)
         return replace(job, reads=reads, writes=(folder,))
 
     def left(self, part: Part, outcome: Outcome) -> list[Part]:
         """The parts that are still to be done of a part whose job has ended."""
-        if outcome.failure in BLAMELESS or gave_up(self.work, self.name, outcome):
-            raise error_of(self.work, "process", self.name, outcome)
+        if outcome.failure in BLAMELESS or gave_up(self.batch, self.name, outcome):
+            raise error_of(self.batch, "process", self.name, outcome)
         first, last, _ = part
         results = {n: self._results.get(self._stem(n)) for n in range(first, last + 1)}
         if missing := [n for n, result in results.items() if result is None]:

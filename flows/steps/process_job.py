@@ -40,7 +40,7 @@ from ds_flow.core import (
     unescape,
 )
 from ds_flow.system import is_at, masked, real_path
-from ds_flow.work import LASTING, Result, Results, input_path, read_plan
+from ds_flow.work import LASTING, Batch, Result, Results
 from steps import job_exit
 from steps.transform import APPENDED, Transform, TransformError, apply, file_of, load, said
 
@@ -133,8 +133,9 @@ class Shard:
 
     def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
         """Read one file once, to its end. Returns its result."""
+        path = Path(self.plan.options.root, unescape(planned.path))
         try:
-            with opened(input_path(self.plan, planned.path), self.plan.options.inbox) as stream:
+            with opened(path, self.plan.options.inbox) as stream:
                 return self._read(stream, planned, self.results.temporary(stem))
         except (GoneError, UnreadableError, ChangedError) as error:
             return rejected(planned, error, planned.sha256)
@@ -259,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
         print("usage: process_job.py WORK RESULTS FIRST-LAST", file=sys.stderr)
         return job_exit.USAGE
     try:
-        plan = read_plan(Path(work))
+        plan = Batch(Path(work)).plan
         spec, root = plan.options.transform, Path(plan.options.root)
         shard = Shard(plan, Results(Path(results)), load(spec, root), file_of(spec, root))
         print(run(shard, first, last))

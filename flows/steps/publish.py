@@ -16,23 +16,21 @@ from ds_flow.core import (
     Manifest,
     Output,
     Plan,
+    Rejected,
     compare_manifests,
     output_stems,
 )
 from ds_flow.dispatch import rounds_in, stage_of
 from ds_flow.system import read_word
 from ds_flow.work import (
+    Batch,
     Result,
-    code_fingerprint,
     git_commit,
     has_settings,
     manifest_name,
     measured,
-    own_attempt,
     publish,
     read_manifest,
-    read_plan,
-    results_for,
     settings_fingerprint,
 )
 from steps.file_results import APPENDED, file_results, union
@@ -58,12 +56,12 @@ class Published:
     combined: str | None
 
 
-def finish(work: Path, run: Run) -> Published:
+def finish(batch: Batch, run: Run) -> Published:
     """Publish the batch and say what was published."""
-    plan = read_plan(work)
-    good, _ = file_results(work)
+    plan = batch.plan
+    good, bad = file_results(batch)
     stems = output_stems(file.path for file in plan.files)
-    folder = results_for(work, plan.options).folder
+    folder = batch.results.folder
     sources = {
         f"processed_{stems[item.path]}_{run.run_id}.csv": folder / item.output for item in good
     }
@@ -75,8 +73,8 @@ def finish(work: Path, run: Run) -> Published:
         name = f"final_combined_{run.run_id}.csv"
         sources[name] = run.combined
         outputs.append(_combined_output(name, run.combined, good))
-    manifest = compare(plan, _manifest(work, plan, run, outputs))
-    manifest = publish(work, manifest, sources, Path(plan.options.output_dir))
+    manifest = compare(plan, _manifest(batch, run, outputs, good, bad))
+    manifest = publish(batch, manifest, sources)
     out = os.path.relpath(plan.options.output_dir, plan.options.root)
     names = [*(output.name for output in manifest.outputs), manifest_name(manifest.run_id)]
     joined = [f"{out}/{output.name}" for output in manifest.outputs if not output.source]
@@ -87,9 +85,14 @@ def finish(work: Path, run: Run) -> Published:
     )
 
 
-def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Manifest:
-    good, bad = file_results(work)
-    attempt = own_attempt(work)
+def _manifest(
+    batch: Batch,
+    run: Run,
+    outputs: Sequence[Output],
+    good: Sequence[Result],
+    bad: Sequence[Rejected],
+) -> Manifest:
+    plan, attempt = batch.plan, batch.own_attempt()
     return Manifest(
         schema=1,
         project=plan.options.project_name,
@@ -99,19 +102,19 @@ def _manifest(work: Path, plan: Plan, run: Run, outputs: Sequence[Output]) -> Ma
         batch=plan.batch,
         trigger=plan.trigger,
         attempt=attempt,
-        attempts=tuple(_attempts(work)),
+        attempts=tuple(_attempts(batch)),
         tag=plan.options.tag,
         host=socket.gethostname(),
         user=os.environ.get("METAFLOW_USER", ""),
         started_at=run.started_at,
         published_at=now(),
-        code_fingerprint=code_fingerprint(plan.options),
+        code_fingerprint=batch.code_fingerprint,
         git_commit=git_commit(),
         settings_fingerprint=settings_fingerprint(plan.options),
         inputs=tuple(_input(item) for item in good),
         outputs=tuple(outputs),
         rejected=tuple(bad),
-        jobs=tuple(job_rows(work)),
+        jobs=tuple(job_rows(batch)),
         analysis=run.analysis,
         selection=plan.selection,
         columns=union([item.columns for item in good]) if good else (),
@@ -180,8 +183,8 @@ def _content_of_all(good: Sequence[Result]) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def _attempts(work: Path) -> Iterator[dict[str, Any]]:
-    for folder in sorted((work / "attempts").iterdir(), key=lambda path: int(path.name)):
+def _attempts(batch: Batch) -> Iterator[dict[str, Any]]:
+    for folder in sorted((batch.folder / "attempts").iterdir(), key=lambda path: int(path.name)):
         yield {
             "attempt": int(folder.name),
             "run_id": read_word(folder / "run_id"),
@@ -190,9 +193,9 @@ def _attempts(work: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def job_rows(work: Path) -> Iterator[dict[str, Any]]:
+def job_rows(batch: Batch) -> Iterator[dict[str, Any]]:
     """Give every job of closed rounds as a row of a manifest."""
-    for part in sorted((work / "jobs").iterdir()):
+    for part in sorted(batch.jobs.iterdir()):
         for batch_round in rounds_in(part):
             backend = batch_round.executor
             for outcome in batch_round.outcomes() or ():

@@ -5,33 +5,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds_flow.core import Plan, RequestError, cut_shards
-from ds_flow.work import marked_attempt, name_attempt, read_plan, results_for, work_root
+from ds_flow.work import Batch
 from steps.jobs import Range
 
 
-def work_dir(output_dir: str, batch: str) -> Path:
-    """Find the work directory of a planned batch. The output folder is relative to the project.
+def open_batch(output_dir: str, batch_id: str) -> Batch:
+    """Open a planned batch. The output folder is relative to the project.
 
     Raises RequestError if no batch is named or it is another project's, DispatchError if it has no
     plan.
     """
     root = Path(os.environ["DS_FLOW_CONFIG"]).parents[1]
-    work = work_root(root / output_dir) / batch
-    if not batch:
+    if not batch_id:
         raise RequestError("name a batch: --batch ID")
-    of = read_plan(work).options.root
+    batch = Batch.at(root / output_dir, batch_id)
+    of = batch.plan.options.root
     if not root.samefile(of):
-        raise RequestError(f"batch {batch} is of the project {of}, and this run of {root}")
-    return work
+        raise RequestError(f"batch {batch_id} is of the project {of}, and this run of {root}")
+    return batch
 
 
-def begin(work: Path, run_id: str) -> list[list[Range]]:
+def begin(batch: Batch, run_id: str) -> list[list[Range]]:
     """Name the attempt by its Run ID. Returns one group of shards for each process task."""
-    plan = read_plan(work)
-    attempt = marked_attempt(work)
+    plan = batch.plan
+    attempt = batch.marked_attempt()
     if attempt is not None:
-        name_attempt(work, attempt, run_id, Path(plan.options.log_dir))
-    results_for(work, plan.options).forget_torn()
+        batch.name_attempt(attempt, run_id, Path(plan.options.log_dir))
+    batch.results.forget_torn()
     shards = list(_ranges(plan))
     # One task can wait for any number of jobs elsewhere. Local jobs are children of their task.
     is_local = plan.options.stages["process"].executor == "local"

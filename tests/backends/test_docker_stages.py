@@ -16,7 +16,7 @@ from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.states import ATTEMPT_MARK, STAGES, RunState
 from ds_flow.dispatch import JobSpec, rounds_in
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
 from engine import docker, engine, full_image, small_image
 from project import Project, table
 from steps import publish
@@ -72,17 +72,17 @@ def ran(
     shards: Sequence[tuple[int, int]] = SHARDS,
 ) -> Manifest:
     """Fifty files through every stage, in these images or, for want of one, elsewhere."""
-    work = directory.create_work_dir(root / name, planned(root, name, batch, images, otherwise))
+    work = Batch.create(root / name, planned(root, name, batch, images, otherwise)).folder
     (work / "attempts" / "1").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(ATTEMPT_MARK, f"{batch}/1")
-        process_shards(work, "1of1", shards)
-        combined = combine_files(work)
-        analysis = analyze_combined(work, combined)
+        process_shards(Batch(work), "1of1", shards)
+        combined = combine_files(Batch(work))
+        analysis = analyze_combined(Batch(work), combined)
         run = publish.Run(
             flow="StudentFlow", run_id="7", started_at="", combined=combined, analysis=analysis
         )
-        return publish.finish(work, run).manifest
+        return publish.finish(Batch(work), run).manifest
 
 
 HOSTILE = """#!/bin/bash
@@ -150,7 +150,7 @@ def test_a_hostile_image_commands_nothing_and_publishes_nobody_elses_file(tmp_pa
     assert list((work / "attempts" / "1").iterdir()) == []
     rounds = list(rounds_in(work / "jobs" / "process-1of1"))
     assert {one.executor for one in rounds} == {"docker"}
-    found, bad = file_results(work)
+    found, bad = file_results(Batch(work))
     assert (found, len(bad)) == ([], 7)
     assert list((tmp_path / "out").glob("*.csv")) == []
 

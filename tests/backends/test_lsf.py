@@ -34,7 +34,7 @@ from ds_flow.dispatch.lsf.client import LsfClient
 from ds_flow.dispatch.lsf.handover import FILE, LEARNT, Handover
 from ds_flow.doctor import probe_job
 from ds_flow.settings.load import load_settings
-from ds_flow.work.directory import last_progress_ns
+from ds_flow.work.batch import Batch
 from lsf import Cluster
 from lsf_emulator import faults
 from lsf_emulator.config import Dialect
@@ -334,13 +334,13 @@ def test_looking_in_vain_for_a_lost_submission_is_no_progress(tmp_path: Path) ->
         )
         bench.cluster.fault("down", mode="fail", stream="stderr", commands=["bsub"])
         backend.submit(opened)
-        before = last_progress_ns(tmp_path, 1)
+        before = Batch(tmp_path).last_progress_ns(1)
 
         until("it was sent again", lambda: backend.submit(opened) or bench.submissions() > 1)
         bench.cluster.fault("down", mode="fail", stream="stderr")
         backend.submit(opened)
 
-        assert last_progress_ns(tmp_path, 1) == before
+        assert Batch(tmp_path).last_progress_ns(1) == before
 
 
 def test_a_job_may_wait_in_the_queue_for_ever_unless_a_limit_is_set(tmp_path: Path) -> None:
@@ -610,7 +610,7 @@ def test_a_job_that_was_ended_before_it_began_is_named_by_its_id(tmp_path: Path)
 
         (job_id,) = {job.job_id for job in bench.cluster.jobs()}
         assert [outcome.native_id for outcome in outcomes] == [f"{job_id}[1]", f"{job_id}[2]"]
-        said = str(error_of(tmp_path, "process", "process-1of1", outcomes[1]))
+        said = str(error_of(Batch(tmp_path), "process", "process-1of1", outcomes[1]))
         assert f"({job_id}[2]): ended by its owner (bkill) (TERM_OWNER)" in said
 
 

@@ -24,7 +24,7 @@ HANG_SECONDS = "300"  # then a mutant is taken for seen
 LINE = ("line/test_engine.py", "line/test_recovery.py", "line/test_state_machine.py")
 GROUPS: dict[str, tuple[str, ...]] = {
     "daemon/ds_flow/work": (
-        *("unit/test_directory.py", "unit/test_torn_files.py", "unit/test_states.py"),
+        *("unit/test_batch.py", "unit/test_torn_files.py", "unit/test_states.py"),
         *("line/test_publication.py", "line/test_publish_step.py", "line/test_process_job.py"),
         *(*LINE, "line/test_retention.py", "faults/test_security.py"),
     ),

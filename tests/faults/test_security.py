@@ -23,7 +23,7 @@ from ds_flow.system import metaflow_store
 from ds_flow.system.logging_setup import MASK
 from ds_flow.upkeep.retention import DONE
 from ds_flow.upkeep.upkeep import COLLECT_EVERY, Upkeep
-from ds_flow.work.directory import attempt_dir, attempt_log
+from ds_flow.work.batch import Batch, attempt_log
 from ds_flow.work.upgrade import old_lock
 from project import Project, table, until
 from rights import NOBODY
@@ -150,8 +150,8 @@ def test_what_lies_in_the_current_folder_is_no_code(
         assert keeping._collector.wait() == 0
     found = check.run_checks(made.settings, os.environ)
     assert [one for one in found if one.level == "fault"] == []
-    runs = Runs()
-    until("it is over", lambda: runs.cancel_jobs(made.settings, "none", log) is not None)
+    runs, nobodys = Runs(), Batch.at(made.settings.output_dir, "none")
+    until("it is over", lambda: runs.cancel_jobs(made.settings, nobodys, log) is not None)
 
     assert "no such batch" in log.read_text()
     assert not list(tmp_path.rglob("*.pwned"))
@@ -322,13 +322,14 @@ def test_a_planted_log_of_a_run_is_neither_written_nor_repeated(tmp_path: Path) 
         made.start(batch)
         (run,) = ledger.read.live_runs()
     attempt_log(made.settings.log_dir, batch, 1).symlink_to(victim)
-    folder = attempt_dir(made.settings.work_root / batch, 1)
+    work = Batch.at(made.settings.output_dir, batch)
+    folder = work.attempt_dir(1)
     folder.mkdir(parents=True)
     (folder / "exit_code").write_text("3\n")
 
     with pytest.raises(PermissionError, match="is a symbolic link"):
         Runs().prepare(made.settings, batch, 1)
-    _, said = outcome.outcome_of(run, folder.parents[1], made.settings.log_dir)
+    _, said = outcome.outcome_of(run, work, made.settings.log_dir)
 
     assert said == "it never began: exit code 3: and its log cannot be read"
     assert victim.read_text() == f"{SECRET}\n"

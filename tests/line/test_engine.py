@@ -17,7 +17,6 @@ from ds_flow.dispatch import JobSpec, has_jobs_elsewhere, open_round
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
-from ds_flow.runs import supervise
 from ds_flow.runs.launch import Runs
 from ds_flow.service import engine as engine_module
 from ds_flow.service.engine import Engine
@@ -25,7 +24,8 @@ from ds_flow.settings.load import load_settings
 from ds_flow.system import durable
 from ds_flow.system.disk_space import LowSpaceError
 from ds_flow.system.wake import Wake
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
+from ds_flow.work.published import read_manifest
 from pretended import PretendedRuns
 from samples import settled
 
@@ -296,7 +296,7 @@ def test_a_disk_that_takes_nothing_concerns_every_batch(
     first, second = batches_of(engine, a="1", b="2")
     engine.tick()
     runs.end(f"{first}/1", "1")
-    monkeypatch.setattr(supervise, "count_results", full)
+    monkeypatch.setattr(Batch, "count_results", full)
 
     engine.tick()
     engine.tick()
@@ -337,7 +337,7 @@ def test_a_batch_that_got_another_s_files_is_dead_and_the_line_goes_on(
     engine.tick()
     manifest = engine.settings.output_dir / "manifest_1.json"
     if not is_known:
-        commit = directory.read_manifest(copy / "committed" / "manifest_1.json")
+        commit = read_manifest(copy / "committed" / "manifest_1.json")
         (copy / "committed" / "manifest_1.json").unlink()
         durable.write_json(
             copy / "committed" / "manifest_99.json", {**commit.to_json(), "run_id": "99"}
@@ -363,7 +363,7 @@ def test_a_commit_that_the_ledger_refuses_makes_its_batch_dead_and_the_line_goes
     runs.publish(f"{first}/1")
     commit = engine.settings.work_root / first / "committed" / "manifest_1.json"
     (engine.settings.output_dir / "manifest_1.json").unlink()
-    changed = directory.read_manifest(commit).to_json()
+    changed = read_manifest(commit).to_json()
     changed["inputs"][0]["version"] = -1
     changed["inputs"][0]["sha256"] = "0" * 64
     commit.unlink()

@@ -12,7 +12,7 @@ from ds_flow.core.program import CHECKOUT
 from ds_flow.core.states import FileState
 from ds_flow.ledger.rows import FileRow
 from ds_flow.settings.load import load_settings
-from ds_flow.work import directory
+from ds_flow.work import fingerprint
 from project import Project, flow, table
 
 HOSTILE = {
@@ -153,7 +153,7 @@ def test_the_commit_is_the_checkouts_whatever_repository_the_caller_works_in(
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
 
-    assert directory.git_commit() == own
+    assert fingerprint.git_commit() == own
 
 
 TERM = """

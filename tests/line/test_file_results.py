@@ -11,7 +11,7 @@ import pytest
 from ds_flow.core.manifest import Manifest, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
 from steps import publish
 from steps.combine import combine_files
 from steps.file_results import file_results
@@ -19,11 +19,11 @@ from steps.process import process_shards
 
 ONE, OTHER, THIRD = "id,name\n1,Ann\n", "id;mark\n1;A\n", "id|age\n1|9\n"
 
-Batch = Callable[..., Path]
+Form = Callable[..., Path]
 
 
 @pytest.fixture
-def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
+def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Form:
     """Process the given files as one batch after the others; its work directory."""
     options = Options(
         project_name="test",
@@ -52,9 +52,9 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
             options=replace(options, **other),
         )
         monkeypatch.setenv(ATTEMPT_MARK, f"{plan.batch}/1")
-        work = directory.create_work_dir(tmp_path / "out", plan)
+        work = Batch.create(tmp_path / "out", plan).folder
         (work / "attempts" / "1").mkdir()
-        process_shards(work, "1of1", [(0, len(planned) - 1)])
+        process_shards(Batch(work), "1of1", [(0, len(planned) - 1)])
         return work
 
     return processed
@@ -66,24 +66,22 @@ def published(work: Path) -> Manifest:
         flow="F",
         run_id=f"1700000000{work.name[:1]}",
         started_at="",
-        combined=combine_files(work),
+        combined=combine_files(Batch(work)),
         analysis=None,
     )
-    return publish.finish(work, run).manifest
+    return publish.finish(Batch(work), run).manifest
 
 
 def verdict(work: Path) -> tuple[list[str], dict[str, str]]:
     """The names of the good files, and the reasons of the others."""
-    good, bad = file_results(work)
+    good, bad = file_results(Batch(work))
     assert all(isinstance(one, Rejected) and one.cause == "rejected" for one in bad)
     reasons = {Path(one.path).stem: one.reason for one in bad}
     return [Path(one.path).stem for one in good], reasons
 
 
 @pytest.mark.parametrize("odd", ["a", "c", "e"])
-def test_the_columns_of_most_files_hold_wherever_the_odd_file_stands(
-    batch: Batch, odd: str
-) -> None:
+def test_the_columns_of_most_files_hold_wherever_the_odd_file_stands(batch: Form, odd: str) -> None:
     files = {f"{name}.csv": OTHER if name == odd else ONE for name in "abcde"}
 
     good, bad = verdict(batch(files))
@@ -96,7 +94,7 @@ def test_the_columns_of_most_files_hold_wherever_the_odd_file_stands(
 
 
 @pytest.mark.parametrize("names", ["ab", "ba"])
-def test_if_no_columns_are_those_of_most_files_none_is_guessed(batch: Batch, names: str) -> None:
+def test_if_no_columns_are_those_of_most_files_none_is_guessed(batch: Form, names: str) -> None:
     first, second = [*names]
 
     good, bad = verdict(batch({f"{first}.csv": ONE, f"{second}.csv": OTHER, "c.csv": THIRD}))
@@ -110,7 +108,7 @@ def test_if_no_columns_are_those_of_most_files_none_is_guessed(batch: Batch, nam
 
 
 def test_the_columns_of_what_was_published_before_hold_over_those_of_most_files(
-    batch: Batch,
+    batch: Form,
 ) -> None:
     before = published(batch({"a.csv": ONE}))
     assert before.columns == ("id", "name", "processed_at", "source_file", "tag")
@@ -124,7 +122,7 @@ def test_the_columns_of_what_was_published_before_hold_over_those_of_most_files(
     assert [one.path for one in published(work).inputs] == ["data/d.csv"]
 
 
-def test_columns_in_another_order_are_others(batch: Batch) -> None:
+def test_columns_in_another_order_are_others(batch: Form) -> None:
     published(batch({"a.csv": ONE}))
 
     (reason,) = verdict(batch({"b.csv": "name,id\nAnn,1\n"}))[1].values()
@@ -132,7 +130,7 @@ def test_columns_in_another_order_are_others(batch: Batch) -> None:
     assert "strict, and its columns are in another order than those of run" in reason
 
 
-def test_a_run_that_published_nothing_says_nothing_about_columns(batch: Batch) -> None:
+def test_a_run_that_published_nothing_says_nothing_about_columns(batch: Form) -> None:
     published(batch({"a.csv": ONE}))
     published(batch({"b.csv": OTHER}))
 
@@ -141,7 +139,7 @@ def test_a_run_that_published_nothing_says_nothing_about_columns(batch: Batch) -
 
 @pytest.mark.parametrize("changed", ["code", "settings"])
 def test_what_other_code_or_settings_have_published_says_nothing_about_columns(
-    batch: Batch, tmp_path: Path, changed: str
+    batch: Form, tmp_path: Path, changed: str
 ) -> None:
     published(batch({"a.csv": ONE}, **({"columns": "union"} if changed == "settings" else {})))
     if changed == "code":
@@ -150,32 +148,32 @@ def test_what_other_code_or_settings_have_published_says_nothing_about_columns(
     assert verdict(batch({"b.csv": OTHER}))[0] == ["b"]
 
 
-def test_another_tag_keeps_the_columns(batch: Batch) -> None:
+def test_another_tag_keeps_the_columns(batch: Form) -> None:
     published(batch({"a.csv": ONE}, tag="spring"))
 
     assert verdict(batch({"b.csv": OTHER}, tag="autumn"))[0] == []
 
 
-def test_what_another_run_publishes_meanwhile_changes_nothing(batch: Batch) -> None:
+def test_what_another_run_publishes_meanwhile_changes_nothing(batch: Form) -> None:
     work = batch({"a.csv": ONE, "b.csv": ONE, "c.csv": OTHER})
-    combined = combine_files(work)
+    combined = combine_files(Batch(work))
     published(batch({"d.csv": OTHER}))
 
     assert verdict(work)[0] == ["a", "b"]
-    assert combine_files(work) == combined
+    assert combine_files(Batch(work)) == combined
 
 
-def test_a_broken_manifest_says_nothing_about_columns(batch: Batch, tmp_path: Path) -> None:
+def test_a_broken_manifest_says_nothing_about_columns(batch: Form, tmp_path: Path) -> None:
     published(batch({"a.csv": ONE}))
     (tmp_path / "out" / "manifest_99999999999.json").write_text("{")
 
     assert verdict(batch({"b.csv": OTHER}))[0] == []
 
 
-def test_files_are_combined_in_natural_order_of_their_paths(batch: Batch) -> None:
+def test_files_are_combined_in_natural_order_of_their_paths(batch: Form) -> None:
     names = ["s_10", "s_2", "10/s_1", "9/s_1", "s_1", "s_02", "s_1b", "S_3", "s", "s_1/a"]
     work = batch({f"{name}.csv": f"id\n{name}\n" for name in names}, columns="union")
-    combined = combine_files(work)
+    combined = combine_files(Batch(work))
     assert combined
     rows = [line.split(",")[0] for line in combined.read_text().splitlines()[1:]]
 

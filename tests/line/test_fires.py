@@ -30,8 +30,7 @@ from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
 from ds_flow.upkeep.alerts import SAID
-from ds_flow.work import directory
-from ds_flow.work.published import manifest_name
+from ds_flow.work.published import manifest_name, read_manifest
 from pretended import RAISED, PretendedRuns
 
 SETTINGS = """\
@@ -133,7 +132,7 @@ class Line:
     def manifest(self) -> Manifest:
         """What the last fire's batch published."""
         runs = self.ledger.read.runs_of(self.last().batch or "")
-        return directory.read_manifest(self.root / "out" / manifest_name(runs[-1].run_id or ""))
+        return read_manifest(self.root / "out" / manifest_name(runs[-1].run_id or ""))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from ds_flow.core.manifest import Manifest
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import FireRow
-from ds_flow.work.directory import read_manifest
+from ds_flow.work.published import read_manifest
 from project import Project, table, until
 
 SCHEDULES = [

@@ -21,7 +21,8 @@ from ds_flow.core.manifest import Rejected
 from ds_flow.core.paths import output_stems
 from ds_flow.core.plan import Options, Plan, PlannedFile
 from ds_flow.core.program import CHECKOUT
-from ds_flow.work.directory import code_fingerprint, create_work_dir, read_plan
+from ds_flow.work.batch import Batch
+from ds_flow.work.fingerprint import code_fingerprint
 from ds_flow.work.results import Result, Results
 from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
 from rights import NOBODY, no_rights, public_folder
@@ -77,7 +78,7 @@ class PlannedBatch:
         plan = Plan(
             batch="0123456789", trigger="arrival", formed_at="", files=files, options=options
         )
-        work = create_work_dir(self.root / "out", plan)
+        work = Batch.create(self.root / "out", plan).folder
         return [str(work), str(work / "results/x"), f"0-{len(files) - 1}"]
 
     def run(self) -> int:
@@ -613,7 +614,7 @@ def test_a_projects_own_transform_wins_over_that_of_the_checkout(
     own.write_text("def transform(frame): return frame.assign(own='yes')\n")
     project.put("student_a.csv", GOOD)
     work, *others = project.arguments()
-    options = read_plan(Path(work)).options
+    options = Batch(Path(work)).plan.options
     fingerprint = code_fingerprint(options)
 
     subprocess.run([sys.executable, str(SCRIPT), work, *others], check=True)

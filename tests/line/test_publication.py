@@ -19,8 +19,8 @@ from ds_flow.core.errors import BatchError, DispatchError
 from ds_flow.core.manifest import Manifest
 from ds_flow.system.durable import link_new, part_name
 from ds_flow.work import publication
-from ds_flow.work.analyses import ANALYSIS, publish_analysis
-from ds_flow.work.directory import remove_work_dir, work_dirs
+from ds_flow.work.analyses import publish_analysis
+from ds_flow.work.batch import Batch, batches_in
 from ds_flow.work.publication import AlreadyCommittedError, deliver, is_committed, publish
 from ds_flow.work.published import (
     find_analysis,
@@ -82,7 +82,7 @@ def whole(run_id: str = "17") -> set[str]:
 
 def publish_as(out: Path, run_id: str = "17", attempt: int = 1) -> None:
     work = out / ".work" / BATCH
-    publish(work, finished(run_id, attempt), sources(work, run_id), out)
+    publish(Batch(work), finished(run_id, attempt), sources(work, run_id))
 
 
 def test_everything_is_published_under_its_final_name(out: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_foreign_file_under_an_outputs_name_is_never_lost(out: Path, taken: st
     for _ in range(2):
         with pytest.raises(DispatchError, match="move it away"):
             publish_as(out)
-        assert deliver(work, out) is None
+        assert deliver(Batch(work)) is None
 
     assert visible(out) == {taken}
     assert (out / taken).read_text() == "mine"
@@ -182,7 +182,7 @@ def test_a_delivery_goes_on_where_it_was_stopped(out: Path, there: list[str]) ->
     for name in there:
         link_new(work / "committed" / name, out / name)
 
-    assert deliver(work, out) == finished()
+    assert deliver(Batch(work)) == finished()
 
     assert visible(out) == whole()
     assert (out / "processed_1_17.csv").read_text() == "1\n"
@@ -192,7 +192,7 @@ def test_half_of_a_copy_is_made_whole(out: Path) -> None:
     work = undelivered(out)
     (out / part_name("processed_0_17.csv")).write_text("half of it")
 
-    deliver(work, out)
+    deliver(Batch(work))
 
     assert (out / "processed_0_17.csv").read_text() == "0\n"
     assert visible(out) - {part_name("processed_0_17.csv")} == whole()
@@ -207,11 +207,11 @@ def test_a_foreign_file_that_came_after_the_commit_is_left_alone_until_it_is_mov
 
     for _ in range(2):
         with pytest.raises(FileExistsError, match="move it away"):
-            deliver(work, out)
+            deliver(Batch(work))
 
     assert (out / taken).read_text() == "mine"
     (out / taken).unlink()
-    deliver(work, out)
+    deliver(Batch(work))
     assert visible(out) == whole()
     assert (out / "processed_0_17.csv").read_text() == "0\n"
 
@@ -230,7 +230,7 @@ def test_what_is_no_file_in_an_output_s_place_blocks_nobody_and_is_left_alone(
         path.mkdir()
 
     with pytest.raises(FileExistsError, match="move it away"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     assert os.path.lexists(path)
 
@@ -240,7 +240,7 @@ def test_outputs_that_retention_removed_do_not_come_back(out: Path) -> None:
     publish_as(out)
     remove_outputs(out, ["17"])
 
-    assert deliver(work, out) == finished()
+    assert deliver(Batch(work)) == finished()
 
     assert visible(out) == {"removed"}
 
@@ -259,13 +259,13 @@ def test_analyses_that_were_done_again_go_with_the_outputs_of_their_run(out: Pat
 
 
 def test_each_analysis_that_is_done_again_gets_a_number_and_keeps_it(out: Path) -> None:
-    work = make_work(out)
+    batch = Batch(make_work(out))
     (out / "analysis_17_9.txt").write_text("another's")
     for number in (1, 2, 10):
-        (work / ANALYSIS).unlink(missing_ok=True)
-        (work / ANALYSIS).write_text(f"{number}")
-        assert publish_analysis(work, out, "17") == number
-        assert publish_analysis(work, out, "17") == number
+        batch.analysis.unlink(missing_ok=True)
+        batch.analysis.write_text(f"{number}")
+        assert publish_analysis(batch, "17") == number
+        assert publish_analysis(batch, "17") == number
         assert (out / f"analysis_17_{number}.json").read_text() == f"{number}"
         if number == 2:
             (out / "analysis_17_9.json").symlink_to("nowhere")
@@ -276,7 +276,7 @@ def test_a_published_output_that_a_person_removed_does_not_come_back(out: Path) 
     publish_as(out)
     (out / "processed_0_17.csv").unlink()
 
-    deliver(work, out)
+    deliver(Batch(work))
 
     assert visible(out) == whole() - {"processed_0_17.csv"}
 
@@ -301,7 +301,7 @@ def test_a_commit_reaches_nothing_outside_the_output_folder_and_nothing_of_anoth
     change(work, outputs=outputs)
 
     with pytest.raises(BatchError, match="not an output's name of run 17"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     assert visible(out) == set()
 
@@ -313,7 +313,7 @@ def test_a_link_in_a_commit_publishes_nothing_of_anybody(out: Path, tmp_path: Pa
     (work / "committed" / "processed_0_17.csv").symlink_to(tmp_path / "private")
 
     with pytest.raises(BatchError, match="is not a regular file"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     assert visible(out) == set()
 
@@ -322,15 +322,15 @@ def test_a_commit_that_is_no_folder_of_one_run_is_told(out: Path) -> None:
     work = undelivered(out)
     (work / "committed" / "manifest_18.json").write_text("{}")
     with pytest.raises(BatchError, match="holds 2 manifests"):
-        deliver(work, out)
+        deliver(Batch(work))
     (work / "committed" / "manifest_18.json").unlink()
     change(work, run_id="18")
     with pytest.raises(BatchError, match="not the manifest's name of run 18"):
-        deliver(work, out)
+        deliver(Batch(work))
     shutil.rmtree(work / "committed")
     (work / "committed").symlink_to(out)
     with pytest.raises(BatchError, match="is not a folder"):
-        deliver(work, out)
+        deliver(Batch(work))
 
 
 def test_a_work_directory_on_its_way_out_is_removed_and_nothing_else(out: Path) -> None:
@@ -339,7 +339,7 @@ def test_a_work_directory_on_its_way_out_is_removed_and_nothing_else(out: Path) 
     trash = work.with_name(".trash-0123456789-00000000")
     work.rename(trash)
 
-    assert list(work_dirs(out)) == []
+    assert list(batches_in(out)) == []
     assert not trash.exists()
     assert visible(out) == whole()
 
@@ -348,7 +348,7 @@ def test_removing_a_work_directory_leaves_what_is_published(out: Path) -> None:
     work = make_work(out)
     publish_as(out)
 
-    remove_work_dir(work)
+    Batch(work).remove()
 
     assert not work.exists()
     assert visible(out) == whole()
@@ -374,8 +374,8 @@ def test_a_crash_at_any_step_leaves_all_or_nothing_and_what_was_visible_stays(ou
 
         lived = publish_until(step, out, "17", 1)
         seen = {name for name in visible(out) if not name.startswith(".")} - {"foreign.csv"}
-        has_committed = is_committed(work)
-        found = deliver(work, out)
+        has_committed = is_committed(Batch(work))
+        found = deliver(Batch(work))
 
         assert (found is not None) == has_committed
         assert visible(out) - {"foreign.csv"} == (whole() if has_committed else set())
@@ -395,7 +395,7 @@ def test_a_crash_at_any_step_leaves_all_or_nothing_and_what_was_visible_stays(ou
 def test_the_attempt_after_a_crash_publishes_alone(out: Path) -> None:
     make_work(out)
     assert not publish_until(8, out, "17", 1)  # some of its outputs are gathered
-    assert not is_committed(out / ".work" / BATCH)
+    assert not is_committed(Batch(out / ".work" / BATCH))
 
     publish_as(out, "18", attempt=2)
 
@@ -428,7 +428,7 @@ def test_two_runs_that_publish_together_commit_once(out: Path) -> None:
 RECORDED_MEANWHILE = """
 import sys
 from pathlib import Path
-from ds_flow.work.directory import remove_work_dir
+from ds_flow.work.batch import Batch
 from ds_flow.work.publication import deliver
 from test_publication import publish_as
 
@@ -437,8 +437,8 @@ out, work, seen = Path(sys.argv[1]), Path(sys.argv[2]), []
 def watch(event, args):
     if event == "os.link" and Path(args[1]).parent == out and not seen:
         seen.append(event)
-        deliver(work, out)
-        remove_work_dir(work)
+        deliver(Batch(work))
+        Batch(work).remove()
 
 sys.addaudithook(watch)
 publish_as(out)
@@ -468,10 +468,10 @@ def test_processes_that_deliver_together_deliver_whole_files_once(out: Path) -> 
     for name in whole():
         (out / name).unlink()
     code = (
-        "import sys; from pathlib import Path; from ds_flow.work.publication import deliver;"
-        "deliver(Path(sys.argv[1]), Path(sys.argv[2]))"
+        "import sys; from pathlib import Path; from ds_flow.work import Batch, deliver;"
+        "deliver(Batch(Path(sys.argv[1])))"
     )
-    racers = [subprocess.Popen([sys.executable, "-c", code, str(work), str(out)]) for _ in range(4)]
+    racers = [subprocess.Popen([sys.executable, "-c", code, str(work)]) for _ in range(4)]
 
     assert [racer.wait(timeout=60) for racer in racers] == [0] * 4
     assert visible(out) == whole()

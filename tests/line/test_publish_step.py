@@ -9,7 +9,7 @@ import pytest
 
 from ds_flow.core.manifest import Manifest
 from ds_flow.core.plan import Options, Plan, StageOptions
-from ds_flow.work import directory
+from ds_flow.work.fingerprint import settings_fingerprint
 from samples import BATCH, manifest, read
 from steps import publish
 
@@ -44,7 +44,7 @@ def plan(tmp_path: Path) -> Plan:
 def run(run_id: str, content: str, options: Options) -> Manifest:
     made = manifest(run_id, inputs=[read("data/a.csv", "1")])
     outputs = tuple(replace(out, content_sha256=content) for out in made.outputs)
-    fingerprint = directory.settings_fingerprint(options)
+    fingerprint = settings_fingerprint(options)
     return replace(made, outputs=outputs, tag=options.tag, settings_fingerprint=fingerprint)
 
 

@@ -16,8 +16,10 @@ from ds_flow.core.states import BatchState, Cause, FileState, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.runs import recovery
 from ds_flow.system import durable
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
 from ds_flow.work.publication import publish
+from ds_flow.work.published import read_manifest
+from ds_flow.work.root import work_root
 from samples import BATCH, OTHER_BATCH, manifest, planned, read, rejected, settled, sha256
 
 PATH = "data/a.csv"
@@ -39,7 +41,7 @@ def published(out: Path, made: Manifest) -> Path:
     for output in made.outputs:
         sources[output.name] = work / f"{output.name}.result"
         sources[output.name].write_text("1\n")
-    publish(work, made, sources, out)
+    publish(Batch(work), made, sources)
     return work
 
 
@@ -78,7 +80,7 @@ def test_a_commit_that_was_delivered_in_part_is_delivered_whole_before_it_is_rec
     recovery.admit_commits(ledger, out, NOON)
 
     assert (out / "processed_0_17.csv").read_text() == "1\n"
-    assert directory.read_manifest(out / "manifest_17.json").run_id == "17"
+    assert read_manifest(out / "manifest_17.json").run_id == "17"
 
 
 def test_the_commit_of_a_live_run_is_left_to_its_daemon(ledger: Ledger, out: Path) -> None:
@@ -113,8 +115,8 @@ def test_a_commit_that_cannot_be_read_stops_no_other(
         made = Plan(
             batch=batch, trigger="manual", formed_at="", files=(planned("a"),), options=options
         )
-        directory.create_work_dir(out, made)
-    broken, whole = (directory.work_root(out) / batch for batch in ("0" * 10, BATCH))
+        Batch.create(out, made)
+    broken, whole = (work_root(out) / batch for batch in ("0" * 10, BATCH))
     (broken / "committed").mkdir()
     (broken / "committed" / "manifest_16.json").write_text(content)
     commit = manifest("17", inputs=[read("data/a.csv", "1", None)], trigger="manual")
@@ -205,7 +207,7 @@ def test_a_commit_that_the_ledger_refuses_stops_no_other(ledger: Ledger, out: Pa
 def test_a_lost_ledger_is_rebuilt_and_nothing_is_done_twice(ledger: Ledger, out: Path) -> None:
     bad = rejected("data/b.csv", Cause.REJECTED, "bad")
     published(out, manifest("17", inputs=[read(PATH, "1")], rejects=[bad]))
-    directory.remove_work_dir(out / ".work" / BATCH)
+    Batch(out / ".work" / BATCH).remove()
 
     assert recovery.rebuild_ledger(ledger, out, NOON) == 1
     assert recovery.rebuild_ledger(ledger, out, NOON) == 0
@@ -222,7 +224,7 @@ def test_a_rebuilt_ledger_knows_content_that_came_back(ledger: Ledger, out: Path
             f"{version}", batch=f"{version:010d}", inputs=[read(PATH, content, version)]
         )
         published(out, made)
-        directory.remove_work_dir(out / ".work" / made.batch)
+        Batch(out / ".work" / made.batch).remove()
 
     recovery.rebuild_ledger(ledger, out, NOON)
     ledger.admit([settled(PATH, "A")], NOON)
@@ -297,9 +299,9 @@ def planned_work(out: Path, trigger: Trigger) -> Path:
     file = PlannedFile(path=PATH, version=3, sha256=sha256("1"), size_bytes=1)
     options = Options(project_name="test", root="/", output_dir=str(out), log_dir=str(out))
     made = Plan(batch=BATCH, trigger=trigger, formed_at="", files=(file,), options=options)
-    work = directory.create_work_dir(out, made)
-    directory.new_attempt(work)
-    return work
+    batch = Batch.create(out, made)
+    batch.new_attempt()
+    return batch.folder
 
 
 def test_a_batch_that_only_its_work_directory_knows_is_taken_up_with_its_last_attempt(
@@ -359,10 +361,10 @@ def test_a_dead_batchs_work_directory_stays_until_no_retry_needs_it(
     work = planned_work(out, Trigger.ARRIVAL)
     ledger.end_run(BATCH, 1, RunState.FAILED, error="", results=0, then=Dead("used up"), now=NOON)
 
-    recovery.tidy_work_dir(ledger, work)
+    recovery.tidy_work_dir(ledger, Batch(work))
     assert work.exists()
     ledger.retry(BATCH, OTHER_BATCH, NOON)
-    recovery.tidy_work_dir(ledger, work)
+    recovery.tidy_work_dir(ledger, Batch(work))
     assert not work.exists()
 
 

@@ -28,7 +28,7 @@ from ds_flow.settings.load import load_settings
 from ds_flow.system import metaflow_store
 from ds_flow.upkeep import retention
 from ds_flow.upkeep.retention import DONE, WAITS_FOR_RUNS, Collected, Retention, _only_one
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
 from ds_flow.work.published import find_manifest, removed_manifests
 from project import until
 from rights import NOBODY
@@ -106,13 +106,13 @@ def test_old_logs_go_and_new_ones_and_those_of_live_runs_stay(project: Project) 
 # --------------------------------------------------------------------------- work directories
 
 
-def work_of(project: Project, batch: str, trigger: Trigger = Trigger.ARRIVAL) -> Path:
-    plan = replace(PLAN, batch=batch, trigger=trigger)
-    work = directory.create_work_dir(project.root / "out", plan)
-    directory.new_attempt(work)
-    for path in (work / "attempts" / "1", work / "attempts", work):
+def work_of(project: Project, batch_id: str, trigger: Trigger = Trigger.ARRIVAL) -> Path:
+    plan = replace(PLAN, batch=batch_id, trigger=trigger)
+    batch = Batch.create(project.root / "out", plan)
+    batch.new_attempt()
+    for path in (batch.attempt_dir(1), batch.folder / "attempts", batch.folder):
         aged(path)
-    return work
+    return batch.folder
 
 
 def test_only_what_is_given_up_loses_its_work_directory(project: Project) -> None:
@@ -207,7 +207,7 @@ def test_what_is_told_of_a_run_stays_right_after_its_outputs_went(project: Proje
     assert run.removed_at == LATER.isoformat(timespec="milliseconds")
     assert [event.kind for event in ledger.read.events("data/x.csv")].count("run.removed") == 1
     with pytest.raises(DispatchError, match="published already, by run 1 "):
-        directory.read_plan(chosen.work_root / A)
+        _ = Batch.at(chosen.output_dir, A).plan
 
 
 def test_a_removal_that_was_stopped_goes_on(project: Project) -> None:

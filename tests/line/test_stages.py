@@ -20,7 +20,8 @@ from ds_flow.core.manifest import Manifest, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, FailureClass
 from ds_flow.dispatch import JobSpec, Outcome, open_round, rounds_in, run_stage
-from ds_flow.work import analyses, directory
+from ds_flow.work import analyses
+from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result
 from samples import BATCH
 from steps import job_exit, process, publish, start
@@ -55,7 +56,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files.append(PlannedFile(path=f"data/{name}.csv", version=1, sha256=sha256, size_bytes=5))
     plan = Plan(batch=BATCH, trigger="arrival", formed_at="", files=tuple(files), options=options)
     monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/1")
-    return directory.create_work_dir(tmp_path / "out", plan)
+    return Batch.create(tmp_path / "out", plan).folder
 
 
 def transform(work: Path, on_b: str) -> None:
@@ -71,15 +72,15 @@ def transform(work: Path, on_b: str) -> None:
 
 def replan(work: Path, site: Site | None = None, **own: StageOptions) -> None:
     """Give stages other options."""
-    plan = directory.read_plan(work)
+    plan = Batch(work).plan
     stages = {**plan.options.stages, **own}
     options = replace(plan.options, stages=stages, site=site or plan.options.site)
     (work / "batch.json").unlink()
-    directory.create_work_dir(work.parents[1], replace(plan, options=options))
+    Batch.create(work.parents[1], replace(plan, options=options))
 
 
 def verdicts(work: Path) -> Verdicts:
-    results = directory.results_for(work, directory.read_plan(work).options)
+    results = Batch(work).results
     return {name: results.get(name) for name in NAMES}
 
 
@@ -100,7 +101,7 @@ def test_a_file_that_ends_its_process_is_set_aside_alone(
 ) -> None:
     transform(work, on_b)
 
-    process_shards(work, "1of1", [(0, 2)])
+    process_shards(Batch(work), "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
@@ -117,7 +118,7 @@ def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_a
     mark = f"[(round / '1.starved').write_text('2048 group\\n') for round in {rounds}]"
     transform(work, f"import pathlib; {mark}; os.kill(os.getpid(), 9)")
 
-    process_shards(work, "1of1", [(0, 2)])
+    process_shards(Batch(work), "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
@@ -135,7 +136,7 @@ def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the
         site = replace(place.site, memory_factor=1.1)
         replan(work, site=site, process=StageOptions(executor="lsf", queue="short", memory_mb=500))
 
-        process_shards(work, "1of1", [(0, 2)])
+        process_shards(Batch(work), "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
@@ -155,7 +156,7 @@ def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothin
     leak = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); [os.dup(0) for _ in range(64)]"
     transform(work, f"import resource; {leak}")
 
-    process_shards(work, "1of1", [(0, 2)])
+    process_shards(Batch(work), "1of1", [(0, 2)])
 
     found = verdicts(work)
     assert isinstance(found["a"], Result)
@@ -166,7 +167,7 @@ def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothin
 
 def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
     with pytest.raises(DispatchError, match="mine:transform"):
-        process_shards(work, "1of1", [(0, 2)])
+        process_shards(Batch(work), "1of1", [(0, 2)])
 
     assert set(verdicts(work).values()) == {None}
 
@@ -177,7 +178,7 @@ def test_the_process_stage_reads_all_that_the_transform_may_import(work: Path) -
     for path in own:
         path.mkdir()
 
-    reads = process.ProcessStage(work, "process-0").job((0, 2, "")).reads
+    reads = process.ProcessStage(Batch(work), "process-0").job((0, 2, "")).reads
     assert own < set(reads)
 
 
@@ -186,10 +187,10 @@ def test_the_next_attempt_judges_again_what_the_transform_raised_on_and_nothing_
 ) -> None:
     transform(work, f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); raise ValueError('busy')")
 
-    process_shards(work, "1of1", [(0, 2)])
+    process_shards(Batch(work), "1of1", [(0, 2)])
     first = verdicts(work)
     monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/2")
-    process_shards(work, "1of1", [(0, 2)])
+    process_shards(Batch(work), "1of1", [(0, 2)])
 
     assert (tmp_path / "ran").read_text() == "xx"
     assert {name: verdicts(work)[name] for name in "ac"} == {name: first[name] for name in "ac"}
@@ -213,7 +214,7 @@ OUTCOME = Outcome(
 @pytest.fixture
 def left(work: Path) -> Callable[[Outcome], list[process.Part]]:
     transform(work, "pass")
-    stage = process.ProcessStage(work, "process-1of1")
+    stage = process.ProcessStage(Batch(work), "process-1of1")
     return lambda outcome: stage.left((0, 2, ""), outcome)
 
 
@@ -249,8 +250,8 @@ def test_a_run_that_finds_no_room_says_so_and_blames_no_file(work: Path, code: i
     attempt = work / "attempts" / "1"
     attempt.mkdir()
 
-    with pytest.raises(NoRoomError), recorded(work):
-        process_shards(work, "1of1", [(0, 2)])
+    with pytest.raises(NoRoomError), recorded(Batch(work)):
+        process_shards(Batch(work), "1of1", [(0, 2)])
 
     assert (attempt / "no_room").exists()
     assert verdicts(work)["b"] is None
@@ -261,7 +262,7 @@ def test_a_step_that_finds_no_room_itself_says_so(work: Path, code: int) -> None
     attempt = work / "attempts" / "1"
     attempt.mkdir()
 
-    with pytest.raises(OSError, match="disk"), recorded(work):
+    with pytest.raises(OSError, match="disk"), recorded(Batch(work)):
         raise OSError(code, "the disk")
 
     assert (attempt / "no_room").exists()
@@ -269,14 +270,12 @@ def test_a_step_that_finds_no_room_itself_says_so(work: Path, code: int) -> None
 
 def analyzed(work: Path, **given: Any) -> dict[str, Any]:
     """What comes of an analysis of these settings."""
-    plan = directory.read_plan(work)
+    plan = Batch(work).plan
     options = {**plan.options.stages, "analyze": StageOptions(**given)}
     (work / "batch.json").unlink()
     output_dir = work.parents[1]
-    directory.create_work_dir(
-        output_dir, replace(plan, options=replace(plan.options, stages=options))
-    )
-    analysis = analyze_combined(work, output_dir / "combined.csv")
+    Batch.create(output_dir, replace(plan, options=replace(plan.options, stages=options)))
+    analysis = analyze_combined(Batch(work), output_dir / "combined.csv")
     assert analysis is not None
     return analysis
 
@@ -348,14 +347,14 @@ def test_an_analysis_that_could_not_be_run_is_left_to_the_next_attempt(
     with pytest.raises(DispatchError, match="without leaving an exit code"):
         analyzed(work, command=("true",))
 
-    assert analyses.give_up_analysis(work, 1, "the site is down")
+    assert analyses.give_up_analysis(Batch(work), 1, "the site is down")
     assert analyzed(work, command=("true",))["error"] == "the site is down"
 
 
 def test_an_analysis_that_ran_is_not_given_up_for_what_fails_after_it(work: Path) -> None:
     assert analyzed(work, command=("true",))["error"] == ""
 
-    assert not analyses.give_up_analysis(work, 1, "another file has this name")
+    assert not analyses.give_up_analysis(Batch(work), 1, "another file has this name")
 
 
 def test_an_analysis_that_its_owner_ends_has_failed_and_is_not_begun_again(
@@ -384,7 +383,7 @@ def test_a_long_analysis_keeps_its_end_and_says_how_much_is_left_out(work: Path)
 
 
 def combined(work: Path) -> Path:
-    found = combine_files(work)
+    found = combine_files(Batch(work))
     assert found
     return found
 
@@ -392,7 +391,7 @@ def combined(work: Path) -> Path:
 def finished(work: Path, path: Path | None) -> Manifest:
     (work / "attempts" / "1").mkdir(exist_ok=True)
     return publish.finish(
-        work,
+        Batch(work),
         publish.Run(flow="F", run_id="7", started_at="", combined=path, analysis=None),
     ).manifest
 
@@ -403,7 +402,7 @@ def processed(work: Path) -> Result:
         "def transform(frame):\n"
         "    return frame.assign(more='x') if frame['id'][0] == 'b' else frame\n"
     )
-    process_shards(work, "1of1", [(0, 2)])
+    process_shards(Batch(work), "1of1", [(0, 2)])
     first = verdicts(work)["a"]
     assert isinstance(first, Result)
     return first
@@ -415,13 +414,13 @@ def published(work: Path) -> list[str]:
 
 def test_no_job_may_write_but_what_its_stage_leaves(work: Path) -> None:
     processed(work)
-    combine_files(work)
+    combine_files(Batch(work))
 
     jobs = {
         stage: next(rounds_in(work / "jobs" / stage)).jobs[0]
         for stage in ("process-1of1", "align", "combine")
     }
-    results = directory.results_for(work, directory.read_plan(work).options).folder
+    results = Batch(work).results.folder
     (aligned,) = (work / "aligned").iterdir()
     assert {stage: job.writes for stage, job in jobs.items()} == {
         "process-1of1": (results,),
@@ -438,17 +437,17 @@ def test_a_verdict_on_another_file_or_content_is_none(
     work: Path, forged: dict[str, object]
 ) -> None:
     row = {**asdict(processed(work)), **forged}
-    folder = directory.results_for(work, directory.read_plan(work).options).folder
+    folder = Batch(work).results.folder
     (folder / "a.json").write_text(json.dumps(row))
 
     with pytest.raises(DispatchError, match=r"data/a\.csv: no result of the process stage"):
-        combine_files(work)
+        combine_files(Batch(work))
 
 
 def test_an_output_that_is_not_what_was_judged_is_not_published(work: Path) -> None:
     first = processed(work)
     path = combined(work)
-    output = directory.results_for(work, directory.read_plan(work).options).folder / first.output
+    output = Batch(work).results.folder / first.output
     output.write_bytes(output.read_bytes().replace(b"a", b"x"))
 
     with pytest.raises(DispatchError, match=r"data/a\.csv: its output is not what the verdict"):
@@ -471,7 +470,7 @@ def test_a_combined_file_that_is_no_plain_one_is_neither_analyzed_nor_published(
         os.mkfifo(path)
 
     with pytest.raises(DispatchError, match="left no regular file"):
-        combine_files(work)
+        combine_files(Batch(work))
 
     with pytest.raises(OSError, match=r"regular file|symbolic link|No such file"):
         finished(work, path)
@@ -502,7 +501,7 @@ def test_a_link_that_a_job_left_is_not_written_through(work: Path, tmp_path: Pat
         each.unlink()
         each.symlink_to(victim)
 
-    assert combine_files(work) == path
+    assert combine_files(Batch(work)) == path
 
     assert victim.read_text() == "precious"
     assert [each.is_symlink() for each in lists] == [False] * 3
@@ -513,11 +512,12 @@ def test_local_work_has_a_task_for_each_usable_core_and_work_elsewhere_one(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 5})
     monkeypatch.delenv(ATTEMPT_MARK)
-    plan = directory.read_plan(work)
+    plan = Batch(work).plan
     one_each = replace(plan, files=tuple(replace(one, size_bytes=2**40) for one in plan.files))
-    monkeypatch.setattr(start, "read_plan", lambda _work: one_each)
-    assert start.begin(work, "7") == [[(0, 0), (2, 2)], [(1, 1)]]
+    monkeypatch.setattr(Batch, "plan", one_each)
+    assert start.begin(Batch(work), "7") == [[(0, 0), (2, 2)], [(1, 1)]]
 
     on_lsf = {**plan.options.stages, "process": StageOptions(executor="lsf")}
     one_each = replace(one_each, options=replace(one_each.options, stages=on_lsf))
-    assert start.begin(work, "7") == [[(0, 0), (1, 1), (2, 2)]]
+    monkeypatch.setattr(Batch, "plan", one_each)
+    assert start.begin(Batch(work), "7") == [[(0, 0), (1, 1), (2, 2)]]

@@ -24,8 +24,7 @@ from ds_flow.ledger.rows import FileRow
 from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
-from ds_flow.work import directory
-from ds_flow.work.published import published_manifests
+from ds_flow.work.published import published_manifests, read_manifest
 from pretended import BAD, CrashError, PretendedRuns
 from samples import sha256
 
@@ -239,7 +238,7 @@ class Line(RuleBasedStateMachine):
         inputs = Counter(
             (item.path, item.version)
             for path in published_manifests(self.root / "out")
-            if (made := directory.read_manifest(path)).trigger not in RERUN_TRIGGERS
+            if (made := read_manifest(path)).trigger not in RERUN_TRIGGERS
             for item in made.inputs
         )
         assert all(times == 1 for times in inputs.values())
@@ -286,7 +285,7 @@ class Line(RuleBasedStateMachine):
 
     def the_outputs_are_those_of_the_manifests(self) -> None:
         out = self.root / "out"
-        manifests = [directory.read_manifest(path) for path in published_manifests(out)]
+        manifests = [read_manifest(path) for path in published_manifests(out)]
         said = {item.name: item.sha256 for made in manifests for item in made.outputs}
         there = {path.name: sha256(path.read_text()) for path in out.glob("processed_*")}
         assert there == said

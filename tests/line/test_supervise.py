@@ -21,6 +21,7 @@ from ds_flow.runs.supervise import Supervisor
 from ds_flow.settings.load import load_settings
 from ds_flow.system import metaflow_store
 from ds_flow.work.analyses import why_no_analysis
+from ds_flow.work.batch import Batch
 from lsf_emulator import faults
 from pretended import PretendedRuns
 
@@ -65,7 +66,7 @@ def test_the_verdict_on_a_run_names_its_cause(
         (attempt / name).write_text(text)
     (tmp_path / "run_1.log").write_text("words\nits last words\n\n")
 
-    assert outcome.outcome_of(RUN, tmp_path, tmp_path) == verdict
+    assert outcome.outcome_of(RUN, Batch(tmp_path), tmp_path) == verdict
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -78,11 +79,11 @@ def test_a_run_whose_last_words_are_a_full_disk_is_lost_and_not_failed(
     words = str(OSError(number, os.strerror(number)))
     (tmp_path / "run_1.log").write_text(f"OSError: {words}\n")
 
-    verdict = outcome.outcome_of(RUN, tmp_path, tmp_path)
+    verdict = outcome.outcome_of(RUN, Batch(tmp_path), tmp_path)
     assert verdict == (RunState.LOST, f"no room on a disk: OSError: {words}")
 
     (attempt / "error").write_text("the transform says: No space left on device")
-    state, _ = outcome.outcome_of(RUN, tmp_path, tmp_path)
+    state, _ = outcome.outcome_of(RUN, Batch(tmp_path), tmp_path)
     assert state == RunState.FAILED
 
 
@@ -142,7 +143,7 @@ def test_an_analysis_that_outlasts_its_runs_limit_is_given_up_at_once(
         due = [batch.id for batch in ledger.read.due_batches(clock.now())]
     assert (run.state, due) == (RunState.TIMED_OUT, [RUN.batch])
     why = "no progress for 720 minutes"
-    assert why_no_analysis(made.settings.work_root / RUN.batch) == why
+    assert why_no_analysis(Batch(made.settings.work_root / RUN.batch)) == why
 
 
 @pytest.fixture

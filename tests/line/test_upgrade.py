@@ -8,6 +8,7 @@ import pytest
 
 from ds_flow.core.errors import BatchError
 from ds_flow.system.durable import part_name, write_json
+from ds_flow.work.batch import Batch
 from ds_flow.work.publication import AlreadyCommittedError, deliver, publish
 from ds_flow.work.upgrade import old_lock
 from samples import BATCH, manifest, read
@@ -55,8 +56,8 @@ def test_an_old_commit_becomes_a_new_one(out: Path, work: Path, *, has_manifest:
     if has_manifest:
         (out / "manifest_17.json").hardlink_to(work / "committed.json")
 
-    assert deliver(work, out) == COMMIT
-    assert deliver(work, out) == COMMIT
+    assert deliver(Batch(work)) == COMMIT
+    assert deliver(Batch(work)) == COMMIT
 
     assert visible(out) == {NAME, "manifest_17.json"}
     assert [path.name for path in (work / "committed").iterdir()] == ["manifest_17.json"]
@@ -66,10 +67,10 @@ def test_an_old_commit_becomes_a_new_one(out: Path, work: Path, *, has_manifest:
 def test_an_upgrade_that_died_before_its_last_step_is_finished(out: Path, work: Path) -> None:
     commit(work, out)
     text = (work / "committed.json").read_text()
-    deliver(work, out)
+    deliver(Batch(work))
     (work / "committed.json").write_text(text)
 
-    assert deliver(work, out) == COMMIT
+    assert deliver(Batch(work)) == COMMIT
 
     assert not (work / "committed.json").exists()
 
@@ -80,7 +81,7 @@ def test_a_batch_that_the_old_version_committed_is_published_by_no_other_run(
     commit(work, out)
 
     with pytest.raises(AlreadyCommittedError, match="by run 17"):
-        publish(work, manifest("18", attempt=2), {}, out)
+        publish(Batch(work), manifest("18", attempt=2), {})
 
     assert visible(out) == {NAME, "manifest_17.json"}
 
@@ -92,7 +93,7 @@ def test_an_old_commit_in_a_copied_work_directory_is_none_of_that_batch(
     copy = work.rename(work.with_name("f" * 10))
 
     with pytest.raises(BatchError, match=f"the commit of batch {BATCH}"):
-        deliver(copy, out)
+        deliver(Batch(copy))
 
     assert visible(out) == {NAME}
 
@@ -106,7 +107,7 @@ def test_what_an_old_run_had_only_begun_is_taken_back_by_name(out: Path, work: P
     (out / part_name("processed_1_17.csv")).write_text("half")
     (out / "processed_2_17.csv").write_text("not in the intent")
 
-    assert deliver(work, out) is None
+    assert deliver(Batch(work)) is None
 
     assert visible(out) == {"processed_2_17.csv"}
     assert not intent.exists()
@@ -117,11 +118,11 @@ def test_nothing_is_taken_back_while_an_old_process_may_publish(out: Path, work:
     (out / NAME).write_text("being published")
 
     with old_lock(out), pytest.raises(BlockingIOError, match="tried again"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     assert (out / NAME).exists()
     assert intent.exists()
-    assert deliver(work, out) is None
+    assert deliver(Batch(work)) is None
     assert not (out / NAME).exists()
 
 
@@ -136,7 +137,7 @@ def test_an_intent_reaches_nothing_of_another_run_and_nothing_outside_the_output
     (out / "processed_0_18.csv").write_text("published by another batch")
 
     with pytest.raises(BatchError, match="not an output's name of that run"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     assert (out / "processed_0_18.csv").exists()
 
@@ -146,20 +147,20 @@ def test_an_intent_whose_run_has_a_manifest_takes_nothing_back(out: Path, work: 
     (work / "committed.json").rename(out / "manifest_17.json")
 
     with pytest.raises(BatchError, match="not touched"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     assert visible(out) == {NAME, "manifest_17.json"}
 
 
 @pytest.mark.parametrize("path", ["attempts/1/intent.json", "committed.json"])
 def test_a_fifo_or_a_link_in_place_of_an_old_record_blocks_nobody_and_is_told(
-    out: Path, work: Path, path: str
+    work: Path, path: str
 ) -> None:
     os.mkfifo(work / path)
     with pytest.raises(BatchError, match=f"{path}: is not a regular file"):
-        deliver(work, out)
+        deliver(Batch(work))
 
     (work / path).unlink()
     (work / path).symlink_to(work / "batch.json")
     with pytest.raises(BatchError, match=f"{path}: is a symbolic link"):
-        deliver(work, out)
+        deliver(Batch(work))

@@ -9,12 +9,13 @@ from typing import Any
 
 from crash import lives_through
 from ds_flow.core.manifest import Manifest
-from ds_flow.core.plan import Plan, PlannedFile
+from ds_flow.core.plan import PlannedFile
 from ds_flow.core.states import Cause
 from ds_flow.runs.launch import Life, Runs
 from ds_flow.settings.load import Settings
 from ds_flow.system import durable
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
+from ds_flow.work.fingerprint import settings_fingerprint
 from ds_flow.work.publication import publish
 from samples import manifest, read, rejected, sha256
 
@@ -39,19 +40,19 @@ class PretendedRuns(Runs):
     run_ids: Iterator[int] = field(default_factory=lambda: count(1))
     results: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
-        super().prepare(settings, batch, attempt)
+    def prepare(self, settings: Settings, batch_id: str, attempt: int) -> None:
+        super().prepare(settings, batch_id, attempt)
         meanwhile, self.meanwhile = self.meanwhile, str
-        meanwhile(batch)
+        meanwhile(batch_id)
 
-    def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
+    def start(self, settings: Settings, batch_id: str, attempt: int, trigger: str) -> None:
         assert trigger
         crash, self.crash = self.crash, ""
         if crash == "before":
             raise CrashError
-        folder = directory.attempt_dir(settings.work_root / batch, attempt)
+        folder = Batch.at(settings.output_dir, batch_id).attempt_dir(attempt)
         folder.mkdir(parents=True, exist_ok=True)
-        self.alive[f"{batch}/{attempt}"] = folder
+        self.alive[f"{batch_id}/{attempt}"] = folder
         if crash == "after":
             raise CrashError
 
@@ -79,18 +80,17 @@ class PretendedRuns(Runs):
     def publish(self, mark: str, dies_at: int | None = None) -> None:
         """Do a run's work on the files that are there now."""
         folder = self.alive[mark]
-        work = folder.parent.parent
+        batch = Batch(folder.parent.parent)
         run_id = self._begin(folder)
-        made, sources = self._work(work, run_id, int(folder.name))
+        made, sources = self._work(batch, run_id, int(folder.name))
         if dies_at is None:
-            publish(work, made, sources, self.root / "out")
-        elif not lives_through(partial(publish, work, made, sources, self.root / "out"), dies_at):
+            publish(batch, made, sources)
+        elif not lives_through(partial(publish, batch, made, sources), dies_at):
             self.end(mark, None)
 
-    def _work(self, work: Path, run_id: str, attempt: int) -> tuple[Manifest, Mapping[str, Path]]:
+    def _work(self, batch: Batch, run_id: str, attempt: int) -> tuple[Manifest, Mapping[str, Path]]:
         good, bad = [], []
-        plan = directory.read_plan(work)
-        for planned in plan.files:
+        for planned in batch.plan.files:
             cause = self.left_out.get(planned.path)
             content = Cause(cause) if cause in set(Cause) else self._read(planned)
             if cause is not None and cause in {Cause.REJECTED, RAISED}:
@@ -102,12 +102,12 @@ class PretendedRuns(Runs):
                 bad.append(rejected(planned.path, Cause.REJECTED, BAD, planned.version))
             else:
                 good.append(read(planned.path, content, planned.version))
-        made = manifest(run_id, batch=work.name, attempt=attempt, inputs=good, rejects=bad)
+        made = manifest(run_id, batch=batch.id, attempt=attempt, inputs=good, rejects=bad)
         sources = {}
         for item, output in zip(good, made.outputs, strict=True):
-            sources[output.name] = work / f"{next(self.results)}.csv"
+            sources[output.name] = batch.folder / f"{next(self.results)}.csv"
             sources[output.name].write_bytes(self.input(item.path).read_bytes())
-        return replace(_as_planned(made, plan), analysis=self.analysis), sources
+        return replace(_as_planned(made, batch), analysis=self.analysis), sources
 
     def input(self, path: str) -> Path:
         return self.root / path
@@ -120,13 +120,14 @@ class PretendedRuns(Runs):
         return content if sha256(content) == planned.sha256 else Cause.CHANGED
 
 
-def _as_planned(made: Manifest, plan: Plan) -> Manifest:
+def _as_planned(made: Manifest, batch: Batch) -> Manifest:
+    plan = batch.plan
     return replace(
         made,
         trigger=plan.trigger,
         selection=plan.selection,
         compared_with=plan.compare_with,
         tag=plan.options.tag,
-        code_fingerprint=directory.code_fingerprint(plan.options),
-        settings_fingerprint=directory.settings_fingerprint(plan.options),
+        code_fingerprint=batch.code_fingerprint,
+        settings_fingerprint=settings_fingerprint(plan.options),
     )

@@ -24,8 +24,7 @@ from ds_flow.core.states import ATTEMPT_MARK, FileState, RunState
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import RunRow
-from ds_flow.work.directory import read_manifest
-from ds_flow.work.published import published_manifests
+from ds_flow.work.published import published_manifests, read_manifest
 
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
 # What stays in the work folder when nothing runs: locks, what was learnt of LSF, the place.

@@ -16,7 +16,7 @@ from ds_flow.dispatch.rounds import JobSpec, open_round
 from ds_flow.doctor import backends, probe_job
 from ds_flow.runs.launch import Runs
 from ds_flow.settings.load import load_settings
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
 from project import until
 
 
@@ -79,7 +79,8 @@ def trial_asks(made: Project) -> None:
 
 def canceller_asks(made: Project) -> None:
     runs, log = Runs(), made.root / "log" / "cancelling"
-    until("it is over", lambda: runs.cancel_jobs(made.settings, "b", log) is not None)
+    batch = Batch.at(made.settings.output_dir, "b")
+    until("it is over", lambda: runs.cancel_jobs(made.settings, batch, log) is not None)
 
 
 def command_line_asks(made: Project) -> None:
@@ -100,12 +101,12 @@ def test_whoever_asks_for_jobs_asks_the_engine_that_dotenv_names(
     made.config.write_text(f"{SETTINGS}compute: {{{docker}}}\n")
     made.settings = load_settings(made.config, {})
     options = made.settings.options()
-    work = directory.create_work_dir(
+    batch = Batch.create(
         made.settings.output_dir,
         Plan(batch="b", trigger="", formed_at="", files=(), options=options),
     )
     job = JobSpec(key="a", command=("true",))
-    open_round(work / "jobs" / "process", "b", "b/1", "docker", [job], [job.command])
+    open_round(batch.jobs / "process", "b", "b/1", "docker", [job], [job.command])
 
     ask(made)
 

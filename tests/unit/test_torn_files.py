@@ -17,7 +17,7 @@ from ds_flow.dispatch.lsf.handover import FILE, Handover
 from ds_flow.dispatch.rounds import JobSpec, Round, open_round, rounds_in
 from ds_flow.runs.outcome import EXIT_CODE
 from ds_flow.system import durable
-from ds_flow.work import directory
+from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result, Results
 from samples import BATCH, rejected, sha256
 
@@ -156,4 +156,4 @@ def test_a_plan_that_is_none_is_said_to_be_broken(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "batch.json").write_bytes(content)
         with pytest.raises((LedgerError, DispatchError)):
-            directory.read_plan(Path(folder))
+            _ = Batch(Path(folder)).plan

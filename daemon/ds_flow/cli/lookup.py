@@ -9,8 +9,7 @@ from pathlib import Path
 from ds_flow.core import RequestError, escape, unescape
 from ds_flow.ledger import Ledger, RunRow
 from ds_flow.settings import Settings
-from ds_flow.system import read_word
-from ds_flow.work import attempt_dir, attempt_log, work_root
+from ds_flow.work import Batch, attempt_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,8 @@ def find_batch(ledger: Ledger, name: str) -> str:
 
 def run_log(settings: Settings, run: RunRow) -> Path:
     """Return the path of a run's log. The file is renamed once the Run ID is known."""
-    attempt = attempt_dir(work_root(settings.output_dir) / run.batch, run.attempt)
-    named = settings.log_dir / f"run_{run.run_id or read_word(attempt / 'run_id')}.log"
+    batch = Batch.at(settings.output_dir, run.batch)
+    named = settings.log_dir / f"run_{run.run_id or batch.run_id(run.attempt)}.log"
     if named.exists():
         return named
     return attempt_log(settings.log_dir, run.batch, run.attempt)

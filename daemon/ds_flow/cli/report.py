@@ -34,12 +34,12 @@ def run_document(folder: str, long: "LongRun") -> Document:
     }
 
 
-def jobs_by_stage(settings: "Settings", batch: str) -> "list[StageJobs]":
+def jobs_by_stage(settings: "Settings", batch_id: str) -> "list[StageJobs]":
     """The jobs of a batch that is worked on. Empty once its work directory is gone."""
     from ds_flow.dispatch import stages_in
-    from ds_flow.work import work_root
+    from ds_flow.work import Batch
 
-    return stages_in(work_root(settings.output_dir) / batch / "jobs")
+    return stages_in(Batch.at(settings.output_dir, batch_id).jobs)
 
 
 def output_folder(settings: "Settings") -> str:

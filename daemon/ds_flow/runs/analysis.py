@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ds_flow.core import (
     ATTEMPT_MARK,
@@ -26,21 +25,14 @@ from ds_flow.runs.launch import Runs
 from ds_flow.settings import Settings
 from ds_flow.system import link_new, open_log, read_word
 from ds_flow.work import (
-    ANALYSIS,
+    Batch,
     analysis_name,
-    attempt_dir,
-    create_work_dir,
-    last_attempt,
+    batches_in,
     manifest_name,
     measured,
-    new_attempt,
     publish_analysis,
     read_analysis,
     read_manifest,
-    read_plan,
-    remove_work_dir,
-    scratch,
-    work_dirs,
 )
 
 SCRIPT = CHECKOUT / "flows" / "steps" / "analyze_again.py"
@@ -73,12 +65,12 @@ def analyze_again(settings: Settings, run_id: str, record: Record) -> Analyzed:
     if not settings.stages["analyze"].command:
         raise RequestError("compute.stages.analyze.command is empty: there is no analysis")
     combined = _combined_name(settings, run_id)
-    work = _work_dir(settings, run_id, record)
-    with _alone(work, run_id) as lock:
-        if not (work / ANALYSIS).exists():
-            _link_combined(settings, work, run_id, combined)
-            _run(settings, work, run_id, combined, lock)
-        return _finish(settings, work, run_id, record)
+    batch = _batch_of(settings, run_id, record)
+    with _alone(batch, run_id) as lock:
+        if not batch.analysis.exists():
+            _link_combined(settings, batch, run_id, combined)
+            _run(settings, batch, run_id, combined, lock)
+        return _finish(batch, run_id, record)
 
 
 def _combined_name(settings: Settings, run_id: str) -> str:
@@ -92,14 +84,14 @@ def _combined_name(settings: Settings, run_id: str) -> str:
     return name
 
 
-def _link_combined(settings: Settings, work: Path, run_id: str, name: str) -> None:
+def _link_combined(settings: Settings, batch: Batch, run_id: str, name: str) -> None:
     """Give the combined file a name in the work directory: a container sees nothing else of ours.
 
     Raises RequestError if it is gone or is not as it was published.
     """
     manifest = read_manifest(settings.output_dir / manifest_name(run_id))
     published = next(output for output in manifest.outputs if output.name == name)
-    target = work / "combined" / name
+    target = batch.combined / name
     target.parent.mkdir(exist_ok=True)
     try:
         link_new(settings.output_dir / name, target)
@@ -107,27 +99,27 @@ def _link_combined(settings: Settings, work: Path, run_id: str, name: str) -> No
     except FileNotFoundError:
         is_same = False
     if not is_same:
-        remove_work_dir(work)
+        batch.remove()
         raise RequestError(f"{name} is not as it was published: ds-flow verify {run_id}")
 
 
 # --------------------------------------------------------------------------- the work directory
 
 
-def _work_dir(settings: Settings, run_id: str, record: Record) -> Path:
+def _batch_of(settings: Settings, run_id: str, record: Record) -> Batch:
     """Find what an interrupted call left, or plan anew.
 
     What was begun under other settings is ended first; if it has a result, that is kept.
     """
     options, selection = settings.options(), f"analysis:{run_id}"
-    for work in _left(settings, selection):
-        if read_plan(work).options == options:
-            return work
-        with _alone(work, run_id):
-            if (work / ANALYSIS).exists():
-                _finish(settings, work, run_id, record)
+    for batch in _left(settings, selection):
+        if batch.plan.options == options:
+            return batch
+        with _alone(batch, run_id):
+            if batch.analysis.exists():
+                _finish(batch, run_id, record)
             else:
-                _end(settings, work)
+                _end(settings, batch)
     plan = Plan(
         batch=secrets.token_hex(5),
         trigger=Trigger.MANUAL,
@@ -136,22 +128,21 @@ def _work_dir(settings: Settings, run_id: str, record: Record) -> Path:
         options=options,
         selection=selection,
     )
-    return create_work_dir(settings.output_dir, plan)
+    return Batch.create(settings.output_dir, plan)
 
 
-def _left(settings: Settings, selection: str) -> Iterator[Path]:
-    for work in work_dirs(settings.output_dir):
+def _left(settings: Settings, selection: str) -> Iterator[Batch]:
+    for batch in batches_in(settings.output_dir):
         with suppress(DsFlowError, OSError):  # another batch's, and named elsewhere
-            plan = read_plan(work)
-            if plan.trigger == Trigger.MANUAL and plan.selection == selection:
-                yield work
+            if (batch.plan.trigger, batch.plan.selection) == (Trigger.MANUAL, selection):
+                yield batch
 
 
 @contextmanager
-def _alone(work: Path, run_id: str) -> Iterator[int]:
+def _alone(batch: Batch, run_id: str) -> Iterator[int]:
     """Hold a work directory's lock. The analysis inherits it, and may outlive this process."""
     try:
-        lock = open_log(work / "lock", 0o600)
+        lock = open_log(batch.folder / "lock", 0o600)
     except FileNotFoundError:
         raise RequestError(f"run {run_id} was analyzed just now: ds-flow show {run_id}") from None
     try:
@@ -171,17 +162,23 @@ def _lock(lock: int, run_id: str) -> None:
 # --------------------------------------------------------------------------- the analysis
 
 
-def _run(settings: Settings, work: Path, run_id: str, combined: str, lock: int) -> None:
+def _run(settings: Settings, batch: Batch, run_id: str, combined: str, lock: int) -> None:
     """Run the analysis to its end. Raises DispatchError if it leaves no result.
 
     A person who interrupts it ends it: nothing of it is left.
     """
-    number = new_attempt(work)
-    own = {ATTEMPT_MARK: f"{work.name}/{number}", "TMPDIR": str(scratch(work))}
+    number = batch.new_attempt()
+    own = {ATTEMPT_MARK: f"{batch.id}/{number}", "TMPDIR": str(batch.scratch)}
     log_file = settings.log_dir / f"run_{run_id}.log"
     with os.fdopen(open_log(log_file, 0o640), "ab") as output:
         child = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(work), run_id, str(work / "combined" / combined)],
+            [
+                sys.executable,
+                str(SCRIPT),
+                str(batch.folder),
+                run_id,
+                str(batch.combined / combined),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -192,29 +189,29 @@ def _run(settings: Settings, work: Path, run_id: str, combined: str, lock: int) 
     try:
         code = child.wait()
     except KeyboardInterrupt:
-        _end(settings, work)
+        _end(settings, batch)
         raise
-    if (work / ANALYSIS).exists():
+    if batch.analysis.exists():
         return
-    said = read_word(attempt_dir(work, number) / "error") or f"exit code {code}: see {log_file}"
-    if not has_jobs_elsewhere(work / "jobs"):
-        remove_work_dir(work)
+    said = read_word(batch.attempt_dir(number) / "error") or f"exit code {code}: see {log_file}"
+    if not has_jobs_elsewhere(batch.jobs):
+        batch.remove()
     raise DispatchError(f"run {run_id}: the analysis could not be run: {said}")
 
 
-def _end(settings: Settings, work: Path) -> None:
+def _end(settings: Settings, batch: Batch) -> None:
     """End an analysis and remove its work directory. Raises DispatchError if its jobs go on."""
-    for number in range(1, last_attempt(work) + 1):
-        Runs().kill(work.name, number)
+    for number in range(1, batch.last_attempt() + 1):
+        Runs().kill(batch.id, number)
     environ = settings.run_environment(os.environ)
-    if left := cancel_batch_jobs(work, environ, ENDING_SECONDS):
+    if left := cancel_batch_jobs(batch, environ, ENDING_SECONDS):
         raise DispatchError(f"these jobs may be alive; end them by hand: {', '.join(left)}")
-    remove_work_dir(work)
+    batch.remove()
 
 
-def _finish(settings: Settings, work: Path, run_id: str, record: Record) -> Analyzed:
-    error: str = read_analysis(work / ANALYSIS)["error"]
-    number = publish_analysis(work, settings.output_dir, run_id)
+def _finish(batch: Batch, run_id: str, record: Record) -> Analyzed:
+    error: str = read_analysis(batch.analysis)["error"]
+    number = publish_analysis(batch, run_id)
     record(number, error)
-    remove_work_dir(work)
+    batch.remove()
     return Analyzed(analysis_name(run_id, number), error)

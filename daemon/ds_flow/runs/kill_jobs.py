@@ -11,20 +11,20 @@ from pathlib import Path
 
 from ds_flow.core import DsFlowError
 from ds_flow.dispatch import cancel_jobs, make_backends
-from ds_flow.work import read_plan
+from ds_flow.work import Batch
 
 LIMIT_SECONDS = 600.0
 POLL_SECONDS = 1.0
 
 
-def cancel_batch_jobs(work: Path, environ: Mapping[str, str], limit_s: float) -> list[str]:
+def cancel_batch_jobs(batch: Batch, environ: Mapping[str, str], limit_s: float) -> list[str]:
     """End all jobs of a batch and wait until they have ended; return the rounds still alive.
 
     `environ` is the environment of a run: its variables say where the jobs are.
     """
-    on = make_backends(read_plan(work).options.site, environ)
+    on = make_backends(batch.plan.options.site, environ)
     end_s = time.monotonic() + limit_s
-    while (live := cancel_jobs(work / "jobs", on)) and time.monotonic() < end_s:
+    while (live := cancel_jobs(batch.jobs, on)) and time.monotonic() < end_s:
         time.sleep(POLL_SECONDS)  # noqa: TID251 - nothing else to do
     return live
 
@@ -32,7 +32,7 @@ def cancel_batch_jobs(work: Path, environ: Mapping[str, str], limit_s: float) ->
 def main(argv: list[str]) -> int:
     """Return 0 once no job is left, 1 if some could not be ended; those are printed."""
     try:
-        live = cancel_batch_jobs(Path(argv[0]), os.environ, LIMIT_SECONDS)
+        live = cancel_batch_jobs(Batch(Path(argv[0])), os.environ, LIMIT_SECONDS)
     except DsFlowError as error:
         print(f"kill_jobs: {error}", file=sys.stderr)  # noqa: T201 - to the attempt's log
         return 1

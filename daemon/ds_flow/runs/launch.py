@@ -14,7 +14,7 @@ from ds_flow.core import ATTEMPT_MARK, PYTHON, DispatchError, attempt_command
 from ds_flow.dispatch import is_forked_job
 from ds_flow.settings import Settings
 from ds_flow.system import open_log
-from ds_flow.work import attempt_dir, attempt_log, scratch, work_root
+from ds_flow.work import Batch, attempt_log
 
 log = logging.getLogger(__name__)
 
@@ -48,24 +48,23 @@ class Runs:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._cancellers: dict[str, subprocess.Popen[bytes]] = {}
 
-    def prepare(self, settings: Settings, batch: str, attempt: int) -> None:
+    def prepare(self, settings: Settings, batch_id: str, attempt: int) -> None:
         """Make an attempt's folder and log."""
-        path = attempt_log(settings.log_dir, batch, attempt)
-        attempt_dir(work_root(settings.output_dir) / batch, attempt).mkdir(exist_ok=True)
+        path = attempt_log(settings.log_dir, batch_id, attempt)
+        Batch.at(settings.output_dir, batch_id).attempt_dir(attempt).mkdir(exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(open_log(path, 0o640))  # it repeats what jobs print
 
-    def start(self, settings: Settings, batch: str, attempt: int, trigger: str) -> None:
+    def start(self, settings: Settings, batch_id: str, attempt: int, trigger: str) -> None:
         """Start a prepared attempt in a process group of its own. Raises DispatchError."""
-        mark = f"{batch}/{attempt}"
-        work = work_root(settings.output_dir) / batch
-        folder = attempt_dir(work, attempt)
-        own = {ATTEMPT_MARK: mark, "TMPDIR": str(scratch(work))}
-        path = attempt_log(settings.log_dir, batch, attempt)
+        mark = f"{batch_id}/{attempt}"
+        batch = Batch.at(settings.output_dir, batch_id)
+        own = {ATTEMPT_MARK: mark, "TMPDIR": str(batch.scratch)}
+        path = attempt_log(settings.log_dir, batch_id, attempt)
         try:
             with os.fdopen(open_log(path), "ab") as output:
                 self._children[mark] = subprocess.Popen(
-                    _command(settings, folder, batch, trigger),
+                    _command(settings, batch, attempt, trigger),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -105,18 +104,17 @@ class Runs:
             else:
                 _signal(process.pid, signal.SIGKILL)
 
-    def cancel_jobs(self, settings: Settings, batch: str, log_file: Path) -> int | None:
+    def cancel_jobs(self, settings: Settings, batch: Batch, log_file: Path) -> int | None:
         """End a batch's jobs elsewhere: None while that goes on, then 0, or 1 if some are left.
 
         A daemon that dies meanwhile loses nothing: the next one starts this again, and ending a
         job that has ended changes nothing.
         """
-        child = self._cancellers.get(batch)
+        child = self._cancellers.get(batch.id)
         if child is None:
-            work = work_root(settings.output_dir) / batch
             with os.fdopen(open_log(log_file), "ab") as output:
-                child = self._cancellers[batch] = subprocess.Popen(
-                    [*PYTHON, "-m", "ds_flow.runs.kill_jobs", str(work)],
+                child = self._cancellers[batch.id] = subprocess.Popen(
+                    [*PYTHON, "-m", "ds_flow.runs.kill_jobs", str(batch.folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -125,16 +123,16 @@ class Runs:
                 )
         code = child.poll()
         if code is not None:
-            del self._cancellers[batch]
+            del self._cancellers[batch.id]
         return code
 
 
-def _command(settings: Settings, folder: Path, batch: str, trigger: str) -> list[str]:
+def _command(settings: Settings, batch: Batch, attempt: int, trigger: str) -> list[str]:
     return attempt_command(
-        folder,
+        batch.attempt_dir(attempt),
         "run",
-        *("--batch", batch, "--output-dir", settings.options().portable().output_dir),
-        *("--tag", f"batch:{batch}", "--tag", f"trigger:{trigger}"),
+        *("--batch", batch.id, "--output-dir", settings.options().portable().output_dir),
+        *("--tag", f"batch:{batch.id}", "--tag", f"trigger:{trigger}"),
     )
 
 

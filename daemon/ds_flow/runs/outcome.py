@@ -7,16 +7,16 @@ from pathlib import Path
 from ds_flow.core import RunState, says_no_room, starved
 from ds_flow.ledger import RunRow
 from ds_flow.system import open_regular, read_word
-from ds_flow.work import NO_ROOM, attempt_dir, attempt_log
+from ds_flow.work import NO_ROOM, Batch, attempt_log
 
 LAST_WORDS_BYTES = 4096
 EXIT_CODE = re.compile("[0-9]{1,3}")
 KILLED_EXIT_CODES = frozenset({129, 130, 137, 143})  # SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 
-def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
+def outcome_of(run: RunRow, batch: Batch, log_dir: Path) -> tuple[RunState, str]:
     """Say how a dead run without a commit ended, and why."""
-    folder = attempt_dir(work, run.attempt)
+    folder = batch.attempt_dir(run.attempt)
     said = read_word(folder / "error") or ""
     if run.ending is not None:
         return run.ending, run.error
@@ -30,7 +30,7 @@ def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
         )
     if (folder / "starved").exists():
         return RunState.FAILED, said or starved(read_word(folder / "starved"))
-    if met_full_disk(run, work, log_dir):
+    if met_full_disk(run, batch, log_dir):
         return RunState.LOST, said or f"no room on a disk: {_last_words(run, log_dir)}"
     if int(word) in KILLED_EXIT_CODES:
         return RunState.LOST, f"killed by signal {int(word) - 128}"
@@ -39,12 +39,12 @@ def outcome_of(run: RunRow, work: Path, log_dir: Path) -> tuple[RunState, str]:
     return RunState.FAILED, said or f"exit code {word}: {_last_words(run, log_dir)}"
 
 
-def met_full_disk(run: RunRow, work: Path, log_dir: Path) -> bool:
+def met_full_disk(run: RunRow, batch: Batch, log_dir: Path) -> bool:
     """Whether a run has said that a disk took no more.
 
     Where no step could say so, as in Metaflow's own part, the last line of its log counts.
     """
-    folder = attempt_dir(work, run.attempt)
+    folder = batch.attempt_dir(run.attempt)
     if (folder / NO_ROOM).exists():
         return True
     return read_word(folder / "error") is None and says_no_room(_last_words(run, log_dir))

@@ -22,21 +22,18 @@ from ds_flow.core import (
 from ds_flow.ledger import ANALYSIS_FAILED, JOBS_REDONE, Ledger
 from ds_flow.work import (
     REMOVED,
+    Batch,
     analysis_name,
+    batches_in,
     by_run_id,
     deliver,
     find_analysis,
     is_committed,
-    last_attempt,
     manifest_name,
     manifest_names,
     newest_analyses,
     read_analysis,
     read_manifest,
-    read_plan,
-    remove_work_dir,
-    work_dirs,
-    work_root,
 )
 
 log = logging.getLogger(__name__)
@@ -56,17 +53,17 @@ def admit_commits(
     3. Remove the work directory.
     """
     count = 0
-    for work in work_dirs(output_dir):
-        if ledger.read.has_live_run(work.name):
+    for batch in batches_in(output_dir):
+        if ledger.read.has_live_run(batch.id):
             continue
-        with _named_if_bad(work, problems):
-            manifest = deliver(work, output_dir)
+        with _named_if_bad(batch, problems):
+            manifest = deliver(batch)
             if manifest is None:
                 continue
             if ledger.record(manifest, now):
                 log_commit(ledger, manifest)
                 count += 1
-            tidy_work_dir(ledger, work)
+            tidy_work_dir(ledger, batch)
     return count
 
 
@@ -88,7 +85,7 @@ def log_set_aside(ledger: Ledger, batch: str, paths: Container[str]) -> None:
 
 
 @contextmanager
-def _named_if_bad(work: Path, problems: Problems | None = None) -> Iterator[None]:
+def _named_if_bad(batch: Batch, problems: Problems | None = None) -> Iterator[None]:
     """Say that a work directory was changed by someone or is refused, and let the others go on.
 
     One that another process removes is the next look's.
@@ -100,8 +97,8 @@ def _named_if_bad(work: Path, problems: Problems | None = None) -> Iterator[None
     except (LedgerError, OSError) as error:
         if is_disk_error(error):
             raise
-        if problems is None or problems.report(work.name, str(error)):
-            log.error("batch.unreadable", extra={"batch": work.name, "why": str(error)})
+        if problems is None or problems.report(batch.id, str(error)):
+            log.error("batch.unreadable", extra={"batch": batch.id, "why": str(error)})
 
 
 def rebuild_ledger(ledger: Ledger, output_dir: Path, now: datetime) -> int:
@@ -176,15 +173,14 @@ def adopt_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     Their runs may be alive. A run by hand is its person's, not ours.
     """
     count = 0
-    for work in work_dirs(output_dir):
-        if ledger.read.batch(work.name) is not None:
+    for batch in batches_in(output_dir):
+        if ledger.read.batch(batch.id) is not None:
             continue
-        with _named_if_bad(work):
-            plan = read_plan(work)
-            if plan.trigger != Trigger.MANUAL and not is_committed(work):
-                ledger.adopt(plan, max(1, last_attempt(work)), now)
+        with _named_if_bad(batch):
+            if batch.plan.trigger != Trigger.MANUAL and not is_committed(batch):
+                ledger.adopt(batch.plan, max(1, batch.last_attempt()), now)
                 why = "the ledger was lost"
-                log.warning("batch.running", extra={"batch": work.name, "why": why})
+                log.warning("batch.running", extra={"batch": batch.id, "why": why})
                 count += 1
     return count
 
@@ -209,7 +205,7 @@ def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     for run in ledger.read.live_runs():
         manifest = None
         with suppress(BatchError):  # then it is no commit
-            manifest = deliver(work_root(output_dir) / run.batch, output_dir)
+            manifest = deliver(Batch.at(output_dir, run.batch))
         if manifest := manifest or published(ledger, output_dir, run.batch):
             ledger.record(manifest, now)
         if manifest is None or manifest.attempt != run.attempt:
@@ -217,11 +213,11 @@ def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
             ledger.end_run(
                 run.batch, run.attempt, ended, error=why, results=0, then=RetryAt(now), now=now
             )
-    live = [batch.id for state in LIVE_BATCHES for batch in ledger.read.batches_in(state)]
-    for batch in live:
-        ledger.restart(batch, secrets.token_hex(5), why, now)
-    for work in work_dirs(output_dir):
-        remove_work_dir(work)
+    live = [row.id for state in LIVE_BATCHES for row in ledger.read.batches_in(state)]
+    for batch_id in live:
+        ledger.restart(batch_id, secrets.token_hex(5), why, now)
+    for batch in batches_in(output_dir):
+        batch.remove()
     return len(live)
 
 
@@ -230,15 +226,15 @@ def tidy_work_dirs(ledger: Ledger, output_dir: Path) -> None:
 
     Only for the holder of the single-instance lock: nobody else starts runs meanwhile.
     """
-    for work in work_dirs(output_dir):
-        with _named_if_bad(work):
-            tidy_work_dir(ledger, work)
+    for batch in batches_in(output_dir):
+        with _named_if_bad(batch):
+            tidy_work_dir(ledger, batch)
 
 
-def tidy_work_dir(ledger: Ledger, work: Path) -> None:
+def tidy_work_dir(ledger: Ledger, batch: Batch) -> None:
     """Remove the work directory of a batch that is over, and that no `retry` needs."""
-    batch = ledger.read.batch(work.name)
-    if batch is None or batch.state in LIVE_BATCHES or ledger.read.has_live_run(batch.id):
+    row = ledger.read.batch(batch.id)
+    if row is None or row.state in LIVE_BATCHES or ledger.read.has_live_run(batch.id):
         return
-    if batch.state != BatchState.DEAD or not ledger.read.has_dead_files(batch.id):
-        remove_work_dir(work)
+    if row.state != BatchState.DEAD or not ledger.read.has_dead_files(batch.id):
+        batch.remove()

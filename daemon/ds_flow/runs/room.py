@@ -3,18 +3,18 @@
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import need, space_lacking
-from ds_flow.work import needed_bytes, result_bytes, work_root
+from ds_flow.work import Batch
 
 
-def why_no_room(settings: Settings, ledger: Ledger, batch: str) -> str:
+def why_no_room(settings: Settings, ledger: Ledger, batch_id: str) -> str:
     """Say which disk has no room for a batch's outputs, or takes nothing more; "" if all do.
 
     What its last run has measured counts. Before that, it is estimated, and what is there already
     needs no more room.
     """
-    work = work_root(settings.output_dir) / batch
-    needed = needed_bytes(work)
+    batch = Batch.at(settings.output_dir, batch_id)
+    needed = batch.needed_bytes()
     if not needed:
-        files = ledger.read.planned(batch)
-        needed = max(0, need(settings, files, ledger.history.growth()) - result_bytes(work))
-    return space_lacking(settings, batch, needed)
+        files = ledger.read.planned(batch_id)
+        needed = max(0, need(settings, files, ledger.history.growth()) - batch.result_bytes())
+    return space_lacking(settings, batch_id, needed)

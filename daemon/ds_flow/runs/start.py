@@ -21,7 +21,7 @@ from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.room import why_no_room
 from ds_flow.settings import Settings
 from ds_flow.system import require_space, space_shortage, why_store_not_held
-from ds_flow.work import create_work_dir, last_attempt, why_refused, work_root
+from ds_flow.work import Batch, why_refused
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Starter:
         self.held_back.report(batch.id, why, now_s)
         return False
 
-    def _start_run(self, batch: BatchRow) -> bool:
+    def _start_run(self, row: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled the batch; whether it did.
 
         Raises LedgerError if the project was moved away: the old place gets no work directory.
@@ -104,30 +104,32 @@ class Starter:
         3. Start its process. A crash before this leaves a run without a process: it is lost.
         """
         self.ledger.read.require_in_place()
-        work = create_work_dir(self.settings.output_dir, self._plan(batch))
+        batch = Batch.create(self.settings.output_dir, self._plan(row))
         # A person's `resume` may have taken numbers that the ledger does not know.
-        attempt = max(self.ledger.read.next_attempt(batch.id), last_attempt(work) + 1)
+        attempt = max(self.ledger.read.next_attempt(batch.id), batch.last_attempt() + 1)
         self.runs.prepare(self.settings, batch.id, attempt)
         try:
             self.ledger.start_run(batch.id, self.clock.now(), attempt)
         except BatchError as error:
             log.warning("batch.not_started", extra={"batch": batch.id, "why": str(error)})
-            if not has_jobs_elsewhere(work / "jobs"):  # else whoever cancelled it ends those first
-                recovery.tidy_work_dir(self.ledger, work)
+            if not has_jobs_elsewhere(batch.jobs):  # else whoever cancelled it ends those first
+                recovery.tidy_work_dir(self.ledger, batch)
             return False
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
-        self.runs.start(self.settings, batch.id, attempt, batch.trigger)
+        self.runs.start(self.settings, batch.id, attempt, row.trigger)
         return True
 
-    def _alive(self, batch: str) -> str:
+    def _alive(self, batch_id: str) -> str:
         """Say which attempt is alive that the ledger does not know; "" if none is.
 
         A ledger that was restored from a backup is older than the disk.
         """
-        last = last_attempt(work_root(self.settings.output_dir) / batch)
-        if self.runs.life(batch, last) == Life.DEAD:
+        last = Batch.at(self.settings.output_dir, batch_id).last_attempt()
+        if self.runs.life(batch_id, last) == Life.DEAD:
             return ""
-        return f"batch {batch} waits: its attempt {last} is alive, and the ledger does not know it"
+        return (
+            f"batch {batch_id} waits: its attempt {last} is alive, and the ledger does not know it"
+        )
 
     def _plan(self, batch: BatchRow) -> Plan:
         last = self.ledger.schedules.last_run(batch.selection)

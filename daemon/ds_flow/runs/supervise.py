@@ -4,7 +4,6 @@ import logging
 import random
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from ds_flow.core import (
     BatchError,
@@ -25,18 +24,8 @@ from ds_flow.runs import outcome, recovery
 from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.start import why_cannot_run
 from ds_flow.settings import Settings
-from ds_flow.system import mask, read_word
-from ds_flow.work import (
-    attempt_dir,
-    count_results,
-    deliver,
-    give_up_analysis,
-    last_progress_ns,
-    own_reasons,
-    read_plan,
-    why_no_analysis,
-    work_root,
-)
+from ds_flow.system import mask
+from ds_flow.work import Batch, deliver, give_up_analysis, why_no_analysis
 
 log = logging.getLogger(__name__)
 
@@ -87,30 +76,29 @@ class Supervisor:
         return moved
 
     def _follow(self, run: RunRow) -> int:
-        work = work_root(self.settings.output_dir) / run.batch
+        batch = Batch.at(self.settings.output_dir, run.batch)
         life = self.runs.life(run.batch, run.attempt)
         if life == Life.DEAD:
-            return self._record_end(run, work)
-        moved = self._learn_run_id(run, work)
+            return self._record_end(run, batch)
+        moved = self._learn_run_id(run, batch)
         if life == Life.ORPHANED:
             self.runs.kill(run.batch, run.attempt)
         else:
-            self._press(run, work)
+            self._press(run, batch)
         return moved
 
-    def _learn_run_id(self, run: RunRow, work: Path) -> int:
-        folder = attempt_dir(work, run.attempt)
-        run_id = None if run.run_id else read_word(folder / "run_id")
+    def _learn_run_id(self, run: RunRow, batch: Batch) -> int:
+        run_id = None if run.run_id else batch.run_id(run.attempt)
         if run_id is None:
             return 0
         self.ledger.name_run(run.batch, run.attempt, run_id, self.clock.now())
         log.info("run.running", extra={"run_id": run_id, "batch": run.batch})
         return 1
 
-    def _press(self, run: RunRow, work: Path) -> None:
+    def _press(self, run: RunRow, batch: Batch) -> None:
         """End a live run that was asked to end, or that has made no progress for too long."""
         now_s = self.clock.monotonic_s()
-        seen = last_progress_ns(work, run.attempt)
+        seen = batch.last_progress_ns(run.attempt)
         progress = self.progress.setdefault(f"{run.batch}/{run.attempt}", Progress(seen, now_s))
         if progress.seen != seen:
             progress.seen, progress.since_s = seen, now_s
@@ -124,7 +112,7 @@ class Supervisor:
         elif _is_over(progress, now_s):
             self.runs.kill(run.batch, run.attempt)
 
-    def _record_end(self, run: RunRow, work: Path) -> int:
+    def _record_end(self, run: RunRow, batch: Batch) -> int:
         """Record how a dead run ended; 0 while that must wait.
 
         1. If it has committed, finish its publication. Its commit counts, however it died.
@@ -134,45 +122,43 @@ class Supervisor:
         broken = ""
         try:
             output_dir = self.settings.output_dir
-            manifest = deliver(work, output_dir)
+            manifest = deliver(batch)
             manifest = manifest or recovery.published(self.ledger, output_dir, run.batch)
-            self._learn_run_id(run, work)
+            self._learn_run_id(run, batch)
             if manifest is not None:
-                if self._end_jobs(run, work) is None:
+                if self._end_jobs(run, batch) is None:
                     return 0
                 if self.ledger.record(manifest, self.clock.now()):
                     recovery.log_commit(self.ledger, manifest)
                 if manifest.attempt == run.attempt:
-                    recovery.tidy_work_dir(self.ledger, work)
+                    recovery.tidy_work_dir(self.ledger, batch)
                     return 1
         except BatchError as error:
             broken = str(error)
-        return self._record_failure(run, work, broken)
+        return self._record_failure(run, batch, broken)
 
-    def _record_failure(self, run: RunRow, work: Path, broken: str = "") -> int:
+    def _record_failure(self, run: RunRow, batch: Batch, broken: str = "") -> int:
         """Record a run that published nothing, and decide what follows.
 
         `broken` says why no attempt at this batch can succeed, if that is known.
         """
         now = self.clock.now()
-        run = replace(
-            run, run_id=run.run_id or read_word(attempt_dir(work, run.attempt) / "run_id")
-        )
-        state, said = outcome.outcome_of(run, work, self.settings.log_dir)
+        run = replace(run, run_id=run.run_id or batch.run_id(run.attempt))
+        state, said = outcome.outcome_of(run, batch, self.settings.log_dir)
         error = mask(said, self.settings.secrets)
         cannot = why_cannot_run(self.settings, self.ledger, run.batch)
         if state in {RunState.FAILED, RunState.LOST} and cannot:
             state, error = RunState.LOST, f"{cannot}: {error}"
-        is_held = bool(cannot) or outcome.met_full_disk(run, work, self.settings.log_dir)
-        results = count_results(work)
-        then = self._what_follows(run, state, results, now, broken or _why_no_plan(run, work))
+        is_held = bool(cannot) or outcome.met_full_disk(run, batch, self.settings.log_dir)
+        results = batch.count_results()
+        then = self._what_follows(run, state, results, now, broken or _why_no_plan(run, batch))
         if state == RunState.LOST and is_held and isinstance(then, RetryAt):
             then = RetryAt(now + timedelta(seconds=LONGEST_WAIT_SECONDS))
         if not broken and (state == RunState.TIMED_OUT or isinstance(then, Dead)):
             why = f"{then.why}: {error}" if isinstance(then, Dead) else error
-            then = RetryAt(now) if _give_up_analysis(run, work, why) else then
+            then = RetryAt(now) if _give_up_analysis(run, batch, why) else then
         is_over = state in {RunState.CANCELLED, RunState.TIMED_OUT} or isinstance(then, Dead)
-        remark = self._end_jobs(run, work) if is_over else ""
+        remark = self._end_jobs(run, batch) if is_over else ""
         if remark is None:
             return 0
         self.ledger.end_run(
@@ -183,11 +169,11 @@ class Supervisor:
             results=results,
             then=then,
             now=now,
-            reasons=own_reasons(work) if isinstance(then, Dead) else {},
+            reasons=batch.own_reasons() if isinstance(then, Dead) else {},
         )
         _log_end(run, state, error, then)
         self._tell(run, error, then)
-        recovery.tidy_work_dir(self.ledger, work)
+        recovery.tidy_work_dir(self.ledger, batch)
         return 1
 
     def _tell(self, run: RunRow, why: str, then: RetryAt | Dead | None) -> None:
@@ -199,12 +185,12 @@ class Supervisor:
         elif run.run_id is None and then.at > now and self.ledger.hold_back(run.batch, why, now):
             log.error("batch.held_back", extra={"batch": run.batch, "why": why})
 
-    def _end_jobs(self, run: RunRow, work: Path) -> str | None:
+    def _end_jobs(self, run: RunRow, batch: Batch) -> str | None:
         """End a batch's jobs elsewhere: None until that is done, a remark if some could not be."""
-        if not has_jobs_elsewhere(work / "jobs"):
+        if not has_jobs_elsewhere(batch.jobs):
             return ""
         left = self.runs.cancel_jobs(
-            self.settings, run.batch, outcome.log_file(run, self.settings.log_dir)
+            self.settings, batch, outcome.log_file(run, self.settings.log_dir)
         )
         if left:
             log.error("job.not_released", extra={"batch": run.batch, "why": "see the run's log"})
@@ -235,13 +221,13 @@ class Supervisor:
             self.ledger.ask_end(run.batch, RunState.STOPPED, why, self.clock.now())
 
 
-def _give_up_analysis(run: RunRow, work: Path, why: str) -> bool:
+def _give_up_analysis(run: RunRow, batch: Batch, why: str) -> bool:
     """Give up the analysis in which a run has ended; False if it ended elsewhere.
 
     The data is good: one more run publishes it without an analysis.
     """
-    was_given_up = bool(why_no_analysis(work))
-    if not give_up_analysis(work, run.attempt, why):
+    was_given_up = bool(why_no_analysis(batch))
+    if not give_up_analysis(batch, run.attempt, why):
         return False
     if not was_given_up:
         log.warning("analysis.given_up", extra={"batch": run.batch, "why": why})
@@ -254,12 +240,12 @@ def _is_over(progress: Progress, now_s: float) -> bool:
     return since_s is not None and now_s - since_s > INTERRUPT_SECONDS
 
 
-def _why_no_plan(run: RunRow, work: Path) -> str:
+def _why_no_plan(run: RunRow, batch: Batch) -> str:
     """Say why no run of a batch can use its plan, if one never began; or ""."""
     if run.run_id is not None:
         return ""
     try:
-        read_plan(work)
+        _ = batch.plan
     except DispatchError:
         return ""  # there is none yet: the next start writes it
     except BatchError as error:

@@ -25,16 +25,13 @@ from ds_flow.system import (
     unused_blobs,
 )
 from ds_flow.work import (
+    Batch,
     attempt_log,
+    batches_in,
     find_manifest,
     is_committed,
-    last_attempt,
-    last_progress_ns,
     make_root,
-    read_plan,
     remove_outputs,
-    remove_work_dir,
-    work_dirs,
 )
 
 log = logging.getLogger(__name__)
@@ -128,25 +125,22 @@ class Retention:
     def work(self) -> Iterator[Outdated]:
         """Work directories of dead batches, and of runs by hand that never published."""
         before = self._before(self.settings.retention.work_days)
-        for work in work_dirs(self.settings.output_dir):
-            if self._is_given_up(work) and _last_change_s(work) < before.timestamp():
+        for batch in batches_in(self.settings.output_dir):
+            if self._is_given_up(batch) and _last_change_s(batch) < before.timestamp():
                 yield Outdated(
                     what="work directories",
-                    name=work.name,
-                    size_bytes=_size_bytes(work),
-                    remove=partial(remove_work_dir, work),
+                    name=batch.id,
+                    size_bytes=_size_bytes(batch.folder),
+                    remove=batch.remove,
                 )
 
-    def _is_given_up(self, work: Path) -> bool:
-        if self.ledger.read.has_live_run(work.name):
+    def _is_given_up(self, batch: Batch) -> bool:
+        if self.ledger.read.has_live_run(batch.id):
             return False
-        batch = self.ledger.read.batch(work.name)
+        row = self.ledger.read.batch(batch.id)
         try:
-            if is_committed(work):
-                return False
-            if batch is not None:
-                return batch.state == BatchState.DEAD
-            return read_plan(work).trigger == Trigger.MANUAL
+            is_over = row.state == BatchState.DEAD if row else batch.plan.trigger == Trigger.MANUAL
+            return is_over and not is_committed(batch)
         except (DsFlowError, OSError):
             return False
 
@@ -273,7 +267,7 @@ def _size_bytes(folder: Path) -> int:
     return sum(map(_file_bytes, found))
 
 
-def _last_change_s(work: Path) -> float:
+def _last_change_s(batch: Batch) -> float:
     """When an attempt last changed something here, in seconds since the epoch."""
-    last = last_attempt(work)
-    return max(work.stat().st_mtime, last_progress_ns(work, last) / 1e9)
+    last = batch.last_attempt()
+    return max(batch.folder.stat().st_mtime, batch.last_progress_ns(last) / 1e9)

@@ -10,7 +10,7 @@ from typing import Self
 
 from ds_flow.core import BatchError, SettingsError
 from ds_flow.system import read_json, user_name, write_json
-from ds_flow.work.directory import work_root
+from ds_flow.work.root import work_root
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ds_flow.core import BatchError, DispatchError, Manifest
 from ds_flow.system import link_new, sync_dir, sync_files, write_json
-from ds_flow.work.directory import read_own_manifest
+from ds_flow.work.batch import Batch
 from ds_flow.work.published import (
     REMOVED,
     is_output_of,
@@ -37,9 +37,7 @@ class AlreadyCommittedError(DispatchError):
         self.run_id = run_id
 
 
-def publish(
-    work: Path, manifest: Manifest, sources: Mapping[str, Path], output_dir: Path
-) -> Manifest:
+def publish(batch: Batch, manifest: Manifest, sources: Mapping[str, Path]) -> Manifest:
     """Publish a batch's outputs under their final names; the manifest that was committed.
 
     `sources` maps each output's name to the file that has its bytes. A run that publishes again
@@ -50,15 +48,15 @@ def publish(
     2. Rename that folder to `committed`. This is the commit: it fails if one is there.
     3. Deliver.
     """
-    if not is_committed(work):
-        _refuse_taken(output_dir, [*sources, manifest_name(manifest.run_id)])
-        with _gathering(work, manifest.attempt) as folder:
+    if not is_committed(batch):
+        _refuse_taken(batch.output_dir, [*sources, manifest_name(manifest.run_id)])
+        with _gathering(batch, manifest.attempt) as folder:
             _gather(folder, manifest, sources)
-            _commit(folder, work)
+            _commit(folder, batch)
     try:
-        committed = deliver(work, output_dir) or manifest
+        committed = deliver(batch) or manifest
     except FileNotFoundError:
-        if work.exists():
+        if batch.folder.exists():
             raise
         return manifest  # another process delivered and recorded it, and removed the directory
     if committed.run_id != manifest.run_id:
@@ -77,9 +75,9 @@ def _refuse_taken(output_dir: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def _gathering(work: Path, attempt: int) -> Iterator[Path]:
+def _gathering(batch: Batch, attempt: int) -> Iterator[Path]:
     """Make a folder for one publication; it is gone afterwards, or has become the commit."""
-    folder = work / f"publishing-{attempt}-{secrets.token_hex(4)}"
+    folder = batch.folder / f"publishing-{attempt}-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
         yield folder
@@ -94,21 +92,21 @@ def _gather(folder: Path, manifest: Manifest, sources: Mapping[str, Path]) -> No
     write_json(folder / manifest_name(manifest.run_id), manifest.to_json())  # syncs the folder
 
 
-def _commit(folder: Path, work: Path) -> None:
+def _commit(folder: Path, batch: Batch) -> None:
     """Make a folder the commit, unless another process got there first."""
     try:
-        folder.rename(work / COMMITTED)
+        folder.rename(batch.folder / COMMITTED)
     except OSError as error:
         if error.errno not in IN_THE_WAY:
             raise
 
 
-def is_committed(work: Path) -> bool:
+def is_committed(batch: Batch) -> bool:
     """Whether a run has committed this batch, in this version's way or the earlier one's."""
-    return any(os.path.lexists(work / name) for name in (COMMITTED, OLD_COMMIT))
+    return any(os.path.lexists(batch.folder / name) for name in (COMMITTED, OLD_COMMIT))
 
 
-def deliver(work: Path, output_dir: Path) -> Manifest | None:
+def deliver(batch: Batch) -> Manifest | None:
     """Give a committed batch's files their names in the output folder; None if it has no commit.
 
     Any process may do this, at any time and again. It removes nothing, and the manifest comes
@@ -119,13 +117,14 @@ def deliver(work: Path, output_dir: Path) -> Manifest | None:
     2. Put the outputs, and sync their names; put the manifest, and sync its name.
        Where the manifest is in its place, or among the removed ones, this was done before.
     """
-    upgrade(work, output_dir)
+    upgrade(batch)
     try:
-        manifest = read_commit(work)
+        manifest = read_commit(batch)
     except FileNotFoundError:
         return None
-    sync_dir(work)
-    folder, name = work / COMMITTED, manifest_name(manifest.run_id)
+    sync_dir(batch.folder)
+    folder, name = batch.folder / COMMITTED, manifest_name(manifest.run_id)
+    output_dir = batch.output_dir
     if not os.path.lexists(output_dir / REMOVED / name):
         if not os.path.lexists(output_dir / name):
             for output in manifest.outputs:
@@ -136,15 +135,15 @@ def deliver(work: Path, output_dir: Path) -> Manifest | None:
     return manifest
 
 
-def read_commit(work: Path) -> Manifest:
+def read_commit(batch: Batch) -> Manifest:
     """Read a batch's commit. Raises BatchError if it is not its own, FileNotFoundError if none."""
-    folder = work / COMMITTED
+    folder = batch.folder / COMMITTED
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise BatchError(f"{folder}: is not a folder; remove it")
     names = manifest_names(folder)
     if len(names) != 1:
         raise BatchError(f"{folder}: holds {len(names)} manifests, and must hold one")
-    manifest = read_own_manifest(work, folder / names[0])
+    manifest = batch.read_own_manifest(folder / names[0])
     run_id = manifest.run_id
     if names[0] != manifest_name(run_id):
         raise BatchError(f"{folder}: {names[0]!r} is not the manifest's name of run {run_id}")

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ds_flow.core import BatchError
-from ds_flow.system import link_new, sync_dir
-from ds_flow.work.directory import read_manifest
+from ds_flow.core import BatchError, Manifest
+from ds_flow.system import link_new, read_json, sync_dir
 from ds_flow.work.results import is_plain, measured
 
 REMOVED = "removed"
@@ -97,6 +96,14 @@ def manifest_names(folder: Path) -> list[str]:
 def by_run_id(name: str) -> tuple[int, str]:
     """Sort names of manifests by it: the oldest Run ID first."""
     return len(name), name
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest. Raises BatchError if it is not one, FileNotFoundError if gone."""
+    try:
+        return Manifest.from_json(read_json(path))
+    except (TypeError, KeyError) as error:
+        raise BatchError(f"{path}: not a manifest of this version: {error!r}") from error
 
 
 def find_manifest(output_dir: Path, run_id: str) -> Path | None:

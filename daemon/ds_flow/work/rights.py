@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ds_flow.core import WORK
 from ds_flow.system import FLOW_NAME, store_folder, user_name
-from ds_flow.work.directory import work_root
+from ds_flow.work.root import work_root
 
 if TYPE_CHECKING:
     from ds_flow.settings import Settings  # an image has no pydantic

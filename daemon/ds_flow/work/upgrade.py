@@ -14,47 +14,50 @@ from pathlib import Path
 
 from ds_flow.core import BatchError
 from ds_flow.system import link_new, open_private, part_name, read_json, sync_dir
-from ds_flow.work.directory import read_own_manifest, work_root
+from ds_flow.work.batch import Batch
 from ds_flow.work.published import (
     find_manifest,
     is_output_of,
     manifest_name,
     put_name,
 )
+from ds_flow.work.root import work_root
 
 OLD_COMMIT = "committed.json"
 
 
-def upgrade(work: Path, output_dir: Path) -> None:
+def upgrade(batch: Batch) -> None:
     """Turn an old commit into a new one, and take back what an old publication had only begun.
 
     Raises BatchError if the old files are not what that version wrote, BlockingIOError while one of
     its processes may still publish.
     """
-    if os.path.lexists(work / OLD_COMMIT):
-        _upgrade_commit(work, output_dir)
-    elif not os.path.lexists(work / "committed"):
-        for intent in sorted(work.glob("attempts/*/intent.json")):
-            with old_lock(output_dir):
-                if not os.path.lexists(work / OLD_COMMIT):  # else it was committed meanwhile
-                    _take_back(intent, output_dir)
+    if os.path.lexists(batch.folder / OLD_COMMIT):
+        _upgrade_commit(batch)
+    elif not os.path.lexists(batch.folder / "committed"):
+        for intent in sorted(batch.folder.glob("attempts/*/intent.json")):
+            with old_lock(batch.output_dir):
+                if not os.path.lexists(
+                    batch.folder / OLD_COMMIT
+                ):  # else it was committed meanwhile
+                    _take_back(intent, batch.output_dir)
 
 
-def _upgrade_commit(work: Path, output_dir: Path) -> None:
+def _upgrade_commit(batch: Batch) -> None:
     """Make the folder `committed` from an old commit, whose outputs are published already."""
-    old = work / OLD_COMMIT
-    manifest = read_own_manifest(work, old)
+    old, output_dir = batch.folder / OLD_COMMIT, batch.output_dir
+    manifest = batch.read_own_manifest(old)
     name = manifest_name(manifest.run_id)
     if find_manifest(output_dir, manifest.run_id) is None:
         put_name(old, output_dir / name)
         sync_dir(output_dir)
-    if not os.path.lexists(work / "committed"):
-        folder = work / f"publishing-{secrets.token_hex(4)}"
+    if not os.path.lexists(batch.folder / "committed"):
+        folder = batch.folder / f"publishing-{secrets.token_hex(4)}"
         folder.mkdir()
         link_new(old, folder / name)
         sync_dir(folder)
-        folder.rename(work / "committed")
-        sync_dir(work)
+        folder.rename(batch.folder / "committed")
+        sync_dir(batch.folder)
     old.unlink(missing_ok=True)
 
 

@@ -54,17 +54,18 @@ def _cancel(
     return f"batch {batch}: its run is told to stop"
 
 
-def _end_jobs(settings: "Settings", ledger: "Ledger", batch: str) -> str:
+def _end_jobs(settings: "Settings", ledger: "Ledger", batch_id: str) -> str:
     """End the jobs that a batch without a run has left on a backend; a remark if some stay."""
     from ds_flow.dispatch import has_jobs_elsewhere
     from ds_flow.runs import cancel_batch_jobs, tidy_work_dir
+    from ds_flow.work import Batch
 
-    work = settings.work_root / batch
-    is_elsewhere = has_jobs_elsewhere(work / "jobs")
+    batch = Batch.at(settings.output_dir, batch_id)
+    is_elsewhere = has_jobs_elsewhere(batch.jobs)
     environ = settings.run_environment(os.environ)
-    live = cancel_batch_jobs(work, environ, CANCEL_SECONDS) if is_elsewhere else []
+    live = cancel_batch_jobs(batch, environ, CANCEL_SECONDS) if is_elsewhere else []
     if not live:
-        tidy_work_dir(ledger, work)
+        tidy_work_dir(ledger, batch)
     return f"; some jobs of {', '.join(live)} may still be alive" if live else ""
 
 

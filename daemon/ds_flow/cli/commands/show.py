@@ -75,9 +75,9 @@ def _jobs_so_far(settings: "Settings", ledger: "Ledger", row: "RunRow") -> list[
     Once a later attempt has published the batch, they are in its manifest.
     """
     from ds_flow.dispatch import jobs_in
-    from ds_flow.work import find_manifest, work_root
+    from ds_flow.work import Batch, find_manifest
 
-    jobs = [asdict(job) for job in jobs_in(work_root(settings.output_dir) / row.batch / "jobs")]
+    jobs = [asdict(job) for job in jobs_in(Batch.at(settings.output_dir, row.batch).jobs)]
     later = [run for run in ledger.read.runs_of(row.batch) if run.state == RunState.SUCCEEDED]
     path = find_manifest(settings.output_dir, later[-1].run_id or "") if later else None
     if not jobs and path:

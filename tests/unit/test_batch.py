@@ -10,18 +10,25 @@ import pytest
 
 from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.core.manifest import Rejected
-from ds_flow.core.plan import StageOptions
+from ds_flow.core.plan import Options, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, Cause
 from ds_flow.system import durable
-from ds_flow.work import directory
+from ds_flow.work import fingerprint
+from ds_flow.work.batch import Batch, attempt_log, batches_in
 from ds_flow.work.results import Result, Results
 from rights import no_rights, public_folder
 from samples import BATCH, OPTIONS, PLAN, rejected, sha256
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return directory.create_work_dir(tmp_path, PLAN)
+def batch(tmp_path: Path) -> Batch:
+    return Batch.create(tmp_path, PLAN)
+
+
+def results_under(batch: Batch, options: Options) -> Results:
+    """The results that these settings may use."""
+    batch.plan_file.unlink()
+    return Batch.create(batch.output_dir, replace(PLAN, options=options)).results
 
 
 @pytest.fixture
@@ -49,37 +56,46 @@ def result(results: Results, stem: str, content: str = "1\n") -> Result:
 # --------------------------------------------------------------------------- the plan
 
 
-def test_a_plan_is_written_once_and_stands(work: Path, tmp_path: Path) -> None:
-    assert directory.create_work_dir(tmp_path, replace(PLAN, trigger="rerun")) == work
+def test_a_plan_is_written_once_and_stands(batch: Batch, tmp_path: Path) -> None:
+    assert Batch.create(tmp_path, replace(PLAN, trigger="rerun")) == batch
 
     here = replace(PLAN, options=PLAN.options.located(str(tmp_path)))
-    assert directory.read_plan(work) == here
-    assert list(directory.work_dirs(tmp_path)) == [work]
+    assert batch.plan == here
+    assert list(batches_in(tmp_path)) == [batch]
 
 
-def test_a_missing_plan_is_a_matter_of_time_and_a_broken_one_is_not(work: Path) -> None:
+def test_a_missing_plan_is_a_matter_of_time_and_a_broken_one_is_not(batch: Batch) -> None:
     with pytest.raises(DispatchError, match="no such batch"):
-        directory.read_plan(work / "missing")
+        _ = Batch(batch.folder / "missing").plan
     for broken in ("{", "{}", "[]"):
-        (work / "batch.json").write_text(broken)
+        (batch.folder / "batch.json").write_text(broken)
         with pytest.raises(LedgerError, match=r"batch\.json"):
-            directory.read_plan(work)
+            _ = Batch(batch.folder).plan
+
+
+def test_a_plan_is_read_once_and_a_batch_that_is_opened_anew_reads_it_again(batch: Batch) -> None:
+    before = batch.plan
+    batch.plan_file.unlink()
+    Batch.create(batch.output_dir, replace(PLAN, trigger="rerun"))
+
+    assert batch.plan == before
+    assert Batch(batch.folder).plan == replace(before, trigger="rerun")
 
 
 def test_a_folder_without_a_plan_is_no_work_directory(tmp_path: Path) -> None:
     (tmp_path / ".work" / "half-made").mkdir(parents=True)
 
-    assert list(directory.work_dirs(tmp_path)) == []
-    assert list(directory.work_dirs(tmp_path / "missing")) == []
+    assert list(batches_in(tmp_path)) == []
+    assert list(batches_in(tmp_path / "missing")) == []
 
 
 def test_a_work_directory_that_nobody_may_look_into_is_named_and_stops_no_other() -> None:
     with public_folder() as out:
-        for batch in ("0" * 10, "1" * 10):
-            directory.create_work_dir(out, replace(PLAN, batch=batch))
+        for batch_id in ("0" * 10, "1" * 10):
+            Batch.create(out, replace(PLAN, batch=batch_id))
         (out / ".work").chmod(0o755)  # for the user without rights
         with no_rights(closed := out / ".work" / ("0" * 10)):
-            assert list(directory.work_dirs(out)) == [closed, out / ".work" / ("1" * 10)]
+            assert list(batches_in(out)) == [Batch(closed), Batch.at(out, "1" * 10)]
 
 
 # --------------------------------------------------------------------------- durable files
@@ -128,41 +144,41 @@ def test_a_word_is_none_until_it_is_whole(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- attempts
 
 
-def test_attempts_are_numbered_from_one(work: Path) -> None:
-    assert directory.last_attempt(work) == 0
-    assert [directory.new_attempt(work) for _ in range(11)] == list(range(1, 12))
-    assert directory.last_attempt(work) == 11
+def test_attempts_are_numbered_from_one(batch: Batch) -> None:
+    assert batch.last_attempt() == 0
+    assert [batch.new_attempt() for _ in range(11)] == list(range(1, 12))
+    assert batch.last_attempt() == 11
 
 
 def test_a_marked_process_knows_its_attempt_and_an_unmarked_one_makes_its_own(
-    work: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ATTEMPT_MARK, f"{BATCH}/3")
-    assert directory.own_attempt(work) == 3
+    assert batch.own_attempt() == 3
     monkeypatch.setenv(ATTEMPT_MARK, "other/3")
-    assert directory.own_attempt(work) == 1
+    assert batch.own_attempt() == 1
     monkeypatch.delenv(ATTEMPT_MARK)
-    assert directory.own_attempt(work) == 2
+    assert batch.own_attempt() == 2
 
 
-def test_a_named_attempt_s_log_carries_the_run_id(work: Path, tmp_path: Path) -> None:
-    number = directory.new_attempt(work)
-    directory.attempt_log(tmp_path, BATCH, number).write_text("printed")
+def test_a_named_attempt_s_log_carries_the_run_id(batch: Batch, tmp_path: Path) -> None:
+    number = batch.new_attempt()
+    attempt_log(tmp_path, BATCH, number).write_text("printed")
 
-    directory.name_attempt(work, number, "17", tmp_path)
-    directory.name_attempt(work, number, "17", tmp_path)
+    batch.name_attempt(number, "17", tmp_path)
+    batch.name_attempt(number, "17", tmp_path)
 
     assert (tmp_path / "run_17.log").read_text() == "printed"
-    assert durable.read_word(work / "attempts/1/run_id") == "17"
+    assert durable.read_word(batch.folder / "attempts/1/run_id") == "17"
 
 
-def test_progress_moves_with_results_and_jobs(work: Path) -> None:
-    number = directory.new_attempt(work)
-    moment = directory.last_progress_ns(work, number)
+def test_progress_moves_with_results_and_jobs(batch: Batch) -> None:
+    number = batch.new_attempt()
+    moment = batch.last_progress_ns(number)
     for folder in ("results/code", "jobs/process/1"):
-        (work / folder).mkdir(parents=True)
-        os.utime(work / folder, ns=(moment + 10, moment + 10))
-        assert directory.last_progress_ns(work, number) == moment + 10
+        (batch.folder / folder).mkdir(parents=True)
+        os.utime(batch.folder / folder, ns=(moment + 10, moment + 10))
+        assert batch.last_progress_ns(number) == moment + 10
         moment += 10
 
 
@@ -370,33 +386,33 @@ def test_a_link_that_a_job_left_beside_its_results_is_not_written_through(
     assert not (tmp_path / "victim").exists()
 
 
-def test_verdicts_of_all_kinds_are_counted(work: Path) -> None:
-    results = directory.results_for(work, OPTIONS)
+def test_verdicts_of_all_kinds_are_counted(batch: Batch) -> None:
+    results = results_under(batch, OPTIONS)
     results.put("a", result(results, "a"))
     results.set_aside("b", rejected("b", Cause.GONE))
     results.set_aside("c", rejected("c", Cause.REJECTED))
 
-    assert directory.count_results(work) == 3
-    assert directory.own_reasons(work) == {"b": "it is gone", "c": "it is rejected"}
+    assert batch.count_results() == 3
+    assert batch.own_reasons() == {"b": "it is gone", "c": "it is rejected"}
 
 
-def test_of_a_file_that_mended_code_has_processed_no_older_reason_is_given(work: Path) -> None:
-    old = directory.results_for(work, OPTIONS)
+def test_of_a_file_that_mended_code_has_processed_no_older_reason_is_given(batch: Batch) -> None:
+    old = results_under(batch, OPTIONS)
     old.set_aside("a", rejected("a", Cause.REJECTED))
     old.set_aside("b", rejected("b", Cause.REJECTED))
     os.utime(old.folder, (1, 1))
-    new = directory.results_for(work, replace(OPTIONS, transform="mine:transform"))
+    new = results_under(batch, replace(OPTIONS, transform="mine:transform"))
     new.put("a", replace(result(new, "a"), path="a"))
 
-    assert directory.own_reasons(work) == {"b": "it is rejected"}
+    assert batch.own_reasons() == {"b": "it is rejected"}
 
 
-def test_other_settings_use_no_result_made_under_these(work: Path) -> None:
-    here = directory.results_for(work, OPTIONS).folder
+def test_other_settings_use_no_result_made_under_these(batch: Batch) -> None:
+    here = results_under(batch, OPTIONS).folder
 
-    assert directory.results_for(work, OPTIONS).folder == here
+    assert results_under(batch, OPTIONS).folder == here
     for other in (replace(OPTIONS, tag="x"), replace(OPTIONS, transform="mine:transform")):
-        assert directory.results_for(work, other).folder != here
+        assert results_under(batch, other).folder != here
 
 
 OWN_CODE = ("mine.py", "flows/mine.py", "flows/beside.py", "flows/deep/er.py", "flows/mine/a.py")
@@ -420,24 +436,24 @@ def test_a_change_of_any_code_that_the_transform_may_import_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, transform: str, changed: str
 ) -> None:
     if layout == "a checkout":
-        monkeypatch.setattr(directory, "CHECKOUT", tmp_path)
+        monkeypatch.setattr(fingerprint, "CHECKOUT", tmp_path)
     options = replace(OPTIONS, root=str(tmp_path), transform=transform)
     code, other = tmp_path / changed, tmp_path / "other" / "core.py"
     for path in (code, other):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1\n")
-    before = directory.code_fingerprint(options)
+    before = fingerprint.code_fingerprint(options)
 
     other.write_text("2\n")
-    assert directory.code_fingerprint(options) == before
+    assert fingerprint.code_fingerprint(options) == before
     code.write_text("2\n")
-    assert directory.code_fingerprint(options) != before
+    assert fingerprint.code_fingerprint(options) != before
 
 
-def test_another_image_is_a_change_where_it_is_used(work: Path) -> None:
+def test_another_image_is_a_change_where_it_is_used(batch: Batch) -> None:
     def folder(executor: str, image: str) -> Path:
         stages = {**OPTIONS.stages, "process": StageOptions(executor=executor, image=image)}
-        return directory.results_for(work, replace(OPTIONS, stages=stages)).folder
+        return results_under(batch, replace(OPTIONS, stages=stages)).folder
 
     assert folder("docker", "one:1") != folder("docker", "one:2")
     assert folder("local", "one:1") == folder("local", "one:2")
@@ -448,6 +464,6 @@ def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path
     (tmp_path / "manifest_17.json").write_text('{"batch": "0123456789", "run_id": "17"}')
 
     with pytest.raises(DispatchError, match="published already, by run 17"):
-        directory.read_plan(tmp_path / ".work" / "0123456789")
+        _ = Batch(tmp_path / ".work" / "0123456789").plan
     with pytest.raises(DispatchError, match="no such batch here"):
-        directory.read_plan(tmp_path / ".work" / "abcdef0123")
+        _ = Batch(tmp_path / ".work" / "abcdef0123").plan
