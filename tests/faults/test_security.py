@@ -23,7 +23,8 @@ from ds_flow.system import metaflow_store
 from ds_flow.system.logging_setup import MASK
 from ds_flow.upkeep.retention import DONE
 from ds_flow.upkeep.upkeep import COLLECT_EVERY, Upkeep
-from ds_flow.work.batch import Batch, attempt_log
+from ds_flow.work.batch import Batch
+from ds_flow.work.logs import attempt_log
 from ds_flow.work.upgrade import old_lock
 from project import Project, table, until
 from rights import NOBODY

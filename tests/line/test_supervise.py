@@ -22,6 +22,7 @@ from ds_flow.settings.load import load_settings
 from ds_flow.system import metaflow_store
 from ds_flow.work.analyses import why_no_analysis
 from ds_flow.work.batch import Batch
+from ds_flow.work.logs import attempt_log
 from lsf_emulator import faults
 from pretended import PretendedRuns
 
@@ -67,6 +68,19 @@ def test_the_verdict_on_a_run_names_its_cause(
     (tmp_path / "run_1.log").write_text("words\nits last words\n\n")
 
     assert outcome.outcome_of(RUN, Batch(tmp_path), tmp_path) == verdict
+
+
+def test_the_last_words_of_a_run_that_died_before_its_log_was_renamed_are_found(
+    tmp_path: Path,
+) -> None:
+    attempt = tmp_path / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (attempt / "exit_code").write_text("1")
+    attempt_log(tmp_path, RUN.batch, RUN.attempt).write_text("its last words\n")
+
+    _, said = outcome.outcome_of(RUN, Batch(tmp_path), tmp_path)
+
+    assert said == "exit code 1: its last words"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

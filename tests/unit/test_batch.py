@@ -14,7 +14,8 @@ from ds_flow.core.plan import Options, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, Cause
 from ds_flow.system import durable
 from ds_flow.work import fingerprint
-from ds_flow.work.batch import Batch, attempt_log, batches_in
+from ds_flow.work.batch import Batch, batches_in
+from ds_flow.work.logs import find_log
 from ds_flow.work.results import Result, Results
 from rights import no_rights, public_folder
 from samples import BATCH, OPTIONS, PLAN, rejected, sha256
@@ -163,11 +164,14 @@ def test_a_marked_process_knows_its_attempt_and_an_unmarked_one_makes_its_own(
 
 def test_a_named_attempt_s_log_carries_the_run_id(batch: Batch, tmp_path: Path) -> None:
     number = batch.new_attempt()
-    attempt_log(tmp_path, BATCH, number).write_text("printed")
+    log = find_log(tmp_path, BATCH, number, None)
+    log.write_text("printed")
+    assert find_log(tmp_path, BATCH, number, "17") == log  # it dies before it is renamed
 
     batch.name_attempt(number, "17", tmp_path)
     batch.name_attempt(number, "17", tmp_path)
 
+    assert find_log(tmp_path, BATCH, number, "17") == tmp_path / "run_17.log"
     assert (tmp_path / "run_17.log").read_text() == "printed"
     assert durable.read_word(batch.folder / "attempts/1/run_id") == "17"
 

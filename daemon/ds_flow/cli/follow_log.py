@@ -10,13 +10,13 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from ds_flow.cli.lookup import find_run, run_log
+from ds_flow.cli.lookup import find_run, log_of
 from ds_flow.core import RequestError, printable
 from ds_flow.ledger import Ledger, RunRow
 from ds_flow.runs import processes
 from ds_flow.settings import Settings
 from ds_flow.system import open_regular, read_word
-from ds_flow.work import work_root
+from ds_flow.work import run_log, work_root
 
 CHUNK_BYTES = 2**16
 POLL_SECONDS = 0.2
@@ -32,13 +32,13 @@ class Log:
 
 def find_log(settings: Settings, ledger: Ledger, name: str | None) -> Log:
     """Find the log of a run, by default the newest. Raises RequestError without one."""
-    by_hand = settings.log_dir / f"run_{name}.log"
+    by_hand = run_log(settings.log_dir, name or "")
     if name and "/" not in name and ledger.read.run(name) is None and by_hand.exists():
         mark = _mark(settings, name)  # a run by hand enters the ledger only when it has ended
         return Log(lambda: by_hand, lambda: mark is None or not any(processes(mark)))
     row = find_run(ledger, name) if name else _newest(ledger)
     return Log(
-        lambda: run_log(settings, _reread(ledger, row)),
+        lambda: log_of(settings, _reread(ledger, row)),
         lambda: _reread(ledger, row).ended_at is not None,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ds_flow.core import RequestError, escape, unescape
 from ds_flow.ledger import Ledger, RunRow
 from ds_flow.settings import Settings
-from ds_flow.work import Batch, attempt_log
+from ds_flow.work import Batch, find_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,7 @@ def find_batch(ledger: Ledger, name: str) -> str:
     return run.batch
 
 
-def run_log(settings: Settings, run: RunRow) -> Path:
-    """Return the path of a run's log. The file is renamed once the Run ID is known."""
-    batch = Batch.at(settings.output_dir, run.batch)
-    named = settings.log_dir / f"run_{run.run_id or batch.run_id(run.attempt)}.log"
-    if named.exists():
-        return named
-    return attempt_log(settings.log_dir, run.batch, run.attempt)
+def log_of(settings: Settings, run: RunRow) -> Path:
+    """Return the path of a run's log. The ledger may not know its Run ID yet."""
+    run_id = run.run_id or Batch.at(settings.output_dir, run.batch).run_id(run.attempt)
+    return find_log(settings.log_dir, run.batch, run.attempt, run_id)

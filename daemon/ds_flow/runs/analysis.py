@@ -33,6 +33,7 @@ from ds_flow.work import (
     publish_analysis,
     read_analysis,
     read_manifest,
+    run_log,
 )
 
 SCRIPT = CHECKOUT / "flows" / "steps" / "analyze_again.py"
@@ -169,7 +170,7 @@ def _run(settings: Settings, batch: Batch, run_id: str, combined: str, lock: int
     """
     number = batch.new_attempt()
     own = {ATTEMPT_MARK: f"{batch.id}/{number}", "TMPDIR": str(batch.scratch)}
-    log_file = settings.log_dir / f"run_{run_id}.log"
+    log_file = run_log(settings.log_dir, run_id)
     with os.fdopen(open_log(log_file, 0o640), "ab") as output:
         child = subprocess.Popen(
             [

@@ -7,7 +7,7 @@ from pathlib import Path
 from ds_flow.core import RunState, says_no_room, starved
 from ds_flow.ledger import RunRow
 from ds_flow.system import open_regular, read_word
-from ds_flow.work import NO_ROOM, Batch, attempt_log
+from ds_flow.work import NO_ROOM, Batch, find_log
 
 LAST_WORDS_BYTES = 4096
 EXIT_CODE = re.compile("[0-9]{1,3}")
@@ -50,17 +50,11 @@ def met_full_disk(run: RunRow, batch: Batch, log_dir: Path) -> bool:
     return read_word(folder / "error") is None and says_no_room(_last_words(run, log_dir))
 
 
-def log_file(run: RunRow, log_dir: Path) -> Path:
-    """The path of a run's log. The log is renamed once the Run ID is known."""
-    if run.run_id is None:
-        return attempt_log(log_dir, run.batch, run.attempt)
-    return log_dir / f"run_{run.run_id}.log"
-
-
 def _last_words(run: RunRow, log_dir: Path) -> str:
     """The last line of a run's log, for a failure that no step has recorded."""
+    path = find_log(log_dir, run.batch, run.attempt, run.run_id)
     try:
-        with os.fdopen(open_regular(log_file(run, log_dir)), "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             lines = file.read()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
     except OSError:
         return "and its log cannot be read"

@@ -25,7 +25,7 @@ from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.start import why_cannot_run
 from ds_flow.settings import Settings
 from ds_flow.system import mask
-from ds_flow.work import Batch, deliver, give_up_analysis, why_no_analysis
+from ds_flow.work import Batch, deliver, find_log, give_up_analysis, why_no_analysis
 
 log = logging.getLogger(__name__)
 
@@ -189,9 +189,8 @@ class Supervisor:
         """End a batch's jobs elsewhere: None until that is done, a remark if some could not be."""
         if not has_jobs_elsewhere(batch.jobs):
             return ""
-        left = self.runs.cancel_jobs(
-            self.settings, batch, outcome.log_file(run, self.settings.log_dir)
-        )
+        path = find_log(self.settings.log_dir, run.batch, run.attempt, run.run_id)
+        left = self.runs.cancel_jobs(self.settings, batch, path)
         if left:
             log.error("job.not_released", extra={"batch": run.batch, "why": "see the run's log"})
         return None if left is None else "; not all of its jobs could be ended" * bool(left)

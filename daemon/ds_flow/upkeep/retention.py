@@ -26,10 +26,11 @@ from ds_flow.system import (
 )
 from ds_flow.work import (
     Batch,
-    attempt_log,
+    all_logs,
     batches_in,
     find_manifest,
     is_committed,
+    log_places,
     make_root,
     remove_outputs,
 )
@@ -108,19 +109,16 @@ class Retention:
     def logs(self) -> Iterator[Outdated]:
         """Logs of runs that have not been written to for long, except those of live runs."""
         before_s = self._before(self.settings.retention.log_days).timestamp()
-        live = self._live_logs()
-        for pattern in ("run_*.log", "attempt_*.log"):
-            for path in sorted(self.settings.log_dir.glob(pattern)):
-                with suppress(FileNotFoundError):
-                    status = path.stat()
-                    if status.st_mtime < before_s and path not in live:
-                        yield _file("logs", path, status.st_size)
-
-    def _live_logs(self) -> set[Path]:
-        log_dir = self.settings.log_dir
-        live = self.ledger.read.live_runs()
-        named = {log_dir / f"run_{run.run_id}.log" for run in live}
-        return named | {attempt_log(log_dir, run.batch, run.attempt) for run in live}
+        live = {
+            path
+            for run in self.ledger.read.live_runs()
+            for path in log_places(self.settings.log_dir, run.batch, run.attempt, run.run_id)
+        }
+        for path in all_logs(self.settings.log_dir):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if status.st_mtime < before_s and path not in live:
+                    yield _file("logs", path, status.st_size)
 
     def work(self) -> Iterator[Outdated]:
         """Work directories of dead batches, and of runs by hand that never published."""

@@ -7,7 +7,7 @@ from ds_flow.work.analyses import (
     read_analysis,
     why_no_analysis,
 )
-from ds_flow.work.batch import NO_ROOM, Batch, attempt_log, batches_in
+from ds_flow.work.batch import NO_ROOM, Batch, batches_in
 from ds_flow.work.fingerprint import (
     code_fingerprint,
     git_commit,
@@ -15,6 +15,7 @@ from ds_flow.work.fingerprint import (
     own_code,
     settings_fingerprint,
 )
+from ds_flow.work.logs import all_logs, attempt_log, find_log, log_places, run_log
 from ds_flow.work.place import detach, refuse_root, require_own, settle
 from ds_flow.work.publication import deliver, is_committed, publish
 from ds_flow.work.published import (
@@ -42,6 +43,7 @@ __all__ = [
     "Batch",
     "Result",
     "Results",
+    "all_logs",
     "analysis_name",
     "analyzing",
     "attempt_log",
@@ -51,12 +53,14 @@ __all__ = [
     "deliver",
     "detach",
     "find_analysis",
+    "find_log",
     "find_manifest",
     "git_commit",
     "give_up_analysis",
     "has_settings",
     "is_committed",
     "is_plain",
+    "log_places",
     "make_root",
     "manifest_name",
     "manifest_names",
@@ -72,6 +76,7 @@ __all__ = [
     "remove_outputs",
     "removed_manifests",
     "require_own",
+    "run_log",
     "settings_fingerprint",
     "settle",
     "why_no_analysis",

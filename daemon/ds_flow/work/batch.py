@@ -20,10 +20,10 @@ from ds_flow.core import (
     Plan,
     Rejected,
     natural_order,
-    unescape,
 )
 from ds_flow.system import read_json, read_word, sync_dir, write_json, write_word
 from ds_flow.work.fingerprint import code_fingerprint, settings_fingerprint
+from ds_flow.work.logs import name_log
 from ds_flow.work.published import REMOVED, read_manifest
 from ds_flow.work.results import ASIDE, Result, Results
 from ds_flow.work.root import make_root, work_root
@@ -185,9 +185,7 @@ class Batch:
     def name_attempt(self, number: int, run_id: str, log_dir: Path) -> None:
         """Tell everyone an attempt's Run ID, and give its log the final name."""
         write_word(self.attempt_dir(number) / "run_id", run_id)
-        log = attempt_log(log_dir, self.id, number)
-        if log.exists():
-            log.rename(log_dir / f"run_{run_id}.log")
+        name_log(log_dir, self.id, number, run_id)
 
     def new_attempt(self) -> int:
         """Make the next attempt's folder; its number."""
@@ -255,13 +253,3 @@ def _may_have_plan(batch: Batch) -> bool:
         return False
     except OSError:
         return True  # whoever reads it says why it cannot be read
-
-
-def attempt_log(log_dir: Path, batch: str, number: int) -> Path:
-    """Where an attempt's output goes until its Run ID is known."""
-    return log_dir / f"attempt_{batch}_{number}.log"
-
-
-def input_path(plan: Plan, path: str) -> Path:
-    """Turn an escaped path into the absolute raw one."""
-    return Path(plan.options.root, unescape(path))
