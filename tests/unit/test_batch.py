@@ -111,6 +111,16 @@ def test_a_json_file_is_replaced_whole_and_leaves_no_part(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208 - hidden ones, too
 
 
+def test_a_new_file_replaces_none_and_leaves_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    durable.write_bytes(path, b"first", is_new=True)
+    with pytest.raises(FileExistsError):
+        durable.write_bytes(path, b"second", is_new=True)
+
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208 - hidden ones, too
+
+
 def test_what_cannot_be_written_as_json_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     durable.write_json(path, {"a": 1})

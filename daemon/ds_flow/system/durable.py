@@ -48,18 +48,26 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode())
 
 
-def write_bytes(path: Path, content: bytes, *, is_durable: bool = True) -> None:
+def write_bytes(
+    path: Path, content: bytes, *, is_durable: bool = True, is_new: bool = False
+) -> None:
     """Put a whole file in place by one rename. A link that stands there is replaced, not followed.
 
     A file that is not durable may be torn after a power loss; whoever reads it must expect that.
+    A new file replaces nothing: raises FileExistsError if the name is taken.
     """
-    with put_file(path, is_durable=is_durable) as file:
+    with put_file(path, is_durable=is_durable, is_new=is_new) as file:
         file.write(content)
 
 
 @contextmanager
-def put_file(path: Path, *, is_durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Open a file that gets its name at the end of the block, by one rename, unless it raises."""
+def put_file(
+    path: Path, *, is_durable: bool = True, is_new: bool = False, mode: int = 0o666
+) -> Iterator[BinaryIO]:
+    """Open a file that gets its name at the end of the block, by one rename, unless it raises.
+
+    A new file gets it by one link, which fails if the name is taken.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(part, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
@@ -67,7 +75,11 @@ def put_file(path: Path, *, is_durable: bool = True, mode: int = 0o666) -> Itera
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
-        part.replace(path)
+        if is_new:
+            link_new(part, path)
+            part.unlink()
+        else:
+            part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

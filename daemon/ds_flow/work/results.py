@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ds_flow.core import DispatchError, LedgerError, Rejected
-from ds_flow.system import link_new, open_regular, read_json, read_word, write_json, write_word
+from ds_flow.system import open_regular, read_json, read_word, write_bytes, write_json, write_word
 
 LASTING = frozenset({"rejected"})
 """Causes that no later attempt can change; the others are judged again."""
@@ -162,15 +162,11 @@ class Results:
         record = self.folder / f"{stem}.json"
         if os.path.lexists(record) and self.get(stem) is None:  # it is torn, or its output is gone
             record.unlink(missing_ok=True)
-        part = self.folder / f".{stem[:180]}.{secrets.token_hex(4)}.part"
-        with part.open("x", encoding="utf-8") as file:
-            json.dump(row, file, ensure_ascii=False)
+        content = json.dumps(row, ensure_ascii=False).encode()
         try:
-            link_new(part, self.folder / f"{stem}.json")
+            write_bytes(record, content, is_durable=False, is_new=True)
         except FileExistsError:
             return False
-        finally:
-            part.unlink(missing_ok=True)
         return True
 
 
