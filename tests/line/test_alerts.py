@@ -5,7 +5,9 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from io import BufferedIOBase
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -95,15 +97,30 @@ def test_a_clock_that_was_set_back_does_not_silence_alerts(ledger: Ledger) -> No
 # --------------------------------------------------------------------------- how
 
 
+def answer_for_ever(answer: BufferedIOBase) -> None:
+    """Answer a byte at a time, without end, until nobody listens."""
+    with suppress(OSError):
+        answer.write(b"HTTP/1.0 200 OK\r\nX: ")
+        while True:
+            answer.write(b"x")
+            threading.Event().wait(0.05)
+
+
 class Hook(http.server.BaseHTTPRequestHandler):
     got: Queue[tuple[str, dict[str, Any]]] = Queue()
-    status = 200
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.got.put((self.headers["Content-Type"], json.loads(body)))
-        self.send_response(self.status)
+        if self.path == "/slow":
+            answer_for_ever(self.wfile)
+            return
+        self.send_response(302 if self.path == "/moved" else 200)
+        self.send_header("Location", "/secret-token")
         self.end_headers()
+
+    def do_GET(self) -> None:
+        self.got.put(("a redirect was followed", {}))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -128,6 +145,30 @@ def test_a_webhook_gets_the_alert_as_json(project: Project, hook: str) -> None:
     assert kind == "application/json"
     assert (got["project"], got["kind"], got["count"]) == ("x", "batch.dead", 2)
     assert got["examples"] == ["x: it broke"]
+
+
+def test_a_webhook_that_moves_is_a_failure_and_nobody_else_gets_the_alert(
+    project: Project, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = settings(project, webhook=hook.replace("/secret-token", "/moved"))
+    with caplog.at_level(logging.ERROR, "ds_flow"):
+        send(chosen, message(chosen, ALERT))
+    (record,) = caplog.records
+    assert "302" in record.__dict__["why"]
+    assert Hook.got.get()[0] == "application/json"
+    assert Hook.got.empty()
+
+
+def test_a_webhook_that_answers_without_end_is_given_up(
+    project: Project, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = hook.replace("/secret-token", "/slow")
+    chosen = settings(project, webhook=moved, limit_seconds="1")
+    with caplog.at_level(logging.ERROR, "ds_flow"):
+        send(chosen, "{}")
+    (record,) = caplog.records
+    assert "timed out after" in record.__dict__["why"]
+    assert Hook.got.get()[0] == "application/json"
 
 
 def test_a_command_gets_the_alert_on_its_standard_input_and_env_in_its_environment(

@@ -779,16 +779,16 @@ def test_release_lets_files_wait_again(
 # --------------------------------------------------------------------------- logs
 
 
-def test_a_log_comes_byte_for_byte_by_any_name_of_its_run(
+def test_a_log_is_found_by_any_name_of_its_run_and_commands_no_terminal(
     project: Project, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     project.start(project.form(BATCH, project.admit("student_a.csv")))
     log = project.root / "log" / f"attempt_{BATCH}_1.log"
-    log.write_bytes(b"one\xff\x1b[31m\n")
+    log.write_bytes(b"one\xff\x1b[31m\n" + "\u202e two\n".encode())
     for argv in ([], [BATCH], [f"{BATCH}/1"]):
         done = subprocess.run(command(project, "logs", *argv), check=True)
         assert done.returncode == 0
-        assert capfdbinary.readouterr().out == b"one\xff\x1b[31m\n"
+        assert capfdbinary.readouterr().out == b"one\\xff\\x1b[31m\n\\u202e two\n"
 
 
 def test_an_earlier_attempt_keeps_its_log(project: Project, ds_flow_here: Cli) -> None:

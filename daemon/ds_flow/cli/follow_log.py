@@ -64,9 +64,10 @@ def _mark(settings: Settings, run_id: str) -> str | None:
 def put_log(log: Log, *, follow: bool) -> None:
     """Print a log; with `follow`, until its run is over. Raises RequestError if there is no log.
 
-    A pipe gets the exact bytes. A terminal gets no control characters.
+    Control characters are escaped, in a pipe, too: most pipes end at a terminal. The file that the
+    log is in has the exact bytes.
     """
-    put = _put_text() if sys.stdout.isatty() else sys.stdout.buffer.write
+    put = _put_text()
     for chunk in _chunks(log, follow=follow):
         put(chunk)
         sys.stdout.flush()

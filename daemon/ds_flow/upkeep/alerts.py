@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 
+from ds_flow.core import PYTHON
 from ds_flow.ledger import Alert
 from ds_flow.settings import Settings
 from ds_flow.system import mask
@@ -90,9 +92,18 @@ def send(settings: Settings, text: str) -> None:
 
 
 def _run(settings: Settings, text: str) -> None:
-    command = settings.alerts.command
-    if not command:
-        return
+    if settings.alerts.command:
+        _pipe(settings, "command", settings.alerts.command, text)
+
+
+def _post(settings: Settings, text: str) -> None:
+    if settings.alerts.webhook:
+        program = (*PYTHON, "-m", "ds_flow.upkeep.webhook")
+        _pipe(settings, "webhook", program, f"{settings.alerts.webhook}\n{text}")
+
+
+def _pipe(settings: Settings, way: str, command: Sequence[str], text: str) -> None:
+    """Give a text to a command. Raises SubprocessError or OSError if it fails or takes too long."""
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -111,16 +122,4 @@ def _run(settings: Settings, text: str) -> None:
     if child.returncode:
         words = said.decode(errors="replace").strip()[-LAST_WORDS:]
         raise subprocess.SubprocessError(f"exit code {child.returncode}: {words}")
-    log.info("alert.sent", extra={"way": "command"})
-
-
-def _post(settings: Settings, text: str) -> None:
-    address = settings.alerts.webhook
-    if address is None:
-        return
-    from urllib.request import Request, urlopen  # megabytes that an idle daemon does without
-
-    headers = {"Content-Type": "application/json"}
-    asked = Request(address, data=text.encode(), headers=headers, method="POST")  # noqa: S310 - http or https, says the setting
-    with urlopen(asked, timeout=settings.alerts.limit_seconds):  # noqa: S310 - the same
-        log.info("alert.sent", extra={"way": "webhook"})
+    log.info("alert.sent", extra={"way": way})
