@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]  # PYTHONSAFEPATH leaves it out
+FLOWS = str(Path(__file__).resolve().parent)
+if FLOWS not in sys.path:  # PYTHONSAFEPATH leaves it out
+    sys.path.insert(0, FLOWS)
 
 from steps import metaflow_env  # before Metaflow, which reads its environment when imported
 

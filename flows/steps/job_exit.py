@@ -6,6 +6,7 @@ from ds_flow.core import is_disk_error
 
 USAGE = 64  # EX_USAGE
 OUT_OF_FILES = 70  # EX_SOFTWARE: the transform closed this process's open files, or used them up
+NO_MEMORY = 71  # EX_OSERR: Python could not get the memory that the transform asked for
 OWN_DISK = 74  # EX_IOERR: our own files cannot be read or written
 NO_ROOM = 75  # EX_TEMPFAIL: a disk is full or read-only, or a quota is used up
 SETTINGS = 78  # EX_CONFIG: the transform cannot be found

@@ -104,8 +104,14 @@ def gave_up(batch: Batch, part: str, outcome: Outcome) -> bool:
         return False
     if outcome.exit_code == job_exit.NO_ROOM and refusal(batch.folder):
         return True  # its log is on that disk
+    return bool(last_words(batch, part, outcome))
+
+
+def last_words(batch: Batch, part: str, outcome: Outcome) -> str:
+    """Why our own job gave up, as the last line that it printed says; "" if that is not its own."""
     printed = log_of(batch.jobs / part, outcome).strip().splitlines()
-    return bool(printed and printed[-1].startswith(job_exit.SAID))
+    is_own = printed and printed[-1].startswith(job_exit.SAID)
+    return printed[-1].partition(": ")[2] if is_own else ""
 
 
 def error_of(batch: Batch, stage: str, part: str, outcome: Outcome) -> DispatchError:

@@ -17,6 +17,7 @@ from steps.jobs import (
     error_of,
     gave_up,
     job_for,
+    last_words,
     python_for,
     reason_of,
     run_jobs,
@@ -102,6 +103,8 @@ class ProcessStage:
         why = reason_of("process", outcome) or "it ended without a result"
         if outcome.exit_code == job_exit.OUT_OF_FILES:
             why = job_exit.OUT_OF_FILES_REASON
+        if outcome.exit_code == job_exit.NO_MEMORY:
+            why = last_words(self.batch, self.name, outcome) or why
         where = f",{place}" if (place := place_of(asdict(outcome))) else ""
         rejected = Rejected(
             path=file.path,

@@ -42,7 +42,17 @@ from ds_flow.core import (
 from ds_flow.system import is_at, masked, real_path
 from ds_flow.work import LASTING, Batch, Result, Results
 from steps import job_exit
-from steps.transform import APPENDED, Transform, TransformError, apply, file_of, load, said
+from steps.transform import (
+    APPENDED,
+    Transform,
+    TransformError,
+    apply,
+    file_of,
+    load,
+    place_of,
+    print_trace,
+    said,
+)
 
 NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -268,6 +278,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"process: {error}", file=sys.stderr)
         is_settings = isinstance(error, SettingsError)
         return job_exit.SETTINGS if is_settings else job_exit.OWN_DISK
+    except MemoryError as error:
+        print_trace(error)
+        print(f"process: {said(error)}{place_of(error)}", file=sys.stderr)
+        return job_exit.NO_MEMORY
     except OSError as error:  # our own files: the disk is full, or the work directory is gone
         with suppress(OSError):  # standard error may be closed, too
             print(f"process: {said(error)}", file=sys.stderr)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from csv_io.errors import TableError
 from csv_io.table import to_text
-from ds_flow.core import InputError, SettingsError, is_disk_error
+from ds_flow.core import CHECKOUT, InputError, SettingsError, is_disk_error
 from ds_flow.system import masked
 
 APPENDED = ("processed_at", "source_file", "tag")
@@ -42,12 +42,14 @@ def load(spec: str, root: Path) -> Transform:
         SettingsError: the function cannot be found.
     """
     folders = [str(root / "flows"), str(root)]
-    sys.path += [folder for folder in folders if folder not in sys.path]
+    # Last, and before the checkout's: processes that a transform spawns look along this path, too.
+    places = dict.fromkeys((*folders, str(CHECKOUT / "flows")))
+    sys.path[:] = [*(place for place in sys.path if place not in places), *places]
     module, _, name = spec.partition(":")
     try:
         prefer(module.partition(".")[0], folders)
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         print_trace(error)
         raise SettingsError(f"compute.transform {spec}: {said(error)}{place_of(error)}") from error
     if not callable(found):
@@ -78,6 +80,8 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
     Raises:
         TransformError: for every error except too little memory and a full disk.
     """
+    own, mask = os.getpid(), os.umask(0)
+    os.umask(mask)
     try:
         made = transform(frame)
     except MemoryError:
@@ -87,6 +91,10 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
             raise
         print_trace(error)
         raise TransformError(f"{said(error)}{place_of(error)}") from error
+    finally:
+        if os.getpid() != own:  # a fork that the transform has left behind
+            os._exit(0)
+        os.umask(mask)
     if not isinstance(made, pd.DataFrame):
         raise TransformError(f"the transform returned {type(made).__name__}, not a DataFrame")
     try:

@@ -19,16 +19,16 @@ from ds_flow.core.errors import DispatchError, NoRoomError
 from ds_flow.core.manifest import Manifest, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, Site, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, FailureClass
-from ds_flow.dispatch import JobSpec, Outcome, open_round, rounds_in, run_stage
+from ds_flow.dispatch import JobSpec, Outcome, local_jobs, open_round, rounds_in, run_stage
 from ds_flow.work import analyses
 from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result
 from samples import BATCH
-from steps import job_exit, process, publish, start
+from steps import job_exit, process, process_job, publish, start
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.failures import recorded
-from steps.jobs import LAST_LINE_CHARACTERS
+from steps.jobs import LAST_LINE_CHARACTERS, STEPS
 from steps.process import process_shards
 
 NAMES = ("a", "b", "c")
@@ -91,14 +91,19 @@ def verdicts(work: Path) -> Verdicts:
         ("os._exit(3)", "exit code 3"),
         *((f"os._exit({code})", f"exit code {code}") for code in sorted(job_exit.OWN)),
         ("os.abort()", "crashed by SIGABRT"),
-        ("raise MemoryError", "exit code 1"),
+        ("raise MemoryError('74 GiB')", "MemoryError: 74 GiB (mine.py:4: "),
+        ("raise KeyboardInterrupt", "killed by SIGINT"),
+        ("os.killpg(0, 15)", "killed by SIGTERM"),
         ("os.closerange(0, 1024)", job_exit.OUT_OF_FILES_REASON),
         ("os.closerange(3, 1024)", job_exit.OUT_OF_FILES_REASON),
     ],
 )
+@pytest.mark.parametrize("fork", [False, True])
 def test_a_file_that_ends_its_process_is_set_aside_alone(
-    work: Path, on_b: str, reason: str
+    work: Path, on_b: str, reason: str, monkeypatch: pytest.MonkeyPatch, *, fork: bool
 ) -> None:
+    if fork:
+        monkeypatch.setitem(local_jobs._programs, str(STEPS / "process_job.py"), process_job.main)
     transform(work, on_b)
 
     process_shards(Batch(work), "1of1", [(0, 2)])
@@ -107,7 +112,19 @@ def test_a_file_that_ends_its_process_is_set_aside_alone(
     assert isinstance(found["a"], Result)
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
-    assert found["b"].reason == f"the process crashed on this file alone: {reason}"
+    assert found["b"].reason.startswith(f"the process crashed on this file alone: {reason}")
+
+
+@pytest.mark.parametrize("on_b", ["os.fork()", "os.umask(0o777)"])
+def test_what_a_transform_leaves_behind_in_its_process_does_no_harm(work: Path, on_b: str) -> None:
+    transform(work, on_b)
+
+    process_shards(Batch(work), "1of1", [(0, 2)])
+
+    results = Batch(work).results
+    for found in verdicts(work).values():
+        assert isinstance(found, Result)
+        assert (results.folder / found.output).stat().st_mode & 0o444
 
 
 def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_alone(

@@ -20,6 +20,14 @@ import numpy
 def transform(frame):
     return frame.assign(a=random.random(), b=numpy.random.random(), c=str(uuid.uuid4()))
 """
+SPAWNS = """
+import multiprocessing
+def square(number):
+    return number * number
+def transform(frame):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return frame.assign(nine=str(pool.map(square, [3])[0]))
+"""
 PRINTS = """
 def transform(frame):
     print("seen in the job's log")
@@ -71,6 +79,23 @@ def test_jobs_share_no_random_numbers(tmp_path: Path) -> None:
     rows = [line.split(",") for line in combined.read_text().splitlines()]
     for column in map(rows[0].index, ("a", "b", "c")):
         assert len({row[column] for row in rows[1:]}) == 3
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_what_a_transform_spawns_imports_the_projects_own_code(
+    tmp_path: Path, *, fork: bool
+) -> None:
+    project = Project(
+        tmp_path / "project", compute={"transform": "transforms:transform"}, run={"fork": fork}
+    )
+    (project.root / "flows").mkdir(exist_ok=True)
+    (project.root / "flows" / "transforms.py").write_text(SPAWNS)
+    project.drop("student_a.csv", "id\n1\n")
+
+    assert project.once().returncode == 0
+
+    (output,) = project.out.glob("processed_student_a_*.csv")
+    assert output.read_text().splitlines()[1].startswith("1,9,")
 
 
 def test_a_job_s_own_log_and_the_run_s_have_what_it_prints(tmp_path: Path) -> None:

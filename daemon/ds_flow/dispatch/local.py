@@ -18,9 +18,9 @@ poll_seconds = (0.02, 1.0)
 
 
 def command(job: JobSpec) -> tuple[str, ...]:
-    """The job under its run limit."""
+    """The job under its run limit, in a process group of its own: it may signal its group."""
     limit = f"{job.limit_minutes:g}m"
-    return ("timeout", "--foreground", "--kill-after=10", limit, *job.command)
+    return ("timeout", "--kill-after=10", limit, *job.command)
 
 
 def most_memory_mb() -> int | None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ds_flow.core import CHECKOUT
@@ -73,9 +75,10 @@ def _run_job(batch_round: Round, index: int) -> int:
         return 0  # it runs or ran elsewhere
     job = batch_round.jobs[index - 1]
     kills = count_oom_kills()
-    code = _wait(
-        fork(lambda: _be_job(batch_round, index, job), PROCESS_NAME), job.limit_minutes * 60
-    )
+    pid = fork(lambda: _be_job(batch_round, index, job), PROCESS_NAME)
+    with suppress(OSError):  # it does so itself, perhaps later; it may have ended
+        os.setpgid(pid, pid)
+    code = _wait(pid, job.limit_minutes * 60)
     if code == 128 + signal.SIGKILL and count_oom_kills() > kills:
         with (folder / f"{index}.starved").open("xb") as file:
             script = ("bash", "-c", '. "$0"; memory_allowed', str(OOM_KILLS))
@@ -88,13 +91,15 @@ def _run_job(batch_round: Round, index: int) -> int:
 
 def _be_job(batch_round: Round, index: int, job: JobSpec) -> int:
     """Take the place of the job's program, with its standard streams and arguments."""
+    os.setpgid(0, 0)  # it may signal its group
     log = os.open(batch_round.folder / f"{index}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     given = os.open(job.stdin or os.devnull, os.O_RDONLY)
     for descriptor, wanted in enumerate((given, log, log)):
         os.dup2(wanted, descriptor)
     os.close(log)
     os.close(given)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the process's life
+    text = partial(open, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stdin, sys.stdout, sys.stderr = text(0), text(1, "w"), text(2, "w", buffering=1)
     sys.argv = list(job.command[1:])
     return _programs[_script(job)](sys.argv[1:])
 
@@ -103,9 +108,9 @@ def _wait(pid: int, limit_s: float) -> int:
     """Wait for a child until its run limit, and end it there. Returns its exit code, as in bash."""
     status = _end_within(pid, limit_s)
     if status is None:
-        os.kill(pid, signal.SIGTERM)
+        os.killpg(pid, signal.SIGTERM)
         if _end_within(pid, KILL_AFTER_SECONDS) is None:
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         return LIMIT_EXIT_CODE
     code = os.waitstatus_to_exitcode(status)

@@ -30,7 +30,7 @@ try:
     transform.load(spec, Path(root))
 except transform.SettingsError as error:
     sys.exit(str(error))
-print(sys.modules[spec.partition(":")[0]].__file__)
+print("is in", sys.modules[spec.partition(":")[0]].__file__)
 """
 
 
@@ -58,8 +58,10 @@ def check_transform(settings: Settings, environ: Mapping[str, str]) -> Findings:
     """A job must be able to load the transform."""
     spec = settings.compute.transform
     command = [*PYTHON, "-c", _LOAD_TRANSFORM, str(FLOW.parent), spec, str(settings.root)]
-    why, file = _run(command, environ, settings.root)
-    yield Finding("fault" if why else "ok", "transform", why or f"{spec} is in {file}")
+    why, printed = _run(command, environ, settings.root)
+    if not why and not printed.startswith("is in "):
+        why = f"compute.transform {spec}: it ends the process that imports it"
+    yield Finding("fault" if why else "ok", "transform", why or f"{spec} {printed}")
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> tuple[str, str]:

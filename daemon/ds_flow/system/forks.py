@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 from weakref import WeakSet
@@ -72,12 +73,18 @@ def _exit_code(main: Main) -> int:
         code = main()
     except SystemExit as end:
         code = end.code
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise
     except BaseException:  # noqa: BLE001 - nobody is above a child's main function
         traceback.print_exc()
         code = 1
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 - as sys.exit does
     atexit._run_exitfuncs()  # noqa: SLF001 - os._exit leaves them out
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # it may be closed
+            stream.flush()
     return code if isinstance(code, int) else int(code is not None)
