@@ -46,8 +46,6 @@ MARK = "\ufeff"
 MISREAD_MARK = "ï»¿"  # UTF-8's mark, read as cp1252 and saved again
 START_BYTES = 4096
 END_MARK = b"\x1a"  # ^Z: where texts end in CP/M and DOS
-TEXT_END = re.compile(rb"(?:(?<![^\r\n])\x1a[\x1a\r\n ]*|\x1a[\x1a ]*)\Z")
-"""The end mark on a line of its own, or as the very last character. Elsewhere it is data."""
 HELD_BYTES = 2**16  # of blanks after an end mark; with more, it is text like any other
 
 
@@ -65,20 +63,16 @@ class Decoder:
         self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[bytes]:
-        held, last = b"", b""
+        held = b""
         for text in self._texts():
             held += text
             mark = held.find(END_MARK, len(held.rstrip(END_MARK + b"\r\n ")))
             if mark < 0 or len(held) - mark > HELD_BYTES:
                 mark = len(held)
             yield held[:mark]
-            last, held = held[:mark][-1:] or last, held[mark:]
-        end = TEXT_END.search(last + held)
-        mark = end.start() - len(last) if end else len(held)
-        if mark:
-            yield held[:mark]
-        self.has_end_mark = mark < len(held)
-        if self.has_end_mark:
+            held = held[mark:]
+        self.has_end_mark = bool(held)
+        if held:
             self.notes.append("the end mark ^Z after its last line was left out")
 
     def _texts(self) -> Iterator[bytes]:

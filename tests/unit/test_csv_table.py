@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from csv_io.dialect import sniffed
@@ -141,7 +141,9 @@ def test_text_with_carriage_returns_is_refused_or_read_as_strict_csv_reads_it(te
 def test_other_encodings_are_read_where_the_settings_say_so(
     rows: Rows, encoding: str, block_bytes: int
 ) -> None:
-    content = dumped(rows).encode(encoding)
+    text = dumped(rows)
+    assume("\x1a" not in text)  # at the end it is no data
+    content = text.encode(encoding)
     assert read(content, ",", encoding, block_bytes) == rows
 
 
@@ -283,6 +285,7 @@ AB = [["a", "b"], ["1", "2"]]
         (b"a,b\r\r\n1,2\r\r\n\r\r\n", []),
         (b"a,b\n1,2\n\x1a", ["the end mark ^Z after its last line was left out"]),
         (b"a,b\r\n1,2\r\n\x1a\x1a\r\n", ["the end mark ^Z after its last line was left out"]),
+        (b"a,b\n1,2\x1a\n", ["the end mark ^Z after its last line was left out"]),
         (b"a,b\n1,2\x1a", ["the end mark ^Z after its last line was left out"]),
         (b"a,b\n1,2\n  \n\n ", ["blanks after its last row were left out"]),
         (b"a,b,\n1,2,\n", ["column 3, without a name and empty, was left out"]),
@@ -366,7 +369,6 @@ def test_blanks_in_a_table_of_one_column_are_a_cell() -> None:
 
 def test_an_end_mark_within_a_text_is_a_character() -> None:
     assert read(b"a,b\n1\x1a,2\n") == [["a", "b"], ["1\x1a", "2"]]
-    assert read(b"a,b\n1,\x1a\n") == [["a", "b"], ["1", "\x1a"]]
 
 
 # --------------------------------------------------------------------------- what is no table
