@@ -481,6 +481,25 @@ def test_a_batch_whose_folder_refuses_its_run_waits_and_stops_no_other(
     assert engine.problems == []
 
 
+def test_an_attempt_that_a_restored_ledger_does_not_know_is_waited_for(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    folder = Batch.at(engine.settings.output_dir, batch).attempt_dir(1)
+    folder.mkdir(parents=True)
+    runs.alive[f"{batch}/1"] = folder
+
+    engine.tick()
+    assert list(runs.alive) == [f"{batch}/1"]
+    assert "its attempt 1 is alive, and the ledger does not know it" in engine.problems[0]
+
+    runs.end(f"{batch}/1", None)
+    clock.elapsed_s += 40
+    engine.tick()
+    assert list(runs.alive) == [f"{batch}/2"]
+    assert engine.problems == []
+
+
 def test_low_space_holds_new_batches_back_until_there_is_room(
     engine: Engine, clock: MovedClock, tmp_path: Path
 ) -> None:
