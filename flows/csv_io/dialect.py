@@ -95,7 +95,7 @@ def sniffed(sample: bytes) -> str:
     Where none fits, it is the one that splits the header most, so that the error is of use.
 
     Raises:
-        TableError: another delimiter could be meant as well, or it is no table of one column.
+        TableError: two delimiters fit equally well, or none fits and it is not one column.
     """
     splits = [split_by(sample, delimiter) for delimiter in DELIMITERS]
     fitting = [split for split in splits if split.fits]

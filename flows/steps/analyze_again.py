@@ -27,7 +27,7 @@ def main(batch: Batch, run_id: str, combined: Path) -> None:
             "run_id": run_id,
             "combined": combined.name,
             "host": socket.gethostname(),
-            "user": os.environ.get("METAFLOW_USER", ""),
+            "user": os.environ.get("METAFLOW_USER", "ds-flow"),  # as in a run
             "analyzed_at": publish.now(),
             "analysis": analysis,
             "jobs": list(publish.job_rows(batch)),

@@ -49,7 +49,9 @@ def fork_tasks(task: Callable[[], object]) -> None:
     def popen(command: Sequence[str], **options: Any) -> object:
         environ = options.pop("env", None)
         is_task = tuple(command[:2]) == start_of_task and "step" in command
-        if is_task and environ is not None and options == POPEN_OPTIONS:
+        # A lock that another thread holds stays locked in a fork for ever.
+        is_alone = threading.active_count() == 1
+        if is_task and is_alone and environ is not None and options == POPEN_OPTIONS:
             return ForkedTask(task, command, environ)
         return subprocess.Popen(command, env=environ, **options)
 
@@ -97,8 +99,6 @@ class ForkedTask:
             sys.argv = list(command[1:])
             task()
 
-        for thread in set(threading.enumerate()) - {threading.current_thread()}:
-            thread.join()  # Metaflow may still pack the code: a lock it holds is nobody's in a fork
         try:
             self.pid = fork(main, PROCESS_NAME)
         finally:

@@ -362,17 +362,25 @@ def test_a_missing_analysis_program_is_a_fault(project: Project) -> None:
 @pytest.mark.parametrize("name", ["python", "python3"])
 def test_the_python_of_an_analysis_is_named(project: Project, name: str) -> None:
     made = project(f"compute: {{stages: {{analyze: {{command: [{name}, mine.py]}}}}}}")
-    (found,) = programs.check_analyze(made, {"PATH": "/nothing"})
-    text = f"runs {sys.executable}, this environment's Python"
-    assert found == Finding("ok", "analyze", text)
+    named = Finding("ok", "analyze", f"runs {sys.executable}, this environment's Python")
+    missing = Finding("fault", "analyze", f"{made.root}/mine.py does not exist")
+    assert list(programs.check_analyze(made, {"PATH": "/nothing"})) == [named, missing]
+
+    (made.root / "mine.py").touch()
+    assert list(programs.check_analyze(made, {"PATH": "/nothing"})) == [named]
 
 
 def test_an_analysis_program_of_the_project_is_found_from_any_folder(
     project: Project, tmp_path: Path
 ) -> None:
     made = project("compute: {stages: {analyze: {command: [./mine.sh]}}}")
-    (made.root / "mine.sh").write_text("#!/bin/sh\n")
-    (made.root / "mine.sh").chmod(0o755)
+    script = made.root / "mine.sh"
+    for act, why in ((script.touch, "does not exist"), (str, "is not executable")):
+        (found,) = programs.check_analyze(made, os.environ)
+        assert (found.level, found.text) == ("fault", f"{script} {why}")
+        act()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
     with contextlib.chdir(tmp_path):
         (found,) = programs.check_analyze(made, os.environ)
     assert (found.level, found.text) == ("ok", f"runs {made.root / 'mine.sh'}")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,6 +163,28 @@ def test_only_a_run_of_a_metaflow_that_is_known_forks(
     task_forks.fork_tasks(lambda: None)
 
     assert (metaflow.runtime.subprocess is not before) == is_replaced
+
+
+@pytest.mark.filterwarnings("ignore:line buffering")  # Metaflow asks for it
+def test_a_task_is_no_fork_while_another_thread_may_hold_a_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metaflow.runtime, "subprocess", subprocess)
+    monkeypatch.setattr(task_forks, "_import_programs", lambda: None)
+    monkeypatch.setattr(task_forks, "_leave_out_package", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["-c", "run"])
+    task_forks.fork_tasks(lambda: None)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        command = [sys.executable, "-c", "", "step"]
+        task = metaflow.runtime.subprocess.Popen(command, env={}, **task_forks.POPEN_OPTIONS)
+        assert isinstance(task, subprocess.Popen)
+        task.communicate()
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_another_way_to_start_a_process_is_left_as_it_is(

@@ -140,7 +140,10 @@ _ALLOWED = re.compile(r"([0-9]{1,9}) (group|host)")
 
 
 def starved(word: str | None) -> str:
-    """The reason of a kill for want of memory. `word`: what memory_allowed in bash/ printed."""
+    """Say why a job was killed that ran out of memory.
+
+    `word` is what memory_allowed in bash/oom_kills.sh printed: how much there was.
+    """
     found = _ALLOWED.fullmatch(word or "")
     if found is None:
         return STARVED

@@ -112,7 +112,7 @@ def check_bash(_settings: Settings, environ: Mapping[str, str]) -> Findings:
 
 
 def check_analyze(settings: Settings, environ: Mapping[str, str]) -> Findings:
-    """A local analysis must be on PATH; a relative path starts at the project. Name its Python."""
+    """A local analysis must be found: on PATH, or from the project's folder. Name its Python."""
     stage = settings.stages["analyze"]
     command = program_of(stage.command, stage.executor)
     if command and command[0] != stage.command[0]:
@@ -121,6 +121,10 @@ def check_analyze(settings: Settings, environ: Mapping[str, str]) -> Findings:
         if command and "/" in command[0]:
             command = (str(settings.root / command[0]), *command[1:])
         yield from _command("analyze", command, environ, if_missing="fault")
+    if stage.executor != "docker" and command[1:2] and command[1].endswith(".py"):
+        script = settings.root / command[1]
+        if not script.is_file():
+            yield Finding("fault", "analyze", f"{script} does not exist")
 
 
 def check_alerts(settings: Settings, environ: Mapping[str, str]) -> Findings:
@@ -133,8 +137,17 @@ def _command(
 ) -> Findings:
     if command:
         found = _find(command[0], environ)
-        text = f"runs {found}" if found else f"no program {command[0]!r} on PATH"
-        yield Finding("ok" if found else if_missing, subject, text)
+        yield Finding(
+            "ok" if found else if_missing,
+            subject,
+            f"runs {found}" if found else _why_missing(command[0]),
+        )
+
+
+def _why_missing(program: str) -> str:
+    if "/" not in program:
+        return f"no program {program!r} on PATH"
+    return f"{program} {'is not executable' if Path(program).exists() else 'does not exist'}"
 
 
 def _find(program: str, environ: Mapping[str, str]) -> str | None:

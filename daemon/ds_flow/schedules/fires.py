@@ -135,7 +135,7 @@ class Fires:
     # ------------------------------------------------------------------ what is done
 
     def _begin(self, due: Due, found: str = "") -> None:
-        """Decide what a fire does. `found`: what is off with the outputs of the last run."""
+        """Decide what a fire does. `found` says what is wrong with the last run's outputs."""
         schedule, now = due.schedule, self.clock.now()
         if any(one.due.schedule.name == schedule.name for one in self._verifications):
             self._record(due, FireOutcome.NOTHING, "the last fire still verifies")

@@ -19,7 +19,7 @@ def own_code(options: Options) -> list[Path]:
 
 
 def code_fingerprint(options: Options) -> str:
-    """Hex SHA-256 over the bytes of everything that decides an output, but for the input."""
+    """Hex SHA-256 over the bytes of all code that decides an output."""
     places = [CHECKOUT / "flows", CHECKOUT / "bash", *own_code(options)]
     digest = hashlib.sha256()
     for place in dict.fromkeys(place.resolve() for place in places):

@@ -84,7 +84,7 @@ def _take_back(intent: Path, output_dir: Path) -> None:
 
 @contextmanager
 def old_lock(output_dir: Path) -> Iterator[None]:
-    """Hold the lock under which the old version published: an intent is then nobody's work."""
+    """Hold the lock under which the old version published. No process then works on an intent."""
     path = work_root(output_dir) / "publish.lock"
     descriptor = open_private(path)
     try:
