@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,8 +11,10 @@ from ds_flow.core.manifest import Input, Manifest, Output, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.core.states import Cause, Settled, Sighting, Stat
 
-# Tests end a batch by its mark on processes, so each test worker has ids of its own.
-WORKER = "".join(os.environ.get(f"PYTEST_XDIST_{name}", "") for name in ("TESTRUNUID", "WORKER"))
+# Tests end a batch by its mark on processes, and engines are shared by all who test on a machine.
+# So each worker of each test run has ids of its own. What it starts has them, too.
+RUN = os.environ.setdefault("SAMPLES_RUN", secrets.token_hex(8))
+WORKER = RUN + os.environ.get("PYTEST_XDIST_WORKER", "")
 OWN = hashlib.sha256(WORKER.encode()).hexdigest()[:9]
 BATCH, OTHER_BATCH = f"0{OWN}", f"f{OWN}"
 
