@@ -26,7 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "daemon/ds_flow/work": (
         *("unit/test_batch.py", "unit/test_torn_files.py", "unit/test_states.py"),
         *("line/test_publication.py", "line/test_publish_step.py", "line/test_process_job.py"),
-        *(*LINE, "line/test_retention.py", "faults/test_security.py"),
+        *(*LINE, "line/test_retention.py", "faults/test_security.py", "line/test_analysis.py"),
+        *("line/test_two_users.py", "faults/test_moves.py"),
     ),
     "daemon/ds_flow/ledger": (
         *("unit/test_ledger.py", "unit/test_ledger_moves.py", "unit/test_ledger_requests.py"),
@@ -41,13 +42,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "daemon/ds_flow/dispatch": (
         *("unit/test_lsf_texts.py", "unit/test_commands.py", "unit/test_torn_files.py"),
+        *("unit/test_progress.py", "unit/test_oom_kills.py"),
         *(
             "unit/test_run_job.py",
             "unit/test_local.py",
             "backends/test_dispatch.py",
             "backends/test_lsf.py",
         ),
-        *("backends/test_docker.py", "line/test_supervise.py"),
+        *("backends/test_docker.py", "line/test_supervise.py", "line/test_stages.py"),
     ),
     "daemon/ds_flow/inbox": (
         *(
@@ -61,11 +63,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "daemon/ds_flow/runs": (
         *(*LINE, "line/test_supervise.py", "line/test_environment.py", "unit/test_commands.py"),
+        *("line/test_held_back.py", "line/test_analysis.py", "line/test_two_users.py"),
         *("line/test_retention.py", "faults/test_security.py", "faults/test_bad_moments.py"),
+        "faults/test_moves.py",
     ),
     "flows/csv_io": (
         *("unit/test_csv_table.py", "unit/test_csv_fuzz.py", "line/test_process_job.py"),
-        "line/test_stages.py",
+        *("line/test_stages.py", "line/test_file_results.py"),
     ),
 }
 
