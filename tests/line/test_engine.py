@@ -500,6 +500,24 @@ def test_an_attempt_that_a_restored_ledger_does_not_know_is_waited_for(
     assert engine.problems == []
 
 
+def test_a_run_that_never_began_and_ended_with_its_daemon_holds_nothing_back(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    for attempt in range(1, 6):
+        engine.tick()
+        assert list(runs.alive) == [f"{batch}/{attempt}"]
+        engine.open()  # the next daemon
+        runs.end(f"{batch}/{attempt}", None)
+        engine.tick()
+
+    engine.tick()
+    runs.end(f"{batch}/6", None)
+    engine.tick()
+    engine.tick()
+    assert list(runs.alive) == []  # this daemon has seen one that did not begin, and waits
+
+
 def test_low_space_holds_new_batches_back_until_there_is_room(
     engine: Engine, clock: MovedClock, tmp_path: Path
 ) -> None:

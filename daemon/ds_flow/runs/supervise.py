@@ -54,6 +54,11 @@ class Supervisor:
     clock: Clock
     unreadable: Problems  # by batch: why the end of its run cannot be learnt
     progress: dict[str, Progress] = field(default_factory=dict)
+    taken_over: set[str] = field(default_factory=set)  # marks of runs of an earlier daemon
+
+    def take_over(self) -> None:
+        """Note which live runs an earlier daemon has started."""
+        self.taken_over = {f"{run.batch}/{run.attempt}" for run in self.ledger.read.live_runs()}
 
     def follow(self) -> int:
         """Learn what became of each live run, and end the runs that must end."""
@@ -202,6 +207,8 @@ class Supervisor:
             return None
         if broken:
             return Dead(f"its work directory was changed: {broken}")
+        if run.run_id is None and f"{run.batch}/{run.attempt}" in self.taken_over:
+            return RetryAt(now)  # it may have ended with that daemon or its machine: no fault of it
         policy = Policy(
             attempts=self.settings.run.attempts,
             first_delay_seconds=self.settings.run.retry_first_seconds,

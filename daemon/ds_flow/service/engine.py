@@ -142,6 +142,7 @@ class Engine:
         adopt_batches(self.ledger, output_dir, now)
         tidy_work_dirs(self.ledger, output_dir)
         try_held_batches(self.ledger, now)
+        self.supervisor.take_over()
         self.admission.known = self.ledger.read.known()
 
     def change_settings(self, settings: Settings) -> None:

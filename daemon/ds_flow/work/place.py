@@ -51,11 +51,11 @@ def settle(output_dir: Path, root: Path) -> None:
     """Note where a project stands; a moved one goes on. Raises SettingsError for a copy."""
     was = require_own(output_dir, root)
     now = Place.of(root, was.id if was else secrets.token_hex(8))
+    for part in work_root(output_dir).glob(f".{FILE}.*"):  # of a process that died while writing
+        part.unlink(missing_ok=True)
     if was == now:
         return
     write_json(work_root(output_dir) / FILE, asdict(now))
-    for part in work_root(output_dir).glob(f".{FILE}.*"):  # of a process that died while writing
-        part.unlink(missing_ok=True)
     if was is not None and was.root != now.root:
         log.warning("project.moved", extra={"folder": now.root, "why": f"it was {was.root}"})
 
