@@ -290,6 +290,17 @@ def test_an_array_whose_submitter_was_killed_before_the_answer_is_found(bench: B
     assert len({job.job_id for job in bench.cluster.jobs()}) == 1
 
 
+def test_a_lost_reply_of_bsub_is_said_in_the_run_s_log(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.cluster.fault("reply_lost", how="exit", times=1)
+
+    (outcome,) = bench.run(bench.job(0))
+
+    assert outcome.failure is None
+    assert capsys.readouterr().out.count("[lsf] bsub: no job id in its answer: ") == 1
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_the_jobs_of_a_torn_handover_are_found_again(
     bench: Bench,
