@@ -46,10 +46,8 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    made.open()
-    yield made
-    made.ledger.close()
+    with Project(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

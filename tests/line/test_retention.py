@@ -40,10 +40,8 @@ A, B, C = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    made.open()
-    yield made
-    made.ledger.close()
+    with Project(tmp_path) as made:
+        yield made
 
 
 def gc(

@@ -25,10 +25,8 @@ Make = Callable[..., Upkeep]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    made.open()
-    yield made
-    made.ledger.close()
+    with Project(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clock import NOON
 from ds_flow.core.manifest import Input, Manifest, Output, Rejected
@@ -38,6 +38,13 @@ class Project:
     @property
     def config(self) -> Path:
         return self.root / "config" / "settings.yaml"
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.close()
 
     def open(self) -> Ledger:
         self.ledger = Ledger(self.settings.ledger)

@@ -25,10 +25,8 @@ LATER = timedelta(hours=1)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    made.open()
-    yield made
-    made.ledger.close()
+    with Project(tmp_path) as made:
+        yield made
 
 
 def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[str, str]:

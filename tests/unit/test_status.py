@@ -19,10 +19,8 @@ LATER = timedelta(hours=1)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    made.open()
-    yield made
-    made.ledger.close()
+    with Project(tmp_path) as made:
+        yield made
 
 
 def failed_analyses(project: Project) -> list[str]:
