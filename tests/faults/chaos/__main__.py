@@ -2,8 +2,9 @@
 
 The plan - what is dropped and broken, and when - follows from the seed alone, so that a failing
 seed can be played again. When time is up all faults are taken back, the daemon works off what is
-there, and the outside checker looks. A watch on `out/` notes every published name that
-ever disappears. Exit code 1 if anything was lost, doubled, partial, untrue or vanished.
+there, and the outside checker looks. A watch on `out/` notes every published name that ever
+disappears. All the while a hostile user attacks by way of the inbox. Exit code 1 if anything was
+lost, doubled, partial, untrue or vanished.
 """
 
 import os
@@ -24,6 +25,7 @@ from chaos.checker import Finding, Report, check
 from chaos.droppers import WAYS, Dropper
 from chaos.drops import Journal
 from chaos.faults import Chaos, Fault, Undo
+from chaos.hostile import hostile_beside
 from chaos.sites import SITES, Site
 from chaos.vanished import vanished_from
 from chaos.world import World, enter_namespace
@@ -202,7 +204,8 @@ def play(folder: Path, site: Site, seed: int, seconds: float) -> Report:
     player = Player(Chaos(world, dropper, rng), site.faults)
     try:
         with vanished_from(world.out) as vanished:
-            player.play(plan(seed, seconds, site.faults))
+            with hostile_beside(world.inbox, dropper.journal.harmless(), seed):
+                player.play(plan(seed, seconds, site.faults))
             rest(world)
         report = check(world, dropper.journal)
         report.findings += [Finding("vanished", name) for name in vanished]

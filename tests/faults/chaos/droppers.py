@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.drops import Content, Journal, regular_files
+from chaos.drops import HARM, Content, Journal, regular_files
 
 HOSTILE = (
     "student_-rf.csv",
@@ -55,10 +55,10 @@ class Dropper:
         return self.journal.good(self.rng.choice((1, 2, 5, 40)))
 
     def some(self, count: int) -> list[str]:
-        """Names that are in the inbox now, but for those that still grow: two writers mix."""
+        """Names of ours that are in the inbox now and do not grow: two writers mix."""
         growing = ("_slow.csv", "_goes.csv")
         found = [path.name for path in regular_files(self.inbox)]
-        found = [name for name in found if not name.endswith(growing)]
+        found = [name for name in found if not name.endswith(growing) and HARM not in name]
         return self.rng.sample(found, min(count, len(found)))
 
     # ------------------------------------------------------------------ ways

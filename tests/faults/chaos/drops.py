@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+HARM = "student_x_"  # how the names of a hostile dropper begin
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -61,6 +63,11 @@ class Journal:
     def bad(self) -> Content:
         """A new content that is no table, noted."""
         return self._note(bad(self._next()))
+
+    def harmless(self) -> int:
+        """A number for tables of somebody else, in whatever parts and as often as they like."""
+        self.grown.add(number := self._next())
+        return number
 
     def _next(self) -> int:
         self.made += 1
