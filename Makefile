@@ -15,7 +15,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
+.PHONY: help setup demo test check attack faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -51,6 +51,10 @@ check: setup ## run every check; the tests come last
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@.ci/verify-unit systemd/ds-flow.service systemd/drop-ins/*.conf
 	@$(PYTEST)
+
+attack: setup ## attack ds-flow as a dropper of files, another user, an image; as root
+	@[[ $$EUID == 0 ]] || { echo 'make attack: needs root, because the tests act as other users' >&2; exit 1; }
+	@$(PYTEST) tests/attack
 
 faults: setup ## break LSF in every known way under 200 jobs
 	@DS_FLOW_ELEMENTS=200 $(PYTEST) --dist load tests/backends/test_lsf.py

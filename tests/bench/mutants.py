@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "daemon/ds_flow/work": (
         *("unit/test_batch.py", "unit/test_torn_files.py", "unit/test_states.py"),
         *("line/test_publication.py", "line/test_publish_step.py", "line/test_process_job.py"),
-        *(*LINE, "line/test_retention.py", "faults/test_security.py", "line/test_analysis.py"),
+        *(*LINE, "line/test_retention.py", "attack/test_security.py", "line/test_analysis.py"),
         *("line/test_two_users.py", "faults/test_moves.py"),
     ),
     "daemon/ds_flow/ledger": (
@@ -64,7 +64,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "daemon/ds_flow/runs": (
         *(*LINE, "line/test_supervise.py", "line/test_environment.py", "unit/test_commands.py"),
         *("line/test_held_back.py", "line/test_analysis.py", "line/test_two_users.py"),
-        *("line/test_retention.py", "faults/test_security.py", "faults/test_bad_moments.py"),
+        *("line/test_retention.py", "attack/test_security.py", "faults/test_bad_moments.py"),
         "faults/test_moves.py",
     ),
     "flows/csv_io": (
