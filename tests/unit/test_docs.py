@@ -28,7 +28,8 @@ MADE_BY_RUNS = re.compile(  # or by people
     r"|(?:batch|committed|verdict|intent|\.ended|settings\.schema)\.json|config/settings\.default"
 )
 WITHIN = re.compile(r"`(\w+)(?:\.(\w+))?(?:\(\))?` in\s`([\w./-]+\.py)`")
-PROOF = re.compile(r"`(test_\w+)`: ((?:`[^`]+`(?:,\s)?)+)")
+PROOF = re.compile(r"`(test_\w+)`:\s((?:`[^`]+`(?:,\s)?)+)")
+PART = re.compile(r"…[^…]+…?|[a-z][^…]+…")  # of a test's name
 
 
 def files() -> Iterator[Path]:
@@ -86,12 +87,13 @@ def test_every_claim_of_security_names_a_test_that_exists() -> None:
     text = (CHECKOUT / "SECURITY.md").read_text()
     modules = {path.stem: path.read_text() for path in CHECKOUT.glob("tests/*/test_*.py")}
     assert {token for token in QUOTED.findall(text) if token.startswith("test_")} <= modules.keys()
-    proofs = PROOF.findall(text)
+    proofs = [(name, part) for name, parts in PROOF.findall(text) for part in QUOTED.findall(parts)]
+    parts = {token for token in QUOTED.findall(text) if PART.fullmatch(token)}
+    assert not parts - {part for _, part in proofs}, "no module is named for these"
     assert proofs
-    for module, fragments in proofs:
-        for fragment in QUOTED.findall(fragments):
-            part = fragment.strip("…").replace(" ", "_")
-            assert re.search(rf"def test_\w*{part}", modules[module]), f"{module}: {fragment}"
+    for module, part in proofs:
+        name = part.strip("…").replace(" ", "_")
+        assert re.search(rf"def test_\w*{name}", modules[module]), f"{module}: {part}"
 
 
 @each_document
