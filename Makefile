@@ -44,6 +44,7 @@ test: setup ## run the tests
 check: setup ## run every check; the tests come last
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive daemon flows .ci
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@find .ci bash systemd tests -type f \

@@ -214,7 +214,7 @@ class Supervisor:
             first_delay_seconds=self.settings.run.retry_first_seconds,
         )
         history = [*self.ledger.read.ended(run.batch), Ended(state, results, bool(run.run_id))]
-        return after_failure(history, policy, now, random.random())  # noqa: S311 - spreads delays
+        return after_failure(history, policy, now, random.random())  # noqa: S311 - spreads delays # nosec B311
 
     def kill_runs(self) -> None:
         """Kill every live run. The next daemon learns what became of them."""

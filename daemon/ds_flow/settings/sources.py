@@ -209,7 +209,7 @@ def _typed(text: str) -> Any:
     if text[:1] not in {"[", "{"}:
         return text
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader # nosec B506
     except (yaml.YAMLError, RecursionError):
         return text  # such as the pattern `[ab]*.csv`
 
