@@ -25,6 +25,14 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.option.markexpr == "not exhaustive":
+        terminalreporter.write_line("left out: what is marked exhaustive; `make check` runs it too")
+
+
 @pytest.fixture
 def clock() -> MovedClock:
     return MovedClock()

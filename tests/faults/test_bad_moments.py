@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def kill_run(project: Project) -> None:
 
 def name(pid: int) -> str:
     """A process's name: forks of the scheduler have its command line, and names of their own."""
-    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+    with suppress(OSError):  # it has ended meanwhile
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+    return ""
 
 
 def kill_everything(project: Project) -> None:

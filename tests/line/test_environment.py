@@ -39,16 +39,20 @@ HOSTILE = {
 DEFAULTS = {"METAFLOW_DEFAULT_DATASTORE": "s3", "METAFLOW_DEFAULT_ENVIRONMENT": "conda"}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
+def made_in(folder: Path) -> Project:
     """One file, and a caller whose environment and home are another program's."""
-    made = Project(tmp_path / "project")
+    made = Project(folder / "project")
     made.drop("student_a.csv", table("a"))
-    defaults = tmp_path / "home" / ".metaflowconfig" / "config.json"
+    defaults = folder / "home" / ".metaflowconfig" / "config.json"
     defaults.parent.mkdir(parents=True)
     defaults.write_text(json.dumps(DEFAULTS), encoding="ascii")
-    made.environment |= {**HOSTILE, "HOME": str(tmp_path / "home")}
+    made.environment |= {**HOSTILE, "HOME": str(folder / "home")}
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return made_in(tmp_path)
 
 
 def head() -> str:
@@ -102,48 +106,54 @@ def test_what_a_project_gives_its_runs_reaches_them_whatever_its_name(project: P
     assert chosen.run_environment({})["GIT_SSH_COMMAND"] == "ssh -v"
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-@pytest.mark.parametrize("name", ["DATASTORE=s3", "METADATA=service", "ENVIRONMENT=conda"])
-def test_metaflow_keeps_its_records_here_whatever_a_project_gives_its_runs(
-    project: Project, name: str, *, by_hand: bool
-) -> None:
-    (project.root / ".env").write_text(f"METAFLOW_{name}\n", encoding="ascii")
-
-    done = flow(project, "run") if by_hand else project.once()
-
-    assert done.returncode == 0, done.stderr
-    assert len(project.manifests()) == 1
-
-
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_the_environment_overrides_a_variable_of_a_project_in_every_run(
-    project: Project, *, by_hand: bool
-) -> None:
-    (project.root / ".env").write_text("MY_TERM=spring\n", encoding="ascii")
-    (project.root / "term.py").write_text(TERM)
-    project.configure(compute={"transform": "term:transform"})
-    project.environment["MY_TERM"] = "autumn"
-
-    done = flow(project, "run") if by_hand else project.once()
-
-    assert done.returncode == 0, done.stderr
-    assert {row["term"] for row in project.combined()} == {"autumn"}
+DOTENV = """\
+METAFLOW_DATASTORE=s3
+METAFLOW_METADATA=service
+METAFLOW_ENVIRONMENT=conda
+MY_TERM=spring
+"""
+SEES = """
+import os
+import tempfile
+def transform(frame):
+    return frame.assign(term=os.environ["MY_TERM"], scratch=tempfile.gettempdir())
+"""
 
 
-def test_a_run_of_the_daemon_works_in_any_callers_environment(project: Project) -> None:
-    done = project.once()
+@pytest.fixture(scope="module", params=["by the daemon", "by hand"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One run for a caller, and with a .env, that would lead it astray."""
+    made = made_in(tmp_path_factory.mktemp("ran"))
+    (made.root / ".env").write_text(DOTENV, encoding="ascii")
+    (made.root / "sees.py").write_text(SEES)
+    made.configure(compute={"transform": "sees:transform"})
+    made.environment["MY_TERM"] = "autumn"
+    made.environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(made.root / "missing"))
+
+    done = flow(made, "run") if request.param == "by hand" else made.once()
 
     assert done.returncode == 0, done.stderr
-    (manifest,) = project.manifests()
+    return made
+
+
+def test_a_run_works_in_any_callers_environment(ran: Project) -> None:
+    (manifest,) = ran.manifests()
     assert (manifest.attempt, manifest.git_commit) == (1, head())
 
 
-def test_a_run_by_hand_works_in_any_callers_environment(project: Project) -> None:
-    done = flow(project, "run")
+def test_metaflow_keeps_its_records_here_whatever_a_project_gives_its_runs(ran: Project) -> None:
+    (manifest,) = ran.manifests()
+    assert (ran.root / ".metaflow" / manifest.pathspec).is_dir()
 
-    assert done.returncode == 0, done.stderr
-    (manifest,) = project.manifests()
-    assert (manifest.attempt, manifest.git_commit) == (1, head())
+
+def test_the_environment_overrides_a_variable_of_a_project_in_every_run(ran: Project) -> None:
+    assert {row["term"] for row in ran.combined()} == {"autumn"}
+
+
+def test_scratch_files_lie_in_the_work_directory_and_go_with_it(ran: Project) -> None:
+    assert {row["scratch"] for row in ran.combined()} == {str(scratch_of(ran))}
+    ran.ds_flow("status")  # takes in what was run by hand
+    assert ran.leftovers() == []
 
 
 def test_the_commit_is_the_checkouts_whatever_repository_the_caller_works_in(
@@ -154,13 +164,6 @@ def test_the_commit_is_the_checkouts_whatever_repository_the_caller_works_in(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
 
     assert fingerprint.git_commit() == own
-
-
-TERM = """
-import os
-def transform(frame):
-    return frame.assign(term=os.environ["MY_TERM"])
-"""
 
 
 @pytest.mark.parametrize("is_own", [True, False])
@@ -182,33 +185,10 @@ def test_the_manifest_and_show_name_the_file_of_the_transform(
     assert f"transform             {used}\n" in project.ds_flow("show", manifest.run_id).stdout
 
 
-SCRATCH = """
-import tempfile
-def transform(frame):
-    return frame.assign(scratch=tempfile.gettempdir())
-"""
-
-
 def scratch_of(project: Project) -> Path:
     """The only batch's folder for scratch files."""
     (batch,) = {manifest.batch for manifest in project.manifests()}
     return project.out / ".work" / batch / "tmp"
-
-
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_scratch_files_lie_in_the_work_directory_and_go_with_it(
-    project: Project, tmp_path: Path, *, by_hand: bool
-) -> None:
-    (project.root / "scratch.py").write_text(SCRATCH)
-    project.configure(compute={"transform": "scratch:transform"})
-    project.environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path / "missing"))
-
-    done = flow(project, "run") if by_hand else project.once()
-
-    assert done.returncode == 0, done.stderr
-    assert {row["scratch"] for row in project.combined()} == {str(scratch_of(project))}
-    project.ds_flow("status")  # takes in what was run by hand
-    assert project.leftovers() == []
 
 
 # --------------------------------------------------------------------------- one batch, any caller
@@ -276,6 +256,7 @@ CALLERS: dict[str, tuple[str, ...]] = {
     "odd tools": ("GREP_OPTIONS=-v", "BLOCKSIZE=1", "TIME_STYLE=x", "LS_COLORS=x", "COLUMNS=3"),
     "threads": ("OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MALLOC_ARENA_MAX=1"),
 }
+ALL_AT_ONCE = tuple(setting for given in CALLERS.values() if "-i" not in given for setting in given)
 LOGIN = ("bash", "--login", "-c", 'exec "$@"', "bash")
 
 
@@ -320,20 +301,34 @@ def known(project: Project) -> list[FileRow]:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return world(tmp_path_factory.mktemp("plain") / "project")
+
+
+@pytest.fixture(scope="module")
+def expected(plain: Project) -> dict[str, str]:
     """What is published for a caller with a plain environment."""
-    made = world(tmp_path_factory.mktemp("plain") / "project")
-    plain = ("env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/", "LANG=C.UTF-8")
-    return published(made, (*plain, f"DS_FLOW_CONFIG={made.config}"))
+    caller = ("env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/", "LANG=C.UTF-8")
+    return published(plain, (*caller, f"DS_FLOW_CONFIG={plain.config}"))
 
 
-@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(
+    "caller",
+    [
+        *(
+            pytest.param(given, id=name, marks=pytest.mark.exhaustive)
+            for name, given in CALLERS.items()
+        ),
+        pytest.param(ALL_AT_ONCE, id="all at once"),
+        pytest.param((*EMPTY, *ASCII), id="none, in ascii"),
+    ],
+)
 def test_the_same_is_published_whoever_calls(
-    expected: dict[str, str], tmp_path: Path, caller: str
+    expected: dict[str, str], tmp_path: Path, caller: tuple[str, ...]
 ) -> None:
     made = world(tmp_path / "project")
 
-    assert published(made, ("env", *CALLERS[caller], f"DS_FLOW_CONFIG={made.config}")) == expected
+    assert published(made, ("env", *caller, f"DS_FLOW_CONFIG={made.config}")) == expected
 
 
 def test_the_same_is_published_from_a_login_shell_of_another_user(
@@ -348,18 +343,19 @@ def test_the_same_is_published_from_a_login_shell_of_another_user(
     assert published(made, (*other, *own, *LOGIN)) == expected
 
 
-def test_a_file_is_the_same_one_in_every_locale(tmp_path: Path) -> None:
-    made = world(tmp_path / "project")
-    made.once()
-
-    made.prefix = ("env", *ASCII)
-    again = made.once()
+@pytest.mark.usefixtures("expected")
+def test_a_file_is_the_same_one_in_every_locale(plain: Project) -> None:
+    plain.prefix = ("env", *ASCII)
+    again = plain.once()
 
     assert (again.returncode, again.stdout) == (0, "nothing new\n")
-    assert "data/student_Zoë 学.csv" in made.ds_flow("files").stdout
+    assert "data/student_Zoë 学.csv" in plain.ds_flow("files").stdout
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+ONE_CLOSED = [pytest.param(one, marks=pytest.mark.exhaustive) for one in ("<&-", ">&-", "2>&-")]
+
+
+@pytest.mark.parametrize("closed", [*ONE_CLOSED, "<&- >&- 2>&-"])
 def test_a_closed_standard_stream_stops_no_command(project: Project, closed: str) -> None:
     project.prefix = ("bash", "-c", f'exec "$@" {closed}', "bash")
 
