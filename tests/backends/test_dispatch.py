@@ -32,7 +32,10 @@ Shell = Callable[[str, str], JobSpec]
 Ran = Callable[[], str]
 
 
-@pytest.fixture(scope="module", params=sorted(PLACES))
+SECOND_DIALECT = pytest.param("lsf-openlava", marks=pytest.mark.exhaustive)
+
+
+@pytest.fixture(scope="module", params=[*sorted(PLACES.keys() - {"lsf-openlava"}), SECOND_DIALECT])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:

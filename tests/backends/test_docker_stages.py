@@ -161,6 +161,7 @@ def outputs(folder: Path) -> dict[str, str]:
     return {path.name: time.sub("<time>", path.read_text()) for path in folder.glob("*.csv")}
 
 
+@pytest.mark.exhaustive
 def test_fifty_files_come_out_of_containers_and_of_a_mix_as_they_do_without(tmp_path: Path) -> None:
     inbox = tmp_path / "data"
     inbox.mkdir()

@@ -84,7 +84,7 @@ class Bench:
         return len(self.cluster.calls("bsub"))
 
 
-@pytest.fixture(params=["ibm", "openlava"])
+@pytest.fixture(params=["ibm", pytest.param("openlava", marks=pytest.mark.exhaustive)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     with lsf(tmp_path / "cluster", request.param, slots=50) as place:
         yield Bench(place, tmp_path)
@@ -640,7 +640,7 @@ def test_a_limit_of_the_site_is_not_taken_for_one_of_the_settings(
         assert reason_of("process", outcome) == outcome.reason
 
 
-@pytest.mark.parametrize("dialect", ["ibm", "openlava"])
+@pytest.mark.parametrize("dialect", ["openlava", pytest.param("ibm", marks=pytest.mark.exhaustive)])
 def test_a_kill_that_lsf_has_not_seen_yet_is_told_by_its_reason_once_it_has(
     tmp_path: Path, dialect: Dialect
 ) -> None:

@@ -123,7 +123,7 @@ def test_whoever_is_killed_the_same_array_is_found_and_used(
     assert not project.strays()
 
 
-@pytest.mark.parametrize("how", ["bkill", "kill"])
+@pytest.mark.parametrize("how", ["bkill", pytest.param("kill", marks=pytest.mark.exhaustive)])
 def test_a_job_that_was_killed_by_hand_and_done_again_is_told_of_everywhere(
     project: Project, cluster: Cluster, how: str
 ) -> None:
@@ -159,7 +159,8 @@ def test_what_is_pending_is_told_of_with_the_cluster_s_reason(tmp_path: Path) ->
     with lsf(tmp_path / "cluster", "openlava", scheduling_delay_s=600.0) as place:
         drop_many(made, 3)
         made.start()
-        until("LSF was asked why", lambda: "New job is waiting" in made.ds_flow("status").stdout)
+        reason = "New job is waiting"
+        until("LSF was asked", lambda: reason in made.ds_flow("status").stdout, every=0.5)
         (job_id,) = {job.job_id for job in place.cluster.jobs()}
         (of_status,) = made.status()["jobs"]
         (run,) = made.runs()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,14 +149,26 @@ def repaired(project: Project, command: list[str], **stage: Any) -> None:
     project.configure(compute={"stages": stages})
 
 
-@pytest.fixture
-def failed(tmp_path: Path) -> Iterator[Project]:
-    """A project with one published run, whose analysis failed."""
-    made = Project(tmp_path / "project", compute={"stages": {"analyze": {"command": FAILS}}})
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a project with one published run, whose analysis failed."""
+    root = tmp_path_factory.mktemp("failed") / "project"
+    made = Project(root, compute={"stages": {"analyze": {"command": FAILS}}})
     made.drop("student_a.csv", table("a"))
     made.once()
+    return root.rename(root.with_name("saved"))
+
+
+@pytest.fixture
+def failed(saved: Path) -> Iterator[Project]:
+    """The same project, in its own place again."""
+    root = saved.with_name("project")
+    shutil.copytree(saved, root, symlinks=True)
+    made = Project.__new__(Project)
+    made.place(root)
     yield made
     made.end_everything()
+    shutil.rmtree(root)
 
 
 def test_an_analysis_is_done_again_over_what_was_published(failed: Project) -> None:

@@ -16,8 +16,10 @@ from project import Project, flow, ids, table
 from rights import NOBODY, public_folder
 from steps import by_hand
 
+PROGRAMS = pytest.param(False, id="programs", marks=pytest.mark.exhaustive)
 
-@pytest.fixture(scope="module", params=[True, False], ids=["forks", "programs"])
+
+@pytest.fixture(scope="module", params=[pytest.param(True, id="forks"), PROGRAMS])
 def project(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
@@ -126,13 +128,28 @@ def test_the_logs_of_a_run_are_found_from_any_directory(project: Project, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_done_from_another_folder_stays_in_the_project(tmp_path: Path) -> None:
-    project, elsewhere = Project(tmp_path / "project"), tmp_path / "elsewhere"
+@pytest.fixture(scope="module")
+def carded(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A run that makes cards, started in the folder `elsewhere`."""
+    made = Project(tmp_path_factory.mktemp("cards"))
+    elsewhere = made.root / "elsewhere"
     elsewhere.mkdir()
-    project.drop("student_a.csv", table("a"))
+    made.drop("student_a.csv", table("a"))
     run = ["run", "--with", "card", "--tag", "run", "--run-id-file", "run_id"]
-    done = flow(project, *run, cwd=elsewhere)
+    done = flow(made, *run, cwd=elsewhere)
     assert done.returncode == 0, done.stderr
+    return made
+
+
+def test_a_run_with_cards_makes_one_for_each_task(carded: Project) -> None:
+    tasks = list(carded.root.glob(".metaflow/mf.cards/**/cards"))
+    assert len(tasks) == 5
+    assert all(len(list(task.glob("*.html"))) == 1 for task in tasks)
+    assert len(carded.manifests()) == 1
+
+
+def test_what_is_done_from_another_folder_stays_in_the_project(carded: Project) -> None:
+    project, elsewhere = carded, carded.root / "elsewhere"
     task = f"{(elsewhere / 'run_id').read_text()}/end"
 
     for folder in (elsewhere, project.root):

@@ -79,7 +79,15 @@ BREAKS = {
 """Lines of `.env` that no run survives, each with a word of the reason."""
 
 
-@pytest.mark.parametrize("line", BREAKS)
+LINES = [
+    pytest.param(
+        line, marks=pytest.mark.exhaustive if "WARNINGS" in line or "PROFILE" in line else ()
+    )
+    for line in BREAKS
+]
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_once_leaves_a_batch_that_cannot_begin_waiting_and_says_why(
     project: Project, line: str
 ) -> None:

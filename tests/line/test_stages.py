@@ -32,8 +32,15 @@ from steps.jobs import LAST_LINE_CHARACTERS, STEPS
 from steps.process import process_shards
 
 NAMES = ("a", "b", "c")
+PROCESS_JOB = str(STEPS / "process_job.py")
 
 Verdicts = dict[str, Result | Rejected | None]
+
+
+@pytest.fixture(autouse=True)
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local process jobs are forks, as they are in a run: a new interpreter takes much longer."""
+    monkeypatch.setitem(local_jobs._programs, PROCESS_JOB, process_job.main)
 
 
 @pytest.fixture
@@ -98,12 +105,12 @@ def verdicts(work: Path) -> Verdicts:
         ("os.closerange(3, 1024)", job_exit.OUT_OF_FILES_REASON),
     ],
 )
-@pytest.mark.parametrize("fork", [False, True])
+@pytest.mark.parametrize("fork", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_a_file_that_ends_its_process_is_set_aside_alone(
     work: Path, on_b: str, reason: str, monkeypatch: pytest.MonkeyPatch, *, fork: bool
 ) -> None:
-    if fork:
-        monkeypatch.setitem(local_jobs._programs, str(STEPS / "process_job.py"), process_job.main)
+    if not fork:
+        monkeypatch.delitem(local_jobs._programs, PROCESS_JOB)
     transform(work, on_b)
 
     process_shards(Batch(work), "1of1", [(0, 2)])

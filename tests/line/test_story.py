@@ -32,7 +32,10 @@ class Story:
     second_daemon: subprocess.CompletedProcess[str]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["forks", "programs"])
+PROGRAMS = pytest.param(False, id="programs", marks=pytest.mark.exhaustive)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(True, id="forks"), PROGRAMS])
 def story(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:

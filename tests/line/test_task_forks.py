@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import metaflow.runtime
 import pytest
 
-from project import Project, flow, table, until
+from project import Project, table, until
 from steps import task_forks
 
 FORKS = {"ds-flow-task", "ds-flow-job"}
@@ -82,7 +82,7 @@ def test_jobs_share_no_random_numbers(tmp_path: Path) -> None:
         assert len({row[column] for row in rows[1:]}) == 3
 
 
-@pytest.mark.parametrize("fork", [True, False])
+@pytest.mark.parametrize("fork", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_what_a_transform_spawns_imports_the_projects_own_code(
     tmp_path: Path, *, fork: bool
 ) -> None:
@@ -108,19 +108,6 @@ def test_a_job_s_own_log_and_the_run_s_have_what_it_prints(tmp_path: Path) -> No
 
     (log,) = project.log.glob("run_*.log")
     assert log.read_text().count("seen in the job's log") == 1
-
-
-def test_a_run_with_cards_makes_one_for_each_task(tmp_path: Path) -> None:
-    project = Project(tmp_path / "project")
-    project.drop("student_a.csv", table("a"))
-
-    done = flow(project, "run", "--with", "card")
-
-    assert done.returncode == 0, done.stderr
-    tasks = list(project.root.glob(".metaflow/mf.cards/**/cards"))
-    assert len(tasks) == 5
-    assert all(len(list(task.glob("*.html"))) == 1 for task in tasks)
-    assert len(project.manifests()) == 1
 
 
 def test_no_task_outlives_a_run_that_was_interrupted(tmp_path: Path) -> None:
