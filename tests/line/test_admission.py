@@ -10,9 +10,12 @@ import pytest
 
 from cli_project import Project
 from clock import MovedClock
+from ds_flow.core.states import BatchState
+from ds_flow.inbox import scan
 from ds_flow.inbox.admission import Admission
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
+from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
 
 LEAST_S = 0.01  # between two turns of the engine
@@ -84,3 +87,103 @@ def test_a_file_that_stays_unreadable_is_said_once_however_often_it_is_tried(
 
     (said,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert vars(said)["why"] == "cannot be read: Input/output error"
+
+
+# --------------------------------------------------------------------------- one drop, one batch
+
+
+def run_on(admission: Admission, clock: MovedClock, seconds: float) -> None:
+    """Let the front of the line work for so long."""
+    end_s = clock.elapsed_s + seconds
+    while clock.elapsed_s < end_s:
+        admission.admit()
+        admission.form()
+        clock.elapsed_s += min(max(LEAST_S, admission.patience_s(clock.elapsed_s)), 0.1)
+
+
+def batches(project: Project) -> list[list[str]]:
+    """The names of the files of each batch."""
+    read = project.ledger.read
+    found = [read.batch_paths(batch.id) for batch in read.batches_in(BatchState.QUEUED)]
+    return sorted(sorted(Path(path).stem.removeprefix("student_") for path in one) for one in found)
+
+
+@pytest.fixture
+def quick(project: Project) -> Project:
+    """Both quiet times are the same."""
+    return with_quiet(project, 0.5)
+
+
+def with_quiet(project: Project, batch_s: float) -> Project:
+    settings = {"DS_FLOW_WATCH__QUIET_SECONDS": "0.5", "DS_FLOW_BATCH__QUIET_SECONDS": f"{batch_s}"}
+    project.settings = load_settings(project.config, settings)
+    return project
+
+
+def test_a_batch_waits_for_a_file_of_the_same_drop_that_was_seen_half_written(
+    make: Make, quick: Project, clock: MovedClock
+) -> None:
+    admission = make()
+    for name in "ab":
+        quick.drop(f"student_{name}.csv")
+    late = quick.drop("student_c.csv", "a,b\n")
+    run_on(admission, clock, 0.3)
+    late.write_text("a,b\n1,2\n")
+    admission.hinted = True
+
+    run_on(admission, clock, 5)
+
+    assert batches(quick) == [["a", "b", "c"]]
+
+
+def test_a_batch_waits_for_no_file_that_a_process_has_open(
+    make: Make, quick: Project, clock: MovedClock
+) -> None:
+    admission = make()
+    quick.drop("student_a.csv")
+    with quick.drop("student_open.csv").open("a"):
+        run_on(admission, clock, 2)
+        assert batches(quick) == [["a"]]
+
+    run_on(admission, clock, 2)
+    assert batches(quick) == [["a"], ["open"]]
+
+
+def test_a_batch_waits_for_no_file_that_is_written_again_and_again(
+    make: Make, quick: Project, clock: MovedClock
+) -> None:
+    admission, restless = make(), quick.drop("student_restless.csv")
+    quick.drop("student_a.csv")
+    for count in range(1, 15):  # sooner than it could settle
+        restless.write_text("a,b\n" + "1,2\n" * count)
+        run_on(admission, clock, 0.2)
+
+    assert batches(quick) == [["a"]]
+
+
+def test_a_file_that_grows_and_settles_all_the_time_keeps_no_batch_open(
+    make: Make, project: Project, clock: MovedClock
+) -> None:
+    with_quiet(project, batch_s=3)
+    admission, growing = make(), project.drop("student_growing.csv")
+    for count in range(1, 4):
+        growing.write_text("a,b\n" + "1,2\n" * count)
+        admission.hinted = True
+        run_on(admission, clock, 2)
+
+    assert len(batches(project)) == 1
+
+
+def test_a_drop_to_a_file_system_without_leases_is_one_batch(
+    make: Make, quick: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "is_open_for_writing", lambda _descriptor: None)
+    admission = make()
+    for name in "abc":  # each needs ten seconds
+        quick.drop(f"student_{name}.csv")
+        admission.hinted = True
+        run_on(admission, clock, 0.3)
+
+    run_on(admission, clock, 20)
+
+    assert batches(quick) == [["a", "b", "c"]]

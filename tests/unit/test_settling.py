@@ -1,9 +1,11 @@
 """Which files have finished arriving: laws over any sequence of looks."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_flow.core.settling import split_settled
+from ds_flow.core.settling import holds_up, split_settled
 from ds_flow.core.states import Arrival, Sighting, Stat
 
 QUIET_S = 5.0
@@ -87,3 +89,13 @@ def test_why_a_file_is_still_arriving_is_kept_while_it_does_not_change() -> None
     held = Arrival(Sighting("a", Stat(1, 1, 1, 1, 1)), 0, "open for writing")
 
     assert split_settled({"a": held}, [held.sighting], 1, QUIET_S) == ({"a": held}, [])
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_a_batch_waits_for_a_file_that_will_settle_and_not_for_one_that_is_written_for_long(
+    patience_s: float, written_s: float
+) -> None:
+    arrival = Arrival(Sighting("a", Stat(1, 1, 1, 1, 1)), written_s)
+
+    assert holds_up(arrival, 0, patience_s) == (written_s <= patience_s)
+    assert not holds_up(replace(arrival, is_settling=False), 0, patience_s)

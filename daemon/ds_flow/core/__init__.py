@@ -1,6 +1,6 @@
 """Pure values and decisions: no clock, disk, database or log."""
 
-from ds_flow.core.batching import Limits, Waiting, batches_to_form, seconds_until_due
+from ds_flow.core.batching import Ages, Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
 from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
@@ -69,7 +69,7 @@ from ds_flow.core.retry_policy import (
     after_failure,
     unbegun_in_a_row,
 )
-from ds_flow.core.settling import split_settled
+from ds_flow.core.settling import holds_up, split_settled
 from ds_flow.core.states import (
     ATTEMPT_MARK,
     BATCH_MOVES,
@@ -122,6 +122,7 @@ __all__ = [
     "STATES_TAKEN_BY",
     "UNREAD_CAUSES",
     "WORK",
+    "Ages",
     "Arrival",
     "BatchError",
     "BatchState",
@@ -172,6 +173,7 @@ __all__ = [
     "escape",
     "failed_and_done_again",
     "first_of",
+    "holds_up",
     "inherited_variables",
     "is_disk_error",
     "is_hostile",

@@ -1,5 +1,6 @@
 """Which waiting files make a batch now."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,20 +23,24 @@ class Waiting:
     size_bytes: int
 
 
-def batches_to_form(
-    waiting: Sequence[Waiting],
-    *,
-    newest_age_s: float,
-    oldest_age_s: float,
-    limits: Limits,
-) -> list[list[Waiting]]:
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How long ago files came, and whether one that has come is about to settle."""
+
+    newest_s: float
+    oldest_s: float  # of those that wait
+    is_settling: bool = False
+
+
+def batches_to_form(waiting: Sequence[Waiting], ages: Ages, limits: Limits) -> list[list[Waiting]]:
     """Group waiting files, oldest first, into the batches to form now.
 
     A group that is full, by files or by bytes, is due at once. The rest is due when no file has
-    come for `quiet_s`, or when the oldest has waited `max_wait_s`.
+    come for `quiet_s` and none is settling, or when the oldest has waited `max_wait_s`.
     """
     full, rest = _cut(waiting, limits)
-    is_time = newest_age_s >= limits.quiet_s or oldest_age_s >= limits.max_wait_s
+    is_quiet = ages.newest_s >= limits.quiet_s and not ages.is_settling
+    is_time = is_quiet or ages.oldest_s >= limits.max_wait_s
     return [*full, rest] if rest and is_time else full
 
 
@@ -53,6 +58,10 @@ def _cut(waiting: Sequence[Waiting], limits: Limits) -> tuple[list[list[Waiting]
     return full, group
 
 
-def seconds_until_due(*, newest_age_s: float, oldest_age_s: float, limits: Limits) -> float:
-    """How long a batch that is not full has to wait if no more files come."""
-    return max(0.0, min(limits.quiet_s - newest_age_s, limits.max_wait_s - oldest_age_s))
+def seconds_until_due(ages: Ages, limits: Limits) -> float:
+    """How long a batch that is not full has to wait if no more files come.
+
+    While a file is settling, only the next look at it can tell.
+    """
+    quiet_in_s = math.inf if ages.is_settling else limits.quiet_s - ages.newest_s
+    return max(0.0, min(quiet_in_s, limits.max_wait_s - ages.oldest_s))

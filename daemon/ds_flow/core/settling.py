@@ -29,3 +29,12 @@ def split_settled(
         else:
             still[seen.path] = before
     return still, settled
+
+
+def holds_up(arrival: Arrival, first_seen_s: float, patience_s: float) -> bool:
+    """Whether a batch waits for an arriving file, since it will soon have settled.
+
+    It does not wait for one that a process has open, or that changed again after `patience_s`:
+    somebody keeps writing it.
+    """
+    return arrival.is_settling and arrival.unchanged_since_s - first_seen_s <= patience_s

@@ -223,6 +223,7 @@ class Arrival:
     sighting: Sighting
     unchanged_since_s: float  # monotonic
     reason: str = ""  # why it is held, although it has not changed for long enough
+    is_settling: bool = True  # False: a process has it open for writing, nobody knows how long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,10 @@
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ds_flow.core import (
+    Ages,
     Arrival,
     Cause,
     Clock,
@@ -18,6 +19,7 @@ from ds_flow.core import (
     Stat,
     Trigger,
     batches_to_form,
+    holds_up,
     seconds_until_due,
     split_settled,
 )
@@ -55,7 +57,9 @@ class Admission:
     _rest_until_s: float = 0.0  # no scan before
     _rescan_at_s: float = 0.0  # a scan then, even without a hint
     _look_again_at_s: float = 0.0  # at the arriving files alone
-    _newest_s: float = 0.0  # when the last new file was seen
+    _burst: dict[str, float] = field(default_factory=dict)
+    """When each path was first seen, of those that have come since the last batch."""
+    _newest_s: float = 0.0  # when the last of them was first seen
     _oldest_s: float | None = None  # when the oldest waiting file was admitted
 
     @property
@@ -71,7 +75,7 @@ class Admission:
         if self.arriving:
             waits.append(self._look_again_at_s - now_s)
         if self._oldest_s is not None and not self.inbox_error:
-            waits.append(seconds_until_due(**self._ages(now_s), limits=self._limits()))
+            waits.append(seconds_until_due(self._ages(now_s), self._limits()))
         return min(waits)
 
     def is_scan_due(self, now_s: float) -> bool:
@@ -105,8 +109,9 @@ class Admission:
 
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> int:
         """Admit those of the files looked at that have settled."""
-        if any(seen.path not in self.arriving for seen in new):
-            self._newest_s = now_s
+        for seen in new:
+            if seen.path not in self._burst:  # one that changes again and again is no news
+                self._burst[seen.path] = self._newest_s = now_s
         quiet_s = self.settings.watch.quiet_seconds
         still, settled = split_settled(looked_at, new, now_s, quiet_s)
         others = self.arriving.keys() - looked_at.keys()
@@ -164,8 +169,7 @@ class Admission:
             if isinstance(judged, Settled):
                 entered.append(judged)
             else:
-                since_s = arrival.unchanged_since_s
-                held = Arrival(arrival.sighting, since_s, judged.reason)
+                held = replace(arrival, reason=judged.reason, is_settling=judged.is_settling)
                 self.arriving[arrival.sighting.path] = held
         if not entered:
             return 0
@@ -200,13 +204,14 @@ class Admission:
     def form(self) -> int:
         """Claim waiting files for the batches that are due."""
         waiting = self.ledger.read.waiting()
+        if not waiting:
+            self._end_burst()
         if not waiting or self.inbox_error:
-            self._oldest_s = self._oldest_s if waiting else None
             return 0
         now_s = self.clock.monotonic_s()
         if self._oldest_s is None:  # waiting since before this daemon, or released
             self._oldest_s = now_s
-        groups = batches_to_form(waiting, **self._ages(now_s), limits=self._limits())
+        groups = batches_to_form(waiting, self._ages(now_s), self._limits())
         if groups:
             require_space(self.settings)
         for group in groups:
@@ -215,12 +220,23 @@ class Admission:
             if files := self.ledger.form(batch, ids, Trigger.ARRIVAL, self.clock.now()):
                 log.info("batch.queued", extra={"batch": batch, "files": files})
         if groups:
-            self._oldest_s = None
+            self._end_burst()
         return len(groups)
 
-    def _ages(self, now_s: float) -> dict[str, float]:
+    def _end_burst(self) -> None:
+        """Take the next file for the first of a new drop. What is still arriving is no news."""
+        self._oldest_s = None
+        if len(self._burst) > len(self.arriving):
+            self._burst = {path: at for path, at in self._burst.items() if path in self.arriving}
+
+    def _ages(self, now_s: float) -> Ages:
         oldest_s = now_s if self._oldest_s is None else self._oldest_s
-        return {"newest_age_s": now_s - self._newest_s, "oldest_age_s": now_s - oldest_s}
+        patience_s = self.settings.watch.quiet_seconds + self.settings.batch.quiet_seconds
+        is_settling = any(
+            holds_up(arrival, self._burst.get(path, now_s), patience_s)
+            for path, arrival in self.arriving.items()
+        )
+        return Ages(now_s - self._newest_s, now_s - oldest_s, is_settling)
 
     def _limits(self) -> Limits:
         batch = self.settings.batch

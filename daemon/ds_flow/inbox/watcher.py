@@ -82,6 +82,7 @@ class StillArriving:
     """Why a file has not settled, although two looks found it unchanged."""
 
     reason: str
+    is_settling: bool = True  # False: nobody knows how long it takes
 
 
 class Inbox:
@@ -257,7 +258,7 @@ class Inbox:
         age_s = now_s - arrival.unchanged_since_s
         match scan.is_open_for_writing(descriptor):
             case True:
-                return StillArriving("open for writing")
+                return StillArriving("open for writing", is_settling=False)
             case None if age_s < UNLEASED_QUIET_SECONDS:
                 return StillArriving(f"no lease: it must be quiet for {UNLEASED_QUIET_SECONDS:g} s")
         digest = hash_of(descriptor, pulse)

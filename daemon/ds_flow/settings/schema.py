@@ -68,7 +68,9 @@ class Watch(Section, frozen=True):
 class Batching(Section, frozen=True):
     """When waiting files form a batch: as soon as one of these limits is reached."""
 
-    quiet_seconds: Seconds = Field(default=1, description="Seconds without a new file.")
+    quiet_seconds: Seconds = Field(
+        default=1, description="Seconds without a new file, when none is about to settle."
+    )
     max_wait_seconds: Seconds = Field(
         default=30, description="Seconds that the oldest file has waited."
     )
