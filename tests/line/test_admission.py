@@ -97,7 +97,7 @@ def run_on(admission: Admission, clock: MovedClock, seconds: float) -> None:
     end_s = clock.elapsed_s + seconds
     while clock.elapsed_s < end_s:
         admission.admit()
-        admission.form()
+        admission.form(room=1)
         clock.elapsed_s += min(max(LEAST_S, admission.patience_s(clock.elapsed_s)), 0.1)
 
 

@@ -18,6 +18,7 @@ from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.runs.launch import Runs
+from ds_flow.runs.supervise import POLL_SECONDS
 from ds_flow.service import engine as engine_module
 from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
@@ -530,8 +531,98 @@ def test_low_space_holds_new_batches_back_until_there_is_room(
     assert [row.state for row in engine.ledger.read.latest()] == ["waiting"]
 
     engine.change_settings(load_settings(file, {"DS_FLOW_RUN__MIN_FREE_MB": "0"}))
-    assert engine.admission.form() == 1
+    assert engine.form() == 1
     engine.change_settings(load_settings(file, {"DS_FLOW_RUN__MIN_FREE_MB": "1000000000"}))
     with pytest.raises(LowSpaceError):
         engine.starter.start()
     assert not engine.ledger.read.live_runs()
+
+
+# --------------------------------------------------------------------------- while no run may start
+
+
+@pytest.fixture
+def quick(engine: Engine, tmp_path: Path) -> Engine:
+    """An engine whose batches form soon, and whose only inputs are dropped by `drop`."""
+    quiet = {"DS_FLOW_BATCH__QUIET_SECONDS": "1", "DS_FLOW_RUN__MIN_FREE_MB": "0"}
+    engine.change_settings(load_settings(tmp_path / "config" / "settings.yaml", quiet))
+    return engine
+
+
+def work(engine: Engine, clock: MovedClock, seconds: float) -> int:
+    """Let the engine work for so long; how often it turned."""
+    turns, end_s = 0, clock.elapsed_s + seconds
+    while clock.elapsed_s < end_s:
+        moved, turns = engine.tick(), turns + 1
+        clock.elapsed_s += 0.01 if moved else min(engine.patience_s(), 0.5)
+    return turns
+
+
+def drop(engine: Engine, name: str, content: str) -> None:
+    (engine.settings.root / "data" / f"{name}.csv").write_text(content)
+    engine.hint()
+
+
+def planned(runs: PretendedRuns) -> list[int]:
+    """How many files each live run has."""
+    return [len(Batch(folder.parents[1]).plan.files) for folder in runs.alive.values()]
+
+
+def test_files_that_come_while_no_run_may_start_are_one_batch(
+    quick: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    drop(quick, "first", "1")
+    work(quick, clock, 3)
+    (first,) = runs.alive
+    for number in range(20):
+        drop(quick, f"late{number}", str(number))
+        work(quick, clock, 2)
+    assert quick.ledger.read.counts("batch") == {"running": 1}
+
+    runs.publish(first)
+    runs.end(first, "0")
+    work(quick, clock, 2)
+    assert planned(runs) == [20]
+
+
+def test_waiting_for_a_run_to_end_turns_no_faster(
+    quick: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    drop(quick, "first", "1")
+    work(quick, clock, 3)
+    drop(quick, "second", "2")
+    assert work(quick, clock, 100) <= 100 / POLL_SECONDS + 20
+    assert planned(runs) == [1]
+
+
+def test_no_more_batches_form_than_runs_may_start(
+    quick: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    limits = {"DS_FLOW_BATCH__MAX_FILES": "2", "DS_FLOW_RUN__MAX_PARALLEL": "2"}
+    file = tmp_path / "config" / "settings.yaml"
+    quick.change_settings(load_settings(file, {"DS_FLOW_BATCH__QUIET_SECONDS": "1", **limits}))
+    for number in range(9):
+        drop(quick, str(number), str(number))
+    work(quick, clock, 3)
+    assert planned(runs) == [2, 2]
+    drop(quick, "9", "9")
+    work(quick, clock, 3)
+
+    for mark in list(runs.alive):
+        runs.publish(mark)
+        runs.end(mark, "0")
+    work(quick, clock, 1)
+    assert planned(runs) == [2, 2]
+    assert len(quick.ledger.read.waiting()) == 2
+
+
+def test_of_a_file_that_grows_all_the_time_one_version_waits_at_most(
+    quick: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    drop(quick, "first", "1")
+    work(quick, clock, 3)
+    for count in range(10):
+        drop(quick, "growing", "1" * (count + 1))
+        work(quick, clock, 2)
+        assert len(quick.ledger.read.waiting()) == 1
+    assert planned(runs) == [1]

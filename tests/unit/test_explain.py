@@ -115,6 +115,15 @@ def test_a_full_max_parallel_that_holds_a_batch_back_is_said(project: Project) -
     assert "held back" not in verdict(project, "data/student_b.csv")[0]
 
 
+def test_a_full_max_parallel_that_lets_a_file_wait_is_said(project: Project) -> None:
+    project.start(project.form("0123456789", project.admit("student_a.csv")), "17")
+    project.admit("student_b.csv")
+    assert verdict(project, "data/student_b.csv")[0] == (
+        "Version 1 is waiting for a batch, which forms when a run may start:"
+        " run.max_parallel is 1, and 17 is live."
+    )
+
+
 def test_a_rerun_holds_no_new_file_back_and_is_itself_held_back(project: Project) -> None:
     first, other = project.published("0123456789", "17", "student_a.csv", "student_c.csv")
     project.form("0123456788", [first], Trigger.RERUN)

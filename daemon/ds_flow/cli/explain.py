@@ -14,7 +14,7 @@ from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
-from ds_flow.runs import why_cannot_run, why_not_started
+from ds_flow.runs import why_cannot_run, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage
 from ds_flow.work import find_manifest, read_manifest
@@ -86,6 +86,8 @@ def _forming(question: Question) -> str:
         return f"and none forms while space is low: {why}"
     if not settings.inbox.is_dir():
         return f"and none forms while the inbox {settings.inbox} is missing"
+    if why := why_no_slot(settings, question.ledger):
+        return f"which forms when a run may start: {why}"
     return f"which forms {settings.batch.quiet_seconds:g} s after the last file"
 
 

@@ -61,6 +61,7 @@ class Admission:
     """When each path was first seen, of those that have come since the last batch."""
     _newest_s: float = 0.0  # when the last of them was first seen
     _oldest_s: float | None = None  # when the oldest waiting file was admitted
+    _has_room: bool = True  # a run may start
 
     @property
     def inbox_error(self) -> str:
@@ -74,7 +75,7 @@ class Admission:
             waits.append(self._rest_until_s - now_s)
         if self.arriving:
             waits.append(self._look_again_at_s - now_s)
-        if self._oldest_s is not None and not self.inbox_error:
+        if self._oldest_s is not None and self._has_room and not self.inbox_error:
             waits.append(seconds_until_due(self._ages(now_s), self._limits()))
         return min(waits)
 
@@ -201,17 +202,21 @@ class Admission:
 
     # ------------------------------------------------------------------ form
 
-    def form(self) -> int:
-        """Claim waiting files for the batches that are due."""
+    def form(self, room: int) -> int:
+        """Claim waiting files for the batches that are due, `room` of them at most.
+
+        While no run may start, no batch forms: what comes meanwhile is in the next one.
+        """
         waiting = self.ledger.read.waiting()
         if not waiting:
             self._end_burst()
-        if not waiting or self.inbox_error:
+        self._has_room = room > 0
+        if not waiting or self.inbox_error or not self._has_room:
             return 0
         now_s = self.clock.monotonic_s()
         if self._oldest_s is None:  # waiting since before this daemon, or released
             self._oldest_s = now_s
-        groups = batches_to_form(waiting, self._ages(now_s), self._limits())
+        groups = batches_to_form(waiting, self._ages(now_s), self._limits())[:room]
         if groups:
             require_space(self.settings)
         for group in groups:

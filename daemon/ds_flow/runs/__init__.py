@@ -13,7 +13,7 @@ from ds_flow.runs.recovery import (
     try_held_batches,
 )
 from ds_flow.runs.room import why_no_room
-from ds_flow.runs.start import Starter, why_cannot_run, why_not_started
+from ds_flow.runs.start import Starter, why_cannot_run, why_no_slot, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "try_held_batches",
     "why_cannot_run",
     "why_no_room",
+    "why_no_slot",
     "why_not_started",
 ]

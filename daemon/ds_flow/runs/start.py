@@ -49,6 +49,12 @@ class Starter:
         room = free_slots(self.settings, self._taking_room(), is_rerun=True)
         return self._start_runs([one for one in self._due() if one.trigger in RERUN_TRIGGERS], room)
 
+    def room(self) -> int:
+        """How many runs of new files may start now, beside those of batches that are due."""
+        due = [batch for batch in self._due() if batch.trigger not in RERUN_TRIGGERS]
+        starting = sum(batch.id not in self.held_back for batch in due)
+        return free_slots(self.settings, self._taking_room(), is_rerun=False) - starting
+
     def _taking_room(self) -> list[RunRow]:
         """List the live runs, except dead ones whose end cannot be learnt: they stop no other."""
         return [
@@ -157,8 +163,13 @@ def why_not_started(settings: Settings, ledger: Ledger, batch: BatchRow) -> str:
     """Say what holds a batch back that is due; "" if nothing does."""
     if why := space_shortage(settings) or why_cannot_run(settings, ledger, batch.id):
         return why.removeprefix(f"batch {batch.id} waits: ")
+    return why_no_slot(settings, ledger, is_rerun=batch.trigger in RERUN_TRIGGERS)
+
+
+def why_no_slot(settings: Settings, ledger: Ledger, *, is_rerun: bool = False) -> str:
+    """Say which live runs leave no room for another; "" if they do."""
     live = ledger.read.live_runs()
-    if free_slots(settings, live, is_rerun=batch.trigger in RERUN_TRIGGERS) > 0:
+    if free_slots(settings, live, is_rerun=is_rerun) > 0:
         return ""
     runs = ", ".join(run.run_id or f"{run.batch}/{run.attempt}" for run in live)
     return f"run.max_parallel is {settings.run.max_parallel}, and {runs} is live"

@@ -67,7 +67,7 @@ class Engine:
         stages: list[Stage] = [
             self.reconcile,  # record what runs by hand have published
             self.admit,  # enter files that have finished arriving
-            self.admission.form,  # claim waiting files for the batches that are due
+            self.form,  # claim waiting files for the batches that are due and can start
             self.starter.start,  # start runs of batches of new files
             self.fires.fire,  # make batches of the schedules that are due
             self.starter.rerun,  # start runs of reruns, where new files have left room
@@ -93,6 +93,10 @@ class Engine:
     def admit(self) -> int:
         """Enter what has arrived, once the ledger knows what was published by hand."""
         return self.admission.admit() if self._is_reconciled else 0
+
+    def form(self) -> int:
+        """Form as many batches as may start now. Until then, the files of later drops join them."""
+        return self.admission.form(self.starter.room())
 
     def _attempt(self, stage: Stage) -> int:
         """Run one stage; 0 if it failed.
