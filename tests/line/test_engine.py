@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from clock import MovedClock
-from ds_flow.core.states import BatchState, RunState, Trigger
+from ds_flow.core.states import BatchState, FileState, RunState, Trigger
 from ds_flow.dispatch import JobSpec, has_jobs_elsewhere, open_round
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
+from ds_flow.ledger.rows import BatchRow
 from ds_flow.runs.launch import Runs
 from ds_flow.runs.supervise import POLL_SECONDS
 from ds_flow.service import engine as engine_module
@@ -418,7 +419,8 @@ def test_a_batch_whose_output_s_name_another_file_has_stands_still_and_stops_no_
 
 def form_too_large(engine: Engine) -> None:
     """A batch that no disk here takes."""
-    large = settled("data/large.csv", "1")
+    (engine.settings.root / "large.csv").touch()  # no scan finds it there
+    large = settled("large.csv", "1")
     stat = large.sighting.stat._replace(size_bytes=2**60)
     large = replace(large, sighting=large.sighting._replace(stat=stat))
     engine.ledger.admit([large], engine.clock.now())
@@ -626,3 +628,109 @@ def test_of_a_file_that_grows_all_the_time_one_version_waits_at_most(
         work(quick, clock, 2)
         assert len(quick.ledger.read.waiting()) == 1
     assert planned(runs) == [1]
+
+
+# --------------------------------------------------------------------------- before the first run
+
+
+def form_with_too_large(engine: Engine) -> str:
+    """A batch of two small files and one that no disk here takes."""
+    form_too_large(engine)
+    engine.ledger.cancel("0" * 10, engine.clock.now())
+    engine.ledger.release(1, engine.clock.now())
+    for name in "ab":
+        (engine.settings.root / "data" / f"{name}.csv").write_text(name)
+        engine.ledger.admit([settled(f"data/{name}.csv", name)], engine.clock.now())
+    files = [file.id for file in engine.ledger.read.waiting()]
+    assert engine.ledger.form("1" * 10, files, Trigger.ARRIVAL, engine.clock.now()) == 3
+    return "1" * 10
+
+
+def test_what_does_not_fit_on_the_disk_gets_a_batch_of_its_own(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    batch, read = form_with_too_large(engine), engine.ledger.read
+    engine.tick()
+    assert list(runs.alive) == [f"{batch}/1"]
+    assert read.batch_paths(batch) == ["data/a.csv", "data/b.csv"]
+    (large,) = read.batches_in(BatchState.QUEUED)
+    assert read.batch_paths(large.id) == ["large.csv"]
+    assert [row.batch for row in read.versions("large.csv")] == [large.id]
+
+    runs.publish(f"{batch}/1")
+    runs.end(f"{batch}/1", "0")
+    for _ in range(3):
+        engine.tick()
+    (said,) = engine.problems
+    assert f"batch {large.id} waits" in said
+
+    (tmp_path / "large.csv").unlink()
+    clock.elapsed_s += 40
+    engine.tick()
+    assert list(runs.alive) == [f"{large.id}/1"]  # which sets it aside
+    assert engine.problems == []
+
+
+def test_a_batch_that_met_a_full_disk_starts_again_once_its_large_file_is_gone(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    engine.tick()
+    durable.write_word(runs.alive[f"{batch}/1"] / "no_room", f"{2**60}")
+    runs.end(f"{batch}/1", "1")
+    for _ in range(3):
+        clock.elapsed_s += 40
+        engine.tick()
+    assert not runs.alive
+
+    (tmp_path / "data" / "a.csv").unlink()
+    clock.elapsed_s += 40
+    engine.tick()
+    assert list(runs.alive) == [f"{batch}/2"]
+
+
+def test_a_batch_whose_every_version_was_replaced_before_it_starts_ends_without_a_run(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    engine.ledger.admit([settled("data/a.csv", "2", at=2)], engine.clock.now())
+
+    engine.tick()
+
+    assert not runs.alive
+    (ended,) = engine.ledger.read.batches_in(BatchState.CANCELLED)
+    assert (ended.id, ended.reason) == (batch, "newer versions of all its files have come")
+    states = [row.state for row in engine.ledger.read.versions("data/a.csv")]
+    assert states == [FileState.SUPERSEDED, FileState.WAITING]
+
+
+def test_a_version_that_was_replaced_before_its_batch_starts_leaves_it(
+    engine: Engine, runs: PretendedRuns
+) -> None:
+    now = engine.clock.now()
+    for name in "ab":
+        engine.ledger.admit([settled(f"data/{name}.csv", name)], now)
+    engine.ledger.form("1" * 10, [1, 2], Trigger.ARRIVAL, now)
+    engine.ledger.admit([settled("data/a.csv", "2", at=2)], now)
+
+    engine.tick()
+
+    assert planned(runs) == [1]
+    assert engine.ledger.read.batch_paths("1" * 10) == ["data/b.csv"]
+
+
+def test_a_batch_whose_plan_is_written_keeps_its_files(
+    engine: Engine, runs: PretendedRuns, clock: MovedClock
+) -> None:
+    (batch,) = batches_of(engine, a="1")
+    Batch.create(engine.settings.output_dir, engine.starter._plan(only_batch(engine)))
+    engine.ledger.admit([settled("data/a.csv", "2", at=2)], clock.now())
+
+    engine.tick()
+
+    assert list(runs.alive) == [f"{batch}/1"]
+
+
+def only_batch(engine: Engine) -> BatchRow:
+    (batch,) = engine.ledger.read.batches_in(BatchState.QUEUED)
+    return batch

@@ -129,6 +129,23 @@ class Line(RuleBasedStateMachine):
             self.engine.hint()
             self.tick()
 
+    @rule()
+    def form_without_a_start(self) -> None:
+        """A queued batch is left: the daemon dies here, or something holds it back."""
+        self.engine.reconcile()
+        self.engine.admit()
+        self.engine.form()
+
+    @rule(names=st.sets(names))
+    def find_no_room_for(self, names: set[str]) -> None:
+        """A queued batch gives up some of its files, as where a disk is too small."""
+        for batch in self.ledger.read.batches_in(BatchState.QUEUED)[:1]:
+            paths = self.ledger.read.batch_paths(batch.id)
+            moving = {path for path in paths if path.removeprefix("data/") in names}
+            if moving and len(moving) < len(paths) and self.engine.starter._is_untried(batch):
+                new_batch = f"{next(self.changes):010d}"
+                self.ledger.split(batch.id, moving, new_batch, self.clock.now())
+
     # ------------------------------------------------------------------ runs
 
     def any_run(self, choice: int) -> str:

@@ -20,10 +20,11 @@ from ds_flow.core.states import (
     Cause,
     FileState,
     RunState,
+    Trigger,
 )
 from ds_flow.ledger.ledger import Ledger
 from ledgers import admit, batched, end, latest
-from samples import BATCH, manifest
+from samples import BATCH, OTHER_BATCH, manifest, settled
 
 State = TypeVar("State")
 
@@ -183,3 +184,59 @@ def test_a_run_moves_only_from_the_state_that_was_read(
 
     assert [run.state for run in ledger.read.runs_of(BATCH)] == [new]
     require_guarded(told, "run", old)
+
+
+# --------------------------------------------------------------------------- before the first run
+
+
+def two_files(ledger: Ledger) -> None:
+    for path in ("data/a.csv", "data/b.csv"):
+        ledger.admit([settled(path, "1")], NOON)
+    ledger.form(BATCH, [1, 2], Trigger.ARRIVAL, NOON)
+
+
+def claims(db: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    return db.execute("SELECT batch_id, file_id, live FROM batch_file ORDER BY file_id").fetchall()
+
+
+def test_a_queued_batch_gives_some_of_its_files_to_a_new_one(
+    ledger: Ledger, db: sqlite3.Connection
+) -> None:
+    two_files(ledger)
+    ledger.split(BATCH, {"data/b.csv"}, OTHER_BATCH, NOON)
+
+    assert claims(db) == [(BATCH, 1, 1), (OTHER_BATCH, 2, 1)]
+    assert ledger.read.counts("batch") == {"queued": 2}
+    assert [row.state for row in ledger.read.latest()] == [FileState.BATCHED] * 2
+    assert ledger.read.events("data/b.csv")[-1].kind == "file.batched"
+
+
+def test_a_queued_batch_gives_up_what_was_replaced_and_ends_when_nothing_is_left(
+    ledger: Ledger, db: sqlite3.Connection
+) -> None:
+    two_files(ledger)
+    assert ledger.leave_replaced(BATCH, NOON) == 2
+    ledger.admit([settled("data/a.csv", "2", at=2)], NOON)
+    assert ledger.leave_replaced(BATCH, NOON) == 1
+    assert claims(db) == [(BATCH, 2, 1)]
+    assert ledger.read.counts("batch") == {"queued": 1}
+
+    ledger.admit([settled("data/b.csv", "2", at=2)], NOON)
+    assert ledger.leave_replaced(BATCH, NOON) == 0
+    assert claims(db) == [(BATCH, 2, 0)]
+    assert ledger.read.counts("batch") == {"cancelled": 1}
+    assert {row.state for row in ledger.read.files()} == {FileState.SUPERSEDED, FileState.WAITING}
+
+
+def test_a_batch_that_has_started_keeps_its_files(ledger: Ledger, db: sqlite3.Connection) -> None:
+    two_files(ledger)
+    ledger.admit([settled("data/a.csv", "2", at=2)], NOON)
+    ledger.start_run(BATCH, NOON)
+    before = claims(db)
+
+    with pytest.raises(LedgerError, match="is running, no longer queued"):
+        ledger.split(BATCH, {"data/b.csv"}, OTHER_BATCH, NOON)
+    with pytest.raises(LedgerError, match="is running, no longer queued"):
+        ledger.leave_replaced(BATCH, NOON)
+
+    assert claims(db) == before

@@ -1,6 +1,6 @@
 """Batches: form one, move it, retry it, end it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ from ds_flow.core import (
     local_time,
 )
 from ds_flow.ledger.files import Files
+from ds_flow.ledger.queries import REPLACED_FILES
 from ds_flow.ledger.store import Row, Store, text
 
 NO_REASONS: Mapping[str, str] = MappingProxyType({})
@@ -100,6 +101,50 @@ class Batches:
             (file,),
         )
         return FileState(row[0]) if row else None
+
+    # ------------------------------------------------------------------ before its first run
+
+    def leave_replaced(self, batch: str, now: datetime) -> int:
+        """Let a queued batch give up versions that a newer one has replaced; how many are left.
+
+        Only for a batch without a plan on disk. One whose every version was replaced is cancelled.
+        """
+        self._require_queued(batch)
+        replaced = self._store.rows(REPLACED_FILES, (batch,))
+        left = len(self.files_left(batch)) - len(replaced)
+        for file, _ in replaced:
+            why = "a newer version came before it was read"
+            self._files.move(file, FileState.SUPERSEDED, now, Cause.REPLACED, why, batch=batch)
+        if not left:
+            self.end(batch, BatchState.CANCELLED, "newer versions of all its files have come", now)
+        else:
+            self._store.change_many(
+                "DELETE FROM batch_file WHERE batch_id = ? AND file_id = ?",
+                ((batch, file) for file, _ in replaced),
+            )
+        return left
+
+    def split(self, batch: str, paths: Collection[str], new_batch: str, now: datetime) -> None:
+        """Give some files of a queued batch without a plan on disk to a new batch."""
+        self._require_queued(batch)
+        moving = [file for file, path in self.files_left(batch) if path in paths]
+        self._store.change(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+            " SELECT ?, state, trigger, formed_at, due_at, selection FROM batch WHERE id = ?",
+            (new_batch, batch),
+        )
+        self._store.change_many(
+            "UPDATE batch_file SET batch_id = ? WHERE batch_id = ? AND file_id = ?",
+            ((new_batch, batch, file) for file in moving),
+        )
+        detail = f"{len(moving)} files of batch {batch}, for which the disk has no room now"
+        self._store.note(now, "batch.queued", batch_id=new_batch, detail=detail)
+        for file in moving:
+            self._store.note(now, "file.batched", file_id=file, batch_id=new_batch)
+
+    def _require_queued(self, batch: str) -> None:
+        if (state := self.state(batch)) != BatchState.QUEUED:
+            raise BatchError(f"batch {batch} is {state}, no longer queued")
 
     def adopt(self, plan: Plan, now: datetime) -> None:
         """Enter a running batch from its plan, in a ledger that was lost.

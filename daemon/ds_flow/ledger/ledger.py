@@ -1,6 +1,6 @@
 """The ledger: every move of every file, batch and run. One public method is one transaction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -77,6 +77,19 @@ class Ledger:
         """Make a batch of those files that are free. Returns how many; without any, no batch."""
         with self._store.transaction():
             return self._batches.form(batch, file_ids, trigger, now, selection=selection)
+
+    def leave_replaced(self, batch: str, now: datetime) -> int:
+        """Let a batch that never started give up replaced versions; how many files are left.
+
+        Without any left, it is cancelled.
+        """
+        with self._store.transaction():
+            return self._batches.leave_replaced(batch, now)
+
+    def split(self, batch: str, paths: Collection[str], new_batch: str, now: datetime) -> None:
+        """Give some files of a batch that never started to a new batch."""
+        with self._store.transaction():
+            self._batches.split(batch, paths, new_batch, now)
 
     def retry(self, batch: str, new_batch: str, now: datetime) -> str:
         """Start a batch again by request. Returns the id of the batch that will run."""

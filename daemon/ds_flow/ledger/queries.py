@@ -22,6 +22,13 @@ _RUN = f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
 _BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"
 _NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
 
+REPLACED_FILES = """
+    SELECT id, path FROM batch_file JOIN file ON id = file_id
+    WHERE batch_id = ? AND state = 'batched' AND EXISTS (SELECT 1 FROM file AS newer
+        WHERE newer.path = file.path AND newer.version > file.version)
+"""
+"""The versions of a batch that a newer one has replaced before they were read."""
+
 
 class Reading:
     """Every question that the daemon and people ask. It changes nothing."""
@@ -135,6 +142,10 @@ class Reading:
             PlannedFile(path=path, version=version, sha256=sha256, size_bytes=size)
             for path, version, sha256, size in rows
         ]
+
+    def replaced(self, batch: str) -> set[str]:
+        """The paths of a batch's versions that a newer one has replaced before they were read."""
+        return {path for _, path in self._store.rows(REPLACED_FILES, (batch,))}
 
     # ------------------------------------------------------------------ for people
 

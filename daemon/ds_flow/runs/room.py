@@ -1,5 +1,11 @@
-"""Whether the disks have room for a batch, by what is known of it."""
+"""Whether the disks have room for a batch, by what is known of it, and what to do if not."""
 
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from ds_flow.core import PlannedFile, unescape
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import need, space_lacking
@@ -10,11 +16,61 @@ def why_no_room(settings: Settings, ledger: Ledger, batch_id: str) -> str:
     """Say which disk has no room for a batch's outputs, or takes nothing more; "" if all do.
 
     What its last run has measured counts. Before that, it is estimated, and what is there already
-    needs no more room.
+    needs no more room. Files that are gone or replaced need none: a run will only set them aside.
     """
     batch = Batch.at(settings.output_dir, batch_id)
-    needed = batch.needed_bytes()
-    if not needed:
-        files = ledger.read.planned(batch_id)
-        needed = max(0, need(settings, files, ledger.history.growth()) - batch.result_bytes())
-    return space_lacking(settings, batch_id, needed)
+    files = ledger.read.planned(batch_id)
+    needed = batch.needed_bytes() or _needed(settings, ledger, batch, files)
+    why = space_lacking(settings, batch_id, needed)
+    if not why:
+        return ""
+    left = _still_there(settings, ledger, batch_id, files)
+    if len(left) == len(files):
+        return why
+    return space_lacking(settings, batch_id, _needed(settings, ledger, batch, left))
+
+
+def split_off(settings: Settings, ledger: Ledger, batch_id: str, now: datetime) -> str:
+    """Give those files of a batch for which there is no room a batch of their own; its id, or "".
+
+    The smallest files stay, as many as there is room for. Only for a batch that never started.
+    """
+    batch = Batch.at(settings.output_dir, batch_id)
+    files = ledger.read.planned(batch_id)
+    left = _still_there(settings, ledger, batch_id, files)
+    left.sort(key=lambda file: file.size_bytes)
+    fitting, too_many = 0, len(left) + 1
+    while too_many - fitting > 1:
+        tried = (fitting + too_many) // 2
+        needed = _needed(settings, ledger, batch, left[:tried])
+        if space_lacking(settings, batch_id, needed):
+            too_many = tried
+        else:
+            fitting = tried
+    if fitting in {0, len(left)}:
+        return ""
+    new_batch = secrets.token_hex(5)
+    ledger.split(batch_id, {file.path for file in left[fitting:]}, new_batch, now)
+    return new_batch
+
+
+def _needed(settings: Settings, ledger: Ledger, batch: Batch, files: Sequence[PlannedFile]) -> int:
+    return max(0, need(settings, files, ledger.history.growth()) - batch.result_bytes())
+
+
+def _still_there(
+    settings: Settings, ledger: Ledger, batch_id: str, files: Sequence[PlannedFile]
+) -> list[PlannedFile]:
+    """Leave out the files that a run would find gone or replaced."""
+    replaced = ledger.read.replaced(batch_id)
+    return [file for file in files if file.path not in replaced and not _is_gone(settings, file)]
+
+
+def _is_gone(settings: Settings, file: PlannedFile) -> bool:
+    try:
+        os.lstat(os.path.join(settings.root, unescape(file.path)))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,6 +1,7 @@
 """Start the runs of batches that are due."""
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from ds_flow.core import (
     RERUN_TRIGGERS,
     BatchError,
+    BatchState,
     Clock,
     DispatchError,
     Plan,
@@ -18,7 +20,7 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
-from ds_flow.runs.room import why_no_room
+from ds_flow.runs.room import split_off, why_no_room
 from ds_flow.settings import Settings
 from ds_flow.system import require_space, space_shortage, why_store_not_held
 from ds_flow.work import Batch, why_refused
@@ -81,13 +83,21 @@ class Starter:
         return started
 
     def _try_to_start(self, batch: BatchRow) -> bool:
-        """Start a batch's next run; whether it did. A batch that cannot start is tried later."""
+        """Start a batch's next run, or end a batch that needs none; whether it did.
+
+        A batch that cannot start is tried later.
+        """
         now_s = self.clock.monotonic_s()
         if self.held_back.must_wait(batch.id, now_s):
             return False
         try:
-            why = why_cannot_run(self.settings, self.ledger, batch.id) or self._alive(batch.id)
-            if not why:
+            is_untried = self._is_untried(batch)
+            if is_untried and not self._leave_replaced(batch.id):
+                return True
+            why = why_cannot_run(self.settings, self.ledger, batch.id)
+            if why and is_untried and self._split_off(batch.id):
+                why = why_cannot_run(self.settings, self.ledger, batch.id)
+            if not (why := why or self._alive(batch.id)):
                 return self._start_run(batch)
         except OSError as error:
             if is_disk_error(error):
@@ -99,6 +109,30 @@ class Starter:
                 self.ledger.hold_back(batch.id, why, self.clock.now())
         self.held_back.report(batch.id, why, now_s)
         return False
+
+    def _is_untried(self, batch: BatchRow) -> bool:
+        """Whether nothing but the ledger knows which files of new data a batch has."""
+        plan = Batch.at(self.settings.output_dir, batch.id).plan_file
+        is_new = batch.state == BatchState.QUEUED and batch.trigger not in RERUN_TRIGGERS
+        return is_new and not os.path.lexists(plan)
+
+    def _leave_replaced(self, batch_id: str) -> bool:
+        """Let a batch give up versions that were replaced; False if that has ended it."""
+        if not self.ledger.read.replaced(batch_id):
+            return True
+        left = self.ledger.leave_replaced(batch_id, self.clock.now())
+        if not left:
+            why = "newer versions of all its files have come"
+            log.info("batch.cancelled", extra={"batch": batch_id, "why": why})
+        return left > 0
+
+    def _split_off(self, batch_id: str) -> bool:
+        """Give what does not fit on the disk a batch of its own: it holds nothing else back."""
+        new_batch = split_off(self.settings, self.ledger, batch_id, self.clock.now())
+        if new_batch:
+            why = f"the disk has no room for these files of batch {batch_id} now"
+            log.warning("batch.queued", extra={"batch": new_batch, "why": why})
+        return bool(new_batch)
 
     def _start_run(self, row: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled the batch; whether it did.
