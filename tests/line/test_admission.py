@@ -187,3 +187,37 @@ def test_a_drop_to_a_file_system_without_leases_is_one_batch(
     run_on(admission, clock, 20)
 
     assert batches(quick) == [["a", "b", "c"]]
+
+
+def test_what_comes_while_files_are_hashed_is_in_the_same_batch(
+    make: Make, project: Project, clock: MovedClock
+) -> None:
+    with_quiet(project, batch_s=1)
+    admission = make()
+
+    def hash_for_long() -> None:
+        admission.pulse = lambda: None
+        clock.elapsed_s += 1
+        project.drop("student_b.csv")
+        admission.hinted = True
+
+    admission.pulse = hash_for_long
+    project.drop("student_a.csv")
+    run_on(admission, clock, 5)
+
+    assert batches(project) == [["a", "b"]]
+
+
+def test_a_named_file_is_seen_although_others_are_due_for_another_look(
+    make: Make, quick: Project, clock: MovedClock
+) -> None:
+    admission = make()
+    quick.drop("student_a.csv")
+    admission.admit()
+    named = quick.drop("student_b.csv")
+    admission.inbox._named.append(str(named))
+    clock.elapsed_s += 0.5
+
+    admission.admit()
+
+    assert admission.arriving.keys() == {"data/student_b.csv"}

@@ -89,7 +89,7 @@ def test_a_file_that_is_open_for_writing_is_still_arriving(inbox: Inbox, file: P
         writer.write("2")
         writer.flush()
         arrival = seen(inbox)
-        assert fingerprint(inbox, arrival) == StillArriving("open for writing")
+        assert fingerprint(inbox, arrival) == StillArriving("open for writing", is_settling=False)
 
     judged = fingerprint(inbox, arrival)
     assert isinstance(judged, Settled)

@@ -57,6 +57,7 @@ class Admission:
     _rest_until_s: float = 0.0  # no scan before
     _rescan_at_s: float = 0.0  # a scan then, even without a hint
     _look_again_at_s: float = 0.0  # at the arriving files alone
+    _looked_at_s: float | None = None  # when this turn's look began
     _burst: dict[str, float] = field(default_factory=dict)
     """When each path was first seen, of those that have come since the last batch."""
     _newest_s: float = 0.0  # when the last of them was first seen
@@ -99,14 +100,16 @@ class Admission:
             raise
 
     def _admit(self, now_s: float) -> int:
+        self._looked_at_s = now_s
         if self.is_scan_due(now_s):
             return self._settle(self.arriving, self._scan(now_s), now_s)
+        paths = self.inbox.named()
         if self.arriving and now_s >= self._look_again_at_s:
-            return self._settle(self.arriving, self._look_at(self.arriving), now_s)
-        if named := self.inbox.named():
-            some = {path: self.arriving[path] for path in named & self.arriving.keys()}
-            return self._settle(some, self._look_at(named), now_s)
-        return 0
+            paths |= self.arriving.keys()
+        if not paths:
+            return 0
+        some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
+        return self._settle(some, self._look_at(paths), now_s)
 
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> int:
         """Admit those of the files looked at that have settled."""
@@ -216,7 +219,10 @@ class Admission:
         now_s = self.clock.monotonic_s()
         if self._oldest_s is None:  # waiting since before this daemon, or released
             self._oldest_s = now_s
-        groups = batches_to_form(waiting, self._ages(now_s), self._limits())[:room]
+        # What has come since this turn's look is not known yet, and hashing may have taken long.
+        seen_s, self._looked_at_s = self._looked_at_s, None
+        ages = self._ages(now_s if seen_s is None else seen_s)
+        groups = batches_to_form(waiting, ages, self._limits())[:room]
         if groups:
             require_space(self.settings)
         for group in groups:
