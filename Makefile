@@ -70,10 +70,10 @@ soak: setup ## let the service idle for ten minutes and measure what that costs;
 	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/soak.py
 
 install: ## make this checkout the service ds-flow under PREFIX=/opt/ds-flow, or upgrade it; as root
-	@systemd/install.sh install $(PREFIX) $(SERVICE_USER)
+	@systemd/install.sh install '$(PREFIX)' '$(SERVICE_USER)' '$(DROP_GROUP)'
 
 uninstall: ## remove the service from PREFIX, but not settings, inputs, outputs and logs; as root
-	@systemd/install.sh uninstall $(PREFIX)
+	@systemd/install.sh uninstall '$(PREFIX)'
 
 # Packages are installed here, so that the build needs no network.
 image: setup ## build IMAGE, which runs every stage in Docker, on BASE

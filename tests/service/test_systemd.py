@@ -1,7 +1,6 @@
 """The service under a real systemd: installed once, and through everything that happens to it."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -13,14 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import require
 
+from installed import INSTALL, machine_of_its_own
 from project import Gate, ids, rows_of, table, until
-from systemd_box import CHECKOUT, Box, booted
+from systemd_box import CHECKOUT, Box
 
 ROOT = "/opt/ds-flow"
 DROP_INS = CHECKOUT / "systemd" / "drop-ins"
-INSTALL = str(CHECKOUT / "systemd" / "install.sh")
 LARGE_FILES, LARGE_ROWS = 10, 200_000
 STARVING_MB, HOG_MB = 400, 500
 
@@ -164,12 +162,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    for program in ("systemctl", "unshare", "nsenter", "setpriv", "useradd"):
-        require(program)
-    if os.geteuid() != 0:
-        refuse = pytest.fail if os.environ.get("DS_FLOW_REQUIRE") else pytest.skip
-        refuse("only root can boot a systemd of its own")
-    with booted() as made:
+    with machine_of_its_own() as made:
         yield made
 
 
@@ -212,19 +205,6 @@ def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
         *("batch.queued", "run.starting", "run.running", "run.succeeded"),
     ]
     assert sorted(service.published()) == sorted([*ids("first"), *places])
-
-
-def test_who_may_drop_files_may_not_read_the_secrets(service: Service) -> None:
-    dropper = ("setpriv", "--reuid=nobody", "--regid=ds-flow", "--clear-groups", "--")
-    service.box.run(*dropper, "touch", f"{ROOT}/data/.dropped")
-
-    assert service.box.run(*dropper, "cat", f"{ROOT}/.env", check=False) == ""
-    assert service.path(".env").read_text() != ""
-    assert mode_of_secrets(service) == "400 ds-flow"
-
-
-def mode_of_secrets(service: Service) -> str:
-    return service.box.run("stat", "--format=%a %U", f"{ROOT}/.env")
 
 
 def test_a_run_can_write_nothing_but_outputs(service: Service) -> None:
@@ -395,8 +375,6 @@ def test_to_install_again_is_to_upgrade(service: Service) -> None:
     service.path("flows/steps/start.py").write_text("# of an old version\n")
     secrets = "TOKEN=of-the-team\nPROCESS_TAG=spring\n"
     service.path(".env").write_text(secrets)
-    service.box.run("chown", "root:ds-flow", f"{ROOT}/.env")
-    service.box.run("chmod", "640", f"{ROOT}/.env")
 
     assert "Upgraded" in service.box.run(INSTALL, "install", ROOT)
 
@@ -410,7 +388,50 @@ def test_to_install_again_is_to_upgrade(service: Service) -> None:
     )
     assert (service.pid != pid, service.show("ActiveState")) == (True, "active")
     assert service.path(".env").read_text() == secrets
-    assert mode_of_secrets(service) == "400 ds-flow"
+
+
+# What the layout of older versions was, and what it is to be: mode, user and group.
+RIGHTS = {
+    ".env": ("640 root ds-flow", "400 ds-flow ds-flow"),
+    "config": ("755 root root", "750 root ds-flow"),
+    "data": ("2775 ds-flow ds-flow", "3770 ds-flow ds-flow-drop"),
+    "out": ("755 ds-flow ds-flow", "750 ds-flow ds-flow"),
+    "log": ("755 ds-flow ds-flow", "750 ds-flow ds-flow"),
+    ".metaflow": ("755 ds-flow ds-flow", "750 ds-flow ds-flow"),
+}
+
+
+def test_an_upgrade_closes_what_older_versions_left_open_to_droppers(service: Service) -> None:
+    for name, (old, _) in RIGHTS.items():
+        mode, user, group = old.split()
+        service.box.run("chown", f"{user}:{group}", f"{ROOT}/{name}")
+        service.box.run("chmod", mode, f"{ROOT}/{name}")
+    service.box.run("groupdel", "--force", "ds-flow-drop")
+    service.box.run("useradd", "--no-create-home", "--groups=ds-flow", "dropper")
+
+    said = service.box.run(INSTALL, "install", ROOT)
+
+    assert rights(service) == {name: now for name, (_, now) in RIGHTS.items()}
+    assert service.box.run("id", "--groups", "--name", "dropper") == "dropper ds-flow-drop"
+    assert "ds-flow-drop" in service.box.run("id", "--groups", "--name", "ds-flow").split()
+    assert "Moved dropper from the group ds-flow to ds-flow-drop" in said
+
+
+def rights(service: Service) -> dict[str, str]:
+    """The modes and owners of what is not the same for everyone."""
+    return {name: service.box.run("stat", "--format=%a %U %G", f"{ROOT}/{name}") for name in RIGHTS}
+
+
+def test_what_was_opened_on_purpose_stays_so_at_the_next_upgrade(service: Service) -> None:
+    service.box.run("gpasswd", "--add", "dropper", "ds-flow")  # an operator, too
+    service.box.run("chmod", "755", f"{ROOT}/out")
+    service.box.run("chgrp", "users", f"{ROOT}/data")
+
+    service.box.run(INSTALL, "install", ROOT)
+
+    assert "ds-flow" in service.box.run("id", "--groups", "--name", "dropper").split()
+    assert rights(service)["out"] == "755 ds-flow ds-flow"
+    assert rights(service)["data"] == "3770 ds-flow users"
 
 
 def test_to_uninstall_keeps_what_is_the_teams(service: Service) -> None:

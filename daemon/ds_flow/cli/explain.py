@@ -3,6 +3,7 @@
 import math
 import os
 import shlex
+import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,9 +17,10 @@ from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
 from ds_flow.runs import why_cannot_run, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
-from ds_flow.system import space_shortage
+from ds_flow.system import space_shortage, user_name
 from ds_flow.work import find_manifest, read_manifest
 
+READABLE = 0o444  # for everyone, as far as the folders above allow
 NO_DAEMON = "no daemon is running: start it, or run `ds-flow once`"
 
 
@@ -163,12 +165,23 @@ def _remedy(question: Question, row: FileRow) -> str:
         case Cause.GONE | Cause.CHANGED:
             return "put it into the inbox again"
         case Cause.UNREADABLE:
-            return f"make it readable, then {release}"
+            return f"{_make_readable(question.place.raw)}, then {release}"
         case Cause.REJECTED:
             return f"correct it and put it into the inbox again, or {release} to read it again"
     batch = _last_batch(question, row)
     log = f" (its log: `ds-flow logs {batch}`)" if batch else ""
     return f"remove the cause{log}, then {release}"
+
+
+def _make_readable(raw: str) -> str:
+    """Say whose a file is and what mode keeps the daemon out, if one does."""
+    with suppress(OSError):
+        status = os.lstat(raw)
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISREG(status.st_mode) and mode & READABLE != READABLE:
+            whose = f"it belongs to {user_name(status.st_uid)} and its mode is {mode:o}"
+            return f"{whose}: chmod a+r {shlex.quote(escape(raw))}"
+    return "make it readable"
 
 
 def _last_batch(question: Question, row: FileRow) -> str | None:
