@@ -176,7 +176,14 @@ def split_by(sample: bytes, delimiter: str) -> Split:
     A line of blanks is left out: after the last record, it is none.
     """
     lines = io.StringIO(sample.decode(errors="ignore"), newline="")
-    rows = csv.reader(lines, delimiter=delimiter)
-    found = [len(row) for row in islice(rows, SAMPLE_RECORDS) if "".join(row).strip() or row[1:]]
+    if b'"' in sample:
+        rows = islice(csv.reader(lines, delimiter=delimiter), SAMPLE_RECORDS)
+        found = [len(row) for row in rows if "".join(row).strip() or row[1:]]
+    else:
+        found = [
+            1 + line.count(delimiter)
+            for line in islice(lines, SAMPLE_RECORDS)
+            if delimiter in line or line.strip()
+        ]
     is_cut = len(sample) >= SAMPLE_BYTES and len(found) > 1
     return Split(delimiter, found[: -1 if is_cut else None] or [1])

@@ -43,6 +43,14 @@ class Block:
     line: int  # where the text begins
     newline: bytes
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether cells and rows end wherever there is a delimiter or a line feed."""
+        text = self.text
+        if self.newline != LF_ENDS or b'"' in text or b"\r" in text:
+            return False
+        return text.count(LF_ENDS) == self.rows
+
     def line_of(self, row: int) -> int:
         """The line where a row begins."""
         return self.line + self.text.count(self.newline, 0, int(self.starts[row]))
@@ -156,7 +164,9 @@ class Records:
         """The next whole records, or None at the end."""
         while True:
             text = self._pending
-            if self._ended and text and not text.endswith(self._newline):
+            if self._ended and not text:
+                return None
+            if self._ended and not text.endswith(self._newline):
                 text += self._newline
                 self._note_no_line_end()
             layout = lay_out(text, ord(self.delimiter), self._newline)

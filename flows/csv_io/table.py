@@ -4,7 +4,9 @@ Read, every cell is the text it was: "007", "NA" and "" stay. Written, a file is
 UTF-8, LF, a cell quoted only where it must be.
 """
 
+import csv
 import hashlib
+import io
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
+from pyarrow import csv as arrow_csv
 
 from csv_io.errors import TableError
 from csv_io.records import Block, Records, header_problem
@@ -28,10 +30,13 @@ PIECE_BYTES = 32 * 2**20
 PIECE_ROWS = 4_000_000
 """A file with more rows is, too: short rows take more memory than their bytes."""
 
+SMALL_BYTES = 2**14
+"""A block of fewer bytes is cut here: Arrow would hand it to another thread, and wait."""
+
 TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
 STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
 Cells: TypeAlias = pa.Array | pa.ChunkedArray  # of text
-MUST_QUOTE = r'[",\r\n]'
+MUST_QUOTE = b'",\r\n'
 
 
 class UnreadableError(InputError):
@@ -98,32 +103,51 @@ def read_tables(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator
 
 
 def parse(block: Block, records: Records) -> pa.Table:
-    """Let Arrow cut the block's cells, and see that it found the same rows.
+    """Cut the block's cells, and see that the same rows were found.
 
     A column without a name must be empty, and is left out.
     """
     numbers = [str(number) for number in range(len(records.header))]
-    schema = pa.schema([(number, pa.string()) for number in numbers])
-    table = cut(block, schema, records.delimiter) if block.rows else schema.empty_table()
+    is_small = len(block.text) < SMALL_BYTES or not block.rows
+    table = (cut_small if is_small else cut)(block, numbers, records.delimiter)
     if table.num_rows != block.rows:
         found = f"{block.rows} or {table.num_rows} rows"
         raise TableError(f"it cannot be read unambiguously: {found}")
+    if all(records.header):
+        return table.rename_columns(records.header)
     named = [number for number, name in enumerate(records.header) if name]
     for number in sorted(set(range(len(records.header))).difference(named)):
         refuse_cells(table[number], number, block, records.header_line)
     return table.select(named).rename_columns([records.header[number] for number in named])
 
 
-def cut(block: Block, schema: pa.Schema, delimiter: str) -> pa.Table:
-    """Cut a block into cells."""
+def cut_small(block: Block, names: Sequence[str], delimiter: str) -> pa.Table:
+    """Cut a small block into cells, as Python's own reader does."""
+    text = block.text.decode()
+    if block.is_plain:
+        cells = text.replace("\n", delimiter).split(delimiter)
+        columns = [cells[number : -1 : len(names)] for number in range(len(names))]
+        return pa.table([pa.array(column, TEXT) for column in columns], names)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        found = list(zip(*filter(None, rows), strict=True)) or [()] * len(names)
+        return pa.table([pa.array(column, TEXT) for column in found], names)
+    except (csv.Error, ValueError) as error:
+        raise TableError(f"it cannot be read unambiguously: {error}") from error
+
+
+def cut(block: Block, names: Sequence[str], delimiter: str) -> pa.Table:
+    """Let Arrow cut a block into cells."""
     # Arrow takes one byte order mark off whatever it is given; here it would be a cell's.
     text = BOM_UTF8 + block.text if block.text.startswith(BOM_UTF8) else block.text
     try:
-        return csv.read_csv(
+        return arrow_csv.read_csv(
             pa.BufferReader(text),
-            csv.ReadOptions(use_threads=False, column_names=schema.names, block_size=len(text) + 1),
-            csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            csv.ConvertOptions(column_types=schema, strings_can_be_null=False),
+            arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(text) + 1),
+            arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, TEXT), strings_can_be_null=False
+            ),
         )
     except pa.ArrowInvalid as error:
         raise TableError(f"it cannot be read unambiguously: {error}") from error
@@ -141,7 +165,8 @@ def refuse_cells(column: Cells, number: int, block: Block, header_line: int) -> 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Give a table of text as a DataFrame: dtype `str`, a RangeIndex."""
-    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.string(): STR}.get)
+    # On other threads, small columns would wait longer than they take.
+    frame: pd.DataFrame = table.to_pandas(types_mapper={TEXT: STR}.get, use_threads=False)
     return frame
 
 
@@ -159,9 +184,15 @@ def to_text(frame: pd.DataFrame) -> pa.Table:
 
 def column_text(column: "pd.Series[Any]") -> Cells:
     if isinstance(column.dtype, pd.StringDtype):
-        return pc.fill_null(pa.array(column).cast(TEXT), "")
+        cells = as_text(pa.array(column.array))
+        return pc.fill_null(cells, "") if cells.null_count else cells
     values = zip(column, column.isna(), strict=True)
     return pa.array(["" if missing else str(value) for value, missing in values], TEXT)
+
+
+def as_text(cells: Cells) -> Cells:
+    """Give cells of any kind of text the kind that is used here."""
+    return cells if cells.type == TEXT else cells.cast(TEXT)
 
 
 # --------------------------------------------------------------------------- writing
@@ -205,7 +236,7 @@ class TableWriter:
 
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table of text that has this file's columns in this order."""
-        self._put([column.cast(TEXT) for column in table.columns], self._constants)
+        self._put([as_text(column) for column in table.columns], self._constants)
         self._rows += table.num_rows
 
     @property
@@ -261,9 +292,10 @@ def buffers(cells: Cells) -> Iterator[tuple[np.ndarray, memoryview]]:
 
 def quoted(cells: Cells) -> Cells:
     """Quote the cells that hold a comma, a quote or a line end."""
-    special = pc.match_substring_regex(cells, MUST_QUOTE)
-    if not pc.any(special).as_py():
+    texts = [bytes(text) for _, text in buffers(cells)]
+    if not any(mark in text for text in texts for mark in MUST_QUOTE):
         return cells
+    special = pc.match_substring_regex(cells, f"[{MUST_QUOTE.decode()}]")
     doubled = pc.replace_substring(cells, '"', '""')
     return pc.if_else(special, joined('"', doubled, '"', by=""), cells)
 

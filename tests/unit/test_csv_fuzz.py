@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from csv_io.decoding import BINARY, TEXTUAL
 from csv_io.errors import TableError
 from csv_io.records import Records
-from csv_io.table import Source, UnreadableError, read_tables, to_frame
+from csv_io.table import Source, UnreadableError, cut, cut_small, read_tables, to_frame
 from csv_reference import Rows, as_table, strict_rows
 
 PIECES = st.sampled_from(
@@ -52,6 +52,24 @@ def test_what_is_read_is_what_pythons_reader_reads(content: bytes, block_bytes: 
     read = ours(content, block_bytes)
 
     assert read is None or read == reference(content)
+
+
+@given(HOSTILE, st.integers(1, 20), st.sampled_from(",;"))
+@example(b"a,b\n\n1,2\n", 20, ",")
+@example(b'a\n""\n', 20, ",")
+def test_a_small_block_is_cut_as_a_large_one_is(
+    content: bytes, block_bytes: int, delimiter: str
+) -> None:
+    source = Source(io.BytesIO(content), block_bytes)
+    try:
+        records = Records(source, delimiter=delimiter, encoding="utf-8")
+        blocks = [block for block in records if block.rows]
+    except TableError:
+        return
+    names = [str(number) for number in range(len(records.header))]
+
+    for block in blocks:
+        assert cut_small(block, names, delimiter) == cut(block, names, delimiter)
 
 
 @given(HOSTILE)

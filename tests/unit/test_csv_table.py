@@ -2,6 +2,9 @@ import csv
 import hashlib
 import io
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +30,7 @@ from csv_io.table import (
     to_text,
 )
 from csv_reference import Rows, as_table, strict_rows
+from ds_flow.core.program import CHECKOUT
 
 ANY_CELL = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
@@ -485,6 +489,26 @@ def test_after_an_early_end_the_rest_can_be_drained_for_the_hash() -> None:
 
 
 # --------------------------------------------------------------------------- writing
+
+
+def test_a_small_file_is_read_without_the_help_of_other_threads() -> None:
+    code = """
+import io, os, pyarrow
+from csv_io.records import Records
+from csv_io.table import Source, read_tables, to_frame, to_text
+threads = set(os.listdir("/proc/self/task"))
+for content in (b"a,b\\n1,2\\n", b'a,b\\n"1",2\\n'):
+    for table in read_tables(Records(Source(io.BytesIO(content)), delimiter=",", encoding="utf-8")):
+        to_text(to_frame(table))
+print(len(set(os.listdir("/proc/self/task")) - threads))
+"""
+    folders = os.pathsep.join([str(CHECKOUT / "flows"), str(CHECKOUT / "daemon")])
+    environment = {**os.environ, "PYTHONPATH": folders}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "0\n"
 
 
 def test_only_cells_that_must_be_quoted_are_quoted() -> None:

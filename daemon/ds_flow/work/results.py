@@ -104,8 +104,8 @@ class Results:
                 if "cause" in row:
                     return _rejected(row)
                 result = Result.from_json(row)
-                is_own = re.fullmatch(re.escape(stem) + OUTPUT_END, result.output)
-                if is_own and self._is_whole(result):
+                start, end = result.output[: len(stem)], result.output[len(stem) :]
+                if start == stem and re.fullmatch(OUTPUT_END, end) and self._is_whole(result):
                     return result
         return None
 
