@@ -1,16 +1,14 @@
-"""Tables of text in and out of CSV files, losslessly and in bounded memory.
+"""CSV files as tables of text, losslessly and in bounded memory.
 
-Read, every cell is the text it was: "007", "NA" and "" stay. Written, a file is RFC 4180: comma,
-UTF-8, LF, a cell quoted only where it must be.
+Every cell is the text it was: "007", "NA" and "" stay.
 """
 
 import csv
 import hashlib
 import io
 from codecs import BOM_UTF8
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -36,7 +34,6 @@ SMALL_BYTES = 2**14
 TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
 STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
 Cells: TypeAlias = pa.Array | pa.ChunkedArray  # of text
-MUST_QUOTE = b'",\r\n'
 
 
 class UnreadableError(InputError):
@@ -81,7 +78,29 @@ class Source:
 # --------------------------------------------------------------------------- reading
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole rows of a file; `lines` are the same rows as one text each, joined by commas.
+
+    They are known without joining where no cell needs quotes; else they are None.
+    """
+
+    table: pa.Table
+    lines: Cells | None = None
+
+    def with_cells(self, table: pa.Table) -> "Piece":
+        """The piece with other cells, whose lines stay if the cells are those in its memory."""
+        is_same = table.column_names == self.table.column_names
+        lasts = is_same and all(map(shares_memory, table.columns, self.table.columns))
+        return self if lasts else Piece(table)
+
+
 def read_tables(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator[pa.Table]:
+    """Give the tables of `read_pieces`."""
+    return (piece.table for piece in read_pieces(records, piece_bytes=piece_bytes))
+
+
+def read_pieces(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
     """Give the file's rows as tables of text without nulls, at least one, in order.
 
     A file of at most `piece_bytes` of UTF-8 text and PIECE_ROWS rows comes as one table.
@@ -90,16 +109,57 @@ def read_tables(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator
         TableError: the file is not a table.
         UnreadableError: the system refused to read on.
     """
-    tables: list[pa.Table] = []
+    blocks: list[Piece] = []
     size = rows = 0
     for block in records:
         if size and (size + len(block.text) > piece_bytes or rows + block.rows > PIECE_ROWS):
-            yield pa.concat_tables(tables)
-            tables, size, rows = [], 0, 0
-        tables.append(parse(block, records))
+            yield joined_pieces(blocks)
+            blocks, size, rows = [], 0, 0
+        blocks.append(Piece(parse(block, records), plain_lines(block, records)))
         size += len(block.text)
         rows += block.rows
-    yield pa.concat_tables(tables)
+    yield joined_pieces(blocks)
+
+
+def joined_pieces(pieces: Sequence[Piece]) -> Piece:
+    """Put pieces of one file together."""
+    lines = [piece.lines for piece in pieces if piece.lines is not None]
+    return Piece(
+        pa.concat_tables([piece.table for piece in pieces]),
+        pa.chunked_array(lines, TEXT) if len(lines) == len(pieces) else None,
+    )
+
+
+def plain_lines(block: Block, records: Records) -> Cells | None:
+    """A block's rows with commas between their cells, if no cell needs quotes and none goes."""
+    text, delimiter = block.text, records.delimiter.encode()
+    if not (block.is_plain and all(records.header)):
+        return None
+    if delimiter != b",":
+        if b"," in text:
+            return None
+        text = text.replace(delimiter, b",")
+    bounds = np.append(block.starts, len(text)) - np.arange(block.rows + 1)
+    lines = text.replace(b"\n", b"")
+    return pa.LargeStringArray.from_buffers(block.rows, pa.py_buffer(bounds), pa.py_buffer(lines))
+
+
+def shares_memory(one: Cells, other: Cells) -> bool:
+    """Whether cells are the same for sure, since they lie in the same memory."""
+    return [bounds_in_memory(chunk) for chunk in chunks(one)] == [
+        bounds_in_memory(chunk) for chunk in chunks(other)
+    ]
+
+
+def bounds_in_memory(cells: pa.Array) -> tuple[object, ...]:
+    """Where cells lie, and which of them."""
+    addresses = [buffer and buffer.address for buffer in cells.buffers()]
+    return (cells.type, cells.offset, len(cells), *addresses)
+
+
+def chunks(cells: Cells) -> list[pa.Array]:
+    """The pieces of cells that each lie in one place."""
+    return cells.chunks if isinstance(cells, pa.ChunkedArray) else [cells]
 
 
 def parse(block: Block, records: Records) -> pa.Table:
@@ -193,130 +253,3 @@ def column_text(column: "pd.Series[Any]") -> Cells:
 def as_text(cells: Cells) -> Cells:
     """Give cells of any kind of text the kind that is used here."""
     return cells if cells.type == TEXT else cells.cast(TEXT)
-
-
-# --------------------------------------------------------------------------- writing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What a file that was written holds; the header is no row."""
-
-    columns: tuple[str, ...]
-    rows: int
-    bytes: int
-    sha256: str
-    content_sha256: str  # of the cells, except those of columns that are no content
-
-
-class TableWriter:
-    """The CSV text of a table, hashed and counted as it is written.
-
-    `constants` are further columns, after the table's, with one value for the whole file. Those
-    whose name is in `no_content` say nothing of what the file holds.
-    """
-
-    def __init__(
-        self,
-        stream: BinaryIO,
-        columns: Sequence[str],
-        constants: Mapping[str, str],
-        no_content: Collection[str] = (),
-    ) -> None:
-        self._stream = stream
-        self._columns = (*columns, *constants)
-        self._constants = tuple(constants.values())
-        self._hash = hashlib.sha256()
-        self._content = ContentHash(
-            [*columns, *(pair for pair in constants.items() if pair[0] not in no_content)]
-        )
-        self._bytes = 0
-        self._rows = 0
-        self._put([pa.array([name], TEXT) for name in columns], tuple(constants))
-
-    def write(self, table: pa.Table) -> None:
-        """Append the rows of a table of text that has this file's columns in this order."""
-        self._put([as_text(column) for column in table.columns], self._constants)
-        self._rows += table.num_rows
-
-    @property
-    def written(self) -> Written:
-        return Written(
-            columns=self._columns,
-            rows=self._rows,
-            bytes=self._bytes,
-            sha256=self._hash.hexdigest(),
-            content_sha256=self._content.hexdigest(),
-        )
-
-    def _put(self, columns: Sequence[Cells], constants: Sequence[str]) -> None:
-        records = joined(*map(quoted, columns), by=",")
-        self._content.add(records)
-        for text in csv_text(records, constants):
-            self._hash.update(text)
-            self._bytes += len(text)
-            self._stream.write(text)
-
-
-class ContentHash:
-    """SHA-256 over the records of a table, the same in whatever pieces they come."""
-
-    def __init__(self, columns: Sequence[object]) -> None:
-        self._text = hashlib.sha256(repr(columns).encode("utf-8", "surrogatepass"))
-        self._lengths = hashlib.sha256()
-
-    def add(self, records: Cells) -> None:
-        for lengths, text in buffers(records):
-            self._lengths.update(lengths.tobytes())
-            self._text.update(text)
-
-    def hexdigest(self) -> str:
-        return hashlib.sha256(self._text.digest() + self._lengths.digest()).hexdigest()
-
-
-def csv_text(records: Cells, constants: Sequence[str]) -> Iterator[memoryview]:
-    """Give the text of records, each followed by the constants."""
-    tail = ",".join(quoted(pa.array([value], TEXT))[0].as_py() for value in constants)
-    for _, text in buffers(joined(records, f"{tail}\n", by="," if constants else "")):
-        yield text
-
-
-def buffers(cells: Cells) -> Iterator[tuple[np.ndarray, memoryview]]:
-    """Give the lengths of an Arrow array's cells, and their text, which lies end to end."""
-    for chunk in cells.chunks if isinstance(cells, pa.ChunkedArray) else [cells]:
-        _, offsets, text = chunk.buffers()
-        bounds = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-        if text is not None:
-            yield np.diff(bounds), memoryview(text)[bounds[0] : bounds[-1]]
-
-
-def quoted(cells: Cells) -> Cells:
-    """Quote the cells that hold a comma, a quote or a line end."""
-    texts = [bytes(text) for _, text in buffers(cells)]
-    if not any(mark in text for text in texts for mark in MUST_QUOTE):
-        return cells
-    special = pc.match_substring_regex(cells, f"[{MUST_QUOTE.decode()}]")
-    doubled = pc.replace_substring(cells, '"', '""')
-    return pc.if_else(special, joined('"', doubled, '"', by=""), cells)
-
-
-def joined(*parts: Cells | str, by: str) -> Cells:
-    """Join cells row by row; a str stands in every row."""
-    typed = (pa.scalar(part, TEXT) if isinstance(part, str) else part for part in (*parts, by))
-    return pc.binary_join_element_wise(*typed)
-
-
-def align(source: Path, target: Path, columns: Sequence[str]) -> Written:
-    """Write one of our own output files anew with these columns; what it lacks is empty.
-
-    Raises:
-        TableError: the source is not a table.
-        FileExistsError: the target is there already.
-    """
-    with source.open("rb", buffering=0) as old, target.open("xb") as new:
-        writer = TableWriter(new, columns, {})
-        for table in read_tables(Records(Source(old), delimiter=",", encoding="utf-8")):
-            empty = pa.repeat(pa.scalar("", TEXT), table.num_rows)
-            cells = [table[name] if name in table.column_names else empty for name in columns]
-            writer.write(pa.table(cells, list(columns)))
-    return writer.written

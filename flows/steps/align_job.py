@@ -14,7 +14,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: its packages are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from csv_io.table import align
+from csv_io.writing import Alignment
 from ds_flow.system import sync_dir, sync_files
 from steps import job_exit
 
@@ -31,16 +31,17 @@ def main(argv: Sequence[str]) -> int:
 
 def align_files(folder: Path, names: bytes) -> None:
     """Rewrite files to FOLDER. Their paths end with a NUL byte each."""
-    columns = json.loads((folder / "columns.json").read_bytes())
-    made = [rewrite(Path(os.fsdecode(name)), folder, columns) for name in names.split(b"\0")[:-1]]
+    alignment = Alignment(json.loads((folder / "columns.json").read_bytes()))
+    paths = [Path(os.fsdecode(name)) for name in names.split(b"\0")[:-1]]
+    made = [rewrite(path, folder, alignment) for path in paths]
     sync_files(made)
     sync_dir(folder)
 
 
-def rewrite(source: Path, folder: Path, columns: Sequence[str]) -> Path:
+def rewrite(source: Path, folder: Path, alignment: Alignment) -> Path:
     """Rewrite one file. A file that a killed process left under its name is replaced."""
     part = folder / f".{source.name}.{secrets.token_hex(4)}"
-    align(source, part, columns)
+    alignment.write(source, part)
     return part.replace(folder / source.name)
 
 

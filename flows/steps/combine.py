@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
 from ds_flow.core import CHECKOUT, DispatchError, NoRoomError
@@ -68,9 +69,8 @@ def _align_files(batch: Batch, good: Sequence[Result], columns: tuple[str, ...])
     """The files to combine, all with these columns. Files with other columns are rewritten."""
     folder = batch.results.folder
     sources = [folder / result.output for result in good]
-    odd = [
-        source for source, result in zip(sources, good, strict=True) if result.columns != columns
-    ]
+    is_odd = [result.columns != columns for result in good]
+    odd = list(compress(sources, is_odd))
     if not odd:
         return sources
     key = hashlib.sha256("\0".join([*columns, *map(str, odd)]).encode()).hexdigest()[:16]
@@ -82,4 +82,5 @@ def _align_files(batch: Batch, good: Sequence[Result], columns: tuple[str, ...])
     job = job_for(batch.plan, "combine", key, command, stdin=names)
     reads = (*CODE, target / "columns.json", *dict.fromkeys(source.parent for source in odd))
     run_one(batch, "combine", replace(job, reads=reads, writes=(target,)), "align")
-    return [target / source.name if source in set(odd) else source for source in sources]
+    whole = zip(sources, is_odd, strict=True)
+    return [target / source.name if is_aligned else source for source, is_aligned in whole]

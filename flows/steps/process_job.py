@@ -17,18 +17,10 @@ from typing import BinaryIO
 if __name__ == "__main__":  # run as a file: its packages and the transform are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import pyarrow as pa
-
 from csv_io.errors import TableError
 from csv_io.records import Records
-from csv_io.table import (
-    Source,
-    TableWriter,
-    UnreadableError,
-    Written,
-    read_tables,
-    to_frame,
-)
+from csv_io.table import Piece, Source, UnreadableError, read_pieces, to_frame
+from csv_io.writing import TableWriter, Written
 from ds_flow.core import (
     DsFlowError,
     InputError,
@@ -196,28 +188,29 @@ class Shard:
                 encoding=options.encoding,
                 first_column=options.first_column,
             )
-            return write(self._tables(records), target, constants), records
+            return write(self._pieces(records), target, constants), records
         except (TableError, TransformError) as error:
             return error
 
-    def _tables(self, records: Records) -> Iterator[pa.Table]:
-        for table in read_tables(records):
-            if taken := set(APPENDED).intersection(table.column_names):
+    def _pieces(self, records: Records) -> Iterator[Piece]:
+        for piece in read_pieces(records):
+            if taken := set(APPENDED).intersection(piece.table.column_names):
                 problem = f"it has a column {min(taken)!r}; the name is taken"
                 raise TableError(problem, records.header_line)
-            yield apply(self.transform, to_frame(table))
+            yield piece.with_cells(apply(self.transform, to_frame(piece.table)))
 
 
-def write(tables: Iterator[pa.Table], target: Path, constants: Mapping[str, str]) -> Written:
+def write(pieces: Iterator[Piece], target: Path, constants: Mapping[str, str]) -> Written:
     """Write the pieces of one file, of which there is at least one."""
-    first = next(tables)
+    first = next(pieces)
+    columns = first.table.column_names
     with target.open("xb") as stream:
-        writer = TableWriter(stream, first.column_names, constants, NO_CONTENT)
-        writer.write(first)
-        for table in tables:
-            if table.column_names != first.column_names:
+        writer = TableWriter(stream, columns, constants, NO_CONTENT)
+        writer.write_piece(first)
+        for piece in pieces:
+            if piece.table.column_names != columns:
                 raise TransformError("the transform gave the pieces of this file unlike columns")
-            writer.write(table)
+            writer.write_piece(piece)
     return writer.written
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csv_io.table import Piece
 from ds_flow.core.errors import InputError
 from ds_flow.core.manifest import Rejected
 from ds_flow.core.paths import output_stems
@@ -599,7 +600,7 @@ def test_a_transform_that_cannot_be_loaded_is_the_operators_fault(
 
 
 def test_pieces_with_unlike_columns_are_the_transforms_fault(tmp_path: Path) -> None:
-    pieces = iter([pa.table({"a": ["1"]}), pa.table({"b": ["2"]})])
+    pieces = iter([Piece(pa.table({"a": ["1"]})), Piece(pa.table({"b": ["2"]}))])
     with pytest.raises(transform.TransformError, match="unlike columns"):
         process_job.write(pieces, tmp_path / "out.csv", {"tag": ""})
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csv_io.table import TEXT, TableWriter
+from csv_io.table import TEXT
+from csv_io.writing import TableWriter
 from disks import mounted
 from ds_flow.core.program import CHECKOUT
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from csv_io.decoding import BINARY, TEXTUAL
 from csv_io.errors import TableError
 from csv_io.records import Records
-from csv_io.table import Source, UnreadableError, cut, cut_small, read_tables, to_frame
+from csv_io.table import (
+    Source,
+    UnreadableError,
+    cut,
+    cut_small,
+    read_pieces,
+    read_tables,
+    to_frame,
+)
+from csv_io.writing import TableWriter
 from csv_reference import Rows, as_table, strict_rows
 
 PIECES = st.sampled_from(
@@ -70,6 +79,37 @@ def test_a_small_block_is_cut_as_a_large_one_is(
 
     for block in blocks:
         assert cut_small(block, names, delimiter) == cut(block, names, delimiter)
+
+
+@given(
+    HOSTILE
+    | st.lists(st.sampled_from([b"a;1\n", b";\n", b"\xc3\xa9;x,y\n", b'"q";2\n'])).map(b"".join),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.sampled_from(",;"),
+)
+@example(b"a;b\n1;2\n;3\n", 5, 4, ";")
+@example(b"a;b\n1,5;2\n", 20, 20, ";")
+@example(b"a,b,\n1,2,\n", 20, 20, ",")
+@example(b"a,b\n\n1,2\n", 20, 20, ",")
+def test_rows_that_are_lines_already_are_written_as_their_cells_would_be(
+    content: bytes, block_bytes: int, piece_bytes: int, delimiter: str
+) -> None:
+    source = Source(io.BytesIO(content), block_bytes)
+    try:
+        records = Records(source, delimiter=delimiter, encoding="utf-8")
+        pieces = list(read_pieces(records, piece_bytes=piece_bytes))
+    except TableError:
+        return
+    as_lines, as_cells = io.BytesIO(), io.BytesIO()
+    names = pieces[0].table.column_names
+    writers = [TableWriter(one, names, {"tag": "a, b"}) for one in (as_lines, as_cells)]
+    for piece in pieces:
+        writers[0].write_piece(piece)
+        writers[1].write(piece.table)
+
+    assert as_lines.getvalue() == as_cells.getvalue()
+    assert writers[0].written == writers[1].written
 
 
 @given(HOSTILE)

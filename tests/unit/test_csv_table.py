@@ -5,7 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from csv_io.table import (
     BLOCK_BYTES,
     PIECE_BYTES,
     Source,
-    TableWriter,
     UnreadableError,
-    align,
+    read_pieces,
     read_tables,
     to_frame,
     to_text,
 )
+from csv_io.writing import Alignment, TableWriter
 from csv_reference import Rows, as_table, strict_rows
 from ds_flow.core.program import CHECKOUT
 
@@ -548,6 +548,51 @@ def test_a_frame_whose_names_cannot_head_a_table_is_refused(names: Sequence[obje
         to_text(pd.DataFrame([["x"] * len(names)], columns=list(names)))
 
 
+def swapped(frame: pd.DataFrame) -> pd.DataFrame:
+    frame[["a", "b"]] = frame[["b", "a"]].to_numpy()
+    return frame
+
+
+def with_one_cell(frame: pd.DataFrame) -> pd.DataFrame:
+    frame.loc[1, "b"] = "new"
+    return frame
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        swapped,
+        with_one_cell,
+        lambda frame: frame.iloc[::-1],
+        lambda frame: frame.iloc[[1, 0, 2]],
+        lambda frame: frame.head(2),
+        lambda frame: frame.tail(2),
+        lambda frame: frame[["b", "a"]],
+        lambda frame: frame[["a"]],
+        lambda frame: frame.rename(columns={"a": "c"}),
+        lambda frame: frame.assign(a=frame["b"]),
+        lambda frame: frame.replace("1", "one"),
+    ],
+)
+def test_rows_that_a_transform_changed_are_not_written_as_they_were_read(
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
+    (piece,) = read_pieces(commas(b"a,b\n1,x\n2,y\n3,z\n"))
+    assert piece.lines is not None
+
+    assert piece.with_cells(to_text(change(to_frame(piece.table)))).lines is None
+
+
+def test_rows_that_a_transform_left_alone_are_lines_already() -> None:
+    (piece,) = read_pieces(commas(b"a,b\n1,x\n2,y\n"))
+    frame = to_frame(piece.table)
+    frame["a"].astype(int)
+    kept = piece.with_cells(to_text(frame))
+
+    assert kept.lines is not None
+    assert kept.lines.to_pylist() == ["1,x", "2,y"]
+
+
 def test_a_slice_of_an_arrow_table_is_written_and_nothing_around_it() -> None:
     stream = io.BytesIO()
     writer = TableWriter(stream, ["a"], {})
@@ -601,9 +646,24 @@ def test_aligning_keeps_each_cell_under_its_name_and_leaves_the_others_empty(
     folder.joinpath("old.csv").write_bytes(written(rows, {"tag, too": "t"}))
     more = data.draw(st.lists(NAME, max_size=3, unique=True))
     columns = data.draw(st.permutations(list(dict.fromkeys([*rows[0], *more, "tag, too"]))))
-    made = align(folder / "old.csv", folder / "new.csv", columns)
+    Alignment(columns).write(folder / "old.csv", folder / "new.csv")
     content = folder.joinpath("new.csv").read_bytes()
     old = [dict(zip([*rows[0], "tag, too"], [*row, "t"], strict=True)) for row in rows[1:]]
     assert parsed(content) == [columns, *([row.get(name, "") for name in columns] for row in old)]
-    assert (made.bytes, made.rows) == (len(content), len(rows) - 1)
-    assert made.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_column_that_a_file_lacks_costs_no_call_of_its_own(tmp_path: Path) -> None:
+    tmp_path.joinpath("old.csv").write_bytes(written([["b", "a"], ["1", "2"]], {}))
+
+    def calls_for(width: int) -> int:
+        columns = ["a", *map(str, range(width)), "b"]
+        alignment, found = Alignment(columns), itertools.count()
+        sys.setprofile(lambda _frame, event, _what: event.endswith("call") and next(found))
+        try:
+            alignment.write(tmp_path / "old.csv", tmp_path / f"{width}.csv")
+        finally:
+            sys.setprofile(None)
+        return next(found)
+
+    assert calls_for(1) > 0
+    assert calls_for(10) == calls_for(1000)
