@@ -23,6 +23,7 @@ from steps import failures, publish
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.process import process_shards
+from steps.standby import wait_for_batch
 from steps.start import begin, open_batch
 from steps.task_forks import fork_tasks
 
@@ -102,4 +103,5 @@ def run_task() -> None:
 
 if __name__ == "__main__":
     fork_tasks(run_task)
+    wait_for_batch()
     StudentDataFlow()

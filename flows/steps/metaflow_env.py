@@ -8,7 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, GIVEN_NAMES, DsFlowError, inherited_variables, pinned_variables
+from ds_flow.core import (
+    CHECKOUT,
+    GIVEN_NAMES,
+    STANDBY,
+    DsFlowError,
+    inherited_variables,
+    pinned_variables,
+)
 from ds_flow.system import hold_store, speak_utf8
 from steps.command_line import command_of, places_of_words
 
@@ -54,7 +61,7 @@ def go_home(argv: list[str]) -> None:
 def prepare(argv: list[str]) -> None:
     """Set what Metaflow reads; for the flow as a program, take its place in the project, too.
 
-    Every process of a flow holds Metaflow's store, so that nothing is swept beside it.
+    Every process of a flow holds Metaflow's store; a standby does so once its batch is there.
     """
     is_program = Path(argv[0]).name == "student_flow.py"
     if is_program:
@@ -69,6 +76,12 @@ def prepare(argv: list[str]) -> None:
     from steps import by_hand  # reads the settings; whoever only imports the flow needs none
 
     by_hand.begin(argv)
+    if STANDBY not in os.environ:
+        hold()
+
+
+def hold() -> None:
+    """Hold Metaflow's store, so that nothing is swept beside this process."""
     try:
         hold_store(ROOT)
     except DsFlowError as error:

@@ -40,6 +40,12 @@ class PretendedRuns(Runs):
     run_ids: Iterator[int] = field(default_factory=lambda: count(1))
     results: Iterator[int] = field(default_factory=lambda: count(1))
 
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def get_ready(self, settings: Settings) -> None:
+        assert settings.run.fork
+
     def prepare(self, settings: Settings, batch_id: str, attempt: int) -> None:
         super().prepare(settings, batch_id, attempt)
         meanwhile, self.meanwhile = self.meanwhile, str

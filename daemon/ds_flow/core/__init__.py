@@ -6,6 +6,7 @@ from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
     FORK,
     GIVEN_NAMES,
+    STANDBY,
     inherited_variables,
     pinned_variables,
 )
@@ -118,6 +119,7 @@ __all__ = [
     "SECRET_CHARACTERS",
     "SITES_LIMIT",
     "STAGES",
+    "STANDBY",
     "STARVED",
     "STATES_TAKEN_BY",
     "UNREAD_CAUSES",

@@ -10,16 +10,19 @@ GIVEN_NAMES = "DS_FLOW_GIVEN"
 FORK = "DS_FLOW_RUN__FORK"
 """This variable is false in a run whose tasks are to be new programs, not forks."""
 
+STANDBY = "DS_FLOW_STANDBY"
+"""A run with this variable is a standby: it waits for its batch. The value is its log."""
+
 INHERITED = re.compile(
     r"PATH|HOME|SHELL|USER|USERNAME|LOGNAME|SUDO_USER|METAFLOW_USER"  # who works
     r"|LD_LIBRARY_PATH|(LSF|EGO)_.*|LSB_DEFAULT.*"  # a cluster's profile sets these
     r"|(DOCKER|CONTAINER|XDG)_.*|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK|KRB5CCNAME"
     r"|(https?|all|no)_proxy|(HTTPS?|ALL|NO)_PROXY"
-    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK)$).*"  # settings
+    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK|STANDBY)$).*"  # settings
 )
 """All that a run inherits from its caller. Whatever else it needs is in `.env` or `run.inherit`."""
 
-OF_ONE_RUN = re.compile("DS_FLOW_(ATTEMPT|JOB|GIVEN|MASK)")
+OF_ONE_RUN = re.compile("DS_FLOW_(ATTEMPT|JOB|GIVEN|MASK|STANDBY)")
 """A run that is started within another one, of another project perhaps, is not that one."""
 
 METAFLOW_PARTS = ("DATASTORE", "ENVIRONMENT", "METADATA")

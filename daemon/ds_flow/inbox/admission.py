@@ -1,6 +1,7 @@
 """The front of the line: scan the inbox, wait until files settle, admit them, form batches."""
 
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,7 @@ class Admission:
 
     known: dict[str, Stat] = field(default_factory=dict)
     arriving: dict[str, Arrival] = field(default_factory=dict)
+    name_batch: Callable[[], str] = lambda: secrets.token_hex(5)
     hinted: bool = True  # there is a reason to scan
     _lost: Problems = field(default_factory=Problems)  # the inbox: why it cannot be scanned
     _ignored: Problems = field(default_factory=Problems)  # by path
@@ -71,9 +73,14 @@ class Admission:
 
     def patience_s(self, now_s: float) -> float:
         """Seconds in which nothing needs to be done here unless a hint comes."""
-        waits = [self._rescan_at_s - now_s]
+        waits = [self._rescan_at_s - now_s, self.due_in_s(now_s)]
         if self.hinted:
             waits.append(self._rest_until_s - now_s)
+        return min(waits)
+
+    def due_in_s(self, now_s: float) -> float:
+        """Seconds until the next batch may form, by what is known now; infinite if by nothing."""
+        waits = [math.inf]
         if self.arriving:
             waits.append(self._look_again_at_s - now_s)
         if self._oldest_s is not None and self._has_room and not self.inbox_error:
@@ -226,7 +233,7 @@ class Admission:
         if groups:
             require_space(self.settings)
         for group in groups:
-            batch = secrets.token_hex(5)
+            batch = self.name_batch()
             ids = [file.id for file in group]
             if files := self.ledger.form(batch, ids, Trigger.ARRIVAL, self.clock.now()):
                 log.info("batch.queued", extra={"batch": batch, "files": files})

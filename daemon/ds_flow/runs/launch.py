@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ds_flow.core import ATTEMPT_MARK, PYTHON, DispatchError, attempt_command
+from ds_flow.core import ATTEMPT_MARK, PYTHON, DispatchError, Trigger, attempt_command
 from ds_flow.dispatch import is_forked_job
+from ds_flow.runs.standby import Command, Standby, new_id
 from ds_flow.settings import Settings
 from ds_flow.system import open_log
 from ds_flow.work import Batch, attempt_log
@@ -47,6 +48,55 @@ class Runs:
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._cancellers: dict[str, subprocess.Popen[bytes]] = {}
+        self._standby: Standby | None = None
+        self._named = ""  # the last batch that got a standby's id
+        self._begun: set[str] = set()  # marks of standbys whose batch has come
+
+    # ------------------------------------------------------------------ the next run
+
+    def get_ready(self, settings: Settings) -> None:
+        """Start the process of the next batch's first attempt. Raises OSError."""
+        batch_id = new_id()
+        log_file = attempt_log(settings.log_dir, batch_id, 1)
+        command = _command(settings, batch_id, 1, Trigger.ARRIVAL)
+        self._standby = Standby.start(f"{batch_id}/1", command, log_file)
+
+    @property
+    def has_standby(self) -> bool:
+        """Whether a process waits for its batch."""
+        return self._standby is not None and self._standby.is_alive
+
+    def next_batch(self) -> str:
+        """Choose the next batch's id: the one that the standby has, which one batch gets."""
+        standby = self._standby
+        if standby is None or not standby.is_alive or standby.batch == self._named:
+            return new_id()
+        self._named = standby.batch
+        return standby.batch
+
+    def dismiss(self) -> int:
+        """End the standby, if there is one; how many."""
+        standby, self._standby = self._standby, None
+        if standby is None:
+            return 0
+        kill_marked(standby.mark)
+        standby.bury()
+        return 1
+
+    def make_way(self, settings: Settings, batch_id: str, attempt: int, trigger: str) -> None:
+        """End what carries the mark of an attempt that is to start, unless it fits.
+
+        It is a standby: this daemon's, or a killed daemon's that has not noticed yet.
+        """
+        mark = f"{batch_id}/{attempt}"
+        standby = self._standby
+        if standby is not None and standby.mark == mark:
+            if standby.fits(_command(settings, batch_id, attempt, trigger)):
+                return
+            self.dismiss()
+        kill_marked(mark)
+
+    # ------------------------------------------------------------------ attempts
 
     def prepare(self, settings: Settings, batch_id: str, attempt: int) -> None:
         """Make an attempt's folder and log."""
@@ -58,18 +108,23 @@ class Runs:
     def start(self, settings: Settings, batch_id: str, attempt: int, trigger: str) -> None:
         """Start a prepared attempt in a process group of its own. Raises DispatchError."""
         mark = f"{batch_id}/{attempt}"
-        batch = Batch.at(settings.output_dir, batch_id)
-        own = {ATTEMPT_MARK: mark, "TMPDIR": str(batch.scratch)}
+        standby = self._standby
+        if standby is not None and standby.mark == mark:
+            self._standby = None
+            self._begun.add(mark)
+            self._children[mark] = standby.begin()
+            return
+        words, environment, folder = _command(settings, batch_id, attempt, trigger)
         path = attempt_log(settings.log_dir, batch_id, attempt)
         try:
             with os.fdopen(open_log(path), "ab") as output:
                 self._children[mark] = subprocess.Popen(
-                    _command(settings, batch, attempt, trigger),
+                    words,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    cwd=settings.root,
-                    env={**settings.run_environment(os.environ), **own},
+                    cwd=folder,
+                    env=environment,
                     process_group=0,
                 )
         except OSError as error:
@@ -82,10 +137,15 @@ class Runs:
         if child is not None and child.poll() is None:
             return Life.ALIVE
         self._children.pop(mark, None)
+        self._begun.discard(mark)
         left = list(processes(mark))
         if any(process.is_leader for process in left):
             return Life.ALIVE
         return Life.ORPHANED if left else Life.DEAD
+
+    def was_standby(self, batch: str, attempt: int) -> bool:
+        """Whether a live attempt's process was there before its batch."""
+        return f"{batch}/{attempt}" in self._begun
 
     def interrupt(self, batch: str, attempt: int) -> None:
         """Ask an attempt's group to end: Metaflow ends its tasks within a second of SIGINT."""
@@ -98,11 +158,7 @@ class Runs:
 
         The run dies before its jobs, so that it cannot record their deaths as failures.
         """
-        for process in sorted(processes(f"{batch}/{attempt}"), key=lambda found: found.is_job):
-            if process.pid == process.group:
-                _signal_group(process.pid, signal.SIGKILL)
-            else:
-                _signal(process.pid, signal.SIGKILL)
+        kill_marked(f"{batch}/{attempt}")
 
     def cancel_jobs(self, settings: Settings, batch: Batch, log_file: Path) -> int | None:
         """End a batch's jobs elsewhere: None while that goes on, then 0, or 1 if some are left.
@@ -127,13 +183,25 @@ class Runs:
         return code
 
 
-def _command(settings: Settings, batch: Batch, attempt: int, trigger: str) -> list[str]:
-    return attempt_command(
+def _command(settings: Settings, batch_id: str, attempt: int, trigger: str) -> Command:
+    batch = Batch.at(settings.output_dir, batch_id)
+    words = attempt_command(
         batch.attempt_dir(attempt),
         "run",
         *("--batch", batch.id, "--output-dir", settings.options().portable().output_dir),
         *("--tag", f"batch:{batch.id}", "--tag", f"trigger:{trigger}"),
     )
+    own = {ATTEMPT_MARK: f"{batch_id}/{attempt}", "TMPDIR": str(batch.scratch)}
+    return words, {**settings.run_environment(os.environ), **own}, settings.root
+
+
+def kill_marked(mark: str) -> None:
+    """Kill every process that carries the mark, whole groups at once, jobs last."""
+    for process in sorted(processes(mark), key=lambda found: found.is_job):
+        if process.pid == process.group:
+            _signal_group(process.pid, signal.SIGKILL)
+        else:
+            _signal(process.pid, signal.SIGKILL)
 
 
 def processes(mark: str) -> Iterator[Process]:

@@ -22,10 +22,14 @@ from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.room import split_off, why_no_room
 from ds_flow.settings import Settings
-from ds_flow.system import require_space, space_shortage, why_store_not_held
+from ds_flow.system import available_mb, require_space, space_shortage, why_store_not_held
 from ds_flow.work import Batch, why_refused
 
 log = logging.getLogger(__name__)
+
+LEAD_SECONDS = 30.0  # before its batch may form, a run's process is started
+LONGEST_STANDBY_SECONDS = 90.0  # it ends by itself before, unless it hangs
+STANDBY_NEEDS_MB = 512
 
 
 @dataclass(slots=True)
@@ -38,10 +42,12 @@ class Starter:
     clock: Clock
     unreadable: Problems  # by batch: why the end of its run cannot be learnt
     held_back: Problems = field(default_factory=Problems)  # by batch: why it cannot start now
+    _ready_since_s: float = 0.0  # when the standby was started, monotonic
+    _was_of_no_use: bool = False  # no batch came for the last standby
 
     def start(self) -> int:
         """Start a run of each batch of new files that is due, while there is room."""
-        room = free_slots(self.settings, self._taking_room(), is_rerun=False)
+        room = free_slots(self.settings, self._taking_room())
         return self._start_runs(
             [one for one in self._due() if one.trigger not in RERUN_TRIGGERS], room
         )
@@ -55,7 +61,41 @@ class Starter:
         """How many runs of new files may start now, beside those of batches that are due."""
         due = [batch for batch in self._due() if batch.trigger not in RERUN_TRIGGERS]
         starting = sum(batch.id not in self.held_back for batch in due)
-        return free_slots(self.settings, self._taking_room(), is_rerun=False) - starting
+        return free_slots(self.settings, self._taking_room()) - starting
+
+    def get_ready(self, due_in_s: float) -> int:
+        """Have the next run's process ready while its files settle; how many were ended.
+
+        `due_in_s` tells when the next batch may form. A run that could not start then gets none,
+        and after one for which no batch came, a run starts without one.
+        """
+        has_one = self.runs.has_standby
+        is_late = self.clock.monotonic_s() - self._ready_since_s > LONGEST_STANDBY_SECONDS
+        if not has_one or is_late:
+            ended = self.runs.dismiss()
+            self._was_of_no_use = self._was_of_no_use or ended > 0
+        if due_in_s > LEAD_SECONDS and not has_one:
+            return 0
+        if not self.settings.run.fork or free_slots(self.settings, self._taking_room()) <= 0:
+            return self.runs.dismiss()
+        if not has_one and not self._was_of_no_use and self._has_room_for_standby():
+            self._start_standby()
+        return 0
+
+    def _has_room_for_standby(self) -> bool:
+        return available_mb() >= STANDBY_NEEDS_MB and not space_shortage(self.settings)
+
+    def _start_standby(self) -> None:
+        self.ledger.read.require_in_place()
+        self._ready_since_s = self.clock.monotonic_s()
+        try:
+            self.runs.get_ready(self.settings)
+        except OSError:  # if it lasts, the run's own start tells of it
+            self._was_of_no_use = True
+
+    def dismiss(self) -> int:
+        """End the process that waits for a batch."""
+        return self.runs.dismiss()
 
     def _taking_room(self) -> list[RunRow]:
         """List the live runs, except dead ones whose end cannot be learnt: they stop no other."""
@@ -147,6 +187,7 @@ class Starter:
         batch = Batch.create(self.settings.output_dir, self._plan(row))
         # A person's `resume` may have taken numbers that the ledger does not know.
         attempt = max(self.ledger.read.next_attempt(batch.id), batch.last_attempt() + 1)
+        self.runs.make_way(self.settings, batch.id, attempt, row.trigger)
         self.runs.prepare(self.settings, batch.id, attempt)
         try:
             self.ledger.start_run(batch.id, self.clock.now(), attempt)
@@ -157,6 +198,7 @@ class Starter:
             return False
         log.info("run.starting", extra={"batch": batch.id, "attempt": attempt})
         self.runs.start(self.settings, batch.id, attempt, row.trigger)
+        self._was_of_no_use = False
         return True
 
     def _alive(self, batch_id: str) -> str:
@@ -184,7 +226,7 @@ class Starter:
         )
 
 
-def free_slots(settings: Settings, live: Sequence[RunRow], *, is_rerun: bool) -> int:
+def free_slots(settings: Settings, live: Sequence[RunRow], *, is_rerun: bool = False) -> int:
     """How many more runs may start.
 
     No new file waits for a rerun: while a rerun is live, there is room for one more run.

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 30.0
 
+BEGIN_SECONDS = 30.0  # from a batch to the Run ID of a run whose process was there before
 INTERRUPT_SECONDS = 5.0  # between SIGINT and SIGKILL
 
 
@@ -111,11 +112,18 @@ class Supervisor:
         if run.ending is None and now_s - progress.since_s > limit_minutes * 60:
             why = f"no progress for {limit_minutes:g} minutes"
             self.ledger.ask_end(run.batch, RunState.TIMED_OUT, why, self.clock.now())
+        elif self._hangs(run, now_s - progress.since_s):
+            self.runs.kill(run.batch, run.attempt)
         elif run.ending is not None and progress.ending_since_s is None:
             progress.ending_since_s = now_s
             self.runs.interrupt(run.batch, run.attempt)
         elif _is_over(progress, now_s):
             self.runs.kill(run.batch, run.attempt)
+
+    def _hangs(self, run: RunRow, since_s: float) -> bool:
+        """Whether a standby has not begun its run. The run that follows starts without one."""
+        was_standby = self.runs.was_standby(run.batch, run.attempt)
+        return was_standby and run.run_id is None and since_s > BEGIN_SECONDS
 
     def _record_end(self, run: RunRow, batch: Batch) -> int:
         """Record how a dead run ended; 0 while that must wait.

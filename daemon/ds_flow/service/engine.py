@@ -51,6 +51,7 @@ class Engine:
         self.clock = clock
         self.unreadable = Problems()  # by batch: why its files cannot be read
         self.admission = Admission(settings, ledger, inbox, clock, pulse)
+        self.admission.name_batch = runs.next_batch
         self.starter = Starter(settings, ledger, runs, clock, self.unreadable)
         self.fires = Fires(settings, ledger, clock, pulse)
         self.supervisor = Supervisor(settings, ledger, runs, clock, self.unreadable)
@@ -71,9 +72,10 @@ class Engine:
             self.starter.start,  # start runs of batches of new files
             self.fires.fire,  # make batches of the schedules that are due
             self.starter.rerun,  # start runs of reruns, where new files have left room
+            self.get_ready,  # start the next run's process while its files settle
         ]
         if self.is_draining:
-            stages = []
+            stages = [self.starter.dismiss]
         stages.append(self.supervisor.follow)  # record what became of live runs
         return sum(map(self._attempt, stages))
 
@@ -97,6 +99,10 @@ class Engine:
     def form(self) -> int:
         """Form as many batches as may start now. Until then, the files of later drops join them."""
         return self.admission.form(self.starter.room())
+
+    def get_ready(self) -> int:
+        """Have the next run's process ready before its batch is there."""
+        return self.starter.get_ready(self.admission.due_in_s(self.clock.monotonic_s()))
 
     def _attempt(self, stage: Stage) -> int:
         """Run one stage; 0 if it failed.

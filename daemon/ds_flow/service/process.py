@@ -267,10 +267,11 @@ def service(settings: Settings) -> Iterator[Service]:
         wake = Wake()
         stack.callback(wake.close)
         inbox = Inbox(Pattern.parse(settings.pattern, settings.root), wake, settings.watch.observer)
-        ledger = Ledger(settings.ledger)
+        ledger, runs = Ledger(settings.ledger), Runs()
         stack.callback(ledger.close)
         stack.callback(inbox.close)
-        engine = Engine(settings, ledger, inbox, Runs(), SystemClock())
+        stack.callback(runs.dismiss)
+        engine = Engine(settings, ledger, inbox, runs, SystemClock())
         upkeep = Upkeep(settings, ledger, engine.clock)
         made = Service(settings, engine, upkeep, wake)
         engine.admission.pulse = engine.fires.pulse = made.pulse

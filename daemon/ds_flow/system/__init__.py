@@ -25,6 +25,7 @@ from ds_flow.system.forks import fork, keep_from_children
 from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, wake_daemon
 from ds_flow.system.links import is_at, real_path
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
+from ds_flow.system.memory import available_mb
 from ds_flow.system.metaflow_store import (
     FLOW_NAME,
     alone_in_store,
@@ -74,6 +75,7 @@ __all__ = [
     "NotRegularError",
     "Wake",
     "alone_in_store",
+    "available_mb",
     "count_oom_kills",
     "empty_store_trash",
     "fork",
