@@ -6,6 +6,7 @@ A run by hand forms its batch here, and the process becomes itself again in a ru
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
 from ds_flow.core import (
@@ -58,6 +59,16 @@ def go_home(argv: list[str]) -> None:
     os.chdir(ROOT)
 
 
+def configure_metaflow() -> None:
+    """Let Metaflow read its configuration in a folder that is root's.
+
+    It looks for `.metaflow/config.json` in the current folder and all above it. Anybody may have
+    put one there, and it can change what runs. The project's own is found by METAFLOW_HOME.
+    """
+    with chdir("/"):
+        import metaflow.metaflow_config  # noqa: F401 - it is read when imported
+
+
 def prepare(argv: list[str]) -> None:
     """Set what Metaflow reads; for the flow as a program, take its place in the project, too.
 
@@ -70,6 +81,7 @@ def prepare(argv: list[str]) -> None:
     os.environ["DS_FLOW_CONFIG"] = str(CONFIG)
     os.environ.update(pinned_variables(str(ROOT), len(os.sched_getaffinity(0))))
     os.environ.setdefault("METAFLOW_USER", "ds-flow")  # else root is unknown to it
+    configure_metaflow()
     if not is_program:
         return
     go_home(argv)
