@@ -131,7 +131,8 @@ def _say(text: str) -> None:
 
 def _needed_s(chosen: Settings, item: Sighting) -> float:
     raw = str(Path(chosen.root, unescape(item.path)))
-    return needed_quiet_s(raw, chosen.watch.quiet_seconds)
+    base = str(Pattern.parse(chosen.pattern, chosen.root).base)
+    return needed_quiet_s(raw, base, chosen.watch.quiet_seconds)
 
 
 def _copy_to(log: int, descriptor: int) -> None:

@@ -31,7 +31,7 @@ from ds_flow.core import (
     output_stems,
     unescape,
 )
-from ds_flow.system import is_at, masked, real_path
+from ds_flow.system import OutsideError, beneath, masked, reopen
 from ds_flow.work import LASTING, Batch, Result, Results
 from steps import job_exit
 from steps.transform import (
@@ -47,7 +47,7 @@ from steps.transform import (
 )
 
 NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
-OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class GoneError(InputError):
@@ -77,18 +77,11 @@ def opened(path: Path, inbox: str = "") -> Iterator[BinaryIO]:
     Raises:
         GoneError, UnreadableError, ChangedError: as they say.
     """
-    with its_own_errors():
-        real = real_path(path)
-        if inbox and not Path(real).is_relative_to(real_path(inbox)):
-            raise UnreadableError("a symbolic link that leaves the inbox")
-        descriptor = os.open(real, OPEN_FLAGS)
-    try:
-        with its_own_errors():
-            is_regular = S_ISREG(os.fstat(descriptor).st_mode)
-        if not is_regular:
+    with its_own_errors(), beneath(inbox or "/", str(path)) as (found, _):
+        if not S_ISREG(os.fstat(found).st_mode):
             raise UnreadableError("it is not a regular file")
-        if not is_at(descriptor, real):
-            raise ChangedError("it was moved while it was opened")
+        descriptor = reopen(found, OPEN_FLAGS)
+    try:
         with open(descriptor, "rb", buffering=0, closefd=False) as stream:
             yield stream
     finally:
@@ -102,6 +95,8 @@ def its_own_errors() -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise GoneError("it is gone") from None
+    except OutsideError:
+        raise UnreadableError("a symbolic link that leaves the inbox") from None
     except OSError as error:
         if error.errno in job_exit.OUT_OF_FILES_ERRORS:
             raise

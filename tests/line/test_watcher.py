@@ -188,7 +188,7 @@ def test_what_was_swapped_for_a_fifo_blocks_nobody(inbox: Inbox, file: Path) -> 
     file.unlink()
     os.mkfifo(file)
 
-    assert fingerprint(inbox, arrival) == StillArriving("changed since it was looked at")
+    assert fingerprint(inbox, arrival) == StillArriving("gone")
 
 
 def test_a_link_swapped_in_is_not_followed_out_of_the_inbox(
@@ -337,10 +337,12 @@ def test_a_file_moved_in_wakes(make: Make, root: Path, wake: Wake) -> None:
 
 
 def test_a_file_in_a_new_subfolder_wakes(make: Make, root: Path, wake: Wake) -> None:
-    make(pattern="data/**/*.csv").watch()
+    inbox = make(pattern="data/**/*.csv")
+    inbox.watch()
     (root / "data/deep").mkdir()
     assert wake.wait(LONG_S)
 
+    inbox.look()
     while wake.wait(SHORT_S):
         pass
     (root / "data/deep/a.csv").write_text("1")
@@ -449,15 +451,66 @@ def test_a_local_folder_gives_events(make: Make) -> None:
     assert not inbox.is_polling
 
 
-def test_where_folders_are_nested_too_deep_to_be_watched_it_polls_and_says_so(
-    make: Make, root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folders_that_are_nested_very_deep_are_watched(make: Make, root: Path, wake: Wake) -> None:
     inbox = make("inotify", "data/**/*.csv")
-    with nest(root / "data", "a.csv"):
+    with nest(root / "data", "a.csv") as file:
         assert len(inbox.look().sightings) == 1
+        while wake.wait(SHORT_S):
+            pass
+        Path(file).write_text("2")
+        assert wake.wait(LONG_S)
 
-    assert inbox.is_polling
-    assert caplog.records[-1].getMessage() == "inbox.polled"
+    assert not inbox.is_polling
+
+
+def test_more_events_than_the_kernel_keeps_wake_and_later_ones_do_too(
+    make: Make, root: Path, wake: Wake, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    inbox = make("inotify", "data/**/*.csv")
+    inbox.look()
+    queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    assert inbox._watches is not None
+    with inbox._watches._inotify._lock:  # nobody reads meanwhile
+        for number in range(queue):
+            name = root / "data" / f"folder{number % 10}"
+            name.mkdir()
+            name.rename(f"{name}-moved")
+            Path(f"{name}-moved").rmdir()
+
+    until("it was said", lambda: "inbox.overflow" in caplog.text)
+    assert wake.wait(LONG_S)
+    inbox.look()
+    while wake.wait(SHORT_S):
+        pass
+    (root / "data/a.csv").write_text("1")
+    assert wake.wait(LONG_S)
+    assert not inbox.is_polling
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_of_events_that_dies_is_told_and_started_again(
+    make: Make,
+    root: Path,
+    wake: Wake,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inbox = make()
+    inbox.look()
+    watches = inbox._watches
+    assert watches is not None
+    monkeypatch.setattr(watches, "on_event", None)
+    (root / "data/a.csv").write_text("1")
+    until("it died", lambda: not watches.is_alive)
+
+    inbox.look()
+
+    assert "inbox.deaf" in caplog.text
+    while wake.wait(SHORT_S):
+        pass
+    (root / "data/b.csv").write_text("1")
+    assert wake.wait(LONG_S)
 
 
 WITHOUT_DESCRIPTORS = """

@@ -60,7 +60,10 @@ def test_a_link_that_becomes_a_folder_at_any_moment_concerns_itself_alone(
 
     def attempt() -> None:
         assert "data/student_a.csv" in found(find("data/student_*.csv"))
-        assert scan.needed_quiet_s(str(pair.link), 1) in {1, scan.UNLEASED_QUIET_SECONDS}
+        assert scan.needed_quiet_s(str(pair.link), str(root / "data"), 1) in {
+            1,
+            scan.UNLEASED_QUIET_SECONDS,
+        }
 
     assert at_every_moment(pair.prepare, attempt, pair.swap) > 10
 
@@ -74,7 +77,7 @@ def test_a_chain_of_very_many_links_is_ignored_with_a_reason_and_stops_no_look(
     seen = find("data/student_*.csv")
 
     assert found(seen) == ["data/student_a.csv"]
-    assert scan.needed_quiet_s(f"{root}/data/student_chain.csv", 1) == 1
+    assert scan.needed_quiet_s(f"{root}/data/student_chain.csv", f"{root}/data", 1) == 1
     why = "cannot be looked at: Too many levels of symbolic links"
     assert seen.ignored == {"data/student_chain.csv": why}
 
@@ -260,7 +263,8 @@ def test_a_link_to_a_folder_is_not_walked_into_but_named(
     assert found(seen) == (["data/deep/a.csv"] if "/*.csv" in pattern[5:] else [])
     assert seen.ignored.keys() == linked
     assert {why for path, why in seen.ignored.items() if path != "data/b.csv"} <= {
-        "a symbolic link to a folder, and scans do not follow it"
+        "a symbolic link to a folder, and scans do not follow it",
+        f"a symbolic link that leaves the inbox (to {root}/far)",
     }
 
 
@@ -309,10 +313,10 @@ def test_how_long_a_file_must_rest_depends_on_who_may_be_writing_it() -> None:
         file = folder / "a.csv"
         file.touch()
         (folder / "closed").mkdir()
-        assert scan.needed_quiet_s(str(file), 0.5) == 0.5
-        assert scan.needed_quiet_s(str(folder / "none"), 0.5) == 0.5
+        assert scan.needed_quiet_s(str(file), str(folder), 0.5) == 0.5
+        assert scan.needed_quiet_s(str(folder / "none"), str(folder), 0.5) == 0.5
         with file.open("a"):
-            assert scan.needed_quiet_s(str(file), 0.5) == math.inf
+            assert scan.needed_quiet_s(str(file), str(folder), 0.5) == math.inf
         with no_rights(folder / "closed"):
-            assert scan.needed_quiet_s(str(file), 0.5) == 10
-            assert scan.needed_quiet_s(str(file), 60) == 60
+            assert scan.needed_quiet_s(str(file), str(folder), 0.5) == 10
+            assert scan.needed_quiet_s(str(file), str(folder), 60) == 60

@@ -217,7 +217,8 @@ def _not_seen(why: str, latest: FileRow | None) -> str:
 
 def _arriving(question: Question, seen: Stat) -> tuple[str, str]:
     watch = question.settings.watch
-    quiet_s = needed_quiet_s(question.place.raw, watch.quiet_seconds)
+    base = str(Pattern.parse(question.settings.pattern, question.settings.root).base)
+    quiet_s = needed_quiet_s(question.place.raw, base, watch.quiet_seconds)
     if math.isinf(quiet_s):
         return "a process has it open for writing", "close it"
     age_s = max(0.0, question.now.timestamp() - seen.ctime_ns / 1e9)
@@ -247,7 +248,7 @@ def look(pattern: Pattern, raw: str) -> Stat | str:
 
 def _stat(base: Path, raw: str) -> Stat | str:
     try:
-        seen = sight_file(raw, os.path.realpath(base))
+        seen = sight_file(raw, str(base))
     except FileNotFoundError:
         return "this file does not exist"
     except OSError as error:

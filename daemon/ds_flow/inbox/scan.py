@@ -8,8 +8,8 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Self
 
 from ds_flow.core import DispatchError, Sighting, Stat, escape
 from ds_flow.settings import TEMPORARY, matches, split
-from ds_flow.system import real_path
+from ds_flow.system import NowhereError, OutsideError, beneath, reopen
 
 FILES_A_PULSE = 1000
 
@@ -74,15 +74,21 @@ class Look:
     ignored: dict[str, str] = field(default_factory=dict)  # path -> why it is no input
 
 
-def scan_files(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Look:
+def scan_files(
+    pattern: Pattern,
+    pulse: Callable[[], None] = lambda: None,
+    watch: Callable[[int, str], None] = lambda *_: None,
+) -> Look:
     """Find every regular file that matches the pattern. Raises DispatchError if base is missing.
 
     `pulse` is called from time to time: a slow server may take minutes for a million files.
+    `watch` is called with each folder, open, before it is listed.
     """
     try:
         found = Look(pattern.base.stat().st_dev)
-        walk = _Walk(found, os.path.realpath(pattern.base), pulse)
-        walk.tree((str(pattern.base), _prefix(pattern), pattern.parts))
+        base = str(pattern.base)
+        walk = _Walk(found, base, os.path.realpath(base), pulse, watch)
+        walk.tree((base, _prefix(pattern), pattern.parts))
     except OSError as error:
         todo = "create it or make it readable, or change paths.input_pattern"
         raise DispatchError(f"inbox {pattern.base}: {error.strerror}; {todo}") from error
@@ -94,19 +100,50 @@ def scan_files(pattern: Pattern, pulse: Callable[[], None] = lambda: None) -> Lo
 def sight_file(raw: str, base: str) -> Stat | str:
     """Stat one path whose name matches, or say why it is not an input. Raises OSError.
 
-    A symbolic link counts as its target if that lies below `base`, a real path.
+    A symbolic link counts as its target if that lies below `base`, the folder that the pattern
+    names. A link that leaves it is never touched: what it leads to may not answer.
     """
-    status = os.lstat(raw)
-    if stat.S_ISLNK(status.st_mode):
-        target = real_path(raw)
-        if not target.startswith(f"{base}/"):
-            return f"a symbolic link that leaves the inbox (to {escape(target)})"
-        if not os.path.exists(target):
-            return "a symbolic link that leads nowhere"
-        status = os.stat(target)
+    try:
+        with beneath(base, raw) as (descriptor, _):
+            status = os.fstat(descriptor)
+    except OutsideError as error:
+        return _leaves(error)
+    except NowhereError:
+        return "a symbolic link that leads nowhere"
     if not stat.S_ISREG(status.st_mode):
         return f"{KINDS.get(stat.S_IFMT(status.st_mode), 'not a regular file')}, not a file"
     return stat_of(status)
+
+
+def _leaves(error: OutsideError) -> str:
+    return f"a symbolic link that leaves the inbox (to {escape(str(error.filename2))})"
+
+
+@contextmanager
+def opened_folder(base: str, folder: str = "", real: str = "") -> Iterator[int]:
+    """Open a folder of the inbox that must have this real path, if one is given.
+
+    So below the base no link is followed, not even one that was swapped in.
+    """
+    with beneath(base, folder or base) as (found, where):
+        if real and real != where:
+            raise FileNotFoundError(errno.ENOENT, "replaced by a link", folder)
+        descriptor = reopen(found, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(raw: str, base: str) -> int:
+    """Open one path for reading as `sight_file` finds it, without blocking. Raises OSError.
+
+    Only a regular file is opened: to open a device may set it going.
+    """
+    with beneath(base, raw) as (descriptor, _):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "replaced by what is no file", raw)
+        return reopen(descriptor, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def stat_of(status: os.stat_result) -> Stat:
@@ -131,15 +168,14 @@ def is_open_for_writing(descriptor: int) -> bool | None:
     return False
 
 
-def needed_quiet_s(raw: str, quiet_s: float) -> float:
+def needed_quiet_s(raw: str, base: str, quiet_s: float) -> float:
     """Seconds that a file must be unchanged to count as whole; infinite while it is written.
 
     A file that cannot be opened need not wait longer: whoever reads it reports the problem.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer opens the file in between
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(real_path(raw), flags)
+        descriptor = open_file(raw, base)
     except OSError:
         return quiet_s
     try:
@@ -166,8 +202,10 @@ Place = tuple[str, str, tuple[str, ...]]
 @dataclass(frozen=True, slots=True)
 class _Walk:
     found: Look
-    base: str  # real path
+    base: str
+    real_base: str
     pulse: Callable[[], None]
+    watch: Callable[[int, str], None]
 
     def tree(self, base: Place) -> None:
         """Scan a folder, then the folders below it that the pattern reaches."""
@@ -181,19 +219,19 @@ class _Walk:
         is_match = _matcher(here[0])
         below: list[tuple[str, tuple[str, ...]]] = []
         self.pulse()
-        with os.scandir(folder) as entries:
+        with self._listed(folder) as entries:
             for entry in entries:
                 if TEMPORARY.fullmatch(entry.name):
                     continue
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if len(here) == 1 and is_match(entry.name):
-                    self._file(entry, prefix)
+                    self._file(entry, folder, prefix)
                 elif is_folder and len(here) > 1 and is_match(entry.name):
                     below.append((entry.name, here[1:]))
                 if is_folder and parts[0] == "**":
                     below.append((entry.name, parts))
                 elif parts[0] == "**" or (len(here) > 1 and is_match(entry.name)):
-                    self._note_link(entry, prefix)
+                    self._note_link(entry, folder, prefix)
         return [
             (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
         ]
@@ -207,19 +245,36 @@ class _Walk:
             self.found.ignored[escape(prefix)] = f"a folder that cannot be read: {error.strerror}"
         return []
 
-    def _note_link(self, entry: os.DirEntry[str], prefix: str) -> None:
-        """Name a link to a folder that the pattern would reach."""
-        with suppress(OSError):
-            if entry.is_symlink() and entry.is_dir():
-                self.found.ignored.setdefault(escape(prefix + entry.name), LINKED_FOLDER)
+    @contextmanager
+    def _listed(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        real = f"{self.real_base}{folder.removeprefix(self.base)}"
+        with opened_folder(self.base, folder, real) as descriptor:
+            self.watch(descriptor, folder)
+            with os.scandir(descriptor) as entries:
+                yield entries
 
-    def _file(self, entry: os.DirEntry[str], prefix: str) -> None:
+    def _note_link(self, entry: os.DirEntry[str], folder: str, prefix: str) -> None:
+        """Name a link to a folder that the pattern would reach, or to what may be one."""
+        if not entry.is_symlink():
+            return
+        why = LINKED_FOLDER
+        try:
+            with beneath(self.base, f"{folder}/{entry.name}") as (descriptor, _):
+                if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                    return
+        except OutsideError as error:
+            why = _leaves(error)
+        except OSError:
+            return
+        self.found.ignored.setdefault(escape(prefix + entry.name), why)
+
+    def _file(self, entry: os.DirEntry[str], folder: str, prefix: str) -> None:
         path = escape(prefix + entry.name)
         try:
             if entry.is_file(follow_symlinks=False):
                 seen: Stat | str = stat_of(entry.stat(follow_symlinks=False))
             else:
-                seen = sight_file(entry.path, self.base)
+                seen = sight_file(f"{folder}/{entry.name}", self.base)
         except FileNotFoundError:
             return  # gone since it was listed
         except OSError as error:

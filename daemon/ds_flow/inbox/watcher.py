@@ -4,77 +4,22 @@ import errno
 import hashlib
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
 
 from ds_flow.core import Arrival, Cause, DispatchError, Settled, Sighting, is_hostile, unescape
 from ds_flow.inbox import scan
-from ds_flow.inbox.scan import UNLEASED_QUIET_SECONDS, Look, Pattern, stat_of
-from ds_flow.system import Wake, fs_type, is_at, is_network_fs, real_path
-
-if TYPE_CHECKING:
-    from watchdog.observers.api import BaseObserver
+from ds_flow.inbox.scan import UNLEASED_QUIET_SECONDS, Look, Pattern, opened_folder, stat_of
+from ds_flow.inbox.watches import Watches
+from ds_flow.system import OutsideError, Wake, fs_type, is_network_fs
 
 log = logging.getLogger(__name__)
-
-NAMED_AT_ONCE = 4096  # names that events gave; the oldest are forgotten, since a scan follows
 
 OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 PIECE_BYTES = 64 * 2**20  # hashing reports progress and sees a stop this often
-
-# Opening and reading are not changes: our own fingerprinting would wake us for ever.
-CHANGES: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileClosedEvent,  # close after writing
-    FileMovedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-]
-GOINGS: list[type[FileSystemEvent]] = [DirCreatedEvent, DirDeletedEvent, DirMovedEvent]
-
-
-class _Hint(FileSystemEventHandler):
-    """Any change in the inbox is a reason to look; what changed is found by looking.
-
-    The name only says where to look first: many are lost when the queue overflows.
-    """
-
-    def __init__(self, wake: Wake, named: deque[str]) -> None:
-        self._wake = wake
-        self._named = named
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        self._named.append(os.fsdecode(event.dest_path or event.src_path))
-        self._wake.set()
-
-
-class _Whereabouts(FileSystemEventHandler):
-    """Wakes the daemon when the inbox itself is moved: the inbox's own watch hears nothing then."""
-
-    def __init__(self, wake: Wake, folder: Path) -> None:
-        self._wake = wake
-        self._folder = os.path.join(_itself(folder.parent), folder.name)
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if self._folder in map(os.fsdecode, (event.src_path, event.dest_path)):
-            self._wake.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +37,15 @@ class Inbox:
         """`observer` is auto, inotify or poll, as in the settings."""
         self.pattern = pattern
         self._wake = wake
-        self._named: deque[str] = deque(maxlen=NAMED_AT_ONCE)
         self._mode = observer
-        self._observer: BaseObserver | None = None
+        self._watches: Watches | None = None
         self._watched: tuple[int, int] | None = None  # device and inode of the base
         self.alive: Callable[[], None] = lambda: None  # called from time to time within a look
 
     @property
     def is_polling(self) -> bool:
         """Whether no events come, so that only a scan finds a file."""
-        return self._observer is None
+        return self._watches is None
 
     # ------------------------------------------------------------------ watching
 
@@ -120,13 +64,14 @@ class Inbox:
         self.close()
         self._watched = base
         if self._wants_events():
-            self._start_observer()
+            self._start_watches()
 
     def _is_deaf(self) -> bool:
-        """Whether the watched folder was removed. A new one may have the same inode number."""
-        return self._observer is not None and not all(
-            emitter.is_alive() for emitter in self._observer.emitters
-        )
+        """Whether the thread that reads events has died. That is told, and mended."""
+        if self._watches is None or self._watches.is_alive:
+            return False
+        log.error("inbox.deaf", extra={"inbox": self.pattern.base, "why": "restarting its watches"})
+        return True
 
     def _wants_events(self) -> bool:
         kind = fs_type(self.pattern.base)
@@ -137,44 +82,40 @@ class Inbox:
             return False
         return True
 
-    def _start_observer(self) -> None:
-        try:  # the constructor takes an inotify instance, `start` takes its watches
-            observer = Observer()
-            observer.schedule(
-                _Hint(self._wake, self._named),
-                _itself(self.pattern.base),
-                recursive=self.pattern.is_recursive,
-                event_filter=CHANGES,
-            )
-            observer.start()
-        except OSError as error:  # ENOSPC, EMFILE: the user's inotify limits are used up
-            self._note_polled(f"no inotify watch: {error.strerror}; see fs.inotify limits")
-            return
-        except RecursionError:  # watchdog's walk calls itself for each level
-            self._note_polled("no inotify watch: folders are nested too deep")
-            return
-        self._observer = observer
-        self._watch_above(observer)
+    def _start_watches(self) -> None:
+        base = str(self.pattern.base)
+        try:  # the constructor takes an inotify instance, `add` takes its watches
+            self._watches = Watches(self._wake)
+            with suppress(OSError):  # if that fails, a scan notices a move
+                self._watches.add_above(_itself(self.pattern.base))
+            with opened_folder(base) as descriptor:
+                self._watches.add(descriptor, base)
+        except OSError as error:
+            self._poll(error)
 
-    def _note_polled(self, why: str) -> None:
+    def _watch_folder(self, descriptor: int, folder: str) -> None:
+        """Watch a folder before it is listed: so nothing that comes to it is missed."""
+        if self._watches is not None:
+            try:
+                self._watches.add(descriptor, folder)
+            except OSError as error:
+                self._poll(error)
+
+    def _poll(self, error: OSError) -> None:
+        """Do without events. ENOSPC, EMFILE: the user's inotify limits are used up."""
+        why = f"no inotify watch: {error.strerror}; see fs.inotify limits"
         log.warning("inbox.polled", extra={"inbox": self.pattern.base, "why": why})
-
-    def _watch_above(self, observer: "BaseObserver") -> None:
-        """Watch the folder above, to notice a removal at once. If that fails, a scan notices it."""
-        base = self.pattern.base
-        if base != base.parent:
-            with suppress(OSError):
-                observer.schedule(
-                    _Whereabouts(self._wake, base), _itself(base.parent), event_filter=GOINGS
-                )
+        self._close_watches()
 
     def close(self) -> None:
         """Stop watching."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join()
-            self._observer = None
+        self._close_watches()
         self._watched = None
+
+    def _close_watches(self) -> None:
+        if self._watches is not None:
+            self._watches.close()
+            self._watches = None
 
     # ------------------------------------------------------------------ looking
 
@@ -186,23 +127,22 @@ class Inbox:
         """
         before = self._watched
         self.watch()
-        found = scan.scan_files(self.pattern, self.alive)
+        found = scan.scan_files(self.pattern, self.alive, self._watch_folder)
         if before is not None and found.device != before[0]:
             raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
         return found
 
     def named(self) -> set[str]:
         """Return the matching paths that events have named since the last call."""
-        raw = {self._named.popleft() for _ in range(len(self._named))}
+        raw = self._watches.take_named() if self._watches is not None else ()
         return {path for path in map(self.pattern.name_of, raw) if path is not None}
 
     def look_at(self, paths: Iterable[str]) -> list[Sighting]:
         """Look at single files again. What is no longer a file is left out."""
         found = []
-        base = os.path.realpath(self.pattern.base)
         for path in paths:
             try:
-                seen = scan.sight_file(self._raw(path), base)
+                seen = scan.sight_file(self._raw(path), str(self.pattern.base))
             except OSError:
                 continue
             if not isinstance(seen, str):
@@ -227,8 +167,8 @@ class Inbox:
             why = "control characters or undecodable bytes in the name: rename the file"
             return Settled(sighting=seen, cause=Cause.NAME, reason=why)
         try:
-            descriptor = self._open(raw)
-        except FileNotFoundError:
+            descriptor = scan.open_file(raw, str(self.pattern.base))
+        except (FileNotFoundError, OutsideError):
             return StillArriving("gone")
         except OSError as error:
             return _unreadable(seen, error)
@@ -238,16 +178,6 @@ class Inbox:
             return _unreadable(seen, error)
         finally:
             os.close(descriptor)
-
-    def _open(self, raw: str) -> int:
-        """Open for reading without blocking, and not through a link that was swapped in."""
-        target = real_path(raw)
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(target, flags)
-        if not is_at(descriptor, target):
-            os.close(descriptor)
-            raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", raw)
-        return descriptor
 
     def _read(
         self, descriptor: int, arrival: Arrival, now_s: float, pulse: Callable[[], None]

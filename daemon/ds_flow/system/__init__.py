@@ -23,7 +23,7 @@ from ds_flow.system.durable import (
 )
 from ds_flow.system.forks import fork, keep_from_children
 from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, wake_daemon
-from ds_flow.system.links import is_at, real_path
+from ds_flow.system.links import NowhereError, OutsideError, beneath, open_beneath, reopen
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
 from ds_flow.system.memory import available_mb
 from ds_flow.system.metaflow_store import (
@@ -73,22 +73,25 @@ __all__ = [
     "WAKE_SIGNAL",
     "Cell",
     "NotRegularError",
+    "NowhereError",
+    "OutsideError",
     "Wake",
     "alone_in_store",
     "available_mb",
+    "beneath",
     "count_oom_kills",
     "empty_store_trash",
     "fork",
     "free_bytes",
     "fs_type",
     "hold_store",
-    "is_at",
     "is_network_fs",
     "keep_from_children",
     "link_new",
     "mask",
     "masked",
     "need",
+    "open_beneath",
     "open_log",
     "open_private",
     "open_regular",
@@ -101,9 +104,9 @@ __all__ = [
     "put_table",
     "read_json",
     "read_word",
-    "real_path",
     "refusal",
     "remove_stored_run",
+    "reopen",
     "require_space",
     "running_pid",
     "say",

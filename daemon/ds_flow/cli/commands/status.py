@@ -131,8 +131,9 @@ def _check_inbox(
 ) -> InboxCheck:
     from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
 
+    pattern = Pattern.parse(settings.pattern, settings.root)
     try:
-        found = scan_files(Pattern.parse(settings.pattern, settings.root))
+        found = scan_files(pattern)
     except DispatchError as error:
         return InboxCheck(reason=str(error))
     check = InboxCheck(ignored=len(found.ignored))
@@ -141,7 +142,7 @@ def _check_inbox(
         path = os.path.join(settings.root, unescape(seen.path))
         # By the wall clock, which may jump: these numbers are for people only.
         age_s = max(0.0, now.timestamp() - seen.stat.ctime_ns / 1e9)
-        if age_s < limit_s or age_s < needed_quiet_s(path, limit_s):
+        if age_s < limit_s or age_s < needed_quiet_s(path, str(pattern.base), limit_s):
             check.arriving += 1
         else:
             check.unaccounted.append(seen.path)
