@@ -67,7 +67,13 @@ class Records:
     """
 
     def __init__(
-        self, blocks: Iterable[bytes], *, delimiter: str, encoding: str, first_column: str = ""
+        self,
+        blocks: Iterable[bytes],
+        *,
+        delimiter: str,
+        encoding: str,
+        first_column: str = "",
+        max_columns: int = MAX_COLUMNS,
     ) -> None:
         self._decoder = Decoder(blocks, encoding)
         self._texts = iter(self._decoder)
@@ -81,6 +87,7 @@ class Records:
         self._newline = line_end(self._pending)
         self.header: tuple[str, ...] = ()
         self.header_line = 1
+        self._max_columns = max_columns
         self._first = self._find_header(first_column)
 
     def __iter__(self) -> Iterator[Block]:
@@ -117,7 +124,7 @@ class Records:
         if first_column and not cells[0].strip():
             cells[0] = first_column
         header = tuple(cell if cell.strip() else "" for cell in cells)
-        if problem := header_problem(filter(None, header)):
+        if problem := header_problem(filter(None, header), self._max_columns):
             self._refuse([Fault(start, problem)])
         self.header_line = self._line + layout.text.count(self._newline, 0, start)
         for number, name in enumerate(header, start=1):
@@ -227,12 +234,12 @@ class Records:
 NO_LINE_END = "its last line has no line end; perhaps it was cut off"
 
 
-def header_problem(header: Iterable[str]) -> str:
+def header_problem(header: Iterable[str], max_columns: int = MAX_COLUMNS) -> str:
     """Why these names cannot be a header, or ""."""
     seen: set[str] = set()
     header = tuple(header)
-    if len(header) > MAX_COLUMNS:
-        return f"{len(header):,} columns; at most {MAX_COLUMNS:,} are taken"
+    if len(header) > max_columns:
+        return f"{len(header):,} columns; at most {max_columns:,} are taken"
     for number, name in enumerate(header, start=1):
         if not name.strip():
             return f"column {number} of the header has no name"

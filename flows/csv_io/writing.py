@@ -117,10 +117,15 @@ class Alignment:
         """
         with source.open("rb", buffering=0) as old, target.open("xb") as new:
             new.write(self._header)
-            for table in read_tables(Records(Source(old), delimiter=",", encoding="utf-8")):
+            for table in read_tables(self._records(old)):
                 for rows in table.to_batches(max_chunksize=self._rows):
                     for _, text in buffers(self._lines(rows)):
                         new.write(text)
+
+    def _records(self, stream: BinaryIO) -> Records:
+        """Read one of our own, which has more columns than an input may have."""
+        width = len(self._places)
+        return Records(Source(stream), delimiter=",", encoding="utf-8", max_columns=width)
 
     def _lines(self, rows: pa.RecordBatch) -> Cells:
         """Rows with as many commas before each cell as there are columns between."""

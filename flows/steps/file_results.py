@@ -21,8 +21,7 @@ from ds_flow.work import (
     published_manifests,
     read_manifest,
 )
-
-APPENDED = 3  # an output's last columns: processed_at, source_file, tag
+from steps.union_limit import APPENDED, fitting
 
 
 def file_results(batch: Batch) -> tuple[list[Result], list[Rejected]]:
@@ -35,6 +34,9 @@ def file_results(batch: Batch) -> tuple[list[Result], list[Rejected]]:
     if good and batch.plan.options.columns == "strict":
         reference = _reference(batch, good)
         judged = [reference.judged(one) if isinstance(one, Result) else one for one in judged]
+    good = [one for one in judged if isinstance(one, Result)]
+    fits = iter(fitting(good, batch.plan.options.max_columns))
+    judged = [next(fits) if isinstance(one, Result) else one for one in judged]
     good = [one for one in judged if isinstance(one, Result)]
     return good, [one for one in judged if isinstance(one, Rejected)]
 

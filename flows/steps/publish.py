@@ -33,7 +33,8 @@ from ds_flow.work import (
     read_manifest,
     settings_fingerprint,
 )
-from steps.file_results import APPENDED, file_results, union
+from steps.file_results import file_results, union
+from steps.union_limit import APPENDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,31 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Form:
     return processed
 
 
+WIDE = ",".join(f"w{number}" for number in range(16_384)) + "\n"
+
+
+def test_a_file_as_wide_as_any_may_be_is_combined_with_one_that_has_some_of_its_columns(
+    batch: Form,
+) -> None:
+    files = {"a.csv": "w1,w0\n1,0\n", "b.csv": WIDE + "," * 16_383 + "\n"}
+    manifest = published(batch(files, columns="union"))
+
+    assert [one.path for one in manifest.inputs] == ["data/a.csv", "data/b.csv"]
+    assert len(manifest.columns) == 16_384 + 3
+
+
+def test_a_wide_file_among_others_is_set_aside_and_they_are_published(batch: Form) -> None:
+    manifest = published(batch({"a.csv": WIDE, "b.csv": ONE, "c.csv": ONE}, columns="union"))
+
+    assert [one.path for one in manifest.inputs] == ["data/b.csv", "data/c.csv"]
+    assert [(one.path, one.cause) for one in manifest.rejected] == [("data/a.csv", "rejected")]
+    assert manifest.rejected[0].reason == (
+        "the combined file would have 16,386 columns, with 16,384 that other files of this batch"
+        " lack (w0, w1, w2 and 16381 more); csv.max_columns is 16,384; release it alone, or raise"
+        " it"
+    )
+
+
 def published(work: Path) -> Manifest:
     """Combine and publish a batch; its Run ID is its number."""
     run = publish.Run(

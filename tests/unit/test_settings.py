@@ -282,7 +282,8 @@ def test_secrets_are_the_long_values_of_dotenv_that_are_not_our_own(project: Loa
 def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
         FIVE.replace("data/", "inbox/")
-        + "csv: {delimiter: ';', encoding: UTF-16, first_column: row, columns: strict}\n"
+        + "csv: {delimiter: ';', encoding: UTF-16, first_column: row, columns: strict,"
+        " max_columns: 9}\n"
         + "compute: {transform: 'a.b:c', shard_mb: 0.5, max_shards: 3, memory_factor: 2,"
         " memory_limit_mb: 9000}\n",
         PROCESS_TAG="t",

@@ -43,6 +43,7 @@ from ds_flow.core.paths import (
     unescape,
 )
 from ds_flow.core.plan import (
+    MAX_COLUMNS,
     WORK,
     DockerSite,
     LsfSite,
@@ -113,6 +114,7 @@ __all__ = [
     "LIVE_BATCHES",
     "LIVE_RUNS",
     "LOCAL",
+    "MAX_COLUMNS",
     "PYTHON",
     "RERUN_TRIGGERS",
     "RUN_MOVES",

@@ -15,6 +15,9 @@ FILE_COST_BYTES = 2**18  # to open and write a small file costs as much as to re
 WORK = ".work"  # the folder of all work directories, in the output folder
 
 
+MAX_COLUMNS = 16_384  # of a combined file, unless a plan says otherwise: a spreadsheet's limit
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOptions:
     """Where and with what one stage's jobs run."""
@@ -110,6 +113,7 @@ class Options:
     encoding: str = "utf-8"
     first_column: str = ""  # the name of a first column that has none
     columns: str = "union"
+    max_columns: int = MAX_COLUMNS
     transform: str = "transforms:transform"
     shard_mb: float = 64
     max_shards: int = 64

@@ -159,6 +159,7 @@ class Settings:
             encoding=self.csv.encoding,
             first_column=self.csv.first_column,
             columns=self.csv.columns,
+            max_columns=self.csv.max_columns,
             transform=self.compute.transform,
             shard_mb=self.compute.shard_mb,
             max_shards=self.compute.max_shards,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ds_flow.core import LOCAL
+from ds_flow.core import LOCAL, MAX_COLUMNS
 from ds_flow.settings.compute import Compute
 from ds_flow.settings.types import (
     DAY_SECONDS,
@@ -138,6 +138,11 @@ class Csv(Section, frozen=True):
         default="union",
         description="If files differ in columns: combine all, or reject files unlike those"
         " published last, else unlike most files of the batch.",
+    )
+    max_columns: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=MAX_COLUMNS,
+        description="How many columns a combined file may have. Files that would make it wider are"
+        " rejected: first those with columns that few others have.",
     )
 
 

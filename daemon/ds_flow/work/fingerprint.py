@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, Manifest, Options, inherited_variables
+from ds_flow.core import CHECKOUT, MAX_COLUMNS, Manifest, Options, inherited_variables
 
 
 def own_code(options: Options) -> list[Path]:
@@ -42,6 +42,8 @@ def settings_fingerprint(options: Options) -> str:
     ]
     if options.first_column:  # without it, as in older versions
         content.append(["first_column", options.first_column])
+    if options.max_columns != MAX_COLUMNS:
+        content.append(["max_columns", str(options.max_columns)])
     stages = sorted(options.stages.items())
     content += [(name, stage.image) for name, stage in stages if stage.executor == "docker"]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
