@@ -10,7 +10,6 @@ import secrets
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,24 +31,17 @@ from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
 from ds_flow.settings import Settings, find_settings, load_settings
 from ds_flow.system import open_log
 from ds_flow.work import Batch, attempt_log, refuse_root, require_own, settle
-from steps.command_line import command_of
+from steps.command_line import batch_options, command_of
 from steps.start import open_batch
-
-OPTIONS = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
-OPTIONS.add_argument("--batch")
-OPTIONS.add_argument("--output-dir")
 
 
 def begin(argv: Sequence[str]) -> None:
-    """Form the batch and run again as its first attempt. Returns if the command is not `run`.
+    """Form the batch and run again as its first attempt; for `run` and `resume` by a person.
 
     A batch that is named must have a plan. Without --output-dir, the settings say where it is.
     `resume` goes on where it was; neither is for a copy of a project, or for root in another's.
     """
-    named, _ = OPTIONS.parse_known_args(argv[1:])
-    is_marked = os.environ.get(ATTEMPT_MARK, "").startswith(f"{named.batch}/")
-    if command_of(argv) not in {"run", "resume"} or "--help" in argv or is_marked:
-        return
+    named = batch_options(argv)
     try:
         chosen = load_settings(find_settings(None, os.environ), os.environ)
         output_dir = chosen.options().portable().output_dir

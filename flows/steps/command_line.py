@@ -1,5 +1,6 @@
 """Metaflow's command line, as far as it must be understood before Metaflow is imported."""
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 
 FLAGS = {
@@ -23,3 +24,11 @@ def places_of_words(argv: Sequence[str]) -> Iterator[int]:
         if not is_option and not is_value:
             yield place
         is_value = is_option and "=" not in word and word not in FLAGS
+
+
+def batch_options(argv: Sequence[str]) -> Namespace:
+    """Read `--batch` and `--output-dir`; None for one that is not there."""
+    options = ArgumentParser(prog="student_flow.py", add_help=False, allow_abbrev=False)
+    options.add_argument("--batch")
+    options.add_argument("--output-dir")
+    return options.parse_known_args(argv[1:])[0]

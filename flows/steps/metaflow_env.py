@@ -10,6 +10,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from ds_flow.core import (
+    ATTEMPT_MARK,
     CHECKOUT,
     GIVEN_NAMES,
     STANDBY,
@@ -18,7 +19,7 @@ from ds_flow.core import (
     pinned_variables,
 )
 from ds_flow.system import hold_store, speak_utf8
-from steps.command_line import command_of, places_of_words
+from steps.command_line import batch_options, command_of, places_of_words
 
 CONFIG = Path(os.environ.get("DS_FLOW_CONFIG") or CHECKOUT / "config" / "settings.yaml").absolute()
 ROOT = CONFIG.parents[1].resolve()
@@ -85,11 +86,19 @@ def prepare(argv: list[str]) -> None:
     if not is_program:
         return
     go_home(argv)
-    from steps import by_hand  # reads the settings; whoever only imports the flow needs none
+    if _is_by_hand(argv):
+        from steps import by_hand  # reads the settings, which takes others a sixth of their start
 
-    by_hand.begin(argv)
+        by_hand.begin(argv)
     if STANDBY not in os.environ:
         hold()
+
+
+def _is_by_hand(argv: Sequence[str]) -> bool:
+    """Whether a person starts a run, not the daemon: its runs carry the mark of their batch."""
+    if command_of(argv) not in {"run", "resume"} or "--help" in argv:
+        return False
+    return not os.environ.get(ATTEMPT_MARK, "").startswith(f"{batch_options(argv).batch}/")
 
 
 def hold() -> None:

@@ -15,7 +15,7 @@ import pytest
 from cli_project import Project as CliProject
 from clock import MovedClock
 from ds_flow.core.problems import Problems
-from ds_flow.core.program import CHECKOUT
+from ds_flow.core.program import CHECKOUT, FLOW
 from ds_flow.core.states import RunState, Trigger
 from ds_flow.runs import standby, start
 from ds_flow.runs.launch import Life, Runs, processes
@@ -274,6 +274,24 @@ def test_it_waits_for_the_daemons_word(
         assert process.stdout.read() == printed
     assert process.returncode == 0
     assert log.exists() == is_told
+
+
+def test_a_run_of_the_daemon_imports_nothing_that_only_a_person_s_run_needs(
+    tmp_path: Path,
+) -> None:
+    made = CliProject(tmp_path)
+    own = {"DS_FLOW_ATTEMPT": "0123456789/1", "DS_FLOW_STANDBY": str(tmp_path / "attempt.log")}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", FLOW, "run", "--batch", "0123456789"],
+        env={**made.settings.run_environment(os.environ), **own},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert {"metaflow.runtime", "pandas", "pyarrow", "steps.process_job"} <= imported
+    assert not {"ds_flow.settings", "ds_flow.inbox", "pydantic", "transforms"} & imported
 
 
 # --------------------------------------------------------------------------- when there is one
