@@ -1,12 +1,14 @@
 """The local backend: who may hand a round over, and what a look at it costs."""
 
 import fcntl
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from backends import Place
-from ds_flow.dispatch import local, trim_logs
+from ds_flow.dispatch import local, local_jobs, trim_logs
 from ds_flow.dispatch.rounds import Round, open_round
 from project import until
 
@@ -55,3 +57,22 @@ def test_looks_at_a_long_job_leave_no_descriptor_open(
     until("it ended", lambda: local.cancel(batch_round))
 
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("ends", ["by itself", "killed, and leaves a job alive"])
+def test_a_rest_ends_with_the_child_that_runs_the_round(tmp_path: Path, ends: str) -> None:
+    batch_round = opened(tmp_path, f"while [ ! -e '{tmp_path}/over' ]; do sleep 0.01; done")
+    assert local.submit(batch_round)
+    until("its job ran", lambda: batch_round.claim_of(1))
+    if ends == "by itself":
+        (tmp_path / "over").touch()
+    else:
+        os.kill(local_jobs._runners[batch_round.folder], signal.SIGKILL)
+
+    local_jobs.rest(batch_round.folder, 10**6)  # longer than any test
+
+    assert batch_round.folder not in local_jobs._runners
+    assert (batch_round.exit_of(1) is not None) == (ends == "by itself")
+    (tmp_path / "over").touch()
+    until("nothing of it was alive", lambda: not local.is_alive(batch_round))
+    local_jobs.rest(batch_round.folder, 0)

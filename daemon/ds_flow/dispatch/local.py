@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from ds_flow.core import JobState
 from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, of_exit_code
-from ds_flow.dispatch.local_jobs import can_fork, fork_jobs
+from ds_flow.dispatch.local_jobs import can_fork, fork_jobs, note_runner
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
 from ds_flow.system import open_private
 
@@ -41,17 +41,15 @@ def submit(batch_round: Round) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         handed_over.touch()
-        if can_fork(batch_round.jobs):
-            fork_jobs(batch_round, lock)
-        else:
-            _start_script(batch_round, lock)
+        start = fork_jobs if can_fork(batch_round.jobs) else _start_script
+        note_runner(batch_round.folder, start(batch_round, lock))
     finally:
         os.close(lock)
     return True
 
 
-def _start_script(batch_round: Round, lock: int) -> None:
-    subprocess.Popen(
+def _start_script(batch_round: Round, lock: int) -> int:
+    return subprocess.Popen(
         ["bash", str(RUN_JOB), str(batch_round.folder), *map(str, batch_round.indices)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -59,7 +57,7 @@ def _start_script(batch_round: Round, lock: int) -> None:
         process_group=0,
         pass_fds=[lock],
         env={**os.environ, "DS_FLOW_JOB": batch_round.name},
-    )
+    ).pid
 
 
 def ask(batch_round: Round, indices: Collection[int]) -> dict[int, Report]:

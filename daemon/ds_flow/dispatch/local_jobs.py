@@ -5,6 +5,7 @@ itself (a crash, `os._exit`, closed files, all memory) touches no other process.
 """
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ Program = Callable[[Sequence[str]], int]
 """A job's main function: it takes its arguments and returns its exit code."""
 
 _programs: dict[str, Program] = {}
+_runners: dict[Path, int] = {}  # by round: the pid of a child
 
 
 def fork_program(script: str, program: Program) -> None:
@@ -49,9 +51,30 @@ def is_forked_job(pid: int) -> bool:
     return Path(f"/proc/{pid}/comm").read_bytes().strip() == PROCESS_NAME.encode()
 
 
-def fork_jobs(batch_round: Round, lock: int) -> None:
-    """Run a round's jobs, one after the other, in a child that leads a process group."""
-    fork(lambda: _run_jobs(batch_round, lock), PROCESS_NAME)
+def fork_jobs(batch_round: Round, lock: int) -> int:
+    """Run a round's jobs, one after the other, in a child that leads a process group; its pid."""
+    return fork(lambda: _run_jobs(batch_round, lock), PROCESS_NAME)
+
+
+def note_runner(folder: Path, pid: int) -> None:
+    """Note which child of this process runs a round's jobs, so that `rest` can wait for its end."""
+    _runners[folder] = pid
+
+
+def rest(folder: Path, seconds: float) -> None:
+    """Wait so long; less if a child of this process runs the round's jobs, and ends meanwhile."""
+    try:
+        child = os.pidfd_open(_runners[folder])
+    except (KeyError, OSError):
+        time.sleep(seconds)  # noqa: TID251 - no event tells of a job's end elsewhere
+        return
+    try:
+        ended = select.poll()
+        ended.register(child, select.POLLIN)
+        if ended.poll(seconds * 1000):
+            del _runners[folder]  # of what it has left alive, if it was killed, no event tells
+    finally:
+        os.close(child)
 
 
 def _run_jobs(batch_round: Round, lock: int) -> int:

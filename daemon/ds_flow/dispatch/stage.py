@@ -18,6 +18,7 @@ from ds_flow.core import (
 from ds_flow.dispatch.backends import make_backends
 from ds_flow.dispatch.commands import print_note
 from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED
+from ds_flow.dispatch.local_jobs import rest
 from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.dispatch.trim_logs import cut_logs
@@ -148,7 +149,7 @@ def _finish(batch_round: Round, backend: Backend) -> list[Outcome]:
             break
         first_s, longest_s = backend.poll_seconds
         pause_s = WAITED_SHARE * (time.monotonic() - began_s)
-        time.sleep(min(max(pause_s, first_s), longest_s))  # noqa: TID251 - no event tells of a job's end
+        rest(batch_round.folder, min(max(pause_s, first_s), longest_s))
     outcomes = [_outcome(batch_round, index, ended[index]) for index in batch_round.indices]
     batch_round.close(outcomes)
     return outcomes
