@@ -10,6 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -23,6 +26,9 @@ from steps.command_line import command_of
 from steps.jobs import STEPS
 
 RUNNING = frozenset({"run", "resume"})
+LATER = ("metaflow.cli", "metaflow.task", "pyarrow.pandas_compat")
+"""What a task or a job would import once it needs it."""
+
 PROCESS_NAME = "ds-flow-task"
 POPEN_OPTIONS = {"bufsize": 1, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)}
 """How Metaflow's local runtime starts a task, beside its environment."""
@@ -43,6 +49,7 @@ def fork_tasks(task: Callable[[], object]) -> None:
     if not is_run or is_decorated or not is_known or os.environ.get(FORK) == "false":
         return
     _import_programs()
+    _learn_commit()
     _leave_out_package()
     start_of_task = (sys.executable, sys.argv[0])
 
@@ -67,7 +74,17 @@ def _import_programs() -> None:
 
     fork_program(str(STEPS / "process_job.py"), process_job.main)
     fork_program(str(STEPS / "align_job.py"), align_job.main)
+    for name in LATER:
+        with suppress(ImportError):
+            import_module(name)
     os.register_at_fork(after_in_child=np.random.seed)  # random, uuid and secrets do so themselves
+
+
+def _learn_commit() -> None:
+    """Let Metaflow ask git now. It asks once, for the metadata of all tasks."""
+    git = sys.modules.get("metaflow.metaflow_git")
+    if git is not None and hasattr(git, "get_repository_info"):
+        git.get_repository_info(str(Path(sys.argv[0]).absolute().parent))
 
 
 def _leave_out_package() -> None:

@@ -166,6 +166,29 @@ def test_the_commit_is_the_checkouts_whatever_repository_the_caller_works_in(
     assert fingerprint.git_commit() == own
 
 
+@pytest.mark.parametrize("state", ["a branch", "detached", "packed", "no commit"])
+def test_the_commit_is_read_without_git_where_it_is_one_file_away(
+    tmp_path: Path, state: str
+) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        command = ["git", *who, "-C", str(tmp_path), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "--quiet")
+    if state != "no commit":
+        git("commit", "--quiet", "--allow-empty", "--message", "one")
+    if state == "detached":
+        git("checkout", "--quiet", "--detach")
+    if state == "packed":
+        git("pack-refs", "--all")
+
+    is_near = state in {"a branch", "detached"}
+    assert fingerprint._named_commit(tmp_path / ".git") == (
+        git("rev-parse", "HEAD") if is_near else ""
+    )
+
+
 @pytest.mark.parametrize("is_own", [True, False])
 def test_the_manifest_and_show_name_the_file_of_the_transform(
     project: Project, *, is_own: bool

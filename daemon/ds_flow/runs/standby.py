@@ -102,6 +102,7 @@ def _code() -> Iterator[tuple[str, int, int, int]]:
     for name in OWN_CODE:
         for folder, _, files in os.walk(CHECKOUT / name):
             yield from (_look(os.path.join(folder, file)) for file in files if _is_code(file))
+    yield _look(str(CHECKOUT / ".git" / "logs" / "HEAD"))  # what is checked out
     yield from (_look(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
 
 
@@ -110,7 +111,7 @@ def _is_code(file: str) -> bool:
 
 
 def _look(path: str) -> tuple[str, int, int, int]:
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         found = os.stat(path)
         return path, found.st_ino, found.st_size, found.st_mtime_ns
     return path, 0, 0, 0

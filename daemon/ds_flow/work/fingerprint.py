@@ -10,6 +10,9 @@ from pathlib import Path
 
 from ds_flow.core import CHECKOUT, MAX_COLUMNS, Manifest, Options, inherited_variables
 
+REFERENCE = "ref: "
+COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+
 
 def own_code(options: Options) -> list[Path]:
     """Files and whole folders of the project from which the transform may be imported."""
@@ -58,6 +61,21 @@ def has_settings(manifest: Manifest, options: Options) -> bool:
 
 def git_commit() -> str:
     """The checkout's commit, as a note; "" outside a repository or without git."""
+    return _named_commit(CHECKOUT / ".git") or _ask_git()
+
+
+def _named_commit(repository: Path) -> str:
+    """Read which commit is checked out; "" where only git knows (a worktree, packed references)."""
+    try:
+        head = (repository / "HEAD").read_text(encoding="utf-8").strip()
+        if head.startswith(REFERENCE):
+            head = (repository / head.removeprefix(REFERENCE)).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return head if COMMIT.fullmatch(head) else ""
+
+
+def _ask_git() -> str:
     try:
         done = subprocess.run(
             # Whoever asks: git trusts no repository of another user by itself.
