@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from clock import MovedClock
+from ds_flow.dispatch import local_jobs
 from ds_flow.ledger.ledger import Ledger
 
 # Under nohup(1), and in the background of a script, signals are ignored, and every child inherits
@@ -56,6 +57,17 @@ def require(program: str) -> str:
     if found is None:
         pytest.skip(f"there is no {program}")
     return found
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local jobs of the flow are forks, as in a run. A new interpreter would take much longer."""
+    from steps import align_job, process_job
+    from steps.jobs import STEPS
+
+    programs = {"align_job.py": align_job.main, "process_job.py": process_job.main}
+    for script, main in programs.items():
+        monkeypatch.setitem(local_jobs._programs, str(STEPS / script), main)
 
 
 @pytest.fixture

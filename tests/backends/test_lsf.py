@@ -42,7 +42,7 @@ from project import Project, until
 from samples import BATCH
 from steps.jobs import error_of, reason_of
 
-ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "40"))  # `make faults` takes 200
+ELEMENTS = int(os.environ.get("DS_FLOW_ELEMENTS", "20"))  # `make faults` takes 200
 FAILING = range(3, ELEMENTS, 5)  # of 200 elements, with the first one, 41
 
 

@@ -723,6 +723,7 @@ def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_a_thousand_elements_on_two_hundred_slots_cost_little(tmp_path: Path) -> None:
     with Cluster(tmp_path, slots=200, scheduling_delay_s=0.02) as cluster:
         submit(cluster, "-J", "a[1-1000]", script="exec sleep 0.2\n")

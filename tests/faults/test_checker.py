@@ -106,6 +106,7 @@ TAMPERED: dict[str, tuple[Callable[[Project], None], str]] = {
 }
 
 
+@pytest.mark.exhaustive  # the checker is for `make chaos`, and the samples of it that tests run
 @pytest.mark.parametrize("what", TAMPERED)
 def test_what_should_not_be_is_found(rest: tuple[Project, Journal], what: str) -> None:
     project, journal = rest

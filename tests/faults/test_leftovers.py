@@ -22,7 +22,16 @@ ROWS["retrying"] = ROWS["dead"]
 SOUND_TRANSFORM = "def transform(frame):\n    return frame\n"
 
 
-@pytest.fixture(params=sorted(path.name.removesuffix(".tar.gz") for path in LEFTOVERS.glob("*.gz")))
+CASES = sorted(path.name.removesuffix(".tar.gz") for path in LEFTOVERS.glob("*.gz"))
+MAIN_CASES = {"mid_run", "mid_publication", "committed"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(case, marks=() if case in MAIN_CASES else pytest.mark.exhaustive)
+        for case in CASES
+    ]
+)
 def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Project, str]]:
     """A project as the earlier version left it, at a root of its own; and which case it is."""
     project = Project(tmp_path / "project")

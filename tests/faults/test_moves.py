@@ -150,6 +150,7 @@ def test_a_copy_is_refused_until_it_is_a_project_of_its_own(
     assert (theirs.batch, mine.batch != run.batch) == (run.batch, True)
 
 
+@pytest.mark.exhaustive
 def test_a_copy_without_its_ledger_can_be_detached(project: Project, tmp_path: Path) -> None:
     stopped_in_the_middle(project)
     shutil.copytree(project.root, tmp_path / "copy", symlinks=True)
@@ -221,6 +222,7 @@ def test_a_backup_from_the_middle_of_a_run_publishes_nothing_twice(
     assert len(project.manifests()) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_backup_from_before_the_batch_publishes_nothing_twice(
     project: Project, tmp_path: Path
 ) -> None:

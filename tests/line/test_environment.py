@@ -14,6 +14,7 @@ from ds_flow.ledger.rows import FileRow
 from ds_flow.settings.load import load_settings
 from ds_flow.work import fingerprint
 from project import Project, flow, table
+from samples import OTHER_BATCH
 
 HOSTILE = {
     "METAFLOW_DATASTORE": "s3",
@@ -189,7 +190,7 @@ def test_the_commit_is_read_without_git_where_it_is_one_file_away(
     )
 
 
-@pytest.mark.parametrize("is_own", [True, False])
+@pytest.mark.parametrize("is_own", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_the_manifest_and_show_name_the_file_of_the_transform(
     project: Project, *, is_own: bool
 ) -> None:
@@ -271,7 +272,7 @@ CALLERS: dict[str, tuple[str, ...]] = {
     ),
     "another repository": ("GIT_DIR=/nowhere", "GIT_WORK_TREE=/nowhere", "GIT_CONFIG=/nowhere"),
     "a job of another project": (
-        *("DS_FLOW_ATTEMPT=0123456789/1", "DS_FLOW_JOB=dsf-0123456789-process-1"),
+        *(f"DS_FLOW_ATTEMPT={OTHER_BATCH}/1", f"DS_FLOW_JOB=dsf-{OTHER_BATCH}-process-1"),
         *("DS_FLOW_GIVEN=PATH,HOME", "DS_FLOW_MASK=PATH", "LSB_JOBID=7", "LSB_JOBINDEX=3"),
     ),
     "no place for scratch": ("TMPDIR=/nowhere", "TEMP=/nowhere", "TMP=/nowhere"),

@@ -17,6 +17,8 @@ from steps.combine import combine_files
 from steps.file_results import file_results
 from steps.process import process_shards
 
+pytestmark = pytest.mark.usefixtures("forked_jobs")
+
 ONE, OTHER, THIRD = "id,name\n1,Ann\n", "id;mark\n1;A\n", "id|age\n1|9\n"
 
 Form = Callable[..., Path]

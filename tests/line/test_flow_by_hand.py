@@ -141,6 +141,7 @@ def carded(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_cards_makes_one_for_each_task(carded: Project) -> None:
     tasks = list(carded.root.glob(".metaflow/mf.cards/**/cards"))
     assert len(tasks) == 5
@@ -148,6 +149,7 @@ def test_a_run_with_cards_makes_one_for_each_task(carded: Project) -> None:
     assert len(carded.manifests()) == 1
 
 
+@pytest.mark.exhaustive
 def test_what_is_done_from_another_folder_stays_in_the_project(carded: Project) -> None:
     project, elsewhere = carded, carded.root / "elsewhere"
     task = f"{(elsewhere / 'run_id').read_text()}/end"

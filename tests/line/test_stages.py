@@ -24,23 +24,18 @@ from ds_flow.work import analyses
 from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result
 from samples import BATCH
-from steps import job_exit, process, process_job, publish, start
+from steps import job_exit, process, publish, start
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.failures import recorded
-from steps.jobs import LAST_LINE_CHARACTERS, STEPS
+from steps.jobs import LAST_LINE_CHARACTERS
 from steps.process import process_shards
 
+pytestmark = pytest.mark.usefixtures("forked_jobs")
+
 NAMES = ("a", "b", "c")
-PROCESS_JOB = str(STEPS / "process_job.py")
 
 Verdicts = dict[str, Result | Rejected | None]
-
-
-@pytest.fixture(autouse=True)
-def forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Local process jobs are forks, as they are in a run: a new interpreter takes much longer."""
-    monkeypatch.setitem(local_jobs._programs, PROCESS_JOB, process_job.main)
 
 
 @pytest.fixture
@@ -110,7 +105,7 @@ def test_a_file_that_ends_its_process_is_set_aside_alone(
     work: Path, on_b: str, reason: str, monkeypatch: pytest.MonkeyPatch, *, fork: bool
 ) -> None:
     if not fork:
-        monkeypatch.delitem(local_jobs._programs, PROCESS_JOB)
+        monkeypatch.setattr(local_jobs, "_programs", {})
     transform(work, on_b)
 
     process_shards(Batch(work), "1of1", [(0, 2)])

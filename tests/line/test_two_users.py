@@ -87,7 +87,7 @@ def test_root_works_in_a_project_of_its_own_whoever_drops_files(project: Project
 BELONGS = "belongs to #1234, and ds-flow runs as root, which may not write to it: chown -R root: "
 PLACES = (
     ".metaflow/StudentDataFlow",
-    "log",
+    pytest.param("log", marks=pytest.mark.exhaustive),
     pytest.param(".metaflow", marks=pytest.mark.exhaustive),
     pytest.param(".metaflow/StudentDataFlow/latest_run", marks=pytest.mark.exhaustive),
     pytest.param(".metaflow/StudentDataFlow/data", marks=pytest.mark.exhaustive),
