@@ -56,7 +56,7 @@ def test_a_sound_project_has_no_fault(project: Project) -> None:
     assert {
         *("output_dir", "log_dir", "ledger folder", "Metaflow's folder", "inbox", "read leases"),
         *("ledger", "inotify", "free space", "flow", "transform", "Metaflow user"),
-        *("bash", "analyze", "local"),
+        *("bash", "analyze", "local", "writers"),
     } == {one.subject for one in found}
 
 

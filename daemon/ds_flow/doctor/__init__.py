@@ -2,10 +2,12 @@
 
 from ds_flow.doctor.backends import unreachable_backends
 from ds_flow.doctor.check import run_checks
+from ds_flow.doctor.exposure import exposed
 from ds_flow.doctor.finding import Finding
 
 __all__ = [
     "Finding",
+    "exposed",
     "run_checks",
     "unreachable_backends",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from ds_flow.doctor import backends, programs, storage
+from ds_flow.doctor import backends, exposure, programs, storage
 from ds_flow.doctor.finding import Finding, Findings
 from ds_flow.settings import Settings
 
@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     storage.check_ledger,
     storage.check_inotify,
     storage.check_free_space,
+    exposure.check_exposure,
     programs.check_flow,
     programs.check_transform,
     programs.check_user,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ds_flow.core import DispatchError, FileState, SettingsError
-from ds_flow.doctor import unreachable_backends
+from ds_flow.doctor import exposed, unreachable_backends
 from ds_flow.inbox import Inbox, Pattern
 from ds_flow.ledger import Ledger, Reading
 from ds_flow.runs import Runs
@@ -74,6 +74,8 @@ class Service:
         self.engine.fires.keeps_time = True
         self.engine.tick()
         self._check_backends()
+        for why in exposed(self.settings):
+            log.warning("code.exposed", extra={"why": why})
         log.info("daemon.ready", extra={"pid": os.getpid(), "inbox": self.settings.pattern})
         notify("READY=1")
         while not self.stops:
