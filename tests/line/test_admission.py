@@ -209,13 +209,13 @@ def test_what_comes_while_files_are_hashed_is_in_the_same_batch(
 
 
 def test_a_named_file_is_seen_although_others_are_due_for_another_look(
-    make: Make, quick: Project, clock: MovedClock
+    make: Make, quick: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admission = make()
     quick.drop("student_a.csv")
     admission.admit()
-    named = quick.drop("student_b.csv")
-    admission.inbox._named.append(str(named))
+    quick.drop("student_b.csv")
+    monkeypatch.setattr(admission.inbox, "named", lambda: {"data/student_b.csv"})
     clock.elapsed_s += 0.5
 
     admission.admit()

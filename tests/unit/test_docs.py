@@ -28,7 +28,7 @@ MADE_BY_RUNS = re.compile(  # or by people
     r"|(?:batch|committed|verdict|intent|\.ended|settings\.schema)\.json|config/settings\.default"
 )
 WITHIN = re.compile(r"`(\w+)(?:\.(\w+))?(?:\(\))?` in\s`([\w./-]+\.py)`")
-PROOF = re.compile(r"`(test_\w+)`:\s((?:`[^`]+`(?:,\s)?)+)")
+PROOF = re.compile(r"`(test_\w+)`:\s+((?:`[^`]+`(?:,\s+)?)+)")
 PART = re.compile(r"…[^…]+…?|[a-z][^…]+…")  # of a test's name
 
 
