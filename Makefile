@@ -61,7 +61,7 @@ faults: setup ## break LSF in every known way under 200 jobs
 	@DS_FLOW_ELEMENTS=200 $(PYTEST) --dist load tests/backends/test_lsf.py
 
 bench: setup ## measure speed and memory on this machine
-	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/bench.py
+	@PYTHONPATH=tests/support:tests $(BIN)/python -m bench.bench
 
 history: setup ## measure what 10,000 runs of history cost, and what gc gives back
 	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/history.py
@@ -86,7 +86,7 @@ image: setup ## build IMAGE, which runs every stage in Docker, on BASE
 	    --file flows/Dockerfile build/image
 
 memory: setup ## measure the peak memory of hostile and very large inputs
-	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/bench.py memory
+	@PYTHONPATH=tests/support:tests $(BIN)/python -m bench.bench memory
 
 crash: setup ## kill at every durable step in turn, start again, and look
 	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos.crashpoints

@@ -21,6 +21,7 @@ CHECKOUT = HERE.parents[1]
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
 QUIET_S = 0.5
 SHAPES = ((1, 100), (10, 100), (100, 100), (1000, 100), (10, 200_000))
+DRIP_SECONDS = 150
 FLOW_FILES = 10  # a task a file takes minutes for more
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 POLL_S = 0.005
@@ -77,29 +78,38 @@ def is_ready(root: Path) -> bool:
     )
 
 
+@contextmanager
+def started(
+    root: Path, command: Callable[[Path], list[str]] = daemon, **environ: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A candidate that watches, and has looked once."""
+    environment = {**os.environ, **environ}
+    with subprocess.Popen(command(root), env=environment, stderr=subprocess.DEVNULL) as ran:
+        while not is_ready(root):
+            time.sleep(POLL_S)  # noqa: TID251 - it samples
+        time.sleep(2 * QUIET_S)  # noqa: TID251 - the first look is over
+        yield ran
+        ran.terminate()
+
+
 def dropped(command: Callable[[Path], list[str]], files: int, rows: int) -> Took:
     """Drop all files at once while the candidate watches; the time until all is combined."""
-    environ = {
-        **os.environ,
-        "DS_FLOW_WATCH__QUIET_SECONDS": str(QUIET_S),
-        "DS_FLOW_BATCH__QUIET_SECONDS": str(QUIET_S),
-    }
-    with folder() as root:
+    quiet = {f"DS_FLOW_{section}__QUIET_SECONDS": str(QUIET_S) for section in ("WATCH", "BATCH")}
+    with folder() as root, started(root, command, **quiet) as ran:
         tables(root / "staged", files=files, rows=rows)
-        with subprocess.Popen(command(root), env=environ, stderr=subprocess.DEVNULL) as ran:
-            while not is_ready(root):
-                time.sleep(POLL_S)  # noqa: TID251 - it samples
-            time.sleep(2 * QUIET_S)  # noqa: TID251 - the first look is over
-            before_s = cpu_s(ran.pid)
-            subprocess.run(["cp", "-r", f"{root}/staged/.", f"{root}/data"], check=True)
-            start_s = time.monotonic()
-            while not is_combined(root / "out", files):
-                time.sleep(POLL_S)  # noqa: TID251 - it samples
-            wall_s = time.monotonic() - start_s
-            time.sleep(2 * QUIET_S)  # noqa: TID251 - its children are reaped and counted
-            took = Took(wall_s, cpu_s(ran.pid) - before_s)
-            ran.terminate()
-        return took
+        return deliver(root, files, ran)
+
+
+def deliver(root: Path, files: int, ran: subprocess.Popen[bytes]) -> Took:
+    """Copy what is staged into the inbox, and wait until all is combined."""
+    before_s = cpu_s(ran.pid)
+    subprocess.run(["cp", "-r", f"{root}/staged/.", f"{root}/data"], check=True)
+    start_s = time.monotonic()
+    while not is_combined(root / "out", files):
+        time.sleep(POLL_S)  # noqa: TID251 - it samples
+    wall_s = time.monotonic() - start_s
+    time.sleep(2 * QUIET_S)  # noqa: TID251 - its children are reaped and counted
+    return Took(wall_s, cpu_s(ran.pid) - before_s)
 
 
 def is_combined(out: Path, files: int) -> bool:
@@ -134,6 +144,31 @@ def tables(inbox: Path, *, files: int, rows: int) -> None:
         with (inbox / f"student_{number:06}.csv").open("w", encoding="utf-8") as file:
             file.write("token," + ",".join(f"c{column}" for column in range(10)) + "\n")
             file.writelines(f"t{number}-{line},{ROW}\n" for line in range(rows))
+
+
+def many(files: int) -> float:
+    """Seconds from the last close of many files of one row until all are combined."""
+    with folder() as root, started(root) as ran:
+        tables(root / "staged", files=files, rows=1)
+        return deliver(root, files, ran).wall_s
+
+
+def drip(seconds: float, every_s: float = 2.0) -> tuple[float, int]:
+    """One small file again and again: the longest time to an output, and how many runs."""
+    longest_s, files = 0.0, int(seconds / every_s)
+    with folder() as root, started(root):
+        out, at_s = root / "out", {}
+        for number in range(files):
+            path = root / "data" / f"student_{number:06}.csv"
+            path.write_text(f"token\nt{number}\n", encoding="utf-8")
+            at_s[path.stem] = time.monotonic()
+            end_s = at_s[path.stem] + every_s
+            while time.monotonic() < end_s or (number == files - 1 and at_s):
+                for name in list(at_s):
+                    if any(out.glob(f"processed_{name}_*.csv")):
+                        longest_s = max(longest_s, time.monotonic() - at_s.pop(name))
+                time.sleep(POLL_S)  # noqa: TID251 - it samples
+        return longest_s, len(list(out.glob("manifest_*.json")))
 
 
 def cpu_s(pid: int) -> float:
@@ -182,6 +217,14 @@ def table(rounds: int) -> Iterator[str]:
         )
 
 
-if __name__ == "__main__":
-    for line in table(int(os.environ.get("BENCH_ROUNDS", "5"))):
-        print(line, flush=True)
+def report(rounds: int) -> Iterator[str]:
+    """The lines of `docs/benchmarks.md` on arrivals."""
+    yield from table(rounds)
+    yield ""
+    yield f"- 20,000 files of one row, with the shipped settings: {many(20_000):.0f} s."
+    longest_s, runs = drip(DRIP_SECONDS)
+    yield (
+        f"- One small file every 2 s for {DRIP_SECONDS} s, with the shipped settings: each output"
+        f" was there"
+    )
+    yield f"  within {longest_s:.1f} s, by {runs} runs."

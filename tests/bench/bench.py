@@ -1,6 +1,7 @@
-"""Figures for the README: `make bench`. The ratios matter, the seconds are this machine's."""
+"""What the line costs: `make bench` prints it, and writes `docs/benchmarks.md`."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+
+from bench import arrival
 
 from backends import Place, lsf
 from ds_flow.core.plan import Site
@@ -20,40 +25,73 @@ from samples import BATCH
 CHECKOUT = Path(__file__).resolve().parents[2]
 DS_FLOW = Path(sys.executable).with_name("ds-flow")
 KNOWN_FILES = 100_000
+PREFACE = """\
+# Benchmarks
+
+`make bench` measures all of this on your machine and writes this page. The ratios matter, the
+seconds belong to the machine. `BENCH_ROUNDS` (5) says how often each figure of the first table is
+measured; the median counts.
+"""
+ARRIVAL = """\
+The *script* (`tests/bench/floor.py`) is the least that gives the same outputs: pandas in a process
+that watches. It knows no crash, no second version, no bad file and no record. *Metaflow*
+(`tests/bench/plain_flow.py`) is a plain flow with one task a file; it has to be started. All take
+turns, with the same quiet time of 0.5 s. ds-flow has two: a file settles, then its drop. "Beyond
+the quiet times" is what is left of its time without both.
+"""
 LSF_JOBS, LSF_SLOTS = 1000, 200
 
 
+DOCUMENT = CHECKOUT / "docs" / "benchmarks.md"
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+
+
 def main() -> None:
-    """Measure everything, one line a figure."""
-    small = once_over(lambda inbox: tables(inbox, files=1000, rows=100))
-    show("1,000 files of 100 rows, one run", small)
-    large = once_over(lambda inbox: tables(inbox, files=10, rows=200_000))
-    show("10 files of 200,000 rows, one run", large)
-    single = once_over(lambda inbox: tables(inbox, files=1, rows=100))
-    show("1 file of 100 rows, one run", single)
-    print(f"a small file costs 1/{single[0] / (small[0] / 1000):.0f} of a run of its own")
+    """Measure everything, and write it down."""
+    with DOCUMENT.open("w", encoding="utf-8") as document:
+        for line in report():
+            print(line, flush=True)
+            print(line, file=document)
+
+
+def report() -> Iterator[str]:
+    """The lines of the document."""
+    yield from PREFACE.splitlines()
+    yield (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, Linux"
+        f" {platform.release().partition('-')[0]}, Python {platform.python_version()},"
+    )
+    yield ", ".join(f"{name} {version(name)}" for name in ("metaflow", "pandas", "pyarrow")) + "."
+    yield from ("", "## From a drop to its combined file", "", *ARRIVAL.splitlines(), "")
+    yield from arrival.report(ROUNDS)
+    yield from ("", "## Memory of all processes", "")
+    yield from ("| what | `ds-flow once` | peak |", "|---|---|---|")
+    for files, rows in ((1, 100), (1000, 100), (10, 200_000)):
+        took_s, peak_mb = once_over(partial(tables, files=files, rows=rows))
+        yield f"| {files:,} x {rows:,} | {took_s:.1f} s | {peak_mb} MB |"
+    yield from ("", "## Looking and waiting", "")
     empty_s, full_s, scan_s = latencies()
-    print(f"from drop to batch: {empty_s:.2f} s in an empty inbox, {full_s:.2f} s beside")
-    print(f"{KNOWN_FILES:,} known files, whose scan takes {scan_s:.2f} s")
-    wait_for_lsf()
+    yield f"- From drop to batch: {empty_s:.2f} s in an empty inbox, {full_s:.2f} s beside"
+    yield f"  {KNOWN_FILES:,} known files, whose scan takes {scan_s:.2f} s."
+    yield from wait_for_lsf()
 
 
-def wait_for_lsf() -> None:
+def wait_for_lsf() -> Iterator[str]:
     """Wait for arrays on an emulated cluster: how long, how busily, by how many questions."""
     with tempfile.TemporaryDirectory(prefix="ds-flow-bench-") as name, lsf_place(name) as place:
         jobs = [place.job(str(n), "sleep", "1", folder=Path(name)) for n in range(LSF_JOBS)]
         start_s = time.monotonic()
         place.run(Path(name, "jobs", "process-1of1"), *jobs)
         took_s, asked = time.monotonic() - start_s, len(place.cluster.calls("bjobs"))
-        print(
-            f"{LSF_JOBS:,} one-second jobs on {LSF_SLOTS} slots of LSF: {took_s:.1f} s"
-            f" (ideal {LSF_JOBS / LSF_SLOTS:.0f} s), {asked} bjobs"
+        yield (
+            f"- {LSF_JOBS:,} one-second jobs on {LSF_SLOTS} slots of LSF: {took_s:.1f} s"
+            f" (ideal {LSF_JOBS / LSF_SLOTS:.0f} s), {asked} `bjobs`."
         )
         looked_s = look_at_lsf(place, Path(name, "jobs", "combine"), Path(name))
         at_first_s, _ = place.backend().poll_seconds
-        print(
-            f"a look at {LSF_JOBS:,} jobs in flight: {looked_s * 1000:.0f} ms of CPU,"
-            f" at most {looked_s / at_first_s:.1%} of a core"
+        yield (
+            f"- A look at {LSF_JOBS:,} jobs in flight: {looked_s * 1000:.0f} ms of CPU,"
+            f" at most {looked_s / at_first_s:.1%} of a core."
         )
 
 
