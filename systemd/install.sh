@@ -61,9 +61,10 @@ refuse() { # PATH REASON
 foreign=('(' ! -user root -o ! -type l '(' -perm -002 -o -perm -020 ! -gid 0 ')' ')')
 
 # Nothing in the prefix is written to or run before this has found that nobody but root could change it.
-# A team may own files, but no folders, of config/ and flows/: root neither writes to them nor runs them.
+# Root neither writes to nor runs what a team may own: single files of config/ and flows/, and folders
+# of its own beside them.
 refuse_foreign() {
-    local place found keep=() its_user
+    local place found keep=() its_user others=()
     its_user=$(id -u "$user" 2>/dev/null) || its_user=0
     place=$(realpath -m -- "$prefix")
     [[ $place == "$prefix" ]] || fail "$prefix leads through a link: say PREFIX=$place"
@@ -75,8 +76,12 @@ refuse_foreign() {
         place=$(dirname "$place")
     done
     [[ -d $prefix ]] || return 0
+    for place in daemon flows bash systemd config .venv .python; do
+        others+=(! -name "$place")
+    done
+    keep=(-type d -path "$prefix/*" ! -path "$prefix/*/*" "${others[@]}" -prune -o)
     for place in data out log .metaflow; do
-        keep+=(-path "$prefix/$place" '(' -type d -o -type l -user root ')' -prune -o)
+        keep+=(-path "$prefix/$place" -type l -user root -prune -o)
     done
     keep+=(-path "$prefix/.env" -type f -links 1 -uid "$its_user" -prune -o)
     keep+=('(' -path "$prefix/config/*" -o -path "$prefix/flows/*" ')' -type f -links 1 -prune -o)

@@ -163,8 +163,11 @@ def test_a_list_names_nothing_outside_the_prefix(box: Box) -> None:
     assert box.path(VICTIM).read_text() == "precious\n"
 
 
-def test_roots_own_links_to_other_disks_are_kept_and_their_rights_too(box: Box) -> None:
-    box.run("mkdir", "-p", ROOT, "/srv/disk/out", "/srv/disk/data")
+def test_roots_own_links_to_other_disks_and_what_a_team_owns_are_kept(box: Box) -> None:
+    box.run("mkdir", "-p", "/srv/disk/out", "/srv/disk/data")
+    for name in ("ledger/ledger.db", "flows/of_the_team.py", "config/settings.yaml"):
+        box.run("install", "-D", f"--owner={ATTACKER}", "/dev/null", f"{ROOT}/{name}")
+    box.run("chown", ATTACKER, f"{ROOT}/ledger")
     box.run("chmod", "711", "/srv/disk/out")
     for name in ("out", "data"):
         box.run("ln", "-s", f"/srv/disk/{name}", f"{ROOT}/{name}")
@@ -174,3 +177,6 @@ def test_roots_own_links_to_other_disks_are_kept_and_their_rights_too(box: Box) 
 
     assert box.run("stat", "--format=%a %U %G", "/srv/disk/out", "/srv/disk/data") == before
     assert f"{ROOT}/data is a link: the rights of where it leads to stay as they are" in said
+    assert box.run("stat", "--format=%U", f"{ROOT}/ledger", f"{ROOT}/config/settings.yaml") == (
+        f"{ATTACKER}\n{ATTACKER}"
+    )
