@@ -22,6 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from csv_io.errors import TableError
@@ -170,20 +171,27 @@ def refuse_other_marks(sample: bytes) -> None:
             raise TableError(f"{problem}; {ONE_COLUMN}", 1)
 
 
+@lru_cache(maxsize=1)
+def first_lines(sample: bytes) -> tuple[Sequence[str], Sequence[str]]:
+    """The first lines of a text, and those that are not blank, for every delimiter in turn."""
+    text = io.StringIO(sample.decode(errors="ignore"), newline="")
+    lines = list(islice(text, SAMPLE_RECORDS))
+    return lines, [line for line in lines if line.strip()]
+
+
 def split_by(sample: bytes, delimiter: str) -> Split:
     """Count the cells of the sample's first records, without a last one that may be cut.
 
     A line of blanks is left out: after the last record, it is none.
     """
-    lines = io.StringIO(sample.decode(errors="ignore"), newline="")
     if b'"' in sample:
+        lines = io.StringIO(sample.decode(errors="ignore"), newline="")
         rows = islice(csv.reader(lines, delimiter=delimiter), SAMPLE_RECORDS)
         found = [len(row) for row in rows if "".join(row).strip() or row[1:]]
     else:
-        found = [
-            1 + line.count(delimiter)
-            for line in islice(lines, SAMPLE_RECORDS)
-            if delimiter in line or line.strip()
-        ]
+        every, filled = first_lines(sample)
+        if delimiter.isspace():  # a blank line may hold it
+            filled = [line for line in every if delimiter in line or line.strip()]
+        found = [1 + line.count(delimiter) for line in filled]
     is_cut = len(sample) >= SAMPLE_BYTES and len(found) > 1
     return Split(delimiter, found[: -1 if is_cut else None] or [1])

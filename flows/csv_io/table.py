@@ -32,7 +32,7 @@ SMALL_BYTES = 2**14
 """A block of fewer bytes is cut here: Arrow would hand it to another thread, and wait."""
 
 TEXT = pa.large_string()  # 64-bit offsets: a piece that grows beyond 2 GiB still works
-STR = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
+STR: Any = pd.StringDtype(na_value=np.nan)  # what pandas calls `str`
 Cells: TypeAlias = pa.Array | pa.ChunkedArray  # of text
 
 
@@ -225,9 +225,8 @@ def refuse_cells(column: Cells, number: int, block: Block, header_line: int) -> 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Give a table of text as a DataFrame: dtype `str`, a RangeIndex."""
-    # On other threads, small columns would wait longer than they take.
-    frame: pd.DataFrame = table.to_pandas(types_mapper={TEXT: STR}.get, use_threads=False)
-    return frame
+    columns = zip(table.column_names, table.columns, strict=True)
+    return pd.DataFrame({name: STR.__from_arrow__(cells) for name, cells in columns}, copy=False)
 
 
 def to_text(frame: pd.DataFrame) -> pa.Table:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from csv_io.layout import Positions
 from csv_io.records import Records
 from csv_io.table import PIECE_BYTES, TEXT, Cells, Piece, Source, as_text, chunks, read_tables
 
@@ -50,7 +51,9 @@ class TableWriter:
         )
         self._bytes = 0
         self._rows = 0
-        self._put(pa.array([record(columns)], TEXT), tail(constants))
+        header = record(columns).encode()
+        self._content.add(np.array([len(header)]), header)
+        self._append(header + tail(constants).encode())
 
     def write(self, table: pa.Table) -> None:
         """Append the rows of a table of text that has this file's columns in this order."""
@@ -62,7 +65,10 @@ class TableWriter:
         if lines is None:
             cells = (quoted(as_text(column)) for column in piece.table.columns)
             lines = joined(*cells, by=",")
-        self._put(lines, self._tail)
+        for bounds, text in buffers(lines):
+            self._content.add(np.diff(bounds), text)
+        for _, text in buffers(joined(lines, self._tail, by="")):
+            self._append(text)
         self._rows += piece.table.num_rows
 
     @property
@@ -75,12 +81,10 @@ class TableWriter:
             content_sha256=self._content.hexdigest(),
         )
 
-    def _put(self, lines: Cells, end: str) -> None:
-        self._content.add(lines)
-        for _, text in buffers(joined(lines, end, by="")):
-            self._hash.update(text)
-            self._bytes += len(text)
-            self._stream.write(text)
+    def _append(self, text: bytes | memoryview) -> None:
+        self._hash.update(text)
+        self._bytes += len(text)
+        self._stream.write(text)
 
 
 class ContentHash:
@@ -90,10 +94,9 @@ class ContentHash:
         self._text = hashlib.sha256(repr(columns).encode("utf-8", "surrogatepass"))
         self._lengths = hashlib.sha256()
 
-    def add(self, lines: Cells) -> None:
-        for bounds, text in buffers(lines):
-            self._lengths.update(np.diff(bounds).tobytes())
-            self._text.update(text)
+    def add(self, lengths: Positions, text: bytes | memoryview) -> None:
+        self._lengths.update(lengths.tobytes())
+        self._text.update(text)
 
     def hexdigest(self) -> str:
         return hashlib.sha256(self._text.digest() + self._lengths.digest()).hexdigest()
@@ -173,7 +176,7 @@ def joined(*parts: Cells | str, by: str) -> Cells:
     return pc.binary_join_element_wise(*typed)
 
 
-def buffers(cells: Cells) -> Iterator[tuple[np.ndarray, memoryview]]:
+def buffers(cells: Cells) -> Iterator[tuple[Positions, memoryview]]:
     """Give where an Arrow array's cells begin and end, and their text, which lies end to end."""
     for chunk in chunks(cells):
         _, offsets, text = chunk.buffers()

@@ -32,6 +32,7 @@ from ds_flow.core.manifest import (
     failed_and_done_again,
     first_of,
     place_of,
+    shallow,
 )
 from ds_flow.core.paths import (
     SECRET_CHARACTERS,
@@ -195,6 +196,7 @@ __all__ = [
     "python_on",
     "says_no_room",
     "seconds_until_due",
+    "shallow",
     "split_settled",
     "starved",
     "unbegun_in_a_row",

@@ -1,7 +1,7 @@
 """The manifest: what a run published."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ class Input:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read what `asdict` wrote."""
+        """Read what `shallow` gave."""
         known = _known(cls, row)
         return cls(**{**known, "notes": tuple(known.get("notes", ()))})
 
@@ -52,7 +52,7 @@ class Output:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read what `asdict` wrote."""
+        """Read what `shallow` gave."""
         known = _known(cls, row)
         return cls(**{**known, "because": tuple(known.get("because", ()))})
 
@@ -117,7 +117,12 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as the manifest's JSON Schema describes it."""
-        return asdict(self)
+        return {
+            **shallow(self),
+            "inputs": tuple(map(shallow, self.inputs)),
+            "outputs": tuple(map(shallow, self.outputs)),
+            "rejected": tuple(map(shallow, self.rejected)),
+        }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -136,6 +141,11 @@ class Manifest:
                 "columns": tuple(row.get("columns", ())),
             }
         )
+
+
+def shallow(made: Any) -> dict[str, Any]:
+    """The fields of a dataclass as they are; `asdict` would copy everything in them."""
+    return {field.name: getattr(made, field.name) for field in fields(made)}
 
 
 def _known(kind: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:

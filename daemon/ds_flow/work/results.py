@@ -8,11 +8,11 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ds_flow.core import DispatchError, LedgerError, Rejected
+from ds_flow.core import DispatchError, LedgerError, Rejected, shallow
 from ds_flow.system import open_regular, read_json, read_word, write_bytes, write_json, write_word
 
 LASTING = frozenset({"rejected"})
@@ -49,7 +49,7 @@ class Result:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read what `asdict` wrote; raises TypeError or KeyError on anything else."""
+        """Read what `shallow` gave; raises TypeError or KeyError on anything else."""
         lists = {name: tuple(row.get(name, ())) for name in ("columns", "notes")}
         made = cls(**{**row, **lists})
         texts = (made.path, made.sha256, made.output, made.output_sha256, made.content_sha256)
@@ -131,16 +131,16 @@ class Results:
         """Record an output; where another process was first, drop this one."""
         if not self._is_whole(result):
             raise DispatchError(f"{self.folder / result.output}: not as long as it was written")
-        if not self._link(stem, asdict(result)):
+        if not self._link(stem, shallow(result)):
             (self.folder / result.output).unlink(missing_ok=True)
         (self.folder / f"{stem}{ASIDE}").unlink(missing_ok=True)
 
     def set_aside(self, stem: str, rejected: Rejected) -> None:
         """Record why a file has no output."""
         if rejected.cause in LASTING:
-            self._link(stem, asdict(rejected))
+            self._link(stem, shallow(rejected))
         else:
-            write_json(self.folder / f"{stem}{ASIDE}", asdict(rejected))
+            write_json(self.folder / f"{stem}{ASIDE}", shallow(rejected))
 
     def forget_torn(self) -> None:
         """Drop what a power loss has torn: an output that was not synced may keep its length."""
