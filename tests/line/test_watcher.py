@@ -13,8 +13,9 @@ import pytest
 
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import Arrival, Cause, Settled, Sighting
+from ds_flow.inbox.hashing import PIECE_BYTES, Hash, StillArriving
 from ds_flow.inbox.scan import Pattern, is_open_for_writing
-from ds_flow.inbox.watcher import PIECE_BYTES, Inbox, StillArriving, hash_of
+from ds_flow.inbox.watcher import Inbox
 from ds_flow.system.wake import Wake
 from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep, nest
 from project import until
@@ -66,7 +67,9 @@ def file(root: Path) -> Path:
 
 
 def fingerprint(inbox: Inbox, arrival: Arrival, now_s: float = 100) -> Settled | StillArriving:
-    return inbox.fingerprint(arrival, now_s, lambda: None)
+    judged = inbox.fingerprint(arrival, now_s, Hash(), at_most=2**40)
+    assert judged is not None
+    return judged
 
 
 def seen(inbox: Inbox) -> Arrival:
@@ -144,35 +147,47 @@ def test_a_change_that_restores_size_and_mtime_is_noticed(inbox: Inbox, file: Pa
     assert judged == StillArriving("changed since it was looked at")
 
 
-def test_a_change_during_the_hashing_is_noticed(inbox: Inbox, file: Path) -> None:
-    with file.open("wb") as sparse:
-        sparse.truncate(PIECE_BYTES)
-    arrival = seen(inbox)
+def test_a_change_between_two_pieces_is_noticed(inbox: Inbox, file: Path) -> None:
+    os.truncate(file, 10)
+    arrival, so_far = seen(inbox), Hash()
 
-    judged = inbox.fingerprint(arrival, 100, lambda: os.truncate(file, 1))
+    assert inbox.fingerprint(arrival, 100, so_far, at_most=4) is None
+    os.truncate(file, 1)
+    judged = inbox.fingerprint(arrival, 100, so_far, at_most=4)
+
+    assert judged == StillArriving("changed since it was looked at")
+
+
+def test_a_change_while_a_piece_is_read_is_noticed(inbox: Inbox, file: Path) -> None:
+    class Grown(Hash):
+        def go_on(self, descriptor: int, at_most: int) -> bool:
+            os.truncate(file, 1)
+            return super().go_on(descriptor, at_most)
+
+    os.truncate(file, 10)
+
+    judged = inbox.fingerprint(seen(inbox), 100, Grown(), at_most=4)
 
     assert judged == StillArriving("changed while it was fingerprinted")
 
 
-def test_hashing_can_be_stopped_between_pieces(file: Path) -> None:
-    os.truncate(file, 2 * PIECE_BYTES)
-    beats: list[None] = []
-
-    def stop() -> None:
-        beats.append(None)
-        raise DispatchError("told to stop")
-
-    with file.open("rb") as opened, pytest.raises(DispatchError, match="told to stop"):
-        hash_of(opened.fileno(), stop)
-    assert len(beats) == 1
+CONTENT = os.urandom(3 * 2**20 + 17)
 
 
-def test_a_hash_is_that_of_the_whole_file_wherever_the_descriptor_stands(file: Path) -> None:
-    content = os.urandom(3 * 2**20 + 17)
-    file.write_bytes(content)
+@pytest.mark.parametrize("at_most", [PIECE_BYTES, 2**20, 2**20 + 1, len(CONTENT), 100_000])
+def test_a_hash_in_pieces_is_that_of_the_whole_file(file: Path, at_most: int) -> None:
+    with file.open("wb") as sparse:
+        sparse.seek(5 * 2**20)
+        sparse.write(CONTENT)
+        sparse.truncate(20 * 2**20)
+    so_far, pieces = Hash(), 0
 
     with file.open("rb") as opened:
-        assert hash_of(opened.fileno(), lambda: None) == hashlib.sha256(content).hexdigest()
+        while not so_far.go_on(opened.fileno(), at_most):
+            pieces += 1
+            assert so_far.read_bytes == pieces * at_most
+
+    assert so_far.hex == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_file_that_went_is_gone(inbox: Inbox, file: Path) -> None:

@@ -1,6 +1,7 @@
 """From the inbox to queued batches: look, settle, admit, form."""
 
 from ds_flow.inbox.admission import Admission
+from ds_flow.inbox.progress import being_read, told
 from ds_flow.inbox.scan import Pattern, needed_quiet_s, scan_files, sight_file
 from ds_flow.inbox.watcher import Inbox
 
@@ -8,7 +9,9 @@ __all__ = [
     "Admission",
     "Inbox",
     "Pattern",
+    "being_read",
     "needed_quiet_s",
     "scan_files",
     "sight_file",
+    "told",
 ]

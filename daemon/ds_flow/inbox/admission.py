@@ -24,14 +24,15 @@ from ds_flow.core import (
     seconds_until_due,
     split_settled,
 )
-from ds_flow.inbox.watcher import Inbox, StillArriving
+from ds_flow.inbox.hashing import Judged, Reading, Turns
+from ds_flow.inbox.progress import ProgressFile, told
+from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import require_space
 
 log = logging.getLogger(__name__)
 
-ADMITTED_AT_ONCE = 1000  # files in one transaction
 SCAN_SHARE = 0.1  # of the time, at most
 
 
@@ -53,6 +54,7 @@ class Admission:
     arriving: dict[str, Arrival] = field(default_factory=dict)
     name_batch: Callable[[], str] = lambda: secrets.token_hex(5)
     hinted: bool = True  # there is a reason to scan
+    turns: Turns = field(default_factory=Turns)  # settled files that are to be read
     _lost: Problems = field(default_factory=Problems)  # the inbox: why it cannot be scanned
     _ignored: Problems = field(default_factory=Problems)  # by path
     _unread: Problems = field(default_factory=Problems)  # by path: tried again at each scan
@@ -65,22 +67,38 @@ class Admission:
     _newest_s: float = 0.0  # when the last of them was first seen
     _oldest_s: float | None = None  # when the oldest waiting file was admitted
     _has_room: bool = True  # a run may start
+    _progress: ProgressFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._progress = ProgressFile(self.settings.work_root)
 
     @property
     def inbox_error(self) -> str:
         """Why the inbox cannot be scanned; "" if it can."""
         return next(iter(self._lost), "")
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether files are still to be looked for, to settle or to be read."""
+        return bool(self.hinted or self.arriving or self.turns)
+
+    def unfinished(self) -> dict[str, str]:
+        """The files that are not yet in the ledger, and why."""
+        why = {path: one.reason or "it keeps changing" for path, one in self.arriving.items()}
+        return why | {path: told(*far) for path, *far in self.turns.progress()}
+
     def patience_s(self, now_s: float) -> float:
         """Seconds in which nothing needs to be done here unless a hint comes."""
         waits = [self._rescan_at_s - now_s, self.due_in_s(now_s)]
+        if self.turns:
+            waits.append(0.0)
         if self.hinted:
             waits.append(self._rest_until_s - now_s)
         return min(waits)
 
     def due_in_s(self, now_s: float) -> float:
         """Seconds until the next batch may form, by what is known now; infinite if by nothing."""
-        waits = [math.inf]
+        waits = [0.0 if self.turns.is_soon_through else math.inf]
         if self.arriving:
             waits.append(self._look_again_at_s - now_s)
         if self._oldest_s is not None and self._has_room and not self.inbox_error:
@@ -109,17 +127,19 @@ class Admission:
     def _admit(self, now_s: float) -> int:
         self._looked_at_s = now_s
         if self.is_scan_due(now_s):
-            return self._settle(self.arriving, self._scan(now_s), now_s)
-        paths = self.inbox.named()
-        if self.arriving and now_s >= self._look_again_at_s:
-            paths |= self.arriving.keys()
-        if not paths:
-            return 0
-        some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
-        return self._settle(some, self._look_at(paths), now_s)
+            self._settle(self.arriving, self._scan(now_s), now_s)
+        else:
+            paths = self.inbox.named()
+            if self.arriving and now_s >= self._look_again_at_s:
+                paths |= self.arriving.keys()
+            some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
+            if paths:
+                self._settle(some, self._look_at(paths), now_s)
+        return self._read(now_s) if self.turns else 0
 
-    def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> int:
-        """Admit those of the files looked at that have settled."""
+    def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> None:
+        """Let those of the files looked at that have settled wait for their turn to be read."""
+        new = [seen for seen in new if not self.turns.has(seen)]
         for seen in new:
             if seen.path not in self._burst:  # one that changes again and again is no news
                 self._burst[seen.path] = self._newest_s = now_s
@@ -127,11 +147,14 @@ class Admission:
         still, settled = split_settled(looked_at, new, now_s, quiet_s)
         others = self.arriving.keys() - looked_at.keys()
         self.arriving = {path: self.arriving[path] for path in others} | still
-        starts = range(0, len(settled), ADMITTED_AT_ONCE)
-        entered = sum(self._enter(settled[start : start + ADMITTED_AT_ONCE]) for start in starts)
+        for arrival in settled:
+            self.turns.add(arrival)
+        self._plan_look(now_s)
+
+    def _plan_look(self, now_s: float) -> None:
+        quiet_s = self.settings.watch.quiet_seconds
         ripe = (arrival.unchanged_since_s + quiet_s for arrival in self.arriving.values())
         self._look_again_at_s = min((at for at in ripe if at > now_s), default=now_s + quiet_s)
-        return entered
 
     def _look_at(self, paths: Iterable[str]) -> list[Sighting]:
         return [
@@ -165,23 +188,23 @@ class Admission:
                 log.warning("file.ignored", extra={"path": path, "why": why})
         self._ignored.keep(ignored)
 
-    def _enter(self, settled: list[Arrival]) -> int:
-        """Admit files that have settled; how many.
+    def _read(self, now_s: float) -> int:
+        """Read settled files for one turn, and admit those that are through; how many.
 
-        1. Fingerprint each. One that turns out to be still arriving goes back to the others.
+        1. Fingerprint some. One that turns out to be still arriving goes back to the others.
         2. Enter all in the ledger, in one transaction.
         3. Remember how each looked, so that the next scan takes it for known. Log each.
         """
-        now_s = self.clock.monotonic_s()
         self.pulse()
         entered: list[Settled] = []
-        for arrival in settled:
-            judged = self._judge(arrival, now_s)
+        for arrival, judged in self.turns.turn(lambda one, room: self._judge(one, now_s, room)):
             if isinstance(judged, Settled):
                 entered.append(judged)
             else:
                 held = replace(arrival, reason=judged.reason, is_settling=judged.is_settling)
                 self.arriving[arrival.sighting.path] = held
+                self._plan_look(now_s)
+        self._progress.tell(self.turns.progress(), self.clock.monotonic_s())
         if not entered:
             return 0
         states = self.ledger.admit(entered, self.clock.now())
@@ -200,15 +223,23 @@ class Admission:
         self._unread.solve(path)
         return True
 
-    def _judge(self, arrival: Arrival, now_s: float) -> Settled | StillArriving:
+    def _judge(self, one: Reading, now_s: float, at_most: int) -> Judged | None:
+        seen, limit_mb = one.arrival.sighting, self.settings.watch.max_mb
+        if seen.stat.size_bytes > limit_mb * 2**20:
+            return Settled(
+                sighting=seen,
+                cause=Cause.UNREADABLE,
+                reason=_too_large(seen, limit_mb),
+                look_again=True,  # the limit may be raised without changing the file
+            )
         try:
-            return self.inbox.fingerprint(arrival, now_s, self.pulse)
+            return self.inbox.fingerprint(one.arrival, now_s, one.so_far, at_most)
         except Exception as error:
             if isinstance(error, DsFlowError):
                 raise
-            log.exception("file.bug", extra={"path": arrival.sighting.path})
+            log.exception("file.bug", extra={"path": seen.path})
             reason = f"internal error: {error!r}"
-            return Settled(sighting=arrival.sighting, cause=Cause.UNREADABLE, reason=reason)
+            return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=reason)
 
     # ------------------------------------------------------------------ form
 
@@ -250,7 +281,7 @@ class Admission:
     def _ages(self, now_s: float) -> Ages:
         oldest_s = now_s if self._oldest_s is None else self._oldest_s
         patience_s = self.settings.watch.quiet_seconds + self.settings.batch.quiet_seconds
-        is_settling = any(
+        is_settling = self.turns.is_soon_through or any(
             holds_up(arrival, self._burst.get(path, now_s), patience_s)
             for path, arrival in self.arriving.items()
         )
@@ -268,3 +299,11 @@ class Admission:
 
 def _why(reason: str) -> dict[str, str]:
     return {"why": reason} if reason else {}
+
+
+def _too_large(seen: Sighting, limit_mb: int) -> str:
+    size_mb = -(-seen.stat.size_bytes // 2**20)
+    return (
+        f"too large: {size_mb} MiB, and watch.max_mb is {limit_mb}: raise it and reload, or split"
+        " the file"
+    )

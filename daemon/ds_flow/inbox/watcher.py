@@ -1,16 +1,15 @@
 """The input directory: watch it, look at it, fingerprint its files."""
 
 import errno
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ds_flow.core import Arrival, Cause, DispatchError, Settled, Sighting, is_hostile, unescape
 from ds_flow.inbox import scan
+from ds_flow.inbox.hashing import Hash, StillArriving
 from ds_flow.inbox.scan import UNLEASED_QUIET_SECONDS, Look, Pattern, opened_folder, stat_of
 from ds_flow.inbox.watches import Watches
 from ds_flow.system import OutsideError, Wake, fs_type, is_network_fs
@@ -18,16 +17,6 @@ from ds_flow.system import OutsideError, Wake, fs_type, is_network_fs
 log = logging.getLogger(__name__)
 
 OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-PIECE_BYTES = 64 * 2**20  # hashing reports progress and sees a stop this often
-
-
-@dataclass(frozen=True, slots=True)
-class StillArriving:
-    """Why a file has not settled, although two looks found it unchanged."""
-
-    reason: str
-    is_settling: bool = True  # False: nobody knows how long it takes
 
 
 class Inbox:
@@ -155,11 +144,11 @@ class Inbox:
     # ------------------------------------------------------------------ fingerprinting
 
     def fingerprint(
-        self, arrival: Arrival, now_s: float, pulse: Callable[[], None]
-    ) -> Settled | StillArriving:
+        self, arrival: Arrival, now_s: float, so_far: Hash, at_most: int
+    ) -> Settled | StillArriving | None:
         """Check a settled file's name and type, and hash it, or say why it is still arriving.
 
-        `pulse` is called every 64 MB. An error that it raises ends the hashing.
+        None if it was read in part: at most so many bytes at once.
         """
         seen = arrival.sighting
         raw = self._raw(seen.path)
@@ -170,18 +159,20 @@ class Inbox:
             descriptor = scan.open_file(raw, str(self.pattern.base))
         except (FileNotFoundError, OutsideError):
             return StillArriving("gone")
+        except BlockingIOError:
+            return StillArriving("another process holds a lease on it", is_settling=False)
         except OSError as error:
             return _unreadable(seen, error)
         try:
-            return self._read(descriptor, arrival, now_s, pulse)
+            return self._read(descriptor, arrival, now_s, so_far, at_most)
         except OSError as error:
             return _unreadable(seen, error)
         finally:
             os.close(descriptor)
 
     def _read(
-        self, descriptor: int, arrival: Arrival, now_s: float, pulse: Callable[[], None]
-    ) -> Settled | StillArriving:
+        self, descriptor: int, arrival: Arrival, now_s: float, so_far: Hash, at_most: int
+    ) -> Settled | StillArriving | None:
         seen = arrival.sighting
         if stat_of(os.fstat(descriptor)) != seen.stat:
             return StillArriving("changed since it was looked at")
@@ -191,10 +182,10 @@ class Inbox:
                 return StillArriving("open for writing", is_settling=False)
             case None if age_s < UNLEASED_QUIET_SECONDS:
                 return StillArriving(f"no lease: it must be quiet for {UNLEASED_QUIET_SECONDS:g} s")
-        digest = hash_of(descriptor, pulse)
+        is_whole = so_far.go_on(descriptor, at_most)
         if stat_of(os.fstat(descriptor)) != seen.stat:
             return StillArriving("changed while it was fingerprinted")
-        return Settled(sighting=seen, sha256=digest)
+        return Settled(sighting=seen, sha256=so_far.hex) if is_whole else None
 
 
 def _itself(folder: Path) -> str:
@@ -209,18 +200,3 @@ def _unreadable(seen: Sighting, error: OSError) -> Settled:
     why = f"cannot be read: {error.strerror}"
     # When the disk or the rights are mended, the file itself has not changed: so look again.
     return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=why, look_again=True)
-
-
-def hash_of(descriptor: int, pulse: Callable[[], None]) -> str:
-    """Return the hex SHA-256 of a whole file."""
-    digest = hashlib.sha256()
-    buffer = bytearray(2**20)
-    view, read, beat = memoryview(buffer), 0, PIECE_BYTES
-    with open(descriptor, "rb", buffering=0, closefd=False) as file:
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-            read += count
-            if read >= beat:
-                pulse()
-                beat += PIECE_BYTES
-    return digest.hexdigest()

@@ -198,7 +198,7 @@ class Engine:
         read, now = self.ledger.read, self.clock.now()
         left = [*read.batches_in(BatchState.QUEUED), *read.batches_in(BatchState.RETRYING)]
         return (
-            not (self.admission.hinted or self.admission.arriving or read.live_runs())
+            not (self.admission.is_busy or read.live_runs())
             and not (read.due_batches(now) or read.waiting())
             and self.fires.is_idle
             and all(read.never_began(batch.id) for batch in left)
@@ -211,8 +211,7 @@ class Engine:
         While the inbox is lost, what waits forms no batch.
         """
         return not (
-            self.admission.hinted
-            or self.admission.arriving
+            self.admission.is_busy
             or (self.ledger.read.waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()

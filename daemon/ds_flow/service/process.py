@@ -99,14 +99,15 @@ class Service:
 
     def _tell_arriving(self) -> None:
         """Log which file this waits for, once it has been arriving for longer than it needs."""
-        now_s, arriving = self.engine.clock.monotonic_s(), self.engine.admission.arriving
+        now_s, arriving = self.engine.clock.monotonic_s(), self.engine.admission.unfinished()
         self.arriving_since_s = {path: self.arriving_since_s.get(path, now_s) for path in arriving}
         long_s = 2 * self.settings.watch.quiet_seconds
         late = [path for path, at_s in self.arriving_since_s.items() if now_s - at_s > long_s]
         if late and late[0] != self.told:
             self.told = late[0]
-            why = arriving[late[0]].reason or "it keeps changing"
-            log.info("once.waits", extra={"path": late[0], "why": why, "files": len(late)})
+            log.info(
+                "once.waits", extra={"path": late[0], "why": arriving[late[0]], "files": len(late)}
+            )
 
     def _step(self) -> int:
         if self.reload_asked:

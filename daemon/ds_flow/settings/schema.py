@@ -63,6 +63,11 @@ class Watch(Section, frozen=True):
     poll_seconds: Seconds = Field(
         default=5, description="Seconds between two scans where the file system has no events."
     )
+    max_mb: Count = Field(
+        default=2**20,
+        le=2**43,
+        description="MiB of the largest file that is read. A larger one is quarantined.",
+    )
 
 
 class Batching(Section, frozen=True):

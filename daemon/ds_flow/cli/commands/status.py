@@ -28,6 +28,7 @@ ARGUMENTS: Arguments = (JSON,)
 COUNT_TRIES = 3  # a running daemon may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
 NAMED_BATCHES = 5  # of those that are due
+NAMED_READINGS = 5  # large files that are being read
 NAMED_ANALYSES = 5  # of those that failed
 RETRY_WAIT = timedelta(minutes=1)
 SCANS = 2  # a running daemon has seen a file after so many: it may come while one is under way
@@ -58,6 +59,7 @@ class InboxCheck:
     arriving: int = 0
     ignored: int = 0
     unaccounted: list[str] = field(default_factory=list)
+    reading: list[tuple[str, int, int]] = field(default_factory=list)  # how far, of how much
     reason: str = ""  # why the counts cannot add up; "" if they do
 
 
@@ -78,6 +80,10 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
         "accounted": not inbox.reason,
         "reason": inbox.reason,
         "arriving": inbox.arriving,
+        "reading": [
+            {"path": path, "read_bytes": read, "size_bytes": size}
+            for path, read, size in inbox.reading
+        ],
         "ignored": inbox.ignored,
         "unaccounted": inbox.unaccounted[:NAMED_PATHS],
         "next_due_at": due_at.isoformat() if due_at else None,
@@ -129,7 +135,7 @@ def _count_files(ledger: "Ledger") -> tuple[dict[str, int], int]:
 def _check_inbox(
     settings: "Settings", ledger: "Ledger", *, is_watched: bool, now: datetime
 ) -> InboxCheck:
-    from ds_flow.inbox import Pattern, needed_quiet_s, scan_files
+    from ds_flow.inbox import Pattern, being_read, needed_quiet_s, scan_files
 
     pattern = Pattern.parse(settings.pattern, settings.root)
     try:
@@ -137,12 +143,19 @@ def _check_inbox(
     except DispatchError as error:
         return InboxCheck(reason=str(error))
     check = InboxCheck(ignored=len(found.ignored))
+    if is_watched:
+        check.reading += being_read(settings.work_root)
+    reading = {path for path, *_ in check.reading}
     limit_s = arriving_s(settings, is_watched=is_watched)
     for seen in _unknown(ledger, found.sightings):
         path = os.path.join(settings.root, unescape(seen.path))
         # By the wall clock, which may jump: these numbers are for people only.
         age_s = max(0.0, now.timestamp() - seen.stat.ctime_ns / 1e9)
-        if age_s < limit_s or age_s < needed_quiet_s(path, str(pattern.base), limit_s):
+        if (
+            seen.path in reading
+            or age_s < limit_s
+            or age_s < needed_quiet_s(path, str(pattern.base), limit_s)
+        ):
             check.arriving += 1
         else:
             check.unaccounted.append(seen.path)
@@ -178,6 +191,7 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
     put(f"files      {status['discovered']}{_counts(status['files'])}")
     if status["arriving"]:
         put(f"arriving   {status['arriving']}")
+    _put_reading(status)
     if status["ignored"]:
         put(f"ignored    {status['ignored']}")
     put(f"batches    {sum(status['batches'].values())}{_counts(status['batches'])}")
@@ -194,6 +208,13 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
     _put_analyses(status)
     for advice in _advice(status, dead):
         put(f"next       {advice}")
+
+
+def _put_reading(status: Document) -> None:
+    from ds_flow.inbox import told
+
+    for one in status["reading"][:NAMED_READINGS]:
+        put(f"reading    {one['path']}: {told(one['read_bytes'], one['size_bytes'])}")
 
 
 def _jobs_told(jobs: Iterable[Document]) -> Iterator[tuple[str, str]]:
