@@ -285,6 +285,29 @@ def test_a_blob_goes_with_the_last_run_that_refers_to_it(project: Project) -> No
     assert not (project.root / ".metaflow" / metaflow_store.STORE_TRASH).exists()
 
 
+def test_of_metaflows_records_the_newest_are_kept_and_those_of_the_last_day(
+    project: Project,
+) -> None:
+    runs = [stored(project, str(number), is_old=False) for number in range(1, 6)]
+    for run, days in zip(runs, (3, 9, 2, 0.5, 0.1), strict=True):
+        changed_s = LATER.timestamp() - days * 86400
+        for path in (run / "start" / "1", run / "start", run):
+            os.utime(path, (changed_s, changed_s))
+    assert gc(project, metaflow_count=5).counts == {}
+    assert gc(project, metaflow_count=4).counts == {"Metaflow runs": 1}
+    assert [run.exists() for run in runs] == [True, False, True, True, True]
+    assert gc(project, metaflow_count=1).counts == {"Metaflow runs": 2}
+    assert [run.exists() for run in runs] == [False, False, False, True, True]
+
+
+def test_a_live_run_is_kept_however_many_are_newer(project: Project) -> None:
+    live, _latest = (stored(project, str(number)) for number in (1, 2))
+    project.start(project.form(A, project.admit("a.csv")), "1")
+
+    assert gc(project, metaflow_count=1).counts == {}
+    assert live.exists()
+
+
 def test_a_run_that_cannot_be_removed_keeps_its_blobs(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,11 @@ class Retention(Section, frozen=True):
     metaflow_days: Days = Field(
         default=30, description="Days to keep Metaflow's record of a run, in `.metaflow`."
     )
+    metaflow_count: Count = Field(
+        default=500,
+        description="Number of such records to keep, beside those of the last day. Each takes"
+        " about 350 inodes and 1.4 MB.",
+    )
     work_days: Days = Field(
         default=30, description="Days to keep the work directory of a dead batch."
     )

@@ -38,6 +38,7 @@ from ds_flow.work import (
 log = logging.getLogger(__name__)
 
 DONE = "gc.done"
+QUIET_DAYS = 1  # a run by hand that changed later may be alive, and the ledger does not know it
 REMOVED_AT_ONCE = 100  # runs whose outputs go together
 WAITS_FOR_RUNS = "a run is alive: unused Metaflow blobs are removed another time"
 
@@ -181,11 +182,15 @@ class Retention:
             log.info("run.removed", extra={"run_id": run_id, "why": why})
 
     def metaflow_runs(self) -> Iterator[Outdated]:
-        """Metaflow's folders of runs that have not changed for long."""
-        before_s = self._before(self.settings.retention.metaflow_days).timestamp()
+        """Metaflow's folders of runs that have not changed for long, or that are too many."""
+        keep = self.settings.retention
+        before_s = self._before(keep.metaflow_days).timestamp()
+        quiet_s = self._before(QUIET_DAYS).timestamp()
         live = {run.run_id for run in self.ledger.read.live_runs()}
-        for run in stored_runs(self.settings.root):
-            if run.touched_s < before_s and run.path.name not in live:
+        stored = sorted(stored_runs(self.settings.root), key=lambda run: -run.touched_s)
+        for number, run in enumerate(stored, start=2):  # the latest one is not among them
+            is_over = number > keep.metaflow_count and run.touched_s < quiet_s
+            if (run.touched_s < before_s or is_over) and run.path.name not in live:
                 yield Outdated(
                     what="Metaflow runs",
                     name=run.path.name,
