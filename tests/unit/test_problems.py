@@ -1,6 +1,6 @@
 """Problems that are told once until they change, and waited for ever longer."""
 
-from ds_flow.core.problems import LONGEST_WAIT_SECONDS, Problems
+from ds_flow.core.problems import LONGEST_WAIT_SECONDS, Problems, Quota
 
 
 def test_a_problem_is_news_until_it_is_known_and_again_when_it_changes() -> None:
@@ -49,3 +49,13 @@ def test_what_is_solved_or_not_kept_is_forgotten() -> None:
     assert "b" not in problems
     assert list(problems) == ["why c"]
     assert problems.report("a", "why a")
+
+
+def test_names_are_counted_for_each_kind_and_a_new_period_tells_what_the_last_one_left() -> None:
+    quota = Quota(2, 60)
+
+    assert [quota.count("a", at) for at in (0, 1, 2, 3)] == [(1, 0), (2, 0), (3, 0), (4, 0)]
+    assert quota.count("b", 4) == (1, 0)
+    assert quota.count("a", 60) == (1, 2)
+    assert quota.count("a", 61) == (2, 0)
+    assert quota.count("a", 10) == (1, 0)  # the clock was set back

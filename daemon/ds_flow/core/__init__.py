@@ -55,7 +55,7 @@ from ds_flow.core.plan import (
     StageOptions,
     cut_shards,
 )
-from ds_flow.core.problems import Problems
+from ds_flow.core.problems import Problems, Quota
 from ds_flow.core.program import (
     CHECKOUT,
     FLOW,
@@ -155,6 +155,7 @@ __all__ = [
     "PlannedFile",
     "Policy",
     "Problems",
+    "Quota",
     "Rejected",
     "RequestError",
     "RetryAt",

@@ -1,4 +1,4 @@
-"""What keeps something from its work for now: told once until it changes, tried ever later."""
+"""What is told and how often: problems until they change, names up to a number of each kind."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -61,3 +61,27 @@ class Problems:
     def __iter__(self) -> Iterator[str]:
         """Give the reasons, the oldest subject's first."""
         return iter([one.why for one in self._open.values()])
+
+
+@dataclass(slots=True)
+class Quota:
+    """How many names of each kind are told in a period. The others are counted.
+
+    So whoever makes millions of names cannot drive everybody else's history out of a log.
+    """
+
+    names: int
+    period_s: float
+    _kinds: dict[str, tuple[float, int]] = field(default_factory=dict)  # since when, how many
+
+    def count(self, kind: str, now_s: float) -> tuple[int, int]:
+        """Count one name; how many this period has, and how many the last one left untold.
+
+        The time may be set back: then a new period begins.
+        """
+        since_s, count = self._kinds.get(kind, (now_s, 0))
+        untold = 0
+        if not since_s <= now_s < since_s + self.period_s:
+            since_s, count, untold = now_s, 0, max(0, count - self.names)
+        self._kinds[kind] = since_s, count + 1
+        return count + 1, untold

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ds_flow.core import local_time, printable
+from ds_flow.core import Quota, local_time, printable
 from ds_flow.system.private_files import IS_LINK, open_log
 
 MASK = "***"
+NAMED_AN_HOUR = 200  # files of one kind of news; a log of the default size then lasts for weeks
 KEY = re.compile(r"""[^\s"']{16,}""")
 """What may be key material: a line of PEM, a value in a JSON file, but not the words between."""
 
@@ -97,6 +98,34 @@ class ToJournal(logging.StreamHandler[TextIO]):
         """One record, each of its lines marked as sd-daemon(3) has it."""
         mark = f"<{PRIORITIES[record.levelno]}>"
         return mark + super().format(record).replace("\n", f"\n{mark}")
+
+
+class _FewNames(logging.Filter):
+    """Lets through some names of each kind in an hour, and says how many others there were."""
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__()
+        self._target = target
+        self._quota = Quota(NAMED_AN_HOUR, 3600)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log a record. Only those that name a file are counted."""
+        if not hasattr(record, "path") or record.exc_info:
+            return True
+        kind = record.getMessage()
+        count, untold = self._quota.count(kind, record.created)
+        if untold:
+            self._say(kind, f"{untold} more files in the hour before")
+        if count == NAMED_AN_HOUR + 1:
+            self._say(
+                kind, f"{NAMED_AN_HOUR} files are named: further ones are counted for an hour"
+            )
+        return count <= NAMED_AN_HOUR
+
+    def _say(self, kind: str, why: str) -> None:
+        level = {"levelno": logging.WARNING, "levelname": "WARNING"}
+        said = {"name": __name__, "msg": "log.counted", **level, "kind": kind, "why": why}
+        self._target.handle(logging.makeLogRecord(said))
 
 
 def _is_journal() -> bool:
@@ -204,6 +233,7 @@ def set_up_logging(
         package.removeHandler(old)
         old.close()
     for target in targets:
+        target.addFilter(_FewNames(target))
         package.addHandler(target)
     package.setLevel(level)
     package.propagate = False
