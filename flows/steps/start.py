@@ -1,10 +1,9 @@
 """The start step: name the attempt and cut its files into shards."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from ds_flow.core import Plan, RequestError, cut_shards
+from ds_flow.core import Plan, RequestError, cut_groups
 from ds_flow.work import Batch
 from steps.jobs import Range
 
@@ -32,21 +31,26 @@ def begin(batch: Batch, run_id: str) -> list[list[Range]]:
     if attempt is not None:
         batch.name_attempt(attempt, run_id, Path(plan.options.log_dir))
     batch.results.forget_torn()
-    shards = list(_ranges(plan))
     # One task can wait for any number of jobs elsewhere. Local jobs are children of their task.
     is_local = plan.options.stages["process"].executor == "local"
     tasks = len(os.sched_getaffinity(0)) if is_local else 1
-    groups = [shards[start::tasks] for start in range(min(tasks, len(shards)))]
+    groups = _ranges(plan, tasks)
+    shards = sum(map(len, groups))
     size_mb = sum(file.size_bytes for file in plan.files) / 2**20
     print(
         f"batch {plan.batch} ({plan.trigger}): {len(plan.files)} files, {size_mb:.1f} MB,"
-        f" in {len(shards)} shards of {len(groups)} groups"
+        f" in {shards} shards of {len(groups)} groups"
     )
     return groups
 
 
-def _ranges(plan: Plan) -> Iterator[Range]:
+def _ranges(plan: Plan, tasks: int) -> list[list[Range]]:
+    """Name each group's shards by the positions of their first and last files."""
+    ranges: list[list[Range]] = []
     first = 0
-    for shard in cut_shards(plan.files, plan.options):
-        yield first, first + len(shard) - 1
-        first += len(shard)
+    for group in cut_groups(plan.files, plan.options, tasks):
+        ranges.append([])
+        for shard in group:
+            ranges[-1].append((first, first + len(shard) - 1))
+            first += len(shard)
+    return ranges

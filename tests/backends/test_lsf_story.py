@@ -19,7 +19,7 @@ from project import Project, ids, table, until
 
 FILES = 50
 QUICK = {"poll_seconds": 0.2, "command_seconds": 20, "grace_seconds": 1}
-ON_LSF = {"executor": "lsf", "lsf": QUICK, "shard_mb": 1, "max_shards": 5}
+ON_LSF = {"executor": "lsf", "lsf": QUICK, "shard_mb": 0.25, "max_shards": 5}
 LEDGER = "ledger/ledger.db"
 
 

@@ -1,6 +1,6 @@
 """Names and plans: laws that hold for every path and every size."""
 
-from itertools import product
+from itertools import chain, product
 
 import pytest
 from hypothesis import example, given
@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from ds_flow.core.manifest import Manifest
 from ds_flow.core.paths import escape, is_hostile, output_stems, unescape
-from ds_flow.core.plan import Options, Plan, StageOptions, cut_shards
+from ds_flow.core.plan import (
+    FILE_COST_BYTES,
+    TASK_COST_BYTES,
+    Options,
+    Plan,
+    StageOptions,
+    cut_groups,
+)
 from ds_flow.core.states import (
     BATCH_MOVES,
     ENDED_RUNS,
@@ -112,32 +119,70 @@ MIB = 2**20
 sizes = st.lists(st.integers(0, 4 * MIB) | st.integers(0, 200 * MIB), max_size=60)
 
 
-@given(sizes, st.integers(1, 70), st.integers(1, 20))
+@given(sizes, st.integers(1, 70), st.integers(1, 20), st.integers(1, 9))
 def test_every_file_is_in_exactly_one_shard_in_order(
-    sizes_bytes: list[int], shard_mb: int, max_shards: int
+    sizes_bytes: list[int], shard_mb: int, max_shards: int, tasks: int
 ) -> None:
     files = [planned(f"f{i}", size) for i, size in enumerate(sizes_bytes)]
 
-    shards = cut_shards(files, options(shard_mb, max_shards))
+    groups = cut_groups(files, options(shard_mb, max_shards), tasks)
+    shards = [shard for group in groups for shard in group]
 
     assert [file for shard in shards for file in shard] == files
     assert all(shards)
+    assert all(groups)
     assert len(shards) <= max_shards
+    assert len(groups) <= tasks
     assert bool(shards) == bool(files)
 
 
-@given(sizes)
-def test_no_shard_but_the_last_one_allowed_is_far_over_its_size(sizes_bytes: list[int]) -> None:
+@given(sizes, st.integers(1, 9))
+def test_no_shard_is_over_its_size_by_more_than_a_file(sizes_bytes: list[int], tasks: int) -> None:
     files = [planned(f"f{i}", size) for i, size in enumerate(sizes_bytes)]
 
-    for shard in cut_shards(files, options(64, 1000)):
-        assert len(shard) == 1 or sum(file.size_bytes for file in shard) <= 64 * MIB
+    for shard in chain.from_iterable(cut_groups(files, options(64, 1000), tasks)):
+        most = 64 * MIB + max(file.size_bytes for file in shard) + FILE_COST_BYTES
+        assert sum(file.size_bytes for file in shard) <= most
+
+
+@given(sizes, st.integers(2, 9))
+def test_no_task_has_more_than_a_file_above_its_share(sizes_bytes: list[int], tasks: int) -> None:
+    files = [planned(f"f{i}", size) for i, size in enumerate(sizes_bytes)]
+    costs = [
+        sum(file.size_bytes + FILE_COST_BYTES for shard in group for file in shard)
+        for group in cut_groups(files, options(64, 1000), tasks)
+    ]
+
+    largest = max(sizes_bytes, default=0) + FILE_COST_BYTES
+    parts = min(tasks, -(-sum(costs) // TASK_COST_BYTES))
+    assert all(cost <= sum(costs) / parts + largest for cost in costs)
+
+
+@pytest.mark.parametrize(
+    ("sizes_bytes", "groups"),
+    [
+        ([100] * 10_000, [[1000] * 5, [1000] * 5]),
+        ([100] * 1000, [[500], [500]]),
+        ([100] * 200, [[200]]),  # done before another task has begun
+        ([20 * MIB] * 10, [[2, 3], [2, 3]]),
+        ([200 * MIB, 1], [[1], [1]]),
+    ],
+    ids=["many", "some", "few", "large", "uneven"],
+)
+def test_work_is_shared_evenly_among_the_tasks(
+    sizes_bytes: list[int], groups: list[list[int]]
+) -> None:
+    files = [planned(f"f{i}", size) for i, size in enumerate(sizes_bytes)]
+
+    cut = cut_groups(files, options(), 2)
+
+    assert [[len(shard) for shard in group] for group in cut] == groups
 
 
 def test_a_shard_may_hold_less_than_a_mebibyte() -> None:
-    files = [planned(f"f{i}", 2**18) for i in range(4)]  # each costs as much again to open
+    files = [planned(f"f{i}", 2**18) for i in range(4)]
 
-    shards = cut_shards(files, options(shard_mb=0.5))
+    (shards,) = cut_groups(files, options(shard_mb=0.32), 1)
 
     assert [len(shard) for shard in shards] == [1] * 4
 

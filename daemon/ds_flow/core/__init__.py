@@ -53,7 +53,7 @@ from ds_flow.core.plan import (
     PlannedFile,
     Site,
     StageOptions,
-    cut_shards,
+    cut_groups,
 )
 from ds_flow.core.problems import Problems, Quota
 from ds_flow.core.program import (
@@ -174,7 +174,7 @@ __all__ = [
     "batches_to_form",
     "compare_manifests",
     "counted",
-    "cut_shards",
+    "cut_groups",
     "due_fire",
     "escape",
     "failed_and_done_again",

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-FILE_COST_BYTES = 2**18  # to open and write a small file costs as much as to read this
+FILE_COST_BYTES = 2**16  # to open and write a small file costs as much as to read this
+TASK_COST_BYTES = 2**24  # less work than this is done before another task has begun
 WORK = ".work"  # the folder of all work directories, in the output folder
 
 
@@ -200,19 +201,35 @@ class Plan:
         return cls(**{**row, "files": files, "options": Options.from_json(row["options"])})
 
 
-def cut_shards(files: Sequence[PlannedFile], options: Options) -> list[list[PlannedFile]]:
-    """Cut a batch's files into shards of about `shard_mb`, in order, at most `max_shards`.
+def cut_groups(
+    files: Sequence[PlannedFile], options: Options, tasks: int
+) -> list[list[list[PlannedFile]]]:
+    """Cut a batch's files, in order, into a group of shards for each of at most `tasks` tasks.
 
-    A file costs its bytes and `FILE_COST_BYTES`.
+    Groups cost about the same, and so do the shards of a group: at most about `shard_mb`, unless
+    that makes more than `max_shards`. A file costs its bytes and `FILE_COST_BYTES`.
     """
-    costs = [item.size_bytes + FILE_COST_BYTES for item in files]
-    size = max(math.ceil(options.shard_mb * 2**20), -(-sum(costs) // options.max_shards))
-    shards: list[list[PlannedFile]] = []
-    room = 0
-    for item, cost in zip(files, costs, strict=True):
-        if not shards or (cost > room and len(shards) < options.max_shards):
-            shards.append([])
-            room = size
-        shards[-1].append(item)
-        room -= cost
-    return shards
+    cost = sum(map(_cost, files))
+    shard = min(math.ceil(options.shard_mb * 2**20), TASK_COST_BYTES)
+    groups = _cut_evenly(files, min(tasks, options.max_shards, -(-cost // shard)))
+    return [_cut_evenly(group, _count_shards(group, options, len(groups))) for group in groups]
+
+
+def _count_shards(group: Sequence[PlannedFile], options: Options, groups: int) -> int:
+    wanted = -(-sum(map(_cost, group)) // math.ceil(options.shard_mb * 2**20))
+    return min(wanted, options.max_shards // groups)
+
+
+def _cut_evenly(files: Sequence[PlannedFile], parts: int) -> list[list[PlannedFile]]:
+    """Cut files, in order, into at most so many parts that cost about the same."""
+    total, before = sum(map(_cost, files)), 0
+    cut: dict[int, list[PlannedFile]] = {}
+    for file in files:
+        middle = before + _cost(file) / 2
+        cut.setdefault(int(middle * parts / total), []).append(file)
+        before += _cost(file)
+    return list(cut.values())
+
+
+def _cost(file: PlannedFile) -> int:
+    return file.size_bytes + FILE_COST_BYTES

@@ -151,7 +151,7 @@ class Compute(Section, frozen=True):
     lsf: Lsf = Field(default_factory=Lsf, description="How LSF is called.")
     docker: Docker = Field(default_factory=Docker, description="What containers may do.")
     shard_mb: Annotated[Number, Field(gt=0, le=2**20)] = Field(
-        default=64, description="MiB of input for each job of the process stage."
+        default=64, description="Most MiB of input for each job of the process stage."
     )
     max_shards: Count = Field(default=64, le=10_000, description="Most jobs of the process stage.")
     transform: TransformSpec = Field(

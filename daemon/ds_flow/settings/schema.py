@@ -79,7 +79,7 @@ class Batching(Section, frozen=True):
     max_wait_seconds: Seconds = Field(
         default=30, description="Seconds that the oldest file has waited."
     )
-    max_files: Count = Field(default=1000, le=1_000_000, description="Number of waiting files.")
+    max_files: Count = Field(default=20_000, le=1_000_000, description="Number of waiting files.")
     max_mb: Count = Field(default=4096, le=2**30, description="MiB of waiting files.")
 
 
