@@ -10,9 +10,9 @@ import pytest
 
 from cli_project import Project
 from clock import MovedClock
-from ds_flow.core.states import BatchState
+from ds_flow.core.states import BatchState, Sighting
 from ds_flow.inbox import scan
-from ds_flow.inbox.admission import Admission
+from ds_flow.inbox.admission import IDLE_SCAN_SHARE, Admission
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.settings.load import load_settings
@@ -221,3 +221,50 @@ def test_a_named_file_is_seen_although_others_are_due_for_another_look(
     admission.admit()
 
     assert admission.arriving.keys() == {"data/student_b.csv"}
+
+
+# --------------------------------------------------------------------------- a large inbox
+
+
+class Slow(Inbox):
+    """An inbox whose scans take long, on a moved clock."""
+
+    clock: MovedClock
+    scans = 0
+    is_polling = False  # events would tell of a change
+
+    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> scan.Look:
+        self.scans += 1
+        self.clock.elapsed_s += 6
+        return super().look(is_known)
+
+
+def test_a_large_inbox_is_scanned_rarely_while_nothing_comes(
+    project: Project, clock: MovedClock
+) -> None:
+    pattern = Pattern.parse(project.settings.pattern, project.root)
+    inbox = Slow(pattern, Wake(), "poll")
+    inbox.clock = clock
+    admission = Admission(project.settings, project.ledger, inbox, clock, lambda: None)
+    end_s = clock.elapsed_s + 3600
+    while clock.elapsed_s < end_s:
+        admission.admit()
+        clock.elapsed_s += max(LEAST_S, admission.patience_s(clock.elapsed_s))
+
+    assert 6 * inbox.scans <= 3600 * IDLE_SCAN_SHARE + 6
+    assert inbox.scans > 1
+
+
+def test_a_scan_gives_no_file_that_is_known_as_it_is(make: Make, project: Project) -> None:
+    admission, path = make(), project.drop("student_a.csv")
+    other = project.drop("student_b.csv")
+    looks = [Sighting(f"data/{one.name}", scan.stat_of(one.stat())) for one in (path, other)]
+    admission.remember(looks)
+    other.write_text("a,b\n1,2\n3,4\n")
+
+    assert len(admission.inbox.look().sightings) == 2
+    (seen,) = admission.inbox.look(admission.is_known).sightings
+    assert seen.path == "data/student_b.csv"
+
+    admission.forget(["data/student_a.csv"])
+    assert len(admission.inbox.look(admission.is_known).sightings) == 2

@@ -734,3 +734,21 @@ def test_a_batch_whose_plan_is_written_keeps_its_files(
 def only_batch(engine: Engine) -> BatchRow:
     (batch,) = engine.ledger.read.batches_in(BatchState.QUEUED)
     return batch
+
+
+def test_a_run_s_end_is_no_reason_to_look_unless_a_file_is_to_be_looked_at_again(
+    engine: Engine, runs: PretendedRuns, tmp_path: Path
+) -> None:
+    first, second = batches_of(engine, a="1", b="2")
+    engine.tick()
+    runs.publish(f"{first}/1")
+    runs.end(f"{first}/1", "0")
+    engine.tick()
+    assert not engine.admission.hinted
+
+    engine.tick()
+    (tmp_path / "data" / "b.csv").write_text("changed")
+    runs.publish(f"{second}/1")
+    runs.end(f"{second}/1", "0")
+    engine.tick()
+    assert engine.admission.hinted

@@ -384,3 +384,18 @@ def test_a_notice_reaches_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) ->
         notify("READY=1", "STATUS=here")
 
         assert receiver.recv(100) == b"READY=1\nSTATUS=here"
+
+
+def test_a_child_s_end_wakes_the_daemon_and_is_no_reason_to_scan_the_inbox(
+    chosen: Settings,
+) -> None:
+    with service(chosen) as made:
+        made.engine.tick()
+        assert not made.engine.admission.hinted
+        os.kill(os.getpid(), signal.SIGCHLD)
+        made._wait(3600)
+        assert not made.engine.admission.hinted
+
+        os.kill(os.getpid(), signal.SIGUSR1)
+        made._wait(3600)
+        assert made.engine.admission.hinted

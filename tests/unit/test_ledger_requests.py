@@ -38,7 +38,7 @@ def test_a_released_version_that_was_never_read_is_looked_at_again_first(ledger:
 
     assert ledger.release(1, NOON) == QUARANTINED
     assert ledger.read.unseen() == [PATH]
-    assert ledger.read.known() == {}
+    assert dict(ledger.read.known()) == {}
 
 
 def test_a_released_version_that_is_not_the_latest_gives_way_to_it(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ds_flow.system.wake import Wake
+from ds_flow.system.wake import CALLED, Wake
 
 LONG_S = 3600.0  # for what is to come; the test's own limit is shorter
 
@@ -29,7 +29,7 @@ def test_a_reason_set_before_the_wait_is_seen_once(wake: Wake) -> None:
     wake.set()
     wake.set()
 
-    assert wake.wait(0)
+    assert wake.wait(0) == {CALLED}
     assert not wake.wait(0)
 
 
@@ -54,7 +54,7 @@ def test_a_signal_ends_a_wait(wake: Wake) -> None:
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
         threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGUSR1]).start()
-        assert wake.wait(LONG_S)
+        assert wake.wait(LONG_S) == {signal.SIGUSR1}
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGUSR1, before)

@@ -34,6 +34,7 @@ from ds_flow.system import require_space
 log = logging.getLogger(__name__)
 
 SCAN_SHARE = 0.1  # of the time, at most
+IDLE_SCAN_SHARE = 0.02  # while events would tell of a change
 
 
 @dataclass(slots=True)
@@ -50,7 +51,8 @@ class Admission:
     clock: Clock
     pulse: Callable[[], None]
 
-    known: dict[str, Stat] = field(default_factory=dict)
+    _known: dict[int, int] = field(default_factory=dict)
+    """How each known file looked, both as hashes: there may be millions."""
     arriving: dict[str, Arrival] = field(default_factory=dict)
     name_batch: Callable[[], str] = lambda: secrets.token_hex(5)
     hinted: bool = True  # there is a reason to scan
@@ -112,7 +114,15 @@ class Admission:
     def forget(self, paths: Iterable[str]) -> None:
         """Take these files for new at the next scan, even if they have not changed."""
         for path in paths:
-            self.known.pop(path, None)
+            self._known.pop(hash(path), None)
+
+    def remember(self, seen: Iterable[tuple[str, Stat]]) -> None:
+        """Take these files for known, as long as they look like this."""
+        self._known |= ((hash(path), hash(stat)) for path, stat in seen)
+
+    def is_known(self, seen: Sighting) -> bool:
+        """Whether the ledger has a file as it looks now."""
+        return self._known.get(hash(seen.path)) == hash(seen.stat)
 
     # ------------------------------------------------------------------ admit
 
@@ -157,16 +167,14 @@ class Admission:
         self._look_again_at_s = min((at for at in ripe if at > now_s), default=now_s + quiet_s)
 
     def _look_at(self, paths: Iterable[str]) -> list[Sighting]:
-        return [
-            seen for seen in self.inbox.look_at(paths) if self.known.get(seen.path) != seen.stat
-        ]
+        return [seen for seen in self.inbox.look_at(paths) if not self.is_known(seen)]
 
     def _scan(self, now_s: float) -> list[Sighting]:
         """Scan the whole inbox for new and changed files, in a tenth of the time at most."""
         self.hinted = False
         watch = self.settings.watch
         try:
-            found = self.inbox.look()
+            found = self.inbox.look(self.is_known)
         except DispatchError as error:
             self._rescan_at_s = now_s + min(watch.poll_seconds, watch.rescan_seconds)
             if self._lost.report("inbox", str(error)):
@@ -175,12 +183,12 @@ class Admission:
         if self._lost.solve("inbox"):
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
         self._note_ignored(found.ignored)
-        new = [seen for seen in found.sightings if self.known.get(seen.path) != seen.stat]
         ended_s = self.clock.monotonic_s()
         self._rest_until_s = ended_s + (ended_s - now_s) * (1 / SCAN_SHARE - 1)
         every_s = watch.poll_seconds if self.inbox.is_polling else watch.rescan_seconds
-        self._rescan_at_s = ended_s + every_s
-        return new
+        rest_s = 0.0 if self.inbox.is_polling else (ended_s - now_s) * (1 / IDLE_SCAN_SHARE - 1)
+        self._rescan_at_s = ended_s + max(every_s, rest_s)
+        return found.sightings
 
     def _note_ignored(self, ignored: dict[str, str]) -> None:
         for path, why in ignored.items():
@@ -208,8 +216,8 @@ class Admission:
         if not entered:
             return 0
         states = self.ledger.admit(entered, self.clock.now())
+        self.remember(item.sighting for item in entered)
         for item, (path, state) in zip(entered, states, strict=True):
-            self.known[path] = item.sighting.stat
             if self._is_news(path, item):
                 level = logging.WARNING if item.cause else logging.INFO
                 log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})

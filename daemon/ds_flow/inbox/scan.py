@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -78,16 +79,18 @@ def scan_files(
     pattern: Pattern,
     pulse: Callable[[], None] = lambda: None,
     watch: Callable[[int, str], None] = lambda *_: None,
+    is_known: Callable[[Sighting], bool] = lambda _: False,
 ) -> Look:
-    """Find every regular file that matches the pattern. Raises DispatchError if base is missing.
+    """Find every regular file that matches the pattern, except those that are known.
 
     `pulse` is called from time to time: a slow server may take minutes for a million files.
-    `watch` is called with each folder, open, before it is listed.
+    `watch` is called with each folder, open, before it is listed. Raises DispatchError if base is
+    missing.
     """
     try:
         found = Look(pattern.base.stat().st_dev)
         base = str(pattern.base)
-        walk = _Walk(found, base, os.path.realpath(base), pulse, watch)
+        walk = _Walk(found, base, os.path.realpath(base), pulse, watch, is_known)
         walk.tree((base, _prefix(pattern), pattern.parts))
     except OSError as error:
         todo = "create it or make it readable, or change paths.input_pattern"
@@ -206,6 +209,8 @@ class _Walk:
     real_base: str
     pulse: Callable[[], None]
     watch: Callable[[int, str], None]
+    is_known: Callable[[Sighting], bool]
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def tree(self, base: Place) -> None:
         """Scan a folder, then the folders below it that the pattern reaches."""
@@ -281,10 +286,11 @@ class _Walk:
             seen = f"cannot be looked at: {error.strerror}"
         if isinstance(seen, str):
             self.found.ignored[path] = seen
-        else:
-            self.found.sightings.append(Sighting(path, seen))
-            if len(self.found.sightings) % FILES_A_PULSE == 0:
-                self.pulse()
+            return
+        if next(self.numbers) % FILES_A_PULSE == 0:
+            self.pulse()
+        if not self.is_known(sighting := Sighting(path, seen)):
+            self.found.sightings.append(sighting)
 
 
 @cache

@@ -108,15 +108,16 @@ class Inbox:
 
     # ------------------------------------------------------------------ looking
 
-    def look(self) -> Look:
-        """Find every file that matches now. Raises DispatchError if the folder is missing.
+    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> Look:
+        """Find every file that matches now, except known ones.
 
+        Raises DispatchError if the folder is missing.
         It also raises once when the folder is on another device than before: a file system was
         mounted or lost. The next look believes what it sees.
         """
         before = self._watched
         self.watch()
-        found = scan.scan_files(self.pattern, self.alive, self._watch_folder)
+        found = scan.scan_files(self.pattern, self.alive, self._watch_folder, is_known)
         if before is not None and found.device != before[0]:
             raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
         return found

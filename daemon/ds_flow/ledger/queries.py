@@ -42,13 +42,11 @@ class Reading:
         """Raise LedgerError if the ledger's file was removed or replaced while in use."""
         self._store.require_in_place()
 
-    def known(self) -> dict[str, Stat]:
-        """How the latest version of each path looked when last seen."""
-        return {
-            path: Stat.parse(stat)
-            for path, stat in self._store.each("SELECT path, stat FROM file ORDER BY id")
-            if stat
-        }
+    def known(self) -> Iterator[tuple[str, Stat]]:
+        """How each path looked when last seen; of an older version first."""
+        for path, stat in self._store.each("SELECT path, stat FROM file ORDER BY id"):
+            if stat:
+                yield path, Stat.parse(stat)
 
     def unseen(self) -> list[str]:
         """The paths whose latest version must be looked at again."""

@@ -76,7 +76,7 @@ class Engine:
         ]
         if self.is_draining:
             stages = [self.starter.dismiss]
-        stages.append(self.supervisor.follow)  # record what became of live runs
+        stages.append(self.follow)  # record what became of live runs
         return sum(map(self._attempt, stages))
 
     def reconcile(self) -> int:
@@ -91,6 +91,13 @@ class Engine:
         self.admission.forget(self.ledger.read.unseen())
         self._is_reconciled = True
         return count
+
+    def follow(self) -> int:
+        """Record what became of live runs. A file that a run found changed is looked at again."""
+        moved = self.supervisor.follow()
+        if moved and self.ledger.read.unseen():
+            self.hint()
+        return moved
 
     def admit(self) -> int:
         """Enter what has arrived, once the ledger knows what was published by hand."""
@@ -153,7 +160,7 @@ class Engine:
         tidy_work_dirs(self.ledger, output_dir)
         try_held_batches(self.ledger, now)
         self.supervisor.take_over()
-        self.admission.known = self.ledger.read.known()
+        self.admission.remember(self.ledger.read.known())
 
     def change_settings(self, settings: Settings) -> None:
         """Work by other settings from now on; the inbox, the ledger and live runs stay."""

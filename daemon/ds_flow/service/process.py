@@ -125,8 +125,8 @@ class Service:
 
     def _wait(self, timeout_s: float) -> None:
         self._tell_status()
-        if self.wake.wait(min(timeout_s, watchdog_s() / 3)):
-            self.engine.hint()
+        if self.wake.wait(min(timeout_s, watchdog_s() / 3)) - {signal.SIGCHLD}:
+            self.engine.hint()  # a run's end says nothing of the inbox
 
     def _tell_status(self) -> None:
         """Count again only when something has moved: counting a million files takes its time."""

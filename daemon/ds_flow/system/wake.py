@@ -4,6 +4,8 @@ import os
 import select
 from contextlib import suppress
 
+CALLED = 255  # no signal has this number
+
 
 class Wake:
     """Like `threading.Event`, but safe in a signal handler: a pipe with a few bytes in it."""
@@ -18,21 +20,24 @@ class Wake:
     def set(self) -> None:
         """Wake the waiter, now or at its next wait."""
         with suppress(BlockingIOError):  # the pipe is full: the waiter wakes all the same
-            os.write(self._writer, b"!")
+            os.write(self._writer, bytes([CALLED]))
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` seconds until set, then clear it; return whether it was set."""
+    def wait(self, timeout_s: float) -> frozenset[int]:
+        """Wait at most `timeout_s` seconds until set, then clear it; return who has set it.
+
+        That is the numbers of signals, and `CALLED` for `set`.
+        """
         ready, _, _ = select.select([self._reader], [], [], max(0.0, timeout_s))
-        return bool(ready) and self.clear()
+        return self.clear() if ready else frozenset()
 
-    def clear(self) -> bool:
-        """Forget all calls so far; return whether there were any."""
-        was_set = False
+    def clear(self) -> frozenset[int]:
+        """Forget all calls so far; return who has made them."""
+        callers: frozenset[int] = frozenset()
         while True:
             try:
-                was_set = bool(os.read(self._reader, 4096)) or was_set
+                callers |= frozenset(os.read(self._reader, 4096))
             except BlockingIOError:
-                return was_set
+                return callers
 
     def close(self) -> None:
         """Close both descriptors."""
