@@ -48,6 +48,7 @@ from ds_flow.system.private_files import (
     open_regular,
     user_name,
 )
+from ds_flow.system.removal import remove_tree
 from ds_flow.system.terminal import (
     DONE,
     FAILED,
@@ -106,6 +107,7 @@ __all__ = [
     "read_word",
     "refusal",
     "remove_stored_run",
+    "remove_tree",
     "reopen",
     "require_space",
     "running_pid",

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +20,14 @@ from ds_flow.core import (
     Rejected,
     natural_order,
 )
-from ds_flow.system import read_json, read_word, sync_dir, write_json, write_word
+from ds_flow.system import (
+    read_json,
+    read_word,
+    remove_tree,
+    sync_dir,
+    write_json,
+    write_word,
+)
 from ds_flow.work.fingerprint import code_fingerprint, settings_fingerprint
 from ds_flow.work.logs import name_log
 from ds_flow.work.published import REMOVED, read_manifest
@@ -73,7 +79,7 @@ class Batch:
         trash = self.folder.with_name(f"{TRASH}{self.id}-{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):  # another process was first
             self.folder.rename(trash)
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_tree(trash)
 
     # ----------------------------------------------------------------------- paths
 
@@ -241,7 +247,7 @@ def batches_in(output_dir: Path) -> Iterator[Batch]:
         return
     for batch in map(Batch, sorted(root.iterdir())):
         if batch.id.startswith(TRASH):
-            shutil.rmtree(batch.folder, ignore_errors=True)
+            remove_tree(batch.folder)
         elif _may_have_plan(batch):
             yield batch
 

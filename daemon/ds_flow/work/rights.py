@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ds_flow.settings import Settings  # an image has no pydantic
 
 
+DEPTH = 6  # .work, a batch, jobs, a stage, a round, a file
+
+
 def why_refused(settings: "Settings", batch: str = "") -> str:
     """Say which path that a run uses refuses this user, and the remedy; "" if none does.
 
@@ -40,9 +43,11 @@ def _of_store(flow: Path) -> Iterator[Path]:
 
 
 def _of_batch(work: Path) -> Iterator[Path]:
-    yield work
-    for folder, folders, files in os.walk(work):
-        yield from (Path(folder, name) for name in (*folders, *files))
+    """All that a run may use. What a job has left deeper than that holds nobody up."""
+    level = [work]
+    for _ in range(DEPTH):
+        yield from level
+        level = [path for one in level if not one.is_symlink() for path in _inside(one)]
 
 
 def _inside(folder: Path) -> list[Path]:
