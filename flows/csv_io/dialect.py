@@ -172,11 +172,11 @@ def refuse_other_marks(sample: bytes) -> None:
 
 
 @lru_cache(maxsize=1)
-def first_lines(sample: bytes) -> tuple[Sequence[str], Sequence[str]]:
-    """The first lines of a text, and those that are not blank, for every delimiter in turn."""
+def first_lines(sample: bytes) -> tuple[Sequence[str], int]:
+    """The first lines of a text, and how many are not blank, for every delimiter in turn."""
     text = io.StringIO(sample.decode(errors="ignore"), newline="")
     lines = list(islice(text, SAMPLE_RECORDS))
-    return lines, [line for line in lines if line.strip()]
+    return lines, len(list(filter(str.strip, lines)))
 
 
 def split_by(sample: bytes, delimiter: str) -> Split:
@@ -189,9 +189,10 @@ def split_by(sample: bytes, delimiter: str) -> Split:
         rows = islice(csv.reader(lines, delimiter=delimiter), SAMPLE_RECORDS)
         found = [len(row) for row in rows if "".join(row).strip() or row[1:]]
     else:
-        every, filled = first_lines(sample)
-        if delimiter.isspace():  # a blank line may hold it
-            filled = [line for line in every if delimiter in line or line.strip()]
-        found = [1 + line.count(delimiter) for line in filled]
+        first, filled = first_lines(sample)
+        found = [1] * filled
+        if delimiter.encode() in sample:
+            real = (line for line in first if line.strip() or delimiter in line)
+            found = [1 + line.count(delimiter) for line in real]
     is_cut = len(sample) >= SAMPLE_BYTES and len(found) > 1
     return Split(delimiter, found[: -1 if is_cut else None] or [1])

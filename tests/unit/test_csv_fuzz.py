@@ -1,6 +1,7 @@
 """Any bytes at all as a table: read as Python's own reader does, or refused with a reason."""
 
 import io
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from csv_reference import Rows, as_table, strict_rows
 PIECES = st.sampled_from(
     [b",", b'"', b'""', b"\r\n", b"\n", b"\r", b"a", b"b", b" ", b"\xc3\xa9", b"\xef\xbb\xbf"]
 )
+END_MARK = re.compile(r"\x1a[\x1a\r\n ]*\Z")  # ^Z, after which nothing but blanks comes
 HOSTILE = st.lists(PIECES, max_size=30).map(b"".join) | st.binary(max_size=60)
 
 
@@ -46,7 +48,7 @@ def ours(content: bytes, block_bytes: int) -> Rows | None:
 def reference(content: bytes) -> Rows | None:
     """The table that Python's reader finds; None if there is none."""
     try:
-        text = content.decode().lstrip("\ufeff")
+        text = END_MARK.sub("", content.decode().lstrip("\ufeff"))
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else as_table(strict_rows(text))
@@ -113,6 +115,8 @@ def test_rows_that_are_lines_already_are_written_as_their_cells_would_be(
 
 
 @given(HOSTILE)
+@example(b"\x1a")
+@example(b"a\n\x1a\n")
 def test_what_pythons_reader_takes_is_refused_only_for_a_stray_carriage_return(
     content: bytes,
 ) -> None:
