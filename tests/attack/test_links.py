@@ -100,3 +100,33 @@ def test_links_and_folders_that_change_places_stop_nobody(project: Project, dead
     assert project.stop() == 0
     assert not {*ids("secret")} & {*project.published_ids()}
     assert {*ids("a"), *ids("b")} <= {*project.published_ids()}
+
+
+def test_a_mount_in_the_inbox_that_never_answers_stops_its_own_files_alone(
+    project: Project,
+) -> None:
+    project.configure(paths={"input_pattern": "data/**/student_*.csv"}, watch={"rescan_seconds": 1})
+    (project.inbox / "site").mkdir()
+    with hung_mount(project.inbox / "site"):
+        project.start()
+        as_dropper(os.symlink, "site/x.csv", project.inbox / "student_link.csv")
+        for other in "ab":
+            project.drop(f"student_{other}.csv", table(other))
+
+        project.wait_processed("student_a.csv", "student_b.csv")
+
+        assert project.status()["accounted"]
+        explained = project.ds_flow("explain", "data/student_link.csv").stdout
+        assert "its file system does not answer" in explained
+        until("it was named", lambda: "its file system does not answer" in project.said())
+        assert project.stop() == 0
+
+
+def test_an_inbox_that_no_longer_answers_is_said_and_the_daemon_stops_when_told(
+    project: Project,
+) -> None:
+    project.configure(watch={"rescan_seconds": 1, "poll_seconds": 1})
+    project.start()
+    with hung_mount(project.inbox):
+        until("it was said", lambda: "does not answer" in project.said())
+        assert project.stop() == 0

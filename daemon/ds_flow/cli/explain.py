@@ -13,7 +13,7 @@ from ds_flow.cli.lookup import Place
 from ds_flow.cli.report import Document, jobs_by_stage, moment
 from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.dispatch import StageJobs, told
-from ds_flow.inbox import Pattern, needed_quiet_s, sight_file
+from ds_flow.inbox import Pattern, needed_quiet_s, require_answer, sight_file
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
 from ds_flow.runs import why_cannot_run, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
@@ -231,6 +231,7 @@ def _arriving(question: Question, seen: Stat) -> tuple[str, str]:
 
 def look(pattern: Pattern, raw: str) -> Stat | str:
     """Look at one absolute path as a scan would, or say why a scan skips it."""
+    require_answer(pattern)
     below = os.path.relpath(raw, pattern.base)
     parts = tuple(below.split("/"))
     if parts[0] in {".", ".."}:

@@ -2,7 +2,13 @@
 
 from ds_flow.inbox.admission import Admission
 from ds_flow.inbox.progress import being_read, told
-from ds_flow.inbox.scan import Pattern, needed_quiet_s, scan_files, sight_file
+from ds_flow.inbox.scan import (
+    Pattern,
+    needed_quiet_s,
+    require_answer,
+    scan_files,
+    sight_file,
+)
 from ds_flow.inbox.watcher import Inbox
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "Pattern",
     "being_read",
     "needed_quiet_s",
+    "require_answer",
     "scan_files",
     "sight_file",
     "told",

@@ -18,7 +18,7 @@ from typing import Self
 
 from ds_flow.core import DispatchError, Sighting, Stat, escape
 from ds_flow.settings import TEMPORARY, matches, split
-from ds_flow.system import NowhereError, OutsideError, beneath, reopen
+from ds_flow.system import NowhereError, OutsideError, ask_mounts, beneath, reopen
 
 FILES_A_PULSE = 1000
 
@@ -87,6 +87,7 @@ def scan_files(
     `watch` is called with each folder, open, before it is listed. Raises DispatchError if base is
     missing.
     """
+    require_answer(pattern)
     try:
         found = Look(pattern.base.stat().st_dev)
         base = str(pattern.base)
@@ -98,6 +99,12 @@ def scan_files(
     if pattern.parts.count("**") > 1:  # a file may be reached in two ways
         found.sightings[:] = {seen.path: seen for seen in found.sightings}.values()
     return found
+
+
+def require_answer(pattern: Pattern) -> None:
+    """Raise DispatchError if the base is on a mount that does not answer."""
+    if why := ask_mounts(str(pattern.base)):
+        raise DispatchError(f"inbox {pattern.base}: {why}; mend or unmount it")
 
 
 def sight_file(raw: str, base: str) -> Stat | str:

@@ -115,6 +115,7 @@ class Inbox:
         It also raises once when the folder is on another device than before: a file system was
         mounted or lost. The next look believes what it sees.
         """
+        scan.require_answer(self.pattern)
         before = self._watched
         self.watch()
         found = scan.scan_files(self.pattern, self.alive, self._watch_folder, is_known)

@@ -37,7 +37,7 @@ from ds_flow.system.metaflow_store import (
     unused_blobs,
     why_store_not_held,
 )
-from ds_flow.system.mounts import fs_type, is_network_fs
+from ds_flow.system.mounts import ask_mounts, fs_type, is_network_fs
 from ds_flow.system.oom_kills import count_oom_kills
 from ds_flow.system.private_files import (
     IS_LINK,
@@ -78,6 +78,7 @@ __all__ = [
     "OutsideError",
     "Wake",
     "alone_in_store",
+    "ask_mounts",
     "available_mb",
     "beneath",
     "count_oom_kills",

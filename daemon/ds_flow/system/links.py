@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ds_flow.system import mounts
+
 MOST_TURNS = 40  # links and `..` on the way to one file, as many as the kernel follows
 
 FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -43,6 +45,8 @@ def beneath(base: str, path: str) -> Iterator[tuple[int, str]]:
     finally:
         os.close(root)
     try:
+        if way.real in mounts.silent:
+            raise OSError(errno.EHOSTDOWN, "its file system does not answer", path)
         if not _is_at(descriptor, way.real):
             raise FileNotFoundError(errno.ENOENT, "moved while its links were followed", path)
         yield descriptor, way.real
@@ -96,6 +100,8 @@ class _Way:
                 self.names.append(name)
                 os.close(self.at)
                 self.at = child
+                if self._left and mounts.silent and self.real in mounts.silent:
+                    raise OSError(errno.EHOSTDOWN, "its file system does not answer", self.path)
             else:
                 os.close(child)
                 self._turn(self._led(target))

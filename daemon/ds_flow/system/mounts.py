@@ -2,7 +2,9 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -72,3 +74,53 @@ def _mount(line: str) -> Iterable[Mount]:
 def _unescape(field: str) -> str:
     r"""Undo the kernel's escapes: space, tab, newline and backslash are `\040` and so on."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
+
+
+# --------------------------------------------------------------------------- mounts that hang
+
+ANSWER_SECONDS = 5.0
+
+silent: set[str] = set()
+"""Mount points that did not answer when they were last asked: nobody may touch what is there."""
+
+_asking: dict[str, threading.Thread] = {}
+
+
+def ask_mounts(base: str) -> str:
+    """Ask the mounts at and below a folder that other hosts or programs serve.
+
+    Each is asked by a thread of its own, so that a dead server holds up nothing else. Returns why
+    the folder itself cannot be touched, or "".
+    """
+    try:
+        mounts = parse(os.fsdecode(MOUNTINFO.read_bytes()))
+    except OSError:
+        return ""
+    silent.clear()
+    for mount in mounts:
+        point = str(mount.point)
+        is_near = mount.point.is_relative_to(base) or PurePath(base).is_relative_to(point)
+        if is_near and _may_hang(mount) and not _answers(point):
+            silent.add(point)
+            if PurePath(base).is_relative_to(point):
+                return f"the file system at {point} ({mount.fs_type}) does not answer"
+    return ""
+
+
+def _may_hang(mount: Mount) -> bool:
+    return is_network_fs(mount.fs_type) or mount.fs_type == "autofs"
+
+
+def _answers(point: str) -> bool:
+    known = _asking.get(point)
+    if known is not None and known.is_alive():
+        return False
+    asking = _asking[point] = threading.Thread(target=_touch, args=(point,), daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    return not asking.is_alive()
+
+
+def _touch(point: str) -> None:
+    with suppress(OSError):
+        os.stat(point)
