@@ -153,6 +153,7 @@ def test_a_job_that_was_killed_by_hand_and_done_again_is_told_of_everywhere(
     assert re.search(rf"\[lsf\] job .*{re.escape(told)}.*; it is done again", log)
 
 
+@pytest.mark.exhaustive
 def test_what_is_pending_is_told_of_with_the_cluster_s_reason(tmp_path: Path) -> None:
     made = Project(tmp_path / "project", compute=ON_LSF, paths=PATHS)
     made.ledger = made.root / LEDGER
@@ -242,6 +243,7 @@ def test_check_runs_a_job_for_each_stage_on_lsf(project: Project) -> None:
     assert not project.leftovers()
 
 
+@pytest.mark.exhaustive
 def test_check_tells_what_lsf_refuses(project: Project) -> None:
     project.configure(compute={**ON_LSF, "lsf_queue": "nosuch"}, paths=PATHS)
 

@@ -11,10 +11,12 @@ from disks import fill, mounted
 from ds_flow.core.states import FileState, RunState
 from project import Project, ids, table, until
 
-FURTHER = [pytest.param(one, marks=pytest.mark.exhaustive) for one in ("log", ".metaflow")]
+LOG, METAFLOW, LEDGER = (
+    pytest.param(one, marks=pytest.mark.exhaustive) for one in ("log", ".metaflow", "ledger")
+)
 
 
-@pytest.fixture(params=["out", "ledger", *FURTHER])
+@pytest.fixture(params=["out", LOG, METAFLOW, LEDGER])
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]:
     """A project at work, one of whose disks, a file system of 3 MB, becomes full."""
     paths = {"ledger": "ledger/ledger.db"}
@@ -70,7 +72,7 @@ def test_a_disk_that_is_full_once_the_files_are_combined_is_waited_out_too(
         assert [run.state for run in project.runs()] == [RunState.LOST, RunState.SUCCEEDED]
 
 
-@pytest.mark.parametrize("folder", ["ledger", *FURTHER])
+@pytest.mark.parametrize("folder", ["ledger", LOG, METAFLOW])
 def test_any_disk_that_is_full_in_the_midst_of_a_run_is_waited_out(
     tmp_path: Path, folder: str
 ) -> None:

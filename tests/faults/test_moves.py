@@ -67,6 +67,7 @@ def test_a_batch_goes_on_where_its_project_was_moved_to(project: Project, tmp_pa
     assert not project.root.exists()
 
 
+@pytest.mark.exhaustive
 def test_a_plan_of_the_version_before_goes_on_in_the_new_place_too(
     project: Project, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_copy_without_its_ledger_can_be_detached(project: Project, tmp_path: P
     assert_published_once(copy)
 
 
+@pytest.mark.exhaustive
 def test_a_copy_that_is_detached_leaves_the_run_of_the_other_alone(
     project: Project, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_batch_whose_runs_cannot_begin_waits_says_why_and_goes_on_once_that_is
     assert {run.state for run in project.runs()} == LOST_THEN_DONE
 
 
+@pytest.mark.exhaustive
 def test_another_reason_is_told_again(project: Project) -> None:
     module = broken_metaflow(project)
     project.start()
