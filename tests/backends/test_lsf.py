@@ -548,10 +548,17 @@ def test_what_an_lsf_cannot_do_is_learnt_once_for_all_stages_and_batches(tmp_pat
         benches = [
             replace(plain, folder=tmp_path / WORK / batch) for batch in ("aaaaaaaaaa", "bbbbbbbbbb")
         ]
-        for bench in benches:
-            bench.folder.mkdir(parents=True)
-            for number in (0, 1):
-                assert bench.run(bench.job(number))[-1].failure is None
+        gate = tmp_path / "gate"  # on a busy machine a job may have ended before the first bjobs
+        await_gate = f"until [ -e '{gate}' ]; do sleep 0.1; done"
+
+        def is_asked() -> bool:
+            return any("-json" in call.argv for call in plain.cluster.calls())
+
+        with meanwhile("bjobs was asked", is_asked, gate.touch):
+            for bench in benches:
+                bench.folder.mkdir(parents=True)
+                for number in (0, 1):
+                    assert bench.run(bench.job(number, await_gate))[-1].failure is None
 
         calls = plain.cluster.calls()
         assert [call.exit_code for call in calls if call.command == "bsub"] == [255, *[0] * 4]
