@@ -4,6 +4,7 @@ The candidates take turns, so that whatever else the machine does hits all of th
 median of all rounds counts. Every one gets the same quiet time and folders of its own.
 """
 
+import ctypes
 import os
 import shutil
 import statistics
@@ -23,6 +24,7 @@ QUIET_S = 0.5
 SHAPES = ((1, 100), (10, 100), (100, 100), (1000, 100), (10, 200_000))
 DRIP_SECONDS = 150
 FLOW_FILES = 10  # a task a file takes minutes for more
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 POLL_S = 0.005
 ROW = "F,18,U,GT3,A,4,teacher,at home,0.25,yes"
@@ -108,8 +110,9 @@ def deliver(root: Path, files: int, ran: subprocess.Popen[bytes]) -> Took:
     while not is_combined(root / "out", files):
         time.sleep(POLL_S)  # noqa: TID251 - it samples
     wall_s = time.monotonic() - start_s
-    time.sleep(2 * QUIET_S)  # noqa: TID251 - its children are reaped and counted
-    return Took(wall_s, cpu_s(ran.pid) - before_s)
+    while children(ran.pid):  # they are counted once they are reaped
+        time.sleep(POLL_S)  # noqa: TID251 - it samples
+    return Took(wall_s, cpu_s(ran.pid) - before_s + orphans_cpu_s())
 
 
 def is_combined(out: Path, files: int) -> bool:
@@ -171,6 +174,27 @@ def drip(seconds: float, every_s: float = 2.0) -> tuple[float, int]:
         return longest_s, len(list(out.glob("manifest_*.json")))
 
 
+def children(pid: int) -> list[str]:
+    """The processes that a process has started and not yet waited for."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return " ".join(one.read_text(encoding="ascii") for one in lists).split()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what candidates leave running: local jobs outlive who starts them."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def orphans_cpu_s() -> float:
+    """The CPU time of those that have ended since the last call."""
+    used_s = 0.0
+    while True:
+        pid, _, used = os.wait4(-1, os.WNOHANG)
+        if pid == 0:
+            return used_s
+        used_s += used.ru_utime + used.ru_stime
+
+
 def cpu_s(pid: int) -> float:
     """The CPU time of a process and of all its children that it has waited for."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
@@ -203,12 +227,12 @@ def measure(files: int, rows: int, rounds: int) -> Row:
 
 def table(rounds: int) -> Iterator[str]:
     """A Markdown table, a row a shape."""
-    yield "| files x rows | script | ds-flow | ratio | beyond the quiet times | CPU | Metaflow |"
+    yield "| files x rows | script | ds-flow | ratio | beyond the quiet time | CPU | Metaflow |"
     yield "|---|---|---|---|---|---|---|"
     for files, rows in SHAPES:
         took = measure(files, rows, rounds).took
         ours, theirs = took["ds-flow"], took["script"]
-        beyond_s = ours.wall_s - 2 * QUIET_S
+        beyond_s = ours.wall_s - QUIET_S
         plain = f"{took['flow'].wall_s:.1f} s" if "flow" in took else "-"
         yield (
             f"| {files:,} x {rows:,} | {theirs.wall_s:.2f} s | {ours.wall_s:.2f} s"
@@ -219,6 +243,7 @@ def table(rounds: int) -> Iterator[str]:
 
 def report(rounds: int) -> Iterator[str]:
     """The lines of `docs/benchmarks.md` on arrivals."""
+    adopt_orphans()
     yield from table(rounds)
     yield ""
     yield f"- 20,000 files of one row, with the shipped settings: {many(20_000):.0f} s."

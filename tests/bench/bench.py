@@ -36,8 +36,8 @@ ARRIVAL = """\
 The *script* (`tests/bench/floor.py`) is the least that gives the same outputs: pandas in a process
 that watches. It knows no crash, no second version, no bad file and no record. *Metaflow*
 (`tests/bench/plain_flow.py`) is a plain flow with one task a file; it has to be started. All take
-turns, with the same quiet time of 0.5 s. ds-flow has two: a file settles, then its drop. "Beyond
-the quiet times" is what is left of its time without both.
+turns, with the same quiet time of 0.5 s. ds-flow has two, of a file and of its drop, which run side
+by side. "Beyond the quiet time" is what ds-flow adds to it. CPU is that of ds-flow and its runs.
 """
 LSF_JOBS, LSF_SLOTS = 1000, 200
 

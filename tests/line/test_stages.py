@@ -534,7 +534,7 @@ def test_local_work_has_a_task_for_each_usable_core_and_work_elsewhere_one(
     plan = Batch(work).plan
     one_each = replace(plan, files=tuple(replace(one, size_bytes=2**40) for one in plan.files))
     monkeypatch.setattr(Batch, "plan", one_each)
-    assert start.begin(Batch(work), "7") == [[(0, 0), (2, 2)], [(1, 1)]]
+    assert start.begin(Batch(work), "7") == [[(0, 0)], [(1, 1), (2, 2)]]
 
     on_lsf = {**plan.options.stages, "process": StageOptions(executor="lsf")}
     one_each = replace(one_each, options=replace(one_each.options, stages=on_lsf))
