@@ -228,6 +228,23 @@ def test_a_queued_batch_gives_up_what_was_replaced_and_ends_when_nothing_is_left
     assert {row.state for row in ledger.read.files()} == {FileState.SUPERSEDED, FileState.WAITING}
 
 
+@pytest.mark.parametrize("is_batched", [True, False])
+def test_a_look_that_could_not_read_a_file_replaces_nothing(
+    ledger: Ledger, *, is_batched: bool
+) -> None:
+    admit(ledger, "1", at=1)
+    if is_batched:
+        ledger.form(BATCH, [1], Trigger.ARRIVAL, NOON)
+    admit(ledger, None, at=2, cause=Cause.UNREADABLE)
+    admit(ledger, "1", at=3)
+    ledger.form(OTHER_BATCH, [1], Trigger.ARRIVAL, NOON)
+    batch = BATCH if is_batched else OTHER_BATCH
+
+    assert ledger.read.replaced(batch) == set()
+    assert ledger.leave_replaced(batch, NOON) == 1
+    assert [row.state for row in ledger.read.versions("data/a.csv")] == ["batched", "superseded"]
+
+
 def test_a_batch_that_has_started_keeps_its_files(ledger: Ledger, db: sqlite3.Connection) -> None:
     two_files(ledger)
     ledger.admit([settled("data/a.csv", "2", at=2)], NOON)

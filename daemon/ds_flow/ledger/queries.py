@@ -25,9 +25,13 @@ _NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = 
 REPLACED_FILES = """
     SELECT id, path FROM batch_file JOIN file ON id = file_id
     WHERE batch_id = ? AND state = 'batched' AND EXISTS (SELECT 1 FROM file AS newer
-        WHERE newer.path = file.path AND newer.version > file.version)
+        WHERE newer.path = file.path AND newer.version > file.version
+        AND newer.sha256 IS NOT NULL)
 """
-"""The versions of a batch that a newer one has replaced before they were read."""
+"""The versions of a batch that a newer one has replaced before they were read.
+
+A look that could not read the file has entered a version without content: it replaces nothing.
+"""
 
 
 class Reading:
