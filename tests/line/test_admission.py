@@ -1,5 +1,6 @@
 """The front of the line over a moved clock: how often it looks, and what it says how often."""
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -221,6 +222,26 @@ def test_a_named_file_is_seen_although_others_are_due_for_another_look(
     admission.admit()
 
     assert admission.arriving.keys() == {"data/student_b.csv"}
+
+
+def test_files_that_wait_are_not_read_turn_by_turn_while_no_run_may_start(
+    make: Make, quick: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission, read = make(), quick.ledger.read
+    waiting = itertools.count()
+    monkeypatch.setattr(read, "waiting", lambda: next(waiting) and [])
+    quick.drop("student_a.csv")
+    clock.elapsed_s += 1
+    for _ in range(5):
+        admission.admit()
+        admission.form(room=0)
+        clock.elapsed_s += 1
+    assert read.counts("file")["waiting"] == 1
+    assert next(waiting) == 0
+
+    monkeypatch.undo()
+    admission.form(room=1)
+    assert batches(quick) == [["a"]]
 
 
 # --------------------------------------------------------------------------- a large inbox

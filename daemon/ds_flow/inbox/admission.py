@@ -256,11 +256,11 @@ class Admission:
 
         While no run may start, no batch forms: what comes meanwhile is in the next one.
         """
-        waiting = self.ledger.read.waiting()
-        if not waiting:
+        has_waiting = self.ledger.read.has_waiting()
+        if not has_waiting:
             self._end_burst()
         self._has_room = room > 0
-        if not waiting or self.inbox_error or not self._has_room:
+        if not has_waiting or self.inbox_error or not self._has_room:
             return 0
         now_s = self.clock.monotonic_s()
         if self._oldest_s is None:  # waiting since before this daemon, or released
@@ -268,7 +268,7 @@ class Admission:
         # What has come since this turn's look is not known yet, and hashing may have taken long.
         seen_s, self._looked_at_s = self._looked_at_s, None
         ages = self._ages(now_s if seen_s is None else seen_s)
-        groups = batches_to_form(waiting, ages, self._limits())[:room]
+        groups = batches_to_form(self.ledger.read.waiting(), ages, self._limits())[:room]
         if groups:
             require_space(self.settings)
         for group in groups:

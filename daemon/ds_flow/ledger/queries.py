@@ -67,6 +67,10 @@ class Reading:
         )
         return [Waiting(*row) for row in rows]
 
+    def has_waiting(self) -> bool:
+        """Whether a version waits. There may be a million, and nobody needs to read them all."""
+        return self._store.row("SELECT 1 FROM file WHERE state = 'waiting' LIMIT 1") is not None
+
     def due_batches(self, now: datetime) -> list[BatchRow]:
         """Every batch that may start now: new files before reruns, then oldest first.
 
