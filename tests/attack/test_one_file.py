@@ -15,6 +15,7 @@ from dropper import as_dropper, dropper_at_work, let_in
 from ds_flow.core.states import FileState
 from ds_flow.inbox import hashing
 from ds_flow.inbox.admission import Admission
+from ds_flow.inbox.progress import being_read
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.settings.load import load_settings
@@ -176,6 +177,34 @@ def test_each_turn_reads_a_piece_and_large_files_take_turns(
     place.drop("student_late.csv")
     clock.elapsed_s += 60
     assert settle(admission, clock) == 1
+
+
+def test_a_file_that_is_no_longer_read_is_not_said_to_be(
+    admission: Admission, place: cli_project.Project, clock: MovedClock
+) -> None:
+    huge = place.root / "data/student_a.csv"
+    place.settings.work_root.mkdir()
+    sparse(huge, HUGE_BYTES)
+    settle(admission, clock)
+    assert [far.path for far in being_read(place.settings.work_root)] == ["data/student_a.csv"]
+
+    with huge.open("a") as file:
+        file.write("more")
+    clock.elapsed_s += 60
+    admission.admit()
+    assert being_read(place.settings.work_root) == []
+
+
+def test_a_killed_daemon_s_reading_is_forgotten_though_the_next_one_reads_nothing(
+    admission: Admission, place: cli_project.Project
+) -> None:
+    place.settings.work_root.mkdir()
+    (place.settings.work_root / "reading.json").write_text(
+        '[{"path": "data/student_a.csv", "read_bytes": 1, "size_bytes": 2}]'
+    )
+    assert being_read(place.settings.work_root)
+    admission.admit()
+    assert being_read(place.settings.work_root) == []
 
 
 def test_a_flood_of_files_of_middle_size_holds_no_small_one_up(

@@ -196,6 +196,20 @@ def test_a_file_that_is_open_for_writing_is_still_arriving(project: Project) -> 
     assert advice == "close it"
 
 
+@pytest.mark.parametrize(
+    ("has_daemon", "said"), [(True, "1.5 of 9.0 GB is read"), (False, "no scan has seen it yet")]
+)
+def test_a_large_file_that_is_being_read_is_said_to_be(
+    project: Project, said: str, *, has_daemon: bool
+) -> None:
+    project.drop("student_a.csv")
+    row = {"path": "data/student_a.csv", "read_bytes": 15 * 10**8, "size_bytes": 9 * 10**9}
+    project.settings.work_root.mkdir()
+    (project.settings.work_root / "reading.json").write_text(json.dumps([row]))
+    found, _ = verdict(project, "data/student_a.csv", has_daemon=has_daemon)
+    assert found == f"It is still arriving: {said}."
+
+
 def test_a_file_that_just_changed_must_rest(project: Project) -> None:
     path = project.drop("student_a.csv")
     place = Place("data/student_a.csv", str(path))

@@ -13,7 +13,8 @@ from ds_flow.cli.lookup import Place
 from ds_flow.cli.report import Document, jobs_by_stage, moment
 from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
 from ds_flow.dispatch import StageJobs, told
-from ds_flow.inbox import Pattern, needed_quiet_s, require_answer, sight_file
+from ds_flow.inbox import Pattern, being_read, needed_quiet_s, require_answer, sight_file
+from ds_flow.inbox import told as how_far
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
 from ds_flow.runs import why_cannot_run, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
@@ -217,6 +218,9 @@ def _not_seen(why: str, latest: FileRow | None) -> str:
 
 def _arriving(question: Question, seen: Stat) -> tuple[str, str]:
     watch = question.settings.watch
+    for path, *far in being_read(question.settings.work_root) if question.has_daemon else ():
+        if path == question.place.path:
+            return how_far(*far), ""
     base = str(Pattern.parse(question.settings.pattern, question.settings.root).base)
     quiet_s = needed_quiet_s(question.place.raw, base, watch.quiet_seconds)
     if math.isinf(quiet_s):

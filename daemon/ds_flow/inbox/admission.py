@@ -145,7 +145,10 @@ class Admission:
             some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
             if paths:
                 self._settle(some, self._look_at(paths), now_s)
-        return self._read(now_s) if self.turns else 0
+        if not self.turns:
+            self._progress.tell([], now_s)
+            return 0
+        return self._read(now_s)
 
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> None:
         """Let those of the files looked at that have settled wait for their turn to be read."""
