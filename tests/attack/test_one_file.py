@@ -239,7 +239,7 @@ def test_a_file_over_the_limit_is_set_aside_unread_until_the_limit_is_raised(
     assert (row.state, row.reason) == (FileState.QUARANTINED, why)
 
     admission.settings = place.settings
-    admission.forget(place.ledger.read.unseen())
+    admission.known.forget(place.ledger.read.unseen())
     clock.elapsed_s += 60
     assert settle(admission, clock) == 1
     assert place.ledger.read.versions("data/student_a.csv")[-1].state == FileState.WAITING

@@ -82,7 +82,7 @@ def test_a_file_that_stays_unreadable_is_said_once_however_often_it_is_tried(
     mem = f"/proc/{os.getpid()}/mem"  # a regular file whose first read gives EIO
     admission = make(mem)
     for _ in range(10):
-        admission.forget(project.ledger.read.unseen())
+        admission.known.forget(project.ledger.read.unseen())
         admission.admit()
         clock.elapsed_s += 600
 
@@ -280,12 +280,12 @@ def test_a_scan_gives_no_file_that_is_known_as_it_is(make: Make, project: Projec
     admission, path = make(), project.drop("student_a.csv")
     other = project.drop("student_b.csv")
     looks = [Sighting(f"data/{one.name}", scan.stat_of(one.stat())) for one in (path, other)]
-    admission.remember(looks)
+    admission.known.add((path, str(look)) for path, look in looks)
     other.write_text("a,b\n1,2\n3,4\n")
 
     assert len(admission.inbox.look().sightings) == 2
-    (seen,) = admission.inbox.look(admission.is_known).sightings
+    (seen,) = admission.inbox.look(admission.known.has).sightings
     assert seen.path == "data/student_b.csv"
 
-    admission.forget(["data/student_a.csv"])
-    assert len(admission.inbox.look(admission.is_known).sightings) == 2
+    admission.known.forget(["data/student_a.csv"])
+    assert len(admission.inbox.look(admission.known.has).sightings) == 2

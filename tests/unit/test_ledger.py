@@ -45,7 +45,7 @@ def test_the_same_content_again_is_nothing_new_and_its_look_is_kept(ledger: Ledg
 
     assert admit(ledger, "1", at=2) == WAITING
     assert versions(ledger) == [(1, sha256("1"), WAITING)]
-    assert dict(ledger.read.known()) == {PATH: settled(PATH, "1", at=2).sighting.stat}
+    assert dict(ledger.read.known()) == {PATH: str(settled(PATH, "1", at=2).sighting.stat)}
     assert kinds(ledger) == ["file.waiting"]
 
 
@@ -60,7 +60,7 @@ def test_the_same_content_delivered_again_has_come_again(
     stat = first.sighting.stat._replace(mtime_ns=mtime_ns, ctime_ns=20)
     ledger.admit([replace(first, sighting=first.sighting._replace(stat=stat))], LATER)
     assert list(ledger.history.seen_since(NOON)) == came
-    assert dict(ledger.read.known()) == {PATH: stat}
+    assert dict(ledger.read.known()) == {PATH: str(stat)}
 
 
 def test_new_content_supersedes_a_version_that_was_not_read(ledger: Ledger) -> None:
@@ -145,7 +145,7 @@ def test_a_published_file_that_could_not_be_read_for_a_while_is_nothing_new(
     for at in (3, 4, 5):
         assert admit(ledger, "1", at) == PROCESSED
     assert versions(ledger) == [(1, sha256("1"), PROCESSED), (2, None, SUPERSEDED)]
-    assert dict(ledger.read.known()) == {PATH: settled(PATH, "1", at=5).sighting.stat}
+    assert dict(ledger.read.known()) == {PATH: str(settled(PATH, "1", at=5).sighting.stat)}
 
 
 def test_a_waiting_file_that_could_not_be_read_for_a_while_waits_again(ledger: Ledger) -> None:

@@ -249,5 +249,5 @@ def test_a_manifest_reads_what_it_wrote() -> None:
 
 
 @given(st.builds(Stat, *[st.integers(0, 2**63)] * 5))
-def test_a_stat_reads_what_it_wrote(stat: Stat) -> None:
-    assert Stat.parse(str(stat)) == stat
+def test_a_stat_is_written_as_its_five_numbers(stat: Stat) -> None:
+    assert tuple(map(int, str(stat).split())) == stat

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 STAGES = ("process", "combine", "analyze")
 
@@ -201,12 +201,7 @@ class Stat(NamedTuple):
     ctime_ns: int  # changes even if a rewrite restores the mtime
 
     def __str__(self) -> str:
-        return " ".join(map(str, self))
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read what `str` wrote."""
-        return cls._make(map(int, text.split()))
+        return f"{self[0]} {self[1]} {self[2]} {self[3]} {self[4]}"
 
 
 class Sighting(NamedTuple):

@@ -17,7 +17,6 @@ from ds_flow.core import (
     Problems,
     Settled,
     Sighting,
-    Stat,
     Trigger,
     batches_to_form,
     holds_up,
@@ -25,6 +24,7 @@ from ds_flow.core import (
     split_settled,
 )
 from ds_flow.inbox.hashing import Judged, Reading, Turns
+from ds_flow.inbox.known import Known
 from ds_flow.inbox.progress import ProgressFile, told
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger import Ledger
@@ -51,8 +51,7 @@ class Admission:
     clock: Clock
     pulse: Callable[[], None]
 
-    _known: dict[int, int] = field(default_factory=dict)
-    """How each known file looked, both as hashes: there may be millions."""
+    known: Known = field(default_factory=Known)  # what the ledger has, as it looked
     arriving: dict[str, Arrival] = field(default_factory=dict)
     name_batch: Callable[[], str] = lambda: secrets.token_hex(5)
     hinted: bool = True  # there is a reason to scan
@@ -111,19 +110,6 @@ class Admission:
         """Whether `admit` will scan the whole inbox now."""
         return (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s
 
-    def forget(self, paths: Iterable[str]) -> None:
-        """Take these files for new at the next scan, even if they have not changed."""
-        for path in paths:
-            self._known.pop(hash(path), None)
-
-    def remember(self, seen: Iterable[tuple[str, Stat]]) -> None:
-        """Take these files for known, as long as they look like this."""
-        self._known |= ((hash(path), hash(stat)) for path, stat in seen)
-
-    def is_known(self, seen: Sighting) -> bool:
-        """Whether the ledger has a file as it looks now."""
-        return self._known.get(hash(seen.path)) == hash(seen.stat)
-
     # ------------------------------------------------------------------ admit
 
     def admit(self) -> int:
@@ -170,14 +156,14 @@ class Admission:
         self._look_again_at_s = min((at for at in ripe if at > now_s), default=now_s + quiet_s)
 
     def _look_at(self, paths: Iterable[str]) -> list[Sighting]:
-        return [seen for seen in self.inbox.look_at(paths) if not self.is_known(seen)]
+        return [seen for seen in self.inbox.look_at(paths) if not self.known.has(seen)]
 
     def _scan(self, now_s: float) -> list[Sighting]:
         """Scan the whole inbox for new and changed files, in a tenth of the time at most."""
         self.hinted = False
         watch = self.settings.watch
         try:
-            found = self.inbox.look(self.is_known)
+            found = self.inbox.look(self.known.has)
         except DispatchError as error:
             self._rescan_at_s = now_s + min(watch.poll_seconds, watch.rescan_seconds)
             if self._lost.report("inbox", str(error)):
@@ -219,7 +205,7 @@ class Admission:
         if not entered:
             return 0
         states = self.ledger.admit(entered, self.clock.now())
-        self.remember(item.sighting for item in entered)
+        self.known.add((path, str(stat)) for path, stat in (item.sighting for item in entered))
         for item, (path, state) in zip(entered, states, strict=True):
             if self._is_news(path, item):
                 level = logging.WARNING if item.cause else logging.INFO

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ds_flow.core import BatchState, Ended, FileState, PlannedFile, RunState, Stat, Trigger, Waiting
+from ds_flow.core import BatchState, Ended, FileState, PlannedFile, RunState, Trigger, Waiting
 from ds_flow.ledger.rows import BatchRow, EventRow, FileRow, RunRow
 from ds_flow.ledger.store import BATCH_ROWS, Row, Store, text
 
@@ -46,11 +46,9 @@ class Reading:
         """Raise LedgerError if the ledger's file was removed or replaced while in use."""
         self._store.require_in_place()
 
-    def known(self) -> Iterator[tuple[str, Stat]]:
+    def known(self) -> Iterator[tuple[str, str]]:
         """How each path looked when last seen; of an older version first."""
-        for path, stat in self._store.each("SELECT path, stat FROM file ORDER BY id"):
-            if stat:
-                yield path, Stat.parse(stat)
+        return self._store.each("SELECT path, stat FROM file WHERE stat <> '' ORDER BY id")
 
     def unseen(self) -> list[str]:
         """The paths whose latest version must be looked at again."""

@@ -88,7 +88,7 @@ class Engine:
         output_dir = self.settings.output_dir
         self.ledger.read.require_in_place()
         count = admit_commits(self.ledger, output_dir, self.clock.now(), self._foreign)
-        self.admission.forget(self.ledger.read.unseen())
+        self.admission.known.forget(self.ledger.read.unseen())
         self._is_reconciled = True
         return count
 
@@ -160,7 +160,7 @@ class Engine:
         tidy_work_dirs(self.ledger, output_dir)
         try_held_batches(self.ledger, now)
         self.supervisor.take_over()
-        self.admission.remember(self.ledger.read.known())
+        self.admission.known.add(self.ledger.read.known())
 
     def change_settings(self, settings: Settings) -> None:
         """Work by other settings from now on; the inbox, the ledger and live runs stay."""
