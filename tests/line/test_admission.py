@@ -1,5 +1,6 @@
 """The front of the line over a moved clock: how often it looks, and what it says how often."""
 
+import errno
 import itertools
 import logging
 import os
@@ -12,8 +13,9 @@ import pytest
 from cli_project import Project
 from clock import MovedClock
 from ds_flow.core.states import BatchState, Sighting
-from ds_flow.inbox import scan
+from ds_flow.inbox import progress, scan
 from ds_flow.inbox.admission import IDLE_SCAN_SHARE, Admission
+from ds_flow.inbox.progress import Counted, last_look
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.settings.load import load_settings
@@ -260,13 +262,19 @@ class Slow(Inbox):
         return super().look(is_known)
 
 
-def test_a_large_inbox_is_scanned_rarely_while_nothing_comes(
-    project: Project, clock: MovedClock
-) -> None:
-    pattern = Pattern.parse(project.settings.pattern, project.root)
-    inbox = Slow(pattern, Wake(), "poll")
+@pytest.fixture
+def slow(project: Project, clock: MovedClock) -> Admission:
+    inbox = Slow(Pattern.parse(project.settings.pattern, project.root), Wake(), "poll")
     inbox.clock = clock
-    admission = Admission(project.settings, project.ledger, inbox, clock, lambda: None)
+    project.settings.work_root.mkdir()
+    return Admission(project.settings, project.ledger, inbox, clock, lambda: None)
+
+
+def test_a_large_inbox_is_scanned_rarely_while_nothing_comes(
+    slow: Admission, clock: MovedClock
+) -> None:
+    admission, inbox = slow, slow.inbox
+    assert isinstance(inbox, Slow)
     end_s = clock.elapsed_s + 3600
     while clock.elapsed_s < end_s:
         admission.admit()
@@ -274,6 +282,74 @@ def test_a_large_inbox_is_scanned_rarely_while_nothing_comes(
 
     assert 6 * inbox.scans <= 3600 * IDLE_SCAN_SHARE + 6
     assert inbox.scans > 1
+
+
+def counted(admission: Admission) -> Counted | None:
+    settings = admission.settings
+    return last_look(settings.work_root, os.getpid(), settings.pattern, admission.clock.now())
+
+
+def test_what_a_long_look_counts_is_written_down_until_the_next_one(
+    slow: Admission, project: Project, clock: MovedClock
+) -> None:
+    project.drop("student_a.csv")
+    (project.root / "data" / "student_b.csv").mkdir()
+    began = clock.now()
+    slow.admit()
+    first = counted(slow)
+    assert first is not None
+    assert (first.arriving, first.ignored, first.looked_at) == (1, 1, began.isoformat())
+
+    clock.elapsed_s += 60
+    assert slow.admit() == 1
+    second = counted(slow)
+    assert second is not None
+    assert (second.arriving, second.until) == (0, first.until)
+
+    while not slow.is_scan_due(clock.elapsed_s):
+        clock.elapsed_s += 1
+    assert counted(slow) == second
+    clock.elapsed_s += 3600
+    assert counted(slow) is None
+
+
+def test_an_old_count_stays_no_longer_than_it_holds(
+    slow: Admission, project: Project, make: Make, clock: MovedClock
+) -> None:
+    slow.admit()
+    assert counted(slow) is not None
+    full = project.settings.work_root / "look.json"
+    slow.inbox.pattern.base.rename(project.root / "away")
+    slow.hinted = True
+    clock.elapsed_s += 3600
+    slow.admit()
+    assert not full.exists()
+
+    full.write_text("of a daemon that was killed")
+    make().admit()
+    assert not full.exists()
+
+
+def test_a_short_look_writes_nothing_down(make: Make, project: Project) -> None:
+    project.settings.work_root.mkdir()
+    make().admit()
+    assert list(project.settings.work_root.iterdir()) == []
+
+
+def test_a_count_that_cannot_be_written_leaves_no_older_one(
+    slow: Admission, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.admit()
+    project.drop("student_a.csv")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(progress, "write_bytes", full)
+    monkeypatch.setattr(slow.inbox, "named", lambda: {"data/student_a.csv"})
+    slow.admit()
+    assert slow.arriving
+    assert counted(slow) is None
 
 
 def test_a_scan_gives_no_file_that_is_known_as_it_is(make: Make, project: Project) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from cli_project import Project, manifest_of
 from clock import NOON
-from ds_flow.cli.commands.status import status
+from ds_flow.cli.commands.status import put_status, status
 from ds_flow.cli.project import open_ledger
-from ds_flow.core.states import Trigger
+from ds_flow.core.states import Cause, Trigger
+from ds_flow.inbox.progress import Counted, LookFile
 
 SOON = timedelta(minutes=1)
 LATER = timedelta(hours=1)
@@ -101,3 +102,72 @@ def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project)
         assert [row.run_id for row in ledger.read.versions("data/student_a.csv")] == ["17"]
         found = status(project.settings, ledger, None, datetime.now(UTC) + LATER)
     assert (found["discovered"], found["accounted"]) == (1, True)
+
+
+# --------------------------------------------------------------------------- a daemon's word
+
+
+def tell_look(project: Project, **changes: object) -> None:
+    """Write down what daemon 7 has counted at noon in a large inbox."""
+    at, until = NOON.isoformat(), (NOON + SOON).isoformat()
+    look = Counted(7, project.settings.pattern, at, until, ignored=2, arriving=3)
+    folder = project.settings.work_root
+    folder.mkdir(exist_ok=True)
+    LookFile(folder).tell(Counted(**{**look._asdict(), **changes}))
+
+
+def test_a_daemon_s_word_is_taken_for_a_large_inbox(project: Project) -> None:
+    project.drop("student_a.csv")
+    tell_look(project)
+    found = status(project.settings, project.ledger, 7, NOON + SOON)
+    assert (found["arriving"], found["ignored"], found["accounted"]) == (3, 2, True)
+    assert found["looked_at"] == NOON.isoformat()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pid": 8},
+        {"pattern": "/elsewhere/*.csv"},
+        {"until": (NOON - SOON).isoformat()},
+        {"looked_at": (NOON + SOON).isoformat()},
+        {"until": "soon"},
+        {"until": "2026-01-01T12:01:00"},
+    ],
+    ids=["another daemon", "another inbox", "late", "the future", "no time", "no zone"],
+)
+def test_a_word_that_does_not_hold_is_not_taken(
+    project: Project, changes: dict[str, object]
+) -> None:
+    project.drop("student_a.csv")
+    tell_look(project, **changes)
+    found = status(project.settings, project.ledger, 7, NOON)
+    assert (found["arriving"], found["ignored"], found["looked_at"]) == (1, 0, None)
+
+
+def test_without_a_daemon_no_word_is_taken(project: Project) -> None:
+    project.drop("student_a.csv")
+    tell_look(project)
+    assert status(project.settings, project.ledger, None, NOON)["looked_at"] is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"pid": 7}'])
+def test_a_torn_word_is_not_taken(project: Project, text: str) -> None:
+    tell_look(project)
+    (project.settings.work_root / "look.json").write_text(text)
+    assert status(project.settings, project.ledger, 7, NOON)["looked_at"] is None
+
+
+def test_the_page_says_when_the_daemon_looked(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_look(project)
+    put_status(status(project.settings, project.ledger, 7, NOON), [])
+    assert f"looked     {NOON.isoformat()}, by the daemon" in capsys.readouterr().out
+
+
+def test_a_file_that_is_to_be_read_again_is_accounted_for(project: Project) -> None:
+    (row,) = project.admit("student_a.csv", cause=Cause.UNREADABLE, reason="EIO")
+    project.ledger.release(row.id, NOON)
+    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    assert (found["arriving"], found["unaccounted"]) == (0, [])

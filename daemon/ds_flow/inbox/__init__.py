@@ -1,7 +1,8 @@
 """From the inbox to queued batches: look, settle, admit, form."""
 
 from ds_flow.inbox.admission import Admission
-from ds_flow.inbox.progress import being_read, told
+from ds_flow.inbox.known import Known
+from ds_flow.inbox.progress import being_read, last_look, told
 from ds_flow.inbox.scan import (
     Pattern,
     needed_quiet_s,
@@ -14,8 +15,10 @@ from ds_flow.inbox.watcher import Inbox
 __all__ = [
     "Admission",
     "Inbox",
+    "Known",
     "Pattern",
     "being_read",
+    "last_look",
     "needed_quiet_s",
     "require_answer",
     "scan_files",

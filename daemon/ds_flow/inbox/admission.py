@@ -2,9 +2,11 @@
 
 import logging
 import math
+import os
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from ds_flow.core import (
     Ages,
@@ -25,7 +27,7 @@ from ds_flow.core import (
 )
 from ds_flow.inbox.hashing import Judged, Reading, Turns
 from ds_flow.inbox.known import Known
-from ds_flow.inbox.progress import ProgressFile, told
+from ds_flow.inbox.progress import LATE_SECONDS, LONG_SECONDS, Counted, LookFile, ProgressFile, told
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
@@ -68,9 +70,12 @@ class Admission:
     _newest_s: float = 0.0  # when the last of them was first seen
     _oldest_s: float | None = None  # when the oldest waiting file was admitted
     _has_room: bool = True  # a run may start
+    _counted: Counted | None = None  # what the last scan did, if it took long
     _progress: ProgressFile = field(init=False)
+    _look_file: LookFile = field(init=False)
 
     def __post_init__(self) -> None:
+        self._look_file = LookFile(self.settings.work_root)
         self._progress = ProgressFile(self.settings.work_root)
 
     @property
@@ -115,10 +120,13 @@ class Admission:
     def admit(self) -> int:
         """Enter every new file that has finished arriving."""
         try:
-            return self._admit(self.clock.monotonic_s())
+            admitted = self._admit(self.clock.monotonic_s())
         except Exception:
             self.hinted = True  # what this scan found was not admitted: scan again
             raise
+        arriving = len(self.arriving) + len(self.turns)
+        self._look_file.tell(self._counted and self._counted._replace(arriving=arriving))
+        return admitted
 
     def _admit(self, now_s: float) -> int:
         self._looked_at_s = now_s
@@ -160,8 +168,8 @@ class Admission:
 
     def _scan(self, now_s: float) -> list[Sighting]:
         """Scan the whole inbox for new and changed files, in a tenth of the time at most."""
-        self.hinted = False
-        watch = self.settings.watch
+        self.hinted, self._counted = False, None
+        watch, began = self.settings.watch, self.clock.now()
         try:
             found = self.inbox.look(self.known.has)
         except DispatchError as error:
@@ -177,7 +185,14 @@ class Admission:
         every_s = watch.poll_seconds if self.inbox.is_polling else watch.rescan_seconds
         rest_s = 0.0 if self.inbox.is_polling else (ended_s - now_s) * (1 / IDLE_SCAN_SHARE - 1)
         self._rescan_at_s = ended_s + max(every_s, rest_s)
+        if (took_s := ended_s - now_s) >= LONG_SECONDS:
+            valid_s = self._rescan_at_s - now_s + took_s + LATE_SECONDS
+            self._counted = self._count(began, valid_s, len(found.ignored))
         return found.sightings
+
+    def _count(self, began: datetime, valid_s: float, ignored: int) -> Counted:
+        until, pattern = began + timedelta(seconds=valid_s), self.settings.pattern
+        return Counted(os.getpid(), pattern, began.isoformat(), until.isoformat(), ignored)
 
     def _note_ignored(self, ignored: dict[str, str]) -> None:
         for path, why in ignored.items():

@@ -1,8 +1,13 @@
-"""How far large files have been read: the daemon writes it down, and `status` tells it."""
+"""What the daemon writes down so that `status` can tell it.
+
+How far large files have been read, and what its looks at a large inbox have counted.
+"""
 
 import json
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from ds_flow.core import BatchError
 from ds_flow.inbox.hashing import Progress
@@ -11,6 +16,10 @@ from ds_flow.system import read_json, write_bytes
 NAME = "reading.json"
 EVERY_SECONDS = 1.0
 NAMED = 1000  # files
+
+LOOK = "look.json"
+LONG_SECONDS = 0.5  # a shorter look costs `status` no more than the start of Python
+LATE_SECONDS = 60.0  # a daemon that has not looked again by then may be stuck
 
 
 class ProgressFile:
@@ -41,6 +50,55 @@ def being_read(folder: Path) -> list[Progress]:
         return [Progress(**row) for row in found]
     except (OSError, BatchError, TypeError):
         return []
+
+
+class Counted(NamedTuple):
+    """What the looks of a daemon have counted, and for how long that holds."""
+
+    pid: int
+    pattern: str
+    looked_at: str  # when the last scan of the whole inbox began
+    until: str  # the next one has ended by then
+    ignored: int
+    arriving: int = 0  # seen, and not yet in the ledger
+
+
+class LookFile:
+    """The file in the work folder that says what the daemon's looks have counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOOK
+        self._told: Counted | None = None
+        self._remove()  # a killed daemon may have left it
+
+    def tell(self, counted: Counted | None) -> None:
+        """Write it anew if it has changed. An old count must not stay, not even on a full disk."""
+        if counted == self._told:
+            return
+        try:
+            if counted is not None:
+                write_bytes(self._path, json.dumps(counted._asdict()).encode(), is_durable=False)
+            else:
+                self._remove()
+        except OSError:
+            self._remove()
+            counted = None
+        self._told = counted
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def last_look(folder: Path, pid: int, pattern: str, now: datetime) -> Counted | None:
+    """What a running daemon's looks have counted; None if that is not known, or no longer true."""
+    try:
+        found = Counted(**read_json(folder / LOOK))
+        holds = datetime.fromisoformat(found.looked_at) <= now
+        holds = holds and now <= datetime.fromisoformat(found.until)
+    except (OSError, BatchError, TypeError, ValueError):
+        return None
+    return found if holds and (found.pid, found.pattern) == (pid, pattern) else None
 
 
 def told(read_bytes: int, size_bytes: int) -> str:

@@ -60,13 +60,15 @@ class InboxCheck:
     ignored: int = 0
     unaccounted: list[str] = field(default_factory=list)
     reading: list[tuple[str, int, int]] = field(default_factory=list)  # how far, of how much
+    looked_at: str | None = None  # when a daemon last did, whose counts these are
     reason: str = ""  # why the counts cannot add up; "" if they do
 
 
 def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetime) -> Document:
     """Count everything. `pid` is the running daemon's."""
+    # The inbox first: a file that is admitted meanwhile is then counted twice, and not left out.
+    inbox = _check_inbox(settings, ledger, pid, now)
     files, discovered = _count_files(ledger)
-    inbox = _check_inbox(settings, ledger, is_watched=pid is not None, now=now)
     if sum(files.values()) != discovered:
         inbox.reason = f"{sum(files.values())} of {discovered} files have a state"
     due_at = ledger.read.next_due()
@@ -80,6 +82,7 @@ def status(settings: "Settings", ledger: "Ledger", pid: int | None, now: datetim
         "accounted": not inbox.reason,
         "reason": inbox.reason,
         "arriving": inbox.arriving,
+        "looked_at": inbox.looked_at,
         "reading": [
             {"path": path, "read_bytes": read, "size_bytes": size}
             for path, read, size in inbox.reading
@@ -133,18 +136,33 @@ def _count_files(ledger: "Ledger") -> tuple[dict[str, int], int]:
 
 
 def _check_inbox(
-    settings: "Settings", ledger: "Ledger", *, is_watched: bool, now: datetime
+    settings: "Settings", ledger: "Ledger", pid: int | None, now: datetime
 ) -> InboxCheck:
-    from ds_flow.inbox import Pattern, being_read, needed_quiet_s, scan_files
+    """Take a daemon's word for a large inbox, else look."""
+    from ds_flow.inbox import being_read, last_look
 
-    pattern = Pattern.parse(settings.pattern, settings.root)
+    if pid is None:
+        return _look(settings, ledger, InboxCheck(), is_watched=False, now=now)
+    check = InboxCheck(reading=[*being_read(settings.work_root)])
+    if last := last_look(settings.work_root, pid, settings.pattern, now):
+        check.arriving, check.ignored = last.arriving, last.ignored
+        check.looked_at = last.looked_at
+        return check
+    return _look(settings, ledger, check, is_watched=True, now=now)
+
+
+def _look(
+    settings: "Settings", ledger: "Ledger", check: InboxCheck, *, is_watched: bool, now: datetime
+) -> InboxCheck:
+    from ds_flow.inbox import Known, Pattern, needed_quiet_s, scan_files
+
+    pattern, known = Pattern.parse(settings.pattern, settings.root), Known()
+    known.add(ledger.read.known())
     try:
-        found = scan_files(pattern)
+        found = scan_files(pattern, is_known=known.has)
     except DispatchError as error:
         return InboxCheck(reason=str(error))
-    check = InboxCheck(ignored=len(found.ignored))
-    if is_watched:
-        check.reading += being_read(settings.work_root)
+    check.ignored = len(found.ignored)
     reading = {path for path, *_ in check.reading}
     limit_s = arriving_s(settings, is_watched=is_watched)
     for seen in _unknown(ledger, found.sightings):
@@ -189,11 +207,7 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
         f"daemon     {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}"
     )
     put(f"files      {status['discovered']}{_counts(status['files'])}")
-    if status["arriving"]:
-        put(f"arriving   {status['arriving']}")
-    _put_reading(status)
-    if status["ignored"]:
-        put(f"ignored    {status['ignored']}")
+    _put_inbox(status)
     put(f"batches    {sum(status['batches'].values())}{_counts(status['batches'])}")
     put(f"runs       {sum(status['runs'].values())}{_counts(status['runs'])}")
     put(f"accounted  {'yes' if status['accounted'] else 'no: ' + status['reason']}")
@@ -210,9 +224,15 @@ def put_status(status: Document, dead: Iterable[str]) -> None:
         put(f"next       {advice}")
 
 
-def _put_reading(status: Document) -> None:
+def _put_inbox(status: Document) -> None:
     from ds_flow.inbox import told
 
+    if status["arriving"]:
+        put(f"arriving   {status['arriving']}")
+    if status["ignored"]:
+        put(f"ignored    {status['ignored']}")
+    if status["looked_at"]:
+        put(f"looked     {status['looked_at']}, by the daemon: the inbox is large")
     for one in status["reading"][:NAMED_READINGS]:
         put(f"reading    {one['path']}: {told(one['read_bytes'], one['size_bytes'])}")
 
