@@ -1,8 +1,10 @@
 """`explain` over real files and a real ledger: what it says of a file, and what to do next."""
 
+import fcntl
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -191,6 +193,15 @@ def test_a_changed_file_is_explained_as_both(project: Project) -> None:
 
 def test_a_file_that_is_open_for_writing_is_still_arriving(project: Project) -> None:
     with project.drop("student_a.csv").open("a"):
+        said, advice = verdict(project, "data/student_a.csv")
+    assert said == "It is still arriving: a process has it open for writing."
+    assert advice == "close it"
+
+
+def test_a_file_under_a_lease_is_still_arriving(project: Project) -> None:
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # asks the holder for it, or ends it
+    with project.drop("student_a.csv").open("a") as holder:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         said, advice = verdict(project, "data/student_a.csv")
     assert said == "It is still arriving: a process has it open for writing."
     assert advice == "close it"

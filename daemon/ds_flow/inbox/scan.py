@@ -186,6 +186,8 @@ def needed_quiet_s(raw: str, base: str, quiet_s: float) -> float:
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer opens the file in between
     try:
         descriptor = open_file(raw, base)
+    except BlockingIOError:  # under a lease: only a process that has it open can hold one
+        return math.inf
     except OSError:
         return quiet_s
     try:
