@@ -24,7 +24,7 @@ from ds_flow.service import engine as engine_module
 from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system import durable
-from ds_flow.system.disk_space import LowSpaceError
+from ds_flow.system.disk_space import LowSpaceError, free_bytes
 from ds_flow.system.wake import Wake
 from ds_flow.work.batch import Batch
 from ds_flow.work.published import read_manifest
@@ -669,6 +669,33 @@ def test_what_does_not_fit_on_the_disk_gets_a_batch_of_its_own(
     engine.tick()
     assert list(runs.alive) == [f"{large.id}/1"]  # which sets it aside
     assert engine.problems == []
+
+
+def test_what_was_split_off_waits_for_the_run_that_is_to_have_the_room(
+    quick: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    parallel = {"DS_FLOW_RUN__MAX_PARALLEL": "3", "DS_FLOW_RUN__MIN_FREE_MB": "0"}
+    quick.change_settings(load_settings(tmp_path / "config" / "settings.yaml", parallel))
+    size_bytes = free_bytes(tmp_path) * 2 // 15  # the outputs of three such files fit
+    for number in range(8):
+        drop(quick, f"{number}", f"{number}")
+        file = settled(f"data/{number}.csv", f"{number}")
+        stat = file.sighting.stat._replace(size_bytes=size_bytes)
+        file = replace(file, sighting=file.sighting._replace(stat=stat))
+        quick.ledger.admit([file], clock.now())
+    files = [file.id for file in quick.ledger.read.waiting()]
+    quick.ledger.form("1" * 10, files, Trigger.ARRIVAL, clock.now())
+
+    for planned_files in ([3], [3], [2]):
+        for _ in range(4):
+            quick.starter.start()
+            clock.elapsed_s += 40
+        assert planned(runs) == planned_files
+        (mark,) = runs.alive
+        runs.publish(mark)
+        runs.end(mark, "0")
+        quick.follow()
+    assert quick.ledger.read.counts("batch") == {"succeeded": 3}
 
 
 def test_a_batch_that_met_a_full_disk_starts_again_once_its_large_file_is_gone(

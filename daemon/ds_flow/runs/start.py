@@ -44,6 +44,8 @@ class Starter:
     held_back: Problems = field(default_factory=Problems)  # by batch: why it cannot start now
     _ready_since_s: float = 0.0  # when the standby was started, monotonic
     _was_of_no_use: bool = False  # no batch came for the last standby
+    _split_from: dict[str, str] = field(default_factory=dict)
+    """By batch: the one with those of its files for which the disk has had room."""
 
     def start(self) -> int:
         """Start a run of each batch of new files that is due, while there is room."""
@@ -134,9 +136,8 @@ class Starter:
             is_untried = self._is_untried(batch)
             if is_untried and not self._leave_replaced(batch.id):
                 return True
-            why = why_cannot_run(self.settings, self.ledger, batch.id)
-            if why and is_untried and self._split_off(batch.id):
-                why = why_cannot_run(self.settings, self.ledger, batch.id)
+            why = self._why_others_first(batch.id)
+            why = why or self._why_it_cannot_run(batch.id, may_split=is_untried)
             if not (why := why or self._alive(batch.id)):
                 return self._start_run(batch)
         except OSError as error:
@@ -166,13 +167,31 @@ class Starter:
             log.info("batch.cancelled", extra={"batch": batch_id, "why": why})
         return left > 0
 
+    def _why_it_cannot_run(self, batch_id: str, *, may_split: bool) -> str:
+        why = why_cannot_run(self.settings, self.ledger, batch_id)
+        if why and may_split and self._split_off(batch_id):
+            why = why_cannot_run(self.settings, self.ledger, batch_id)
+        return why
+
     def _split_off(self, batch_id: str) -> bool:
         """Give what does not fit on the disk a batch of its own: it holds nothing else back."""
         new_batch = split_off(self.settings, self.ledger, batch_id, self.clock.now())
         if new_batch:
+            self._split_from[new_batch] = batch_id
             why = f"the disk has no room for these files of batch {batch_id} now"
             log.warning("batch.queued", extra={"batch": new_batch, "why": why})
         return bool(new_batch)
+
+    def _why_others_first(self, batch_id: str) -> str:
+        """Say which run is to have the room that the disk still has; "" if none.
+
+        It has written little so far, so that the room seems to be free.
+        """
+        first = self._split_from.get(batch_id, "")
+        if not self.ledger.read.has_live_run(first):
+            self._split_from.pop(batch_id, None)
+            return ""
+        return f"batch {batch_id} waits: the disk has room for batch {first}, which runs"
 
     def _start_run(self, row: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled the batch; whether it did.
