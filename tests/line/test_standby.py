@@ -198,6 +198,24 @@ def test_a_standby_of_a_killed_daemon_makes_way(ready: tuple[CliProject, Runs, s
     until("it was dead", lambda: is_dead(runs, batch))
 
 
+def test_a_start_that_failed_takes_its_standby_for_no_unknown_attempt(
+    ready: tuple[CliProject, Runs, str],
+) -> None:
+    made, runs, batch = ready
+    with closing(made.open()) as ledger:
+        made.form(batch, made.admit("student_a.csv"))
+        starter = Starter(made.settings, ledger, runs, MovedClock(), Problems())
+        (row,) = ledger.read.due_batches(starter.clock.now())
+        Batch.create(made.settings.output_dir, starter._plan(row))
+        runs.prepare(made.settings, batch, 1)  # then the ledger, say, was locked
+        try:
+            assert starter.start() == 1
+            assert [run.attempt for run in ledger.read.live_runs()] == [2]
+            assert not runs.has_standby
+        finally:
+            runs.kill(batch, 2)
+
+
 @pytest.mark.parametrize("changed", ["steps/new.py", "steps/old.py", "nothing"])
 def test_a_standby_does_not_fit_once_the_code_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str

@@ -66,6 +66,10 @@ class Runs:
         """Whether a process waits for its batch."""
         return self._standby is not None and self._standby.is_alive
 
+    def is_standby(self, batch_id: str, attempt: int) -> bool:
+        """Whether what carries an attempt's mark is this daemon's standby: no run has begun."""
+        return self._standby is not None and self._standby.mark == f"{batch_id}/{attempt}"
+
     def next_batch(self) -> str:
         """Choose the next batch's id: the one that the standby has, which one batch gets."""
         standby = self._standby
@@ -90,8 +94,9 @@ class Runs:
         """
         mark = f"{batch_id}/{attempt}"
         standby = self._standby
-        if standby is not None and standby.mark == mark:
-            if standby.fits(_command(settings, batch_id, attempt, trigger)):
+        if standby is not None and standby.batch == batch_id:
+            is_next = standby.mark == mark
+            if is_next and standby.fits(_command(settings, batch_id, attempt, trigger)):
                 return
             self.dismiss()
         kill_marked(mark)

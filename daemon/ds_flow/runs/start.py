@@ -223,10 +223,12 @@ class Starter:
     def _alive(self, batch_id: str) -> str:
         """Say which attempt is alive that the ledger does not know; "" if none is.
 
-        A ledger that was restored from a backup is older than the disk.
+        A ledger that was restored from a backup is older than the disk. A start that failed has
+        left an attempt's folder, and its standby, which begins nothing unless it is told to.
         """
         last = Batch.at(self.settings.output_dir, batch_id).last_attempt()
-        if self.runs.life(batch_id, last) == Life.DEAD:
+        is_standby = self.runs.is_standby(batch_id, last)
+        if is_standby or self.runs.life(batch_id, last) == Life.DEAD:
             return ""
         return (
             f"batch {batch_id} waits: its attempt {last} is alive, and the ledger does not know it"
