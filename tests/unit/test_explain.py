@@ -17,8 +17,9 @@ from clock import NOON
 from ds_flow.cli.explain import Question, explain
 from ds_flow.cli.lookup import Place, find_place
 from ds_flow.core.retry_policy import Dead, RetryAt
-from ds_flow.core.states import Cause, RunState, Trigger
+from ds_flow.core.states import Cause, RunState, Settled, Sighting, Trigger
 from ds_flow.core.wording import local_time
+from ds_flow.inbox.scan import stat_of
 from ds_flow.settings.load import load_settings
 from samples import manifest, read
 
@@ -41,6 +42,17 @@ def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[s
 def test_what_was_published_is_explained_by_its_run(project: Project) -> None:
     project.published("0123456789", "17", "student_a.csv")
     assert verdict(project, "data/student_a.csv") == ("Version 1 was processed by run 17.", "")
+
+
+def test_what_could_not_be_read_once_is_explained_by_the_content_that_it_has(
+    project: Project,
+) -> None:
+    (row,) = project.published("0123456789", "17", "student_a.csv")
+    seen = Sighting(row.path, stat_of(os.stat(project.root / row.path)))
+    for sha256, cause in ((None, Cause.UNREADABLE), (row.sha256, None)):
+        project.ledger.admit([Settled(sighting=seen, sha256=sha256, cause=cause)], NOON)
+    said, _ = verdict(project, "data/student_a.csv")
+    assert said == "Version 1 was processed by run 17."
 
 
 def test_what_a_run_noted_of_its_input_is_explained(project: Project) -> None:

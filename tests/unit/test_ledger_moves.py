@@ -23,8 +23,8 @@ from ds_flow.core.states import (
     Trigger,
 )
 from ds_flow.ledger.ledger import Ledger
-from ledgers import admit, batched, end, latest
-from samples import BATCH, OTHER_BATCH, manifest, settled
+from ledgers import admit, batched, dead, end, latest
+from samples import BATCH, OTHER_BATCH, manifest, read, settled
 
 State = TypeVar("State")
 
@@ -243,6 +243,44 @@ def test_a_look_that_could_not_read_a_file_replaces_nothing(
     assert ledger.read.replaced(batch) == set()
     assert ledger.leave_replaced(batch, NOON) == 1
     assert [row.state for row in ledger.read.versions("data/a.csv")] == ["batched", "superseded"]
+
+
+def could_not_be_read_once(ledger: Ledger) -> None:
+    admit(ledger, None, at=2, cause=Cause.UNREADABLE)
+    admit(ledger, "1", at=3)
+    assert latest(ledger).state == FileState.SUPERSEDED
+
+
+def test_a_published_file_that_could_not_be_read_once_is_rerun_all_the_same(
+    ledger: Ledger,
+) -> None:
+    batched(ledger)
+    ledger.start_run(BATCH, NOON)
+    ledger.record(manifest("17", inputs=[read("data/a.csv", "1")]), NOON)
+    could_not_be_read_once(ledger)
+
+    found = [*ledger.read.newest(FileState.PROCESSED), *ledger.read.unpublished("all")]
+    assert [row.version for row in found] == [1, 1]
+    assert [row.version for row in ledger.read.latest(["data/a.csv"])] == [1]
+
+
+def test_a_dead_file_that_could_not_be_read_once_is_released_all_the_same(
+    ledger: Ledger,
+) -> None:
+    file = dead(ledger)
+    could_not_be_read_once(ledger)
+
+    assert ledger.release(file, NOON) == FileState.WAITING
+
+
+def test_a_dead_file_that_could_not_be_read_once_is_retried_all_the_same(
+    ledger: Ledger,
+) -> None:
+    dead(ledger)
+    could_not_be_read_once(ledger)
+
+    assert ledger.retry(BATCH, OTHER_BATCH, NOON) == OTHER_BATCH
+    assert ledger.read.counts("batch") == {"queued": 1, "dead": 1}
 
 
 def test_a_batch_that_has_started_keeps_its_files(ledger: Ledger, db: sqlite3.Connection) -> None:

@@ -39,8 +39,7 @@ class Question:
 def explain(question: Question) -> Document:
     """Answer with one JSON object: one sentence, what to do next, and the history."""
     path = question.place.path
-    versions = question.ledger.read.versions(path)
-    latest = versions[-1] if versions else None
+    latest = next(iter(question.ledger.read.latest([path])), None)
     known, next_step = _from_ledger(question, latest) if latest else ("", "")
     seen, advice = _from_look(question, latest)
     return {

@@ -18,7 +18,7 @@ from ds_flow.core import (
     local_time,
 )
 from ds_flow.ledger.files import Files
-from ds_flow.ledger.queries import REPLACED_FILES
+from ds_flow.ledger.queries import IS_LOOK, REPLACED_FILES
 from ds_flow.ledger.store import Row, Store, text
 
 NO_REASONS: Mapping[str, str] = MappingProxyType({})
@@ -223,7 +223,8 @@ class Batches:
             "SELECT file.id FROM batch_file JOIN file ON file.id = file_id"
             " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'"
             " AND NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path"
-            "                 AND newer.version > file.version) ORDER BY file.id",
+            f"                AND newer.version > file.version AND NOT ({IS_LOOK}))"
+            " ORDER BY file.id",
             (batch,),
         )
         if not rows:

@@ -12,6 +12,7 @@ from ds_flow.core import (
     RequestError,
     Settled,
 )
+from ds_flow.ledger.queries import IS_LOOK
 from ds_flow.ledger.store import Row, Store, text
 
 
@@ -142,7 +143,8 @@ class Files:
         """Let a quarantined version wait again, or be looked at again. Returns its state then."""
         path, version, state, cause, latest = self._store.rows(
             "SELECT path, version, state, cause,"
-            " (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
+            " (SELECT max(version) FROM file AS newer"
+            f"  WHERE newer.path = file.path AND NOT ({IS_LOOK}))"
             " FROM file WHERE id = ?",
             (file,),
         )[0]

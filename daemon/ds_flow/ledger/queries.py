@@ -20,7 +20,14 @@ RUN_COLUMNS = """
 """
 _RUN = f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
 _BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"
-_NEWEST = "version = (SELECT max(version) FROM file AS other WHERE other.path = file.path)"
+IS_LOOK = "newer.sha256 IS NULL AND newer.state = 'superseded'"
+"""A version that only says that a look could not read the file, which it could again later.
+
+It is not newer than the version whose content the file has.
+"""
+
+_NEWEST = f"""version = (SELECT max(version) FROM file AS newer
+    WHERE newer.path = file.path AND NOT ({IS_LOOK}))"""
 
 REPLACED_FILES = """
     SELECT id, path FROM batch_file JOIN file ON id = file_id
