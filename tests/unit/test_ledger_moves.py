@@ -264,6 +264,14 @@ def test_a_published_file_that_could_not_be_read_once_is_rerun_all_the_same(
     assert [row.version for row in ledger.read.latest(["data/a.csv"])] == [1]
 
 
+def test_a_file_that_cannot_be_read_a_second_time_is_set_aside_again(ledger: Ledger) -> None:
+    admit(ledger, "1", at=1)
+    for at in (2, 4):
+        assert admit(ledger, None, at, Cause.UNREADABLE) == FileState.QUARANTINED
+        assert admit(ledger, "1", at + 1) == FileState.WAITING
+    assert [row.state for row in ledger.read.versions("data/a.csv")] == ["waiting", "superseded"]
+
+
 def test_a_dead_file_that_could_not_be_read_once_is_released_all_the_same(
     ledger: Ledger,
 ) -> None:

@@ -32,7 +32,10 @@ FILE_MOVES: dict[FileState, frozenset[FileState]] = {
         {FileState.WAITING, FileState.PROCESSED, FileState.SUPERSEDED}
     ),
     # superseded -> waiting: it was never read, and its content is back
-    FileState.SUPERSEDED: frozenset({FileState.WAITING, FileState.PROCESSED}),
+    # superseded -> quarantined: a look could not read the file, and now again cannot
+    FileState.SUPERSEDED: frozenset(
+        {FileState.WAITING, FileState.PROCESSED, FileState.QUARANTINED}
+    ),
     FileState.PROCESSED: frozenset(),  # final
 }
 

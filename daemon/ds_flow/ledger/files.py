@@ -111,6 +111,9 @@ class Files:
             if new.cause is None and cause in UNREAD_CAUSES | {Cause.REPLACED}:
                 self.move(file, FileState.WAITING, now, reason="seen again, unread")
                 return FileState.WAITING
+            if new.cause is not None and state == FileState.SUPERSEDED:
+                self.move(file, FileState.QUARANTINED, now, new.cause, new.reason)
+                return FileState.QUARANTINED
             return FileState(state)
         return self._enter_version(new, versions[0] if versions else None, now)
 
