@@ -12,8 +12,9 @@ import pytest
 
 from cli_project import Project
 from clock import MovedClock
+from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import BatchState, Sighting
-from ds_flow.inbox import progress, scan
+from ds_flow.inbox import progress, scan, slices
 from ds_flow.inbox.admission import IDLE_SCAN_SHARE, Admission
 from ds_flow.inbox.progress import Counted, last_look
 from ds_flow.inbox.scan import Pattern
@@ -256,10 +257,10 @@ class Slow(Inbox):
     scans = 0
     is_polling = False  # events would tell of a change
 
-    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> scan.Look:
+    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> Iterator[scan.Look]:
         self.scans += 1
+        yield from super().look(is_known)
         self.clock.elapsed_s += 6
-        return super().look(is_known)
 
 
 @pytest.fixture
@@ -352,6 +353,153 @@ def test_a_count_that_cannot_be_written_leaves_no_older_one(
     assert counted(slow) is None
 
 
+# --------------------------------------------------------------------------- a scan in slices
+
+
+@pytest.fixture
+def sliced(make: Make, project: Project, monkeypatch: pytest.MonkeyPatch) -> Admission:
+    """A slice for the folder, one for each file in it, one for the end."""
+    monkeypatch.setattr(scan, "FILES_A_STEP", 1)
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    for number in range(5):
+        project.drop(f"student_{number}.csv")
+    return make()
+
+
+def scan_whole(admission: Admission) -> int:
+    """Turn until the scan that is under way has ended; how many turns."""
+    turns = 0
+    while admission.scan is not None:
+        admission.admit()
+        turns += 1
+    return turns
+
+
+def name(admission: Admission, *names: str) -> None:
+    """Turn once, with these files named by events."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(admission.inbox, "named", lambda: {f"data/{one}" for one in names})
+        admission.admit()
+
+
+def settle(admission: Admission, clock: MovedClock) -> None:
+    clock.elapsed_s += admission.settings.watch.quiet_seconds
+
+
+def test_a_long_scan_takes_turns_with_the_other_work(sliced: Admission, clock: MovedClock) -> None:
+    sliced.admit()
+    assert sliced.is_busy
+    assert sliced.patience_s(clock.elapsed_s) <= 0
+    sliced.hinted = True
+    assert not sliced.is_scan_due(clock.elapsed_s)  # one at a time
+
+    assert scan_whole(sliced) == 7
+    assert len(sliced.arriving) == 5
+    assert sliced.is_scan_due(clock.elapsed_s)  # for the hint
+
+
+def test_a_file_that_is_named_during_a_long_scan_does_not_wait_for_its_end(
+    sliced: Admission, project: Project, clock: MovedClock
+) -> None:
+    sliced.admit()
+    project.drop("student_new.csv")
+    name(sliced, "student_new.csv")
+    settle(sliced, clock)
+    assert sliced.admit() == 1
+    assert sliced.scan is not None
+    assert [file.size_bytes for file in project.ledger.read.waiting()] == [8]
+
+
+def test_a_file_that_is_arriving_when_a_long_scan_ends_is_not_forgotten(
+    sliced: Admission, project: Project, clock: MovedClock
+) -> None:
+    while sliced.admit() == 0 and (sliced.scan is None or not sliced.scan.found.sightings):
+        pass
+    (project.root / "data" / "new").write_text("a")  # behind what has been listed, or before it
+    (project.root / "data" / "new").rename(project.root / "data" / "student_new.csv")
+    name(sliced, "student_new.csv")
+    scan_whole(sliced)
+    assert len(sliced.arriving) == 6
+    settle(sliced, clock)
+    sliced.admit()
+    assert len(project.ledger.read.waiting()) == 6
+
+
+def test_what_was_admitted_during_a_long_scan_is_no_news_at_its_end(
+    sliced: Admission, project: Project, clock: MovedClock
+) -> None:
+    names = [f"student_{number}.csv" for number in range(5)]
+    sliced.admit()
+    name(sliced, *names)
+    while sliced.scan is not None and len(sliced.scan.found.sightings) < 5:
+        sliced.admit()
+    settle(sliced, clock)
+    sliced.admit()
+    assert len(project.ledger.read.waiting()) == 5
+    scan_whole(sliced)
+    assert not sliced.arriving
+
+
+def test_an_inbox_that_is_lost_during_a_long_scan_is_reported_and_scanned_again(
+    sliced: Admission, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> Iterator[scan.Look]:
+        yield scan.Look(0)
+        raise DispatchError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sliced.inbox, "look", lost)
+        sliced.admit()
+        assert sliced.inbox_error == ""
+        sliced.admit()
+    assert "gone" in sliced.inbox_error
+    assert sliced.scan is None
+    clock.elapsed_s += project.settings.watch.poll_seconds
+    sliced.admit()
+    scan_whole(sliced)
+    assert not sliced.inbox_error
+    assert len(sliced.arriving) == 5
+
+
+def test_a_long_scan_that_ends_lets_no_arriving_file_begin_again(
+    sliced: Admission, clock: MovedClock
+) -> None:
+    sliced.admit()
+    name(sliced, "student_0.csv")
+    clock.elapsed_s += sliced.settings.watch.quiet_seconds / 2
+    scan_whole(sliced)
+    clock.elapsed_s += sliced.settings.watch.quiet_seconds / 2
+    assert sliced.admit() == 1
+
+
+def test_slices_follow_each_other_at_once(sliced: Admission, clock: MovedClock) -> None:
+    sliced.admit()
+    scan_whole(sliced)
+    sliced.arriving.clear()
+    sliced.hinted = True
+    sliced.admit()
+    assert sliced.scan is not None
+    sliced.hinted = False
+    assert sliced.patience_s(clock.elapsed_s) == 0
+
+
+def test_the_time_of_a_scan_is_that_of_its_slices(clock: MovedClock) -> None:
+    def steps() -> Iterator[scan.Look]:
+        for _ in range(3):
+            clock.elapsed_s += 6
+            yield scan.Look(0)
+
+    under_way = slices.Scan(steps(), clock, clock.now())
+    while not under_way.go_on(clock.elapsed_s):
+        clock.elapsed_s += 100
+    assert under_way.spent_s == 18
+
+
+def look(inbox: Inbox, is_known: Callable[[Sighting], bool] = lambda _: False) -> scan.Look:
+    *_, found = inbox.look(is_known)
+    return found
+
+
 def test_a_scan_gives_no_file_that_is_known_as_it_is(make: Make, project: Project) -> None:
     admission, path = make(), project.drop("student_a.csv")
     other = project.drop("student_b.csv")
@@ -359,9 +507,9 @@ def test_a_scan_gives_no_file_that_is_known_as_it_is(make: Make, project: Projec
     admission.known.add((path, str(look)) for path, look in looks)
     other.write_text("a,b\n1,2\n3,4\n")
 
-    assert len(admission.inbox.look().sightings) == 2
-    (seen,) = admission.inbox.look(admission.known.has).sightings
+    assert len(look(admission.inbox).sightings) == 2
+    (seen,) = look(admission.inbox, admission.known.has).sightings
     assert seen.path == "data/student_b.csv"
 
     admission.known.forget(["data/student_a.csv"])
-    assert len(admission.inbox.look(admission.known.has).sightings) == 2
+    assert len(look(admission.inbox, admission.known.has).sightings) == 2

@@ -14,6 +14,7 @@ import pytest
 from clock import MovedClock
 from ds_flow.core.states import BatchState, FileState, RunState, Trigger
 from ds_flow.dispatch import JobSpec, has_jobs_elsewhere, open_round
+from ds_flow.inbox import scan, slices
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
@@ -192,6 +193,23 @@ def batches_of(engine: Engine, **contents: str) -> list[str]:
         batches.append(f"{waiting.id:010d}")
         engine.ledger.form(batches[-1], [waiting.id], Trigger.ARRIVAL, engine.clock.now())
     return batches
+
+
+def test_a_run_that_dies_while_a_long_scan_is_under_way_is_recorded_before_its_end(
+    engine: Engine, runs: PretendedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(scan, "FILES_A_STEP", 1)
+    batches_of(engine, a="1", b="2", c="3", d="4")
+    engine.tick()
+    (mark, *_) = runs.alive
+    runs.end(mark, "1")
+    before = len(engine.ledger.read.live_runs())
+
+    engine.tick()
+
+    assert engine.admission.scan is not None
+    assert len(engine.ledger.read.live_runs()) == before - 1
 
 
 def test_a_batch_that_is_cancelled_while_it_is_started_ends_nothing_else(

@@ -13,6 +13,7 @@ import pytest
 
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import Arrival, Cause, Settled, Sighting
+from ds_flow.inbox import scan
 from ds_flow.inbox.hashing import PIECE_BYTES, Hash, StillArriving
 from ds_flow.inbox.scan import Pattern, is_open_for_writing
 from ds_flow.inbox.watcher import Inbox
@@ -66,6 +67,11 @@ def file(root: Path) -> Path:
     return path
 
 
+def look(inbox: Inbox) -> scan.Look:
+    *_, found = inbox.look()
+    return found
+
+
 def fingerprint(inbox: Inbox, arrival: Arrival, now_s: float = 100) -> Settled | StillArriving:
     judged = inbox.fingerprint(arrival, now_s, Hash(), at_most=2**40)
     assert judged is not None
@@ -73,7 +79,7 @@ def fingerprint(inbox: Inbox, arrival: Arrival, now_s: float = 100) -> Settled |
 
 
 def seen(inbox: Inbox) -> Arrival:
-    (sighting,) = inbox.look().sightings
+    (sighting,) = look(inbox).sightings
     return Arrival(sighting, 0)
 
 
@@ -357,7 +363,7 @@ def test_a_file_in_a_new_subfolder_wakes(make: Make, root: Path, wake: Wake) -> 
     (root / "data/deep").mkdir()
     assert wake.wait(LONG_S)
 
-    inbox.look()
+    look(inbox)
     while wake.wait(SHORT_S):
         pass
     (root / "data/deep/a.csv").write_text("1")
@@ -408,7 +414,7 @@ def test_a_folder_put_in_place_of_the_watched_one_is_watched(
     make: Make, root: Path, wake: Wake, way: str
 ) -> None:
     inbox = make()
-    inbox.look()
+    look(inbox)
     if way == "removed":
         (root / "data").rmdir()
     else:
@@ -417,7 +423,7 @@ def test_a_folder_put_in_place_of_the_watched_one_is_watched(
 
     while wake.wait(SHORT_S):
         pass
-    inbox.look()
+    look(inbox)
     (root / "data/a.csv").write_text("1")
 
     assert wake.wait(LONG_S)
@@ -425,13 +431,13 @@ def test_a_folder_put_in_place_of_the_watched_one_is_watched(
 
 def test_a_missing_folder_is_an_error_until_it_is_back(make: Make, root: Path, wake: Wake) -> None:
     inbox = make()
-    inbox.look()
+    look(inbox)
     (root / "data").rmdir()
     with pytest.raises(DispatchError, match="No such file or directory; create it or make"):
-        inbox.look()
+        look(inbox)
 
     (root / "data").mkdir()
-    assert inbox.look().sightings == []
+    assert look(inbox).sightings == []
     while wake.wait(SHORT_S):
         pass
     (root / "data/a.csv").write_text("1")
@@ -443,13 +449,13 @@ def test_a_folder_on_another_device_is_an_error_once(make: Make, root: Path) -> 
     if other.stat().st_dev == root.stat().st_dev:
         pytest.skip("no second file system here")
     inbox = make("poll")
-    inbox.look()
+    look(inbox)
     (root / "data").rmdir()
     (root / "data").symlink_to(other)
 
     with pytest.raises(DispatchError, match="on another device"):
-        inbox.look()
-    inbox.look()
+        look(inbox)
+    look(inbox)
 
 
 def test_polling_watches_nothing(make: Make) -> None:
@@ -469,7 +475,7 @@ def test_a_local_folder_gives_events(make: Make) -> None:
 def test_folders_that_are_nested_very_deep_are_watched(make: Make, root: Path, wake: Wake) -> None:
     inbox = make("inotify", "data/**/*.csv")
     with nest(root / "data", "a.csv") as file:
-        assert len(inbox.look().sightings) == 1
+        assert len(look(inbox).sightings) == 1
         while wake.wait(SHORT_S):
             pass
         Path(file).write_text("2")
@@ -483,7 +489,7 @@ def test_more_events_than_the_kernel_keeps_wake_and_later_ones_do_too(
 ) -> None:
     caplog.set_level("INFO")
     inbox = make("inotify", "data/**/*.csv")
-    inbox.look()
+    look(inbox)
     queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     assert inbox._watches is not None
     with inbox._watches._inotify._lock:  # nobody reads meanwhile
@@ -495,7 +501,7 @@ def test_more_events_than_the_kernel_keeps_wake_and_later_ones_do_too(
 
     until("it was said", lambda: "inbox.overflow" in caplog.text)
     assert wake.wait(LONG_S)
-    inbox.look()
+    look(inbox)
     while wake.wait(SHORT_S):
         pass
     (root / "data/a.csv").write_text("1")
@@ -512,14 +518,14 @@ def test_a_thread_of_events_that_dies_is_told_and_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inbox = make()
-    inbox.look()
+    look(inbox)
     watches = inbox._watches
     assert watches is not None
     monkeypatch.setattr(watches, "on_event", None)
     (root / "data/a.csv").write_text("1")
     until("it died", lambda: not watches.is_alive)
 
-    inbox.look()
+    look(inbox)
 
     assert "inbox.deaf" in caplog.text
     while wake.wait(SHORT_S):

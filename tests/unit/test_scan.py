@@ -40,16 +40,34 @@ def found(seen: Look) -> list[str]:
     return sorted(sighting.path for sighting in seen.sightings)
 
 
-def test_a_long_look_says_now_and_then_that_it_goes_on(
+def test_a_long_scan_goes_in_steps_that_give_what_it_has_found_so_far(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "FILES_A_PULSE", 2)
+    monkeypatch.setattr(scan, "FILES_A_STEP", 2)
     put(root, *(f"data/{number}.csv" for number in range(5)))
-    told: list[None] = []
 
-    scan_files(Pattern.parse(f"{root}/data/*.csv", root), lambda: told.append(None))
+    steps = scan.scan_in_steps(Pattern.parse(f"{root}/data/*.csv", root))
 
-    assert len(told) == 3  # for the folder, and after the second and the fourth file
+    # for the folder, after the second and the fourth file, and at the end
+    assert [len(found.sightings) for found in steps] == [0, 2, 4, 5]
+
+
+def test_a_scan_that_is_given_up_holds_no_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "FILES_A_STEP", 1)
+    put(root, "data/1.csv", "data/2.csv")
+    before = descriptors()
+    steps = scan.scan_in_steps(Pattern.parse(f"{root}/data/*.csv", root))
+    next(steps)
+    next(steps)
+    assert descriptors() > before
+    del steps
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_link_that_becomes_a_folder_at_any_moment_concerns_itself_alone(

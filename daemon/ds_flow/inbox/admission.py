@@ -2,11 +2,9 @@
 
 import logging
 import math
-import os
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 
 from ds_flow.core import (
     Ages,
@@ -27,7 +25,8 @@ from ds_flow.core import (
 )
 from ds_flow.inbox.hashing import Judged, Reading, Turns
 from ds_flow.inbox.known import Known
-from ds_flow.inbox.progress import LATE_SECONDS, LONG_SECONDS, Counted, LookFile, ProgressFile, told
+from ds_flow.inbox.progress import Counted, LookFile, ProgressFile, told
+from ds_flow.inbox.slices import Scan
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
@@ -57,6 +56,7 @@ class Admission:
     arriving: dict[str, Arrival] = field(default_factory=dict)
     name_batch: Callable[[], str] = lambda: secrets.token_hex(5)
     hinted: bool = True  # there is a reason to scan
+    scan: Scan | None = None  # that is under way
     turns: Turns = field(default_factory=Turns)  # settled files that are to be read
     _lost: Problems = field(default_factory=Problems)  # the inbox: why it cannot be scanned
     _ignored: Problems = field(default_factory=Problems)  # by path
@@ -86,7 +86,7 @@ class Admission:
     @property
     def is_busy(self) -> bool:
         """Whether files are still to be looked for, to settle or to be read."""
-        return bool(self.hinted or self.arriving or self.turns)
+        return bool(self.hinted or self.scan or self.arriving or self.turns)
 
     def unfinished(self) -> dict[str, str]:
         """The files that are not yet in the ledger, and why."""
@@ -96,7 +96,7 @@ class Admission:
     def patience_s(self, now_s: float) -> float:
         """Seconds in which nothing needs to be done here unless a hint comes."""
         waits = [self._rescan_at_s - now_s, self.due_in_s(now_s)]
-        if self.turns:
+        if self.turns or self.scan:
             waits.append(0.0)
         if self.hinted:
             waits.append(self._rest_until_s - now_s)
@@ -112,7 +112,9 @@ class Admission:
         return min(waits)
 
     def is_scan_due(self, now_s: float) -> bool:
-        """Whether `admit` will scan the whole inbox now."""
+        """Whether `admit` will begin to scan the whole inbox now."""
+        if self.scan:
+            return False
         return (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s
 
     # ------------------------------------------------------------------ admit
@@ -130,23 +132,37 @@ class Admission:
 
     def _admit(self, now_s: float) -> int:
         self._looked_at_s = now_s
-        if self.is_scan_due(now_s):
-            self._settle(self.arriving, self._scan(now_s), now_s)
+        is_new = self.is_scan_due(now_s)
+        if is_new:
+            self.hinted = False
+            self.scan = Scan(self.inbox.look(self.known.has), self.clock, self.clock.now())
+        found = self._scan(self.scan, now_s) if self.scan else None
+        if is_new and found is not None:
+            self._settle(self.arriving, found, now_s)
         else:
-            paths = self.inbox.named()
-            if self.arriving and now_s >= self._look_again_at_s:
-                paths |= self.arriving.keys()
-            some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
-            if paths:
-                self._settle(some, self._look_at(paths), now_s)
+            self._look_at_some(now_s)
+            # What has come during the scan was looked at above, and may be newer than `found`.
+            news = [seen for seen in found or () if seen.path not in self.arriving]
+            self._settle({}, [seen for seen in news if not self.known.has(seen)], now_s)
         if not self.turns:
             self._progress.tell([], now_s)
             return 0
         return self._read(now_s)
 
+    def _look_at_some(self, now_s: float) -> None:
+        """Look at the files that events have named, and now and then at those still arriving."""
+        paths = self.inbox.named()
+        if self.arriving and now_s >= self._look_again_at_s:
+            paths |= self.arriving.keys()
+        some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
+        if paths:
+            self._settle(some, self._look_at(paths), now_s)
+
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> None:
         """Let those of the files looked at that have settled wait for their turn to be read."""
         new = [seen for seen in new if not self.turns.has(seen)]
+        if not (looked_at or new):
+            return
         for seen in new:
             if seen.path not in self._burst:  # one that changes again and again is no news
                 self._burst[seen.path] = self._newest_s = now_s
@@ -166,33 +182,37 @@ class Admission:
     def _look_at(self, paths: Iterable[str]) -> list[Sighting]:
         return [seen for seen in self.inbox.look_at(paths) if not self.known.has(seen)]
 
-    def _scan(self, now_s: float) -> list[Sighting]:
-        """Scan the whole inbox for new and changed files, in a tenth of the time at most."""
-        self.hinted, self._counted = False, None
-        watch, began = self.settings.watch, self.clock.now()
+    def _scan(self, scan: Scan, now_s: float) -> list[Sighting] | None:
+        """Scan on for one slice of time; at the end of the scan, return the new and changed files.
+
+        What comes during it is looked at on its own, as between scans.
+        """
+        self.scan, watch = None, self.settings.watch
         try:
-            found = self.inbox.look(self.known.has)
+            if not scan.go_on(now_s):
+                self.scan = scan
+                return None
         except DispatchError as error:
+            self._counted = None
             self._rescan_at_s = now_s + min(watch.poll_seconds, watch.rescan_seconds)
             if self._lost.report("inbox", str(error)):
                 log.error("inbox.lost", extra={"why": str(error)})
             return [arrival.sighting for arrival in self.arriving.values()]
         if self._lost.solve("inbox"):
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
-        self._note_ignored(found.ignored)
+        self._note_ignored(scan.found.ignored)
         ended_s = self.clock.monotonic_s()
-        self._rest_until_s = ended_s + (ended_s - now_s) * (1 / SCAN_SHARE - 1)
-        every_s = watch.poll_seconds if self.inbox.is_polling else watch.rescan_seconds
-        rest_s = 0.0 if self.inbox.is_polling else (ended_s - now_s) * (1 / IDLE_SCAN_SHARE - 1)
-        self._rescan_at_s = ended_s + max(every_s, rest_s)
-        if (took_s := ended_s - now_s) >= LONG_SECONDS:
-            valid_s = self._rescan_at_s - now_s + took_s + LATE_SECONDS
-            self._counted = self._count(began, valid_s, len(found.ignored))
-        return found.sightings
+        self._rest(scan.spent_s, ended_s)
+        self._counted = scan.counted(self.settings.pattern, self._rescan_at_s - ended_s)
+        return scan.found.sightings
 
-    def _count(self, began: datetime, valid_s: float, ignored: int) -> Counted:
-        until, pattern = began + timedelta(seconds=valid_s), self.settings.pattern
-        return Counted(os.getpid(), pattern, began.isoformat(), until.isoformat(), ignored)
+    def _rest(self, spent_s: float, ended_s: float) -> None:
+        """Scan again after a rest: scans take a tenth of the time at most."""
+        watch, is_polling = self.settings.watch, self.inbox.is_polling
+        self._rest_until_s = ended_s + spent_s * (1 / SCAN_SHARE - 1)
+        every_s = watch.poll_seconds if is_polling else watch.rescan_seconds
+        rest_s = 0.0 if is_polling else spent_s * (1 / IDLE_SCAN_SHARE - 1)
+        self._rescan_at_s = ended_s + max(every_s, rest_s)
 
     def _note_ignored(self, ignored: dict[str, str]) -> None:
         for path, why in ignored.items():

@@ -18,8 +18,6 @@ EVERY_SECONDS = 1.0
 NAMED = 1000  # files
 
 LOOK = "look.json"
-LONG_SECONDS = 0.5  # a shorter look costs `status` no more than the start of Python
-LATE_SECONDS = 60.0  # a daemon that has not looked again by then may be stuck
 
 
 class ProgressFile:

@@ -8,11 +8,10 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +19,7 @@ from ds_flow.core import DispatchError, Sighting, Stat, escape
 from ds_flow.settings import TEMPORARY, matches, split
 from ds_flow.system import NowhereError, OutsideError, ask_mounts, beneath, reopen
 
-FILES_A_PULSE = 1000
+FILES_A_STEP = 1000
 
 UNLEASED_QUIET_SECONDS = 10.0
 """How long a file must be unchanged where the kernel cannot say who has it open for writing."""
@@ -75,30 +74,38 @@ class Look:
     ignored: dict[str, str] = field(default_factory=dict)  # path -> why it is no input
 
 
-def scan_files(
-    pattern: Pattern,
-    pulse: Callable[[], None] = lambda: None,
-    watch: Callable[[int, str], None] = lambda *_: None,
-    is_known: Callable[[Sighting], bool] = lambda _: False,
-) -> Look:
+def scan_files(pattern: Pattern, is_known: Callable[[Sighting], bool] = lambda _: False) -> Look:
     """Find every regular file that matches the pattern, except those that are known.
 
-    `pulse` is called from time to time: a slow server may take minutes for a million files.
-    `watch` is called with each folder, open, before it is listed. Raises DispatchError if base is
-    missing.
+    Raises DispatchError if base is missing.
+    """
+    *_, found = scan_in_steps(pattern, is_known=is_known)
+    return found
+
+
+def scan_in_steps(
+    pattern: Pattern,
+    watch: Callable[[int, str], None] = lambda *_: None,
+    is_known: Callable[[Sighting], bool] = lambda _: False,
+) -> Iterator[Look]:
+    """Scan as `scan_files` does, in steps: a slow server may take minutes for a million files.
+
+    Each step gives the same look, which grows until the last one. `watch` is called with each
+    folder, open, before it is listed.
     """
     require_answer(pattern)
     try:
         found = Look(pattern.base.stat().st_dev)
         base = str(pattern.base)
-        walk = _Walk(found, base, os.path.realpath(base), pulse, watch, is_known)
-        walk.tree((base, _prefix(pattern), pattern.parts))
+        walk = _Walk(found, base, os.path.realpath(base), watch, is_known)
+        for _ in walk.tree((base, _prefix(pattern), pattern.parts)):
+            yield found
     except OSError as error:
         todo = "create it or make it readable, or change paths.input_pattern"
         raise DispatchError(f"inbox {pattern.base}: {error.strerror}; {todo}") from error
     if pattern.parts.count("**") > 1:  # a file may be reached in two ways
         found.sightings[:] = {seen.path: seen for seen in found.sightings}.values()
-    return found
+    yield found
 
 
 def require_answer(pattern: Pattern) -> None:
@@ -210,49 +217,62 @@ def _prefix(pattern: Pattern) -> str:
 Place = tuple[str, str, tuple[str, ...]]
 """A folder, the text before a name in it in the ledger's paths, and what its files match."""
 
+Below = tuple[str, tuple[str, ...]]
+"""The name of a folder in the folder at hand, and what its files match."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
     found: Look
     base: str
     real_base: str
-    pulse: Callable[[], None]
     watch: Callable[[int, str], None]
     is_known: Callable[[Sighting], bool]
-    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def tree(self, base: Place) -> None:
-        """Scan a folder, then the folders below it that the pattern reaches."""
-        left = self._folder(*base)
+    def tree(self, base: Place) -> Iterator[None]:
+        """Scan a folder, then the folders below it that the pattern reaches, step by step."""
+        left = yield from self._folder(*base)
         while left:
-            left += self._below(*left.pop())
+            left += yield from self._below(*left.pop())
 
-    def _folder(self, folder: str, prefix: str, parts: tuple[str, ...]) -> list[Place]:
+    def _folder(
+        self, folder: str, prefix: str, parts: tuple[str, ...]
+    ) -> Generator[None, None, list[Place]]:
         """Scan one folder; return the folders in it that the pattern reaches."""
-        here = parts[1:] if parts[0] == "**" else parts
-        is_match = _matcher(here[0])
-        below: list[tuple[str, tuple[str, ...]]] = []
-        self.pulse()
+        yield
+        below: list[Below] = []
         with self._listed(folder) as entries:
-            for entry in entries:
-                if TEMPORARY.fullmatch(entry.name):
-                    continue
-                is_folder = entry.is_dir(follow_symlinks=False)
-                if len(here) == 1 and is_match(entry.name):
-                    self._file(entry, folder, prefix)
-                elif is_folder and len(here) > 1 and is_match(entry.name):
-                    below.append((entry.name, here[1:]))
-                if is_folder and parts[0] == "**":
-                    below.append((entry.name, parts))
-                elif parts[0] == "**" or (len(here) > 1 and is_match(entry.name)):
-                    self._note_link(entry, folder, prefix)
+            for number, entry in enumerate(entries, 1):
+                if not TEMPORARY.fullmatch(entry.name):
+                    below += self._entry(entry, folder, prefix, parts)
+                if number % FILES_A_STEP == 0:
+                    yield
         return [
             (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
         ]
 
-    def _below(self, folder: str, prefix: str, parts: tuple[str, ...]) -> list[Place]:
+    def _entry(
+        self, entry: os.DirEntry[str], folder: str, prefix: str, parts: tuple[str, ...]
+    ) -> list[Below]:
+        here = parts[1:] if parts[0] == "**" else parts
+        is_match = _matcher(here[0])
+        below: list[Below] = []
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if len(here) == 1 and is_match(entry.name):
+            self._file(entry, folder, prefix)
+        elif is_folder and len(here) > 1 and is_match(entry.name):
+            below.append((entry.name, here[1:]))
+        if is_folder and parts[0] == "**":
+            below.append((entry.name, parts))
+        elif parts[0] == "**" or (len(here) > 1 and is_match(entry.name)):
+            self._note_link(entry, folder, prefix)
+        return below
+
+    def _below(
+        self, folder: str, prefix: str, parts: tuple[str, ...]
+    ) -> Generator[None, None, list[Place]]:
         try:
-            return self._folder(folder, prefix, parts)
+            return (yield from self._folder(folder, prefix, parts))
         except FileNotFoundError:
             pass  # removed since it was listed
         except OSError as error:
@@ -296,8 +316,6 @@ class _Walk:
         if isinstance(seen, str):
             self.found.ignored[path] = seen
             return
-        if next(self.numbers) % FILES_A_PULSE == 0:
-            self.pulse()
         if not self.is_known(sighting := Sighting(path, seen)):
             self.found.sightings.append(sighting)
 

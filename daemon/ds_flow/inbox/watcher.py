@@ -3,7 +3,7 @@
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Inbox:
         self._mode = observer
         self._watches: Watches | None = None
         self._watched: tuple[int, int] | None = None  # device and inode of the base
-        self.alive: Callable[[], None] = lambda: None  # called from time to time within a look
+        self.alive: Callable[[], None] = lambda: None  # called at each step of a look
 
     @property
     def is_polling(self) -> bool:
@@ -108,8 +108,8 @@ class Inbox:
 
     # ------------------------------------------------------------------ looking
 
-    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> Look:
-        """Find every file that matches now, except known ones.
+    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> Iterator[Look]:
+        """Find every file that matches now, except known ones, in steps as `scan_in_steps` does.
 
         Raises DispatchError if the folder is missing.
         It also raises once when the folder is on another device than before: a file system was
@@ -118,10 +118,11 @@ class Inbox:
         scan.require_answer(self.pattern)
         before = self._watched
         self.watch()
-        found = scan.scan_files(self.pattern, self.alive, self._watch_folder, is_known)
+        for found in scan.scan_in_steps(self.pattern, self._watch_folder, is_known):
+            self.alive()
+            yield found
         if before is not None and found.device != before[0]:
             raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
-        return found
 
     def named(self) -> set[str]:
         """Return the matching paths that events have named since the last call."""

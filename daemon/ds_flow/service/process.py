@@ -70,7 +70,7 @@ class Service:
     told: str = ""  # for which file `once` waits
 
     def serve(self) -> None:
-        """Work until told to stop, then let runs end. Ready after the first scan of the inbox."""
+        """Work until told to stop, then let runs end. Ready after the first turn."""
         self.engine.fires.keeps_time = True
         self.engine.tick()
         self._check_backends()
