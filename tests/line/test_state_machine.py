@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from clock import MovedClock
 from ds_flow.core.errors import RequestError
 from ds_flow.core.states import RERUN_TRIGGERS, BatchState, Cause, FileState
+from ds_flow.inbox import scan, slices
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
@@ -265,8 +266,8 @@ class Line(RuleBasedStateMachine):
     def come_to_rest(self) -> None:
         """Let everything go well until nothing moves, then compare the ledger with the disk."""
         self.runs.crash, self.runs.meanwhile = "", str
+        self.engine.hint()
         for _ in range(200):
-            self.engine.hint()
             self.tick()
             for mark in list(self.runs.alive):
                 self.runs.publish(mark)
@@ -312,9 +313,26 @@ class Line(RuleBasedStateMachine):
         assert {(row.path, row.version, row.sha256) for row in done} == named
 
 
-TestLine = Line.TestCase
+class SlicedLine(Line):
+    """A line whose every scan takes many turns, with all else going on meanwhile."""
+
+    def __init__(self) -> None:
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(slices, "SLICE_SECONDS", 0.0)
+        self.patched.setattr(scan, "FILES_A_STEP", 1)
+        super().__init__()
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.patched.undo()
+
+
+TestLine, TestSlicedLine = Line.TestCase, SlicedLine.TestCase
 TestLine.settings = settings(
     max_examples=120,
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+TestSlicedLine.settings = settings(TestLine.settings, max_examples=40)
