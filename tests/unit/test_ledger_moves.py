@@ -272,6 +272,19 @@ def test_a_file_that_cannot_be_read_a_second_time_is_set_aside_again(ledger: Led
     assert [row.state for row in ledger.read.versions("data/a.csv")] == ["waiting", "superseded"]
 
 
+def test_an_unread_file_that_could_not_be_read_once_is_looked_at_again_by_request(
+    ledger: Ledger, db: sqlite3.Connection
+) -> None:
+    admit(ledger, "1", at=1)
+    could_not_be_read_once(ledger)
+    db.execute("UPDATE file SET state = 'quarantined', cause = 'unreadable' WHERE version = 1")
+
+    assert ledger.release(1, NOON) == FileState.QUARANTINED
+    assert ledger.read.unseen() == ["data/a.csv"]
+    assert admit(ledger, "1", at=3) == FileState.WAITING
+    assert ledger.read.unseen() == []
+
+
 def test_a_dead_file_that_could_not_be_read_once_is_released_all_the_same(
     ledger: Ledger,
 ) -> None:

@@ -51,8 +51,16 @@ class Files:
         self._store.note(now, f"file.{new}", file_id=file, batch_id=batch, detail=reason)
 
     def look_again(self, file: int) -> None:
-        """Forget how a version looked when last seen, so that the next look takes it for new."""
-        self._store.change("UPDATE file SET stat = '' WHERE id = ?", (file,))
+        """Forget how a version looked when last seen, so that the next look takes it for new.
+
+        How it looked may be noted with a later look that could not read it.
+        """
+        self._store.change(
+            "UPDATE file SET stat = '' WHERE id = ?1 OR id IN"
+            " (SELECT newer.id FROM file AS mine JOIN file AS newer ON newer.path = mine.path"
+            f" WHERE mine.id = ?1 AND newer.version > mine.version AND {IS_LOOK})",
+            (file,),
+        )
 
     def _enter(
         self,
