@@ -31,6 +31,7 @@ PREFACE = """\
 `make bench` measures all of this on your machine and writes this page. The ratios matter, the
 seconds belong to the machine. `BENCH_ROUNDS` (5) says how often each figure of the first table is
 measured; the median counts.
+
 """
 ARRIVAL = """\
 The *script* (`tests/bench/floor.py`) is the least that gives the same outputs: pandas in a process
@@ -38,6 +39,11 @@ that watches. It knows no crash, no second version, no bad file and no record. *
 (`tests/bench/plain_flow.py`) is a plain flow with one task a file; it has to be started. All take
 turns, with the same quiet time of 0.5 s. ds-flow has two, of a file and of its drop, which run side
 by side. "Beyond the quiet time" is what ds-flow adds to it. CPU is that of ds-flow and its runs.
+
+Of a small run, more than half of the CPU time is imports, which happen while its files settle. What
+is left are about 25 ms of Metaflow's for each of five steps, and less than that of ours. From a
+thousand files on, it is the files: about 4 ms of CPU each for reading strictly, hashing, writing
+and a verdict of its own. Large files are read, hashed and written in pieces on all cores.
 """
 LSF_JOBS, LSF_SLOTS = 1000, 200
 
@@ -71,8 +77,11 @@ def report() -> Iterator[str]:
         yield f"| {files:,} x {rows:,} | {took_s:.1f} s | {peak_mb} MB |"
     yield from ("", "## Looking and waiting", "")
     empty_s, full_s, scan_s = latencies()
-    yield f"- From drop to batch: {empty_s:.2f} s in an empty inbox, {full_s:.2f} s beside"
-    yield f"  {KNOWN_FILES:,} known files, whose scan takes {scan_s:.2f} s."
+    yield (
+        f"- From drop to batch: {empty_s:.2f} s in an empty inbox, {full_s:.2f} s beside"
+        f" {KNOWN_FILES:,} known"
+    )
+    yield f"  files, whose scan takes {scan_s:.2f} s."
     yield from wait_for_lsf()
 
 
