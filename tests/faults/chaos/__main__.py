@@ -23,7 +23,7 @@ from pathlib import Path
 
 from chaos.checker import Finding, Report, check
 from chaos.droppers import WAYS, Dropper
-from chaos.drops import Journal
+from chaos.drops import HARM, Journal
 from chaos.faults import Chaos, Fault, Undo
 from chaos.hostile import hostile_beside
 from chaos.sites import SITES, Site
@@ -166,6 +166,7 @@ def summary(player: Player, report: Report, seed: int, seconds: float) -> Iterat
     yield f"daemons that ended by themselves, by exit code: {chaos.world.exits}"
     said = chaos.world.said()
     yield f"bugs in the daemon's log: {said.count('stage.bug') + said.count('file.bug')}"
+    yield f"lines on the hostile user's files in the daemon's log: {said.count(HARM)}"
     yield "faults: " + ", ".join(f"{n} {name}" for name, n in sorted(player.counts.items()))
     yield f"good tables set aside, with these reasons: {dict(report.set_aside)}"
     yield from (f"{finding.kind}: {finding.what}" for finding in report.findings[:50])
