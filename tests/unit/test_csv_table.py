@@ -109,8 +109,9 @@ def parsed(content: bytes) -> Rows:
 def test_every_cell_is_read_as_it_was_written_wherever_a_block_ends(
     rows: Rows, delimiter: str, end: str, block_bytes: int, piece_bytes: int
 ) -> None:
-    content = dumped(rows, delimiter, end).encode()
-    assert read(content, delimiter, "utf-8", block_bytes, piece_bytes) == rows
+    text = dumped(rows, delimiter, end)
+    assume(not text.rstrip("\r\n ").endswith("\x1a"))  # there it is no data
+    assert read(text.encode(), delimiter, "utf-8", block_bytes, piece_bytes) == rows
 
 
 @given(tables(), st.dictionaries(NAME, ANY_CELL, min_size=1, max_size=3))
