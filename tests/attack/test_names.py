@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.system import set_up_logging
 from ds_flow.system.wake import Wake
+from own_logs import own_logs
 
 MANY = 3000
 log = logging.getLogger("ds_flow.sample")
@@ -22,8 +22,7 @@ log = logging.getLogger("ds_flow.sample")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    with closing(made.open()):
+    with Project(tmp_path) as made:
         yield made
 
 
@@ -31,15 +30,11 @@ def project(tmp_path: Path) -> Iterator[Project]:
 def logged(project: Project) -> Iterator[Path]:
     """A log that three hundred kilobytes rotate away."""
     file = project.root / "log" / "ds-flow.log"
-    set_up_logging(level="INFO", json_lines=False, secrets=(), file=file, max_bytes=100_000, keep=2)
-    yield file
-    package = logging.getLogger("ds_flow")
-    for target in package.handlers[:]:
-        package.removeHandler(target)
-        target.close()
-    package.propagate = True
-    package.setLevel(logging.NOTSET)
-    logging.raiseExceptions = True
+    with own_logs():
+        set_up_logging(
+            level="INFO", json_lines=False, secrets=(), file=file, max_bytes=100_000, keep=2
+        )
+        yield file
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,7 @@ Make = Callable[..., Admission]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    with closing(made.open()):
+    with Project(tmp_path) as made:
         yield made
 
 

@@ -67,6 +67,12 @@ def file(root: Path) -> Path:
     return path
 
 
+def be_quiet(wake: Wake) -> None:
+    """Let all events come that are on their way."""
+    while wake.wait(SHORT_S):
+        pass
+
+
 def look(inbox: Inbox) -> scan.Look:
     *_, found = inbox.look()
     return found
@@ -364,8 +370,7 @@ def test_a_file_in_a_new_subfolder_wakes(make: Make, root: Path, wake: Wake) -> 
     assert wake.wait(LONG_S)
 
     look(inbox)
-    while wake.wait(SHORT_S):
-        pass
+    be_quiet(wake)
     (root / "data/deep/a.csv").write_text("1")
 
     assert wake.wait(LONG_S)
@@ -421,8 +426,7 @@ def test_a_folder_put_in_place_of_the_watched_one_is_watched(
         (root / "data").rename(root / "old")
     (root / "data").mkdir()
 
-    while wake.wait(SHORT_S):
-        pass
+    be_quiet(wake)
     look(inbox)
     (root / "data/a.csv").write_text("1")
 
@@ -438,8 +442,7 @@ def test_a_missing_folder_is_an_error_until_it_is_back(make: Make, root: Path, w
 
     (root / "data").mkdir()
     assert look(inbox).sightings == []
-    while wake.wait(SHORT_S):
-        pass
+    be_quiet(wake)
     (root / "data/a.csv").write_text("1")
     assert wake.wait(LONG_S)
 
@@ -476,8 +479,7 @@ def test_folders_that_are_nested_very_deep_are_watched(make: Make, root: Path, w
     inbox = make("inotify", "data/**/*.csv")
     with nest(root / "data", "a.csv") as file:
         assert len(look(inbox).sightings) == 1
-        while wake.wait(SHORT_S):
-            pass
+        be_quiet(wake)
         Path(file).write_text("2")
         assert wake.wait(LONG_S)
 
@@ -502,8 +504,7 @@ def test_more_events_than_the_kernel_keeps_wake_and_later_ones_do_too(
     until("it was said", lambda: "inbox.overflow" in caplog.text)
     assert wake.wait(LONG_S)
     look(inbox)
-    while wake.wait(SHORT_S):
-        pass
+    be_quiet(wake)
     (root / "data/a.csv").write_text("1")
     assert wake.wait(LONG_S)
     assert not inbox.is_polling
@@ -528,8 +529,7 @@ def test_a_thread_of_events_that_dies_is_told_and_started_again(
     look(inbox)
 
     assert "inbox.deaf" in caplog.text
-    while wake.wait(SHORT_S):
-        pass
+    be_quiet(wake)
     (root / "data/b.csv").write_text("1")
     assert wake.wait(LONG_S)
 

@@ -10,6 +10,7 @@ from clock import NOON
 from ds_flow.core.manifest import Input, Manifest, Output, Rejected
 from ds_flow.core.plan import Options, Plan, PlannedFile, StageOptions
 from ds_flow.core.states import Cause, Settled, Sighting, Stat
+from ds_flow.work.results import Result, Results
 
 # Tests end a batch by its mark on processes, and engines are shared by all who test on a machine.
 # So each worker of each test run has ids of its own. What it starts has them, too.
@@ -119,3 +120,20 @@ OPTIONS = Options(
 PLAN = Plan(
     batch=BATCH, trigger="arrival", formed_at="now", files=(planned("a.csv"),), options=OPTIONS
 )
+
+
+def result(results: Results, stem: str, content: str = "1\n") -> Result:
+    """A finished output that no verdict names yet."""
+    output = results.temporary(stem)
+    output.write_text(content)
+    return Result(
+        path=f"data/{stem}.csv",
+        version=1,
+        sha256=sha256(stem),
+        bytes=1,
+        rows=1,
+        columns=("id",),
+        output=output.name,
+        output_sha256=sha256(content),
+        output_bytes=len(content),
+    )

@@ -18,7 +18,7 @@ from ds_flow.work.batch import Batch, batches_in
 from ds_flow.work.logs import find_log
 from ds_flow.work.results import Result, Results
 from rights import no_rights, public_folder
-from samples import BATCH, OPTIONS, PLAN, rejected, sha256
+from samples import BATCH, OPTIONS, PLAN, rejected, result
 
 
 @pytest.fixture
@@ -35,23 +35,6 @@ def results_under(batch: Batch, options: Options) -> Results:
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
     return Results(tmp_path / "results" / "code")
-
-
-def result(results: Results, stem: str, content: str = "1\n") -> Result:
-    """A finished output that no verdict names yet."""
-    output = results.temporary(stem)
-    output.write_text(content)
-    return Result(
-        path=f"data/{stem}.csv",
-        version=1,
-        sha256=sha256(stem),
-        bytes=1,
-        rows=1,
-        columns=("id",),
-        output=output.name,
-        output_sha256=sha256(content),
-        output_bytes=len(content),
-    )
 
 
 # --------------------------------------------------------------------------- the plan

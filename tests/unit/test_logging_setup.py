@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from clock import machine_in
 from ds_flow.system import logging_setup
+from own_logs import own_logs
 
 SECRET = "hunter2 hunter2"  # noqa: S105 - a sample
 KEY = '-----BEGIN "KEY"-----\nhunter2\tC:\\hunter2 ü\r\n  hunter2+/==\n'
@@ -26,15 +27,8 @@ log = logging.getLogger("ds_flow.sample")
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    raises = logging.raiseExceptions
-    yield tmp_path / "log" / "ds-flow.log"
-    package = logging.getLogger("ds_flow")
-    for target in package.handlers[:]:
-        package.removeHandler(target)
-        target.close()
-    package.propagate = True
-    package.setLevel(logging.NOTSET)
-    logging.raiseExceptions = raises
+    with own_logs():
+        yield tmp_path / "log" / "ds-flow.log"
 
 
 def set_up(file: Path, *, json_lines: bool = False, max_bytes: int = 10_000, keep: int = 2) -> None:

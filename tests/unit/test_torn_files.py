@@ -19,7 +19,7 @@ from ds_flow.runs.outcome import EXIT_CODE
 from ds_flow.system import durable
 from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result, Results
-from samples import BATCH, rejected, sha256
+from samples import BATCH, rejected, result
 
 JOB = JobSpec(key="a", command=("true",))
 words = st.binary(max_size=30) | st.from_regex(rb"\A[0-9 ]*\n?\Z")
@@ -101,20 +101,7 @@ def test_a_job_whose_command_is_gone_does_not_succeed(tmp_path: Path) -> None:
 
 
 def put(results: Results, stem: str, content: str = "1\n") -> Result:
-    output = results.temporary(stem)
-    output.write_text(content)
-    made = Result(
-        path=f"data/{stem}.csv",
-        version=1,
-        sha256=sha256(stem),
-        bytes=1,
-        rows=1,
-        columns=("id",),
-        output=output.name,
-        output_sha256=sha256(content),
-        output_bytes=len(content),
-    )
-    results.put(stem, made)
+    results.put(stem, made := result(results, stem, content))
     return made
 
 
