@@ -256,6 +256,7 @@ def test_a_file_under_a_dropper_s_lease_is_waited_for(
 
     assert settle(admission, clock) == 1
     assert admission.unfinished() == {"data/student_a.csv": "another process holds a lease on it"}
+    assert admission.form(room=1) == 1  # others do not wait for it
 
     os.close(holder)
     clock.elapsed_s += 60

@@ -15,6 +15,7 @@ from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import BatchState, Sighting
 from ds_flow.inbox import progress, scan, slices
 from ds_flow.inbox.admission import IDLE_SCAN_SHARE, Admission
+from ds_flow.inbox.hashing import PIECE_BYTES, SOON_BYTES
 from ds_flow.inbox.progress import Counted, last_look
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
@@ -208,6 +209,42 @@ def test_what_comes_while_files_are_hashed_is_in_the_same_batch(
     run_on(admission, clock, 5)
 
     assert batches(project) == [["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "expected"),
+    [(3 * PIECE_BYTES, [["a", "large"]]), (SOON_BYTES + 8 * PIECE_BYTES, [["a"]])],
+)
+def test_a_batch_waits_for_a_file_only_if_it_will_have_been_read_soon(
+    make: Make, quick: Project, clock: MovedClock, size_bytes: int, expected: list[list[str]]
+) -> None:
+    admission = make()
+    quick.drop("student_a.csv")
+    os.truncate(quick.drop("student_large.csv"), size_bytes)
+
+    run_on(admission, clock, 0.6)
+
+    assert batches(quick) == expected
+
+
+def test_a_file_that_is_being_read_is_no_new_arrival_unless_it_has_changed(
+    make: Make, quick: Project, clock: MovedClock
+) -> None:
+    admission, path = make(), quick.drop("student_large.csv")
+    os.truncate(path, 9 * PIECE_BYTES)
+    admission.admit()
+    clock.elapsed_s += 0.5
+
+    def read_bytes() -> list[int]:
+        clock.elapsed_s += 60  # a scan is due
+        admission.admit()
+        return [one.read_bytes for one in admission.turns.progress()]
+
+    assert [read_bytes(), read_bytes()] == [[PIECE_BYTES], [2 * PIECE_BYTES]]
+    assert not admission.arriving
+    os.truncate(path, 8 * PIECE_BYTES)
+    assert read_bytes() == []
+    assert admission.arriving.keys() == {"data/student_large.csv"}
 
 
 def test_a_named_file_is_seen_although_others_are_due_for_another_look(
