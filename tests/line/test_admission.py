@@ -247,6 +247,20 @@ def test_a_file_that_is_being_read_is_no_new_arrival_unless_it_has_changed(
     assert admission.arriving.keys() == {"data/student_large.csv"}
 
 
+def test_no_more_batches_form_than_runs_may_start(
+    make: Make, quick: Project, clock: MovedClock
+) -> None:
+    quick.settings = load_settings(quick.config, {"DS_FLOW_BATCH__MAX_FILES": "1"})
+    admission = make()
+    for name in "abc":
+        quick.drop(f"student_{name}.csv")
+    admission.admit()
+    clock.elapsed_s += 60
+    admission.admit()
+
+    assert [admission.form(room=room) for room in (0, 2, 5)] == [0, 2, 1]
+
+
 def test_a_named_file_is_seen_although_others_are_due_for_another_look(
     make: Make, quick: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
