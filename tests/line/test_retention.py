@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -149,6 +149,47 @@ def test_a_committed_or_a_waiting_batch_keeps_its_work_directory(project: Projec
     (project.root / "out" / ".work" / A / "committed").mkdir()  # by a person's resume
     aged(project.root / "out" / ".work" / A)
     assert gc(project, work_days=30).counts == {}
+
+
+def too_long(folder: Path) -> None:
+    """Leave files below each other. The first whose path is too long lies where one can look."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(25):
+        os.close(os.open("x" * 200, os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        os.mkdir("d" * 200, dir_fd=at)
+        above, at = at, os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+        os.close(above)
+    os.close(at)
+
+
+def too_deep(folder: Path) -> None:
+    """Leave more folders, each in the one before, than Python's stack is deep."""
+    path = f"{folder}"
+    for _ in range(sys.getrecursionlimit() + 100):
+        path += "/d"
+        Path(path).mkdir()
+
+
+def loop(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+
+
+@pytest.mark.parametrize("leave", [too_long, too_deep, loop])
+def test_whatever_a_job_has_left_keeps_gc_from_nothing(
+    project: Project, leave: Callable[[Path], None]
+) -> None:
+    dead = work_of(project, A)
+    project.start(project.form(A, project.admit("a.csv")))
+    project.ledger.end_run(
+        A, 1, RunState.FAILED, error="no", results=0, then=Dead("used up"), now=NOON
+    )
+    leave(dead)
+    aged(dead)
+    publish(project, B, "1", x="1")
+    publish(project, C, "2", x="2")
+
+    assert gc(project, work_days=30, output_days=1).counts == {"work directories": 1, "outputs": 2}
+    assert not dead.exists()
 
 
 # --------------------------------------------------------------------------- outputs

@@ -48,7 +48,7 @@ from ds_flow.system.private_files import (
     open_regular,
     user_name,
 )
-from ds_flow.system.removal import remove_tree
+from ds_flow.system.removal import paths_below, remove_tree
 from ds_flow.system.terminal import (
     DONE,
     FAILED,
@@ -98,6 +98,7 @@ __all__ = [
     "open_private",
     "open_regular",
     "part_name",
+    "paths_below",
     "put",
     "put_document",
     "put_file",

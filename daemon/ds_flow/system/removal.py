@@ -1,11 +1,27 @@
-"""Removing a folder in which a job could leave anything."""
+"""Looking through and removing a folder in which a job could leave anything."""
 
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder, and in those in it, as far as a path reaches and may be listed.
+
+    `os.walk` and `rglob` call themselves for each level, so a job could leave folders too deep for
+    them. A link is not followed.
+    """
+    left = [os.fspath(folder)]
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                yield Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
 
 
 def remove_tree(folder: Path) -> None:

@@ -19,6 +19,7 @@ from ds_flow.system import (
     alone_in_store,
     empty_store_trash,
     open_private,
+    paths_below,
     remove_stored_run,
     store_folder,
     stored_runs,
@@ -257,17 +258,19 @@ def _file(what: str, path: Path, size_bytes: int) -> Outdated:
 
 
 def _file_bytes(path: Path) -> int:
-    """Bytes that removing this name frees: none while the file has another name."""
+    """Bytes that removing this name frees: none while the file has another name.
+
+    A job could leave a path that is too long, or a link to anything.
+    """
     try:
-        status = path.stat()
-    except FileNotFoundError:
+        status = path.lstat()
+    except OSError:
         return 0
     return status.st_blocks * 512 if status.st_nlink == 1 else 0
 
 
 def _size_bytes(folder: Path) -> int:
-    found = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
-    return sum(map(_file_bytes, found))
+    return sum(map(_file_bytes, paths_below(folder)))
 
 
 def _last_change_s(batch: Batch) -> float:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ds_flow.core import WORK
+from ds_flow.system import paths_below
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def make_root(output_dir: Path) -> Path:
     was = root.stat()
     _refuse_foreign(root, was)
     if was.st_mode & OTHERS_WRITE:
-        for path in root.rglob("*"):
+        for path in paths_below(root):
             _refuse_foreign(path, path.lstat())
     if was.st_mode & OTHERS:
         with suppress(OSError):  # its file system has no modes
