@@ -83,6 +83,23 @@ def test_the_last_words_of_a_run_that_died_before_its_log_was_renamed_are_found(
     assert said == "exit code 1: its last words"
 
 
+def test_the_last_words_of_a_run_are_read_from_a_log_larger_than_any_memory(
+    tmp_path: Path,
+) -> None:
+    attempt = tmp_path / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (attempt / "exit_code").write_text("1")
+    log = tmp_path / "run_1.log"
+    log.touch()
+    os.truncate(log, 2**43)
+    with log.open("a") as file:
+        file.write("\nits last words\n")
+
+    _, said = outcome.outcome_of(RUN, Batch(tmp_path), tmp_path)
+
+    assert said == "exit code 1: its last words"
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_run_whose_last_words_are_a_full_disk_is_lost_and_not_failed(
     tmp_path: Path, number: int

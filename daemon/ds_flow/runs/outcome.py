@@ -55,7 +55,10 @@ def _last_words(run: RunRow, log_dir: Path) -> str:
     path = find_log(log_dir, run.batch, run.attempt, run.run_id)
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            lines = file.read()[-LAST_WORDS_BYTES:].decode(errors="replace").split("\n")
+            file.seek(
+                max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES)
+            )  # jobs print without end
+            lines = file.read(LAST_WORDS_BYTES).decode(errors="replace").split("\n")
     except OSError:
         return "and its log cannot be read"
     return next((line.strip() for line in reversed(lines) if line.strip()), "and its log is empty")
