@@ -103,6 +103,15 @@ def test_folders_nested_deeper_than_any_of_ours_hold_no_run_back(tmp_path: Path)
     assert why_refused(made.settings, batch.id) == ""
 
 
+def test_links_that_lead_to_no_path_hold_no_run_back(tmp_path: Path) -> None:
+    made = CliProject(tmp_path)
+    batch = Batch.create(made.settings.output_dir, PLAN)
+    (batch.results.folder / "link").symlink_to("x" * 300)  # looking there fails, for root, too
+
+    assert why_refused(made.settings) == ""
+    assert why_refused(made.settings, batch.id) == ""
+
+
 NESTS = f"""
 import os
 import tempfile

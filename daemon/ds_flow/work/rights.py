@@ -43,11 +43,14 @@ def _of_store(flow: Path) -> Iterator[Path]:
 
 
 def _of_batch(work: Path) -> Iterator[Path]:
-    """All that a run may use. What a job has left deeper than that holds nobody up."""
+    """All that a run may use. What a job has left deeper than that holds nobody up.
+
+    Nor does where its links lead: nobody follows them.
+    """
     level = [work]
     for _ in range(DEPTH):
         yield from level
-        level = [path for one in level if not one.is_symlink() for path in _inside(one)]
+        level = [path for one in level for path in _inside(one) if not path.is_symlink()]
 
 
 def _inside(folder: Path) -> list[Path]:
