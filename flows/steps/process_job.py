@@ -95,8 +95,10 @@ def its_own_errors() -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise GoneError("it is gone") from None
-    except OutsideError:
-        raise UnreadableError("a symbolic link that leaves the inbox") from None
+    except OutsideError as error:
+        is_link = error.filename2 != error.filename
+        why = "a symbolic link that leaves the inbox" if is_link else error.strerror
+        raise UnreadableError(why) from None
     except OSError as error:
         if error.errno in job_exit.OUT_OF_FILES_ERRORS:
             raise

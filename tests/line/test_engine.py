@@ -437,8 +437,8 @@ def test_a_batch_whose_output_s_name_another_file_has_stands_still_and_stops_no_
 
 def form_too_large(engine: Engine) -> None:
     """A batch that no disk here takes."""
-    (engine.settings.root / "large.csv").touch()  # no scan finds it there
-    large = settled("large.csv", "1")
+    (engine.settings.root / "data/.large.csv").touch()  # no scan finds it there
+    large = settled("data/.large.csv", "1")
     stat = large.sighting.stat._replace(size_bytes=2**60)
     large = replace(large, sighting=large.sighting._replace(stat=stat))
     engine.ledger.admit([large], engine.clock.now())
@@ -672,8 +672,8 @@ def test_what_does_not_fit_on_the_disk_gets_a_batch_of_its_own(
     assert list(runs.alive) == [f"{batch}/1"]
     assert read.batch_paths(batch) == ["data/a.csv", "data/b.csv"]
     (large,) = read.batches_in(BatchState.QUEUED)
-    assert read.batch_paths(large.id) == ["large.csv"]
-    assert [row.batch for row in read.versions("large.csv")] == [large.id]
+    assert read.batch_paths(large.id) == ["data/.large.csv"]
+    assert [row.batch for row in read.versions("data/.large.csv")] == [large.id]
 
     runs.publish(f"{batch}/1")
     runs.end(f"{batch}/1", "0")
@@ -682,7 +682,7 @@ def test_what_does_not_fit_on_the_disk_gets_a_batch_of_its_own(
     (said,) = engine.problems
     assert f"batch {large.id} waits" in said
 
-    (tmp_path / "large.csv").unlink()
+    (tmp_path / "data/.large.csv").unlink()
     clock.elapsed_s += 40
     engine.tick()
     assert list(runs.alive) == [f"{large.id}/1"]  # which sets it aside

@@ -245,6 +245,16 @@ def test_a_link_swapped_in_leads_nowhere_outside_the_inbox(
     assert (aside.cause, aside.reason) == ("unreadable", "a symbolic link that leaves the inbox")
 
 
+def test_a_file_outside_the_inbox_is_not_taken_for_one_that_is_gone(project: PlannedBatch) -> None:
+    (project.root / "old").mkdir()
+    (project.root / "old" / "student_a.csv").write_bytes(GOOD)
+    with (
+        pytest.raises(InputError, match=r"it is outside .*data"),
+        process_job.opened(project.root / "old" / "student_a.csv", str(project.root / "data")),
+    ):
+        pass
+
+
 def test_a_link_that_becomes_a_folder_at_any_moment_concerns_itself_alone(tmp_path: Path) -> None:
     pair = LinkAndFolder(tmp_path / "data")
 

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from clock import NOON
 from disks import mounted
 from ds_flow.cli.main import main
 from ds_flow.core.plan import PlannedFile
-from ds_flow.core.states import Settled, Sighting
+from ds_flow.core.states import FileState, Settled, Sighting
 from ds_flow.inbox.scan import stat_of
 from ds_flow.runs.room import why_no_room
+from ds_flow.runs.start import why_cannot_run
+from ds_flow.schedules.selection import choose_files
 from ds_flow.settings.load import load_settings
 from ds_flow.system import disk_space
+from hung_mount import hung_mount
 from project import Project as WholeProject
 
 ENDLESS_MB = 2**30  # no disk has so much
@@ -124,6 +128,33 @@ def test_what_earlier_runs_have_grown_by_is_needed_again(tmp_path: Path) -> None
     planned = PlannedFile(path="data/student_b.csv", version=1, sha256=None, size_bytes=4)
     assert path.stat().st_size == 4
     assert disk_space.need(project.settings, [planned], 100.0) == 4 * 100 * 2
+
+
+def test_a_batch_waits_while_the_inbox_does_not_answer(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with closing(project.open()):
+        batch = project.form("0123456789", project.admit("student_a.csv"))
+        with hung_mount(tmp_path / "data"):
+            said = why_cannot_run(project.settings, project.ledger, batch)
+        why = f"the file system at {tmp_path}/data (fuse.dead) does not answer"
+        assert said == f"batch {batch} waits: {why}"
+        assert why_cannot_run(project.settings, project.ledger, batch) == ""
+
+
+def test_files_on_a_mount_that_does_not_answer_are_measured_and_chosen_without_touching_them(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    (tmp_path / "data" / "site").mkdir(parents=True)
+    with closing(project.open()):
+        (row,) = project.admit("site/a.csv")
+        planned = PlannedFile(path=row.path, version=1, sha256=None, size_bytes=4)
+        row = replace(row, state=FileState.PROCESSED)
+        with hung_mount(tmp_path / "data" / "site"):
+            choice = choose_files(project.settings, [row])
+            assert disk_space.need(project.settings, [planned]) == 4 * 2
+    why = "cannot be looked at: its file system does not answer"
+    assert choice.left_out == {row.path: why}
 
 
 def test_what_a_batch_has_made_already_needs_no_more_room(tmp_path: Path) -> None:

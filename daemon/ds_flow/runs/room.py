@@ -8,7 +8,7 @@ from datetime import datetime
 from ds_flow.core import PlannedFile, unescape
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
-from ds_flow.system import need, space_lacking
+from ds_flow.system import is_there, need, space_lacking
 from ds_flow.work import Batch
 
 
@@ -68,9 +68,6 @@ def _still_there(
 
 def _is_gone(settings: Settings, file: PlannedFile) -> bool:
     try:
-        os.lstat(os.path.join(settings.root, unescape(file.path)))
-    except (FileNotFoundError, NotADirectoryError):
-        return True
+        return not is_there(str(settings.inbox), os.path.join(settings.root, unescape(file.path)))
     except OSError:
         return False
-    return False

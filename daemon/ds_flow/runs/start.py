@@ -22,7 +22,13 @@ from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.room import split_off, why_no_room
 from ds_flow.settings import Settings
-from ds_flow.system import available_mb, require_space, space_shortage, why_store_not_held
+from ds_flow.system import (
+    ask_mounts,
+    available_mb,
+    require_space,
+    space_shortage,
+    why_store_not_held,
+)
 from ds_flow.work import Batch, why_refused
 
 log = logging.getLogger(__name__)
@@ -274,6 +280,7 @@ def why_no_slot(settings: Settings, ledger: Ledger, *, is_rerun: bool = False) -
 
 def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:
     """Say why a run of a batch could not do its work now: a full disk, lost rights; or ""."""
-    if why := why_refused(settings, batch) or why_store_not_held(settings.root):
+    why = ask_mounts(str(settings.inbox))
+    if why := why or why_refused(settings, batch) or why_store_not_held(settings.root):
         return f"batch {batch} waits: {why}"
     return why_no_room(settings, ledger, batch)

@@ -9,6 +9,7 @@ from itertools import chain
 from ds_flow.core import Cause, FileState, unescape
 from ds_flow.ledger import FileRow, Reading
 from ds_flow.settings import Schedule, Settings, matches
+from ds_flow.system import ask_mounts, is_there
 
 READ_WHOLE = frozenset({Cause.DEAD, Cause.REJECTED, Cause.CANCELLED})
 """Causes after which a version can be read again as it is."""
@@ -85,6 +86,7 @@ def choose_files(
 ) -> Choice:
     """Sort out the files that cannot be taken now. `pulse` is called within long work."""
     choice = Choice()
+    ask_mounts(str(chosen.inbox))
     for number, row in enumerate(rows):
         if number % FILES_A_PULSE == 0:
             pulse()
@@ -102,4 +104,7 @@ def _obstacle(chosen: Settings, row: FileRow) -> str:
         return f"is {row.state}"
     if row.state == FileState.QUARANTINED and row.cause not in READ_WHOLE:
         return f"is quarantined: {row.reason}"
-    return "" if os.path.lexists(_raw(chosen, row)) else GONE
+    try:
+        return "" if is_there(str(chosen.inbox), _raw(chosen, row)) else GONE
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"

@@ -23,7 +23,14 @@ from ds_flow.system.durable import (
 )
 from ds_flow.system.forks import fork, keep_from_children
 from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, wake_daemon
-from ds_flow.system.links import NowhereError, OutsideError, beneath, open_beneath, reopen
+from ds_flow.system.links import (
+    NowhereError,
+    OutsideError,
+    beneath,
+    is_there,
+    open_beneath,
+    reopen,
+)
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
 from ds_flow.system.memory import available_mb
 from ds_flow.system.metaflow_store import (
@@ -88,6 +95,7 @@ __all__ = [
     "fs_type",
     "hold_store",
     "is_network_fs",
+    "is_there",
     "keep_from_children",
     "link_new",
     "mask",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds_flow.core import DispatchError, PlannedFile, is_disk_error, unescape
+from ds_flow.system.links import beneath, reopen
 from ds_flow.system.metaflow_store import store_folder
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class LowSpaceError(DispatchError):
 OUTPUT_FACTOR = 2  # each row stands in a processed file and in the combined file
 SAMPLE_BYTES = 2**16
 SAMPLED = 16  # files of a batch
-SAMPLE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+SAMPLE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 APPENDED_BYTES = len(",2026-01-01T00:00:00+00:00,,")  # to each row, beside its source and tag
 LEAST_FREE_BYTES = 2**18
 PROBE_BYTES = 2**16
@@ -92,21 +93,23 @@ def need(settings: "Settings", files: Sequence[PlannedFile], past_growth: float 
 def _growth(settings: "Settings", file: PlannedFile) -> float:
     """What a byte of a file becomes, with three more columns in each row."""
     source = unescape(file.path)
-    sample = _start_of(Path(settings.root, source))
+    sample = _start_of(str(settings.inbox), os.path.join(settings.root, source))
     rows = max(sample.count(b"\n"), sample.count(b"\r"))
     row_bytes = APPENDED_BYTES + len(os.fsencode(source)) + len(settings.tag.encode())
     return 1 + rows * row_bytes / max(len(sample), 1)
 
 
-def _start_of(path: Path) -> bytes:
+def _start_of(inbox: str, path: str) -> bytes:
     """Read the start of a regular file; b"" if it is not one or cannot be read."""
     try:
-        descriptor = os.open(path, SAMPLE_FLAGS)
+        with beneath(inbox, path) as (found, _):
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                return b""
+            descriptor = reopen(found, SAMPLE_FLAGS)
     except OSError:
         return b""
     try:
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return os.read(descriptor, SAMPLE_BYTES) if is_file else b""
+        return os.read(descriptor, SAMPLE_BYTES)
     except OSError:
         return b""
     finally:

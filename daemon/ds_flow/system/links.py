@@ -30,10 +30,15 @@ def beneath(base: str, path: str) -> Iterator[tuple[int, str]]:
     1. One name is opened at a time, in a folder that is held open, without following it.
     2. A link is read. Only if it stays below the folder is the next name opened. So a link to a
        mount that does not answer is refused and does not block.
-    3. The base itself is followed: it is the operator's.
+    3. The base itself is followed: it is the operator's. If it did not answer when it was last
+       asked, it is not touched.
 
     Raises OSError: OutsideError, NowhereError, or what the system said.
     """
+    if mounts.is_silent(base):
+        raise OSError(errno.EHOSTDOWN, "its file system does not answer", path)
+    if path.startswith("/") and _below(base.rstrip("/"), path) is None:
+        raise OutsideError(errno.EXDEV, f"it is outside {base}", path, None, path)
     root = os.open(base, FOLDER)
     try:
         way = _Way(root, base, path)
@@ -63,6 +68,15 @@ def open_beneath(base: str, path: str, flags: int) -> int:
 def reopen(descriptor: int, flags: int) -> int:
     """Open the very file of an O_PATH descriptor, whatever its name is by now."""
     return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
+
+
+def is_there(base: str, path: str) -> bool:
+    """Whether a path below a folder leads to anything. Raises OSError if nobody can tell."""
+    try:
+        with beneath(base, path):
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @dataclass(slots=True)

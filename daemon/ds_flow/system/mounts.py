@@ -83,6 +83,12 @@ ANSWER_SECONDS = 5.0
 silent: set[str] = set()
 """Mount points that did not answer when they were last asked: nobody may touch what is there."""
 
+
+def is_silent(path: str) -> bool:
+    """Whether a path is on a mount that did not answer when it was last asked."""
+    return bool(silent) and any(PurePath(path).is_relative_to(point) for point in silent)
+
+
 _asking: dict[str, threading.Thread] = {}
 
 
