@@ -100,7 +100,9 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
     try:
         table = to_text(made)
     except (ValueError, TypeError, TableError, pa.ArrowException) as error:
-        raise TransformError(f"what the transform returned is no table: {said(error)}") from error
+        raise TransformError(
+            f"the transform returned something that is not a table: {said(error)}"
+        ) from error
     if taken := set(APPENDED).intersection(table.column_names):
         raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
     return table

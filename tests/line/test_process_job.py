@@ -569,7 +569,10 @@ def test_a_secret_in_an_exception_is_masked(
         ("pass", "the transform returned NoneType, not a DataFrame"),
         ("raise SystemExit(0)", "SystemExit: 0 "),
         ("raise ValueError('two\\nlines')", "ValueError: two lines ("),
-        ("return frame[['name', 'name']]", "the header names 'name' twice"),
+        (
+            "return frame[['name', 'name']]",
+            "returned something that is not a table: TableError: the header names 'name' twice",
+        ),
         ("return frame.iloc[:, :0]", "there is no column"),
         ("return frame.assign(tag='x')", "the transform returned a column 'tag'"),
         ("return frame.assign(x=chr(0xD800))", "UnicodeEncodeError"),

@@ -65,8 +65,11 @@ def test_of_a_day_and_a_weekday_either_will_do_as_in_cron() -> None:
         ("0 2 * * mon/0", "step"),
         ("*/0 2 * * *", "Increment"),
         ("0 2 31 4 *", "never comes"),
-        ("@reboot", "is no time: ds-flow knows @yearly, @annually, @monthly, @weekly, @daily"),
-        ("@dayly", "is no time: ds-flow knows"),
+        (
+            "@reboot",
+            "use five fields, or one of @yearly, @annually, @monthly, @weekly, @daily",
+        ),
+        ("@dayly", "is not a time that ds-flow knows"),
         ("@daily 5", "five fields"),
     ],
 )
@@ -77,7 +80,7 @@ def test_what_is_no_cron_is_refused_in_words(cron: str, said: str) -> None:
 
 def test_a_zone_that_nobody_knows_is_refused_in_words() -> None:
     for zone in ("Europe/Atlantis", "../../etc/passwd", "/etc/localtime", ""):
-        with pytest.raises(ValueError, match="no time zone that this machine knows"):
+        with pytest.raises(ValueError, match="not a time zone that this machine knows"):
             Timetable("0 2 * * *", zone)
 
 

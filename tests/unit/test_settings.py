@@ -372,7 +372,7 @@ FAULTS = {
         "schedule:\n- name: a\n  cron: 0 2 * * *\n  timezone: Europe/Atlantis\n",
         9,
         "schedule.0.timezone",
-        "no time zone",
+        "not a time zone",
     ),
     "selection": (
         "schedule:\n- name: a\n  cron: 0 2 * * *\n  select: al\n",
@@ -392,7 +392,7 @@ FAULTS = {
         "schedule:\n- {name: a, cron: '@reboot'}\n",
         7,
         "schedule.0.cron",
-        "knows @yearly",
+        "one of @yearly",
     ),
     "key that is a number": ("run:\n  7: 1\n", 7, "run.7", "unknown setting"),
     "text for text": ("compute:\n  lsf_queue: [7]\n", 7, "compute.lsf_queue", "quotes"),

@@ -158,13 +158,15 @@ def known_zone(zone: str) -> ZoneInfo:
     try:
         return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is no time zone that this machine knows, nor `local`") from None
+        raise ValueError("is not `local` and not a time zone that this machine knows") from None
 
 
 def _written_out(cron: str) -> str:
     """Replace a nickname, such as `@daily`, by its five fields."""
     if cron.startswith("@") and len(cron.split()) == 1 and cron not in _NICKNAMES:
-        raise ValueError(f"is no time: ds-flow knows {', '.join(_NICKNAMES)}")
+        raise ValueError(
+            f"is not a time that ds-flow knows: use five fields, or one of {', '.join(_NICKNAMES)}"
+        )
     return _NICKNAMES.get(cron, cron)
 
 
