@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clock import MovedClock
+from ds_flow.core.problems import Problems
 from ds_flow.core.states import BatchState, FileState, RunState, Trigger
 from ds_flow.dispatch import JobSpec, has_jobs_elsewhere, open_round
 from ds_flow.inbox import scan, slices
@@ -20,6 +21,7 @@ from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.rows import BatchRow
 from ds_flow.runs.launch import Runs
+from ds_flow.runs.start import Starter, why_must_wait
 from ds_flow.runs.supervise import POLL_SECONDS
 from ds_flow.service import engine as engine_module
 from ds_flow.service.engine import Engine
@@ -664,6 +666,16 @@ def form_with_too_large(engine: Engine) -> str:
     return "1" * 10
 
 
+def drop_of_size(engine: Engine, name: str, size_bytes: int) -> int:
+    """Admit a file that seems to be so large; the id of its version."""
+    drop(engine, name, name)
+    file = settled(f"data/{name}.csv", name)
+    stat = file.sighting.stat._replace(size_bytes=size_bytes)
+    file = replace(file, sighting=file.sighting._replace(stat=stat))
+    engine.ledger.admit([file], engine.clock.now())
+    return engine.ledger.read.latest([f"data/{name}.csv"])[0].id
+
+
 def test_what_does_not_fit_on_the_disk_gets_a_batch_of_its_own(
     engine: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
 ) -> None:
@@ -696,17 +708,14 @@ def test_what_was_split_off_waits_for_the_run_that_is_to_have_the_room(
     quick.change_settings(load_settings(tmp_path / "config" / "settings.yaml", parallel))
     size_bytes = free_bytes(tmp_path) * 2 // 15  # the outputs of three such files fit
     for number in range(8):
-        drop(quick, f"{number}", f"{number}")
-        file = settled(f"data/{number}.csv", f"{number}")
-        stat = file.sighting.stat._replace(size_bytes=size_bytes)
-        file = replace(file, sighting=file.sighting._replace(stat=stat))
-        quick.ledger.admit([file], clock.now())
+        drop_of_size(quick, f"{number}", size_bytes)
     files = [file.id for file in quick.ledger.read.waiting()]
     quick.ledger.form("1" * 10, files, Trigger.ARRIVAL, clock.now())
 
     for planned_files in ([3], [3], [2]):
         for _ in range(4):
-            quick.starter.start()
+            starter = Starter(quick.settings, quick.ledger, runs, clock, Problems())  # a new daemon
+            starter.start()
             clock.elapsed_s += 40
         assert planned(runs) == planned_files
         (mark,) = runs.alive
@@ -714,6 +723,32 @@ def test_what_was_split_off_waits_for_the_run_that_is_to_have_the_room(
         runs.end(mark, "0")
         quick.follow()
     assert quick.ledger.read.counts("batch") == {"succeeded": 3}
+
+
+def test_two_batches_that_do_not_fit_together_run_one_after_the_other(
+    quick: Engine, runs: PretendedRuns, clock: MovedClock, tmp_path: Path
+) -> None:
+    parallel = {"DS_FLOW_RUN__MAX_PARALLEL": "3", "DS_FLOW_RUN__MIN_FREE_MB": "0"}
+    settings = load_settings(tmp_path / "config" / "settings.yaml", parallel)
+    quick.change_settings(settings)
+    size_bytes = free_bytes(tmp_path) * 3 // 10  # the outputs of one such file fit
+    for number in "12":
+        file = drop_of_size(quick, number, size_bytes)
+        quick.ledger.form(number * 10, [file], Trigger.ARRIVAL, clock.now())
+    for _ in range(4):
+        quick.starter.start()
+        clock.elapsed_s += 40
+
+    assert list(runs.alive) == [f"{'1' * 10}/1"]
+    said = f"batch {'2' * 10} waits: the disk has room for batch {'1' * 10}, which runs"
+    assert why_must_wait(settings, quick.ledger, "2" * 10) == said
+    assert quick.problems == [said]
+
+    runs.publish(f"{'1' * 10}/1")
+    runs.end(f"{'1' * 10}/1", "0")
+    quick.follow()
+    quick.starter.start()
+    assert list(runs.alive) == [f"{'2' * 10}/1"]
 
 
 def test_a_batch_that_met_a_full_disk_starts_again_once_its_large_file_is_gone(

@@ -16,7 +16,7 @@ from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import Pattern, being_read, needed_quiet_s, require_answer, sight_file
 from ds_flow.inbox import told as how_far
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
-from ds_flow.runs import why_cannot_run, why_no_slot, why_not_started
+from ds_flow.runs import why_must_wait, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage, user_name
 from ds_flow.work import find_manifest, read_manifest
@@ -146,7 +146,7 @@ def _held_back(question: Question, batch: BatchRow) -> str:
         return ""
     if batch.state == BatchState.QUEUED or datetime.fromisoformat(batch.due_at) <= question.now:
         return why_not_started(question.settings, question.ledger, batch)
-    why = why_cannot_run(question.settings, question.ledger, batch.id)
+    why = why_must_wait(question.settings, question.ledger, batch.id)
     return why.removeprefix(f"batch {batch.id} waits: ")
 
 

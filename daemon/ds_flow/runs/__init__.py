@@ -13,7 +13,7 @@ from ds_flow.runs.recovery import (
     try_held_batches,
 )
 from ds_flow.runs.room import why_no_room
-from ds_flow.runs.start import Starter, why_cannot_run, why_no_slot, why_not_started
+from ds_flow.runs.start import Starter, why_must_wait, why_no_slot, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "tidy_work_dir",
     "tidy_work_dirs",
     "try_held_batches",
-    "why_cannot_run",
+    "why_must_wait",
     "why_no_room",
     "why_no_slot",
     "why_not_started",

@@ -20,7 +20,7 @@ from ds_flow.dispatch import has_jobs_elsewhere
 from ds_flow.ledger import BatchRow, Ledger, RunRow
 from ds_flow.runs import recovery
 from ds_flow.runs.launch import Life, Runs
-from ds_flow.runs.room import split_off, why_no_room
+from ds_flow.runs.room import split_off, why_no_room, why_others_first
 from ds_flow.settings import Settings
 from ds_flow.system import (
     ask_mounts,
@@ -50,8 +50,6 @@ class Starter:
     held_back: Problems = field(default_factory=Problems)  # by batch: why it cannot start now
     _ready_since_s: float = 0.0  # when the standby was started, monotonic
     _was_of_no_use: bool = False  # no batch came for the last standby
-    _split_from: dict[str, str] = field(default_factory=dict)
-    """By batch: the one with those of its files for which the disk has had room."""
 
     def start(self) -> int:
         """Start a run of each batch of new files that is due, while there is room."""
@@ -142,8 +140,8 @@ class Starter:
             is_untried = self._is_untried(batch)
             if is_untried and not self._leave_replaced(batch.id):
                 return True
-            why = self._why_others_first(batch.id)
-            why = why or self._why_it_cannot_run(batch.id, may_split=is_untried)
+            why = self._why_it_cannot_run(batch.id, may_split=is_untried)
+            why = why or why_others_first(self.settings, self.ledger, batch.id)
             if not (why := why or self._alive(batch.id)):
                 return self._start_run(batch)
         except OSError as error:
@@ -183,21 +181,9 @@ class Starter:
         """Give what does not fit on the disk a batch of its own: it holds nothing else back."""
         new_batch = split_off(self.settings, self.ledger, batch_id, self.clock.now())
         if new_batch:
-            self._split_from[new_batch] = batch_id
             why = f"the disk has no room for these files of batch {batch_id} now"
             log.warning("batch.queued", extra={"batch": new_batch, "why": why})
         return bool(new_batch)
-
-    def _why_others_first(self, batch_id: str) -> str:
-        """Say which run is to have the room that the disk still has; "" if none.
-
-        It has written little so far, so that the room seems to be free.
-        """
-        first = self._split_from.get(batch_id, "")
-        if not self.ledger.read.has_live_run(first):
-            self._split_from.pop(batch_id, None)
-            return ""
-        return f"batch {batch_id} waits: the disk has room for batch {first}, which runs"
 
     def _start_run(self, row: BatchRow) -> bool:
         """Start a batch's next run, unless somebody has just cancelled the batch; whether it did.
@@ -264,7 +250,7 @@ def free_slots(settings: Settings, live: Sequence[RunRow], *, is_rerun: bool = F
 
 def why_not_started(settings: Settings, ledger: Ledger, batch: BatchRow) -> str:
     """Say what holds a batch back that is due; "" if nothing does."""
-    if why := space_shortage(settings) or why_cannot_run(settings, ledger, batch.id):
+    if why := space_shortage(settings) or why_must_wait(settings, ledger, batch.id):
         return why.removeprefix(f"batch {batch.id} waits: ")
     return why_no_slot(settings, ledger, is_rerun=batch.trigger in RERUN_TRIGGERS)
 
@@ -276,6 +262,12 @@ def why_no_slot(settings: Settings, ledger: Ledger, *, is_rerun: bool = False) -
         return ""
     runs = ", ".join(run.run_id or f"{run.batch}/{run.attempt}" for run in live)
     return f"run.max_parallel is {settings.run.max_parallel}, and {runs} is live"
+
+
+def why_must_wait(settings: Settings, ledger: Ledger, batch: str) -> str:
+    """Say why a batch cannot start now, as `why_cannot_run` does, or for which runs it waits."""
+    why = why_cannot_run(settings, ledger, batch)
+    return why or why_others_first(settings, ledger, batch)
 
 
 def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:

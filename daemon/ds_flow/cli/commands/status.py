@@ -114,11 +114,11 @@ def _jobs(settings: "Settings", ledger: "Ledger") -> Iterator[Document]:
 
 def _held_back(settings: "Settings", ledger: "Ledger", now: datetime) -> Iterator[str]:
     """Say why batches cannot start: disks and folders that refuse, runs that never began."""
-    from ds_flow.runs import why_cannot_run
+    from ds_flow.runs import why_must_wait
 
     soon = now + RETRY_WAIT  # a run that has just met a full disk is to be followed by another
     for batch in ledger.read.due_batches(soon)[:NAMED_BATCHES]:
-        if why := why_cannot_run(settings, ledger, batch.id):
+        if why := why_must_wait(settings, ledger, batch.id):
             yield why
     read = ledger.read
     tried = [*read.batches_in(BatchState.RETRYING), *read.batches_in(BatchState.RUNNING)]
