@@ -4,15 +4,18 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli_project import Project
 from clock import MovedClock
 from ds_flow.core.errors import DispatchError
-from ds_flow.core.states import BatchState, Sighting
+from ds_flow.core.states import Arrival, BatchState, Sighting
+from ds_flow.inbox import admission as admission_module
 from ds_flow.inbox import progress, scan, slices
 from ds_flow.inbox.admission import IDLE_SCAN_SHARE, Admission
 from ds_flow.inbox.hashing import PIECE_BYTES, SOON_BYTES
@@ -56,6 +59,68 @@ def test_a_file_that_stays_open_is_looked_at_no_more_often_than_it_could_settle(
 
     clock.elapsed_s += 60
     assert admission.admit() == 1
+
+
+def test_many_files_that_may_have_settled_are_looked_at_in_turns(
+    make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "LOOKS_A_TURN", 2)
+    admission, looks = make(), []
+    look_at = admission.inbox.look_at
+
+    def counted_look(paths: Iterable[str]) -> list[Sighting]:
+        looks.append(len([*paths]))
+        return look_at(paths)
+
+    monkeypatch.setattr(admission.inbox, "look_at", counted_look)
+    files = [project.drop(f"student_{number}.csv") for number in range(5)]
+    with files[0].open("a"), files[1].open("a"), files[2].open("a"):
+        admission.admit()
+        clock.elapsed_s += project.settings.watch.quiet_seconds
+        admitted = []
+        while admission.patience_s(clock.elapsed_s) <= 0:
+            admitted.append(admission.admit())
+        assert sum(admitted) == 2
+        assert looks == [2, 2, 1]
+
+    clock.elapsed_s += 60
+    while admission.arriving or admission.turns:
+        admission.admit()
+        clock.elapsed_s += LEAST_S
+    assert project.ledger.read.counts("file")["waiting"] == 5
+
+
+def test_what_could_not_be_entered_is_not_read_again(
+    make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission, read = make(), []
+    fingerprint, enter = admission.inbox.fingerprint, project.ledger.admit
+
+    def counted_read(arrival: Arrival, *rest: Any) -> Any:
+        read.append(arrival.sighting.path)
+        return fingerprint(arrival, *rest)
+
+    def refuse(*_: object) -> None:
+        raise DispatchError("the disk is full")
+
+    monkeypatch.setattr(admission.inbox, "fingerprint", counted_read)
+    monkeypatch.setattr(project.ledger, "admit", refuse)
+    files = [project.drop(f"student_{name}.csv") for name in "ab"]
+    admission.admit()
+    for _ in range(3):
+        clock.elapsed_s += 60
+        with pytest.raises(DispatchError, match="full"):
+            admission.admit()
+    assert sorted(read) == ["data/student_a.csv", "data/student_b.csv"]
+
+    files[1].write_text("new\n1\n")
+    monkeypatch.setattr(project.ledger, "admit", enter)
+    for _ in range(4):
+        clock.elapsed_s += 60
+        admission.admit()
+    sizes = {file.path: file.size_bytes for file in project.ledger.read.latest()}
+    assert sizes == {f"data/{file.name}": file.stat().st_size for file in files}
+    assert read.count("data/student_a.csv") == 1
 
 
 @pytest.mark.parametrize("look", range(2))

@@ -3,6 +3,7 @@
 import logging
 import math
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -27,7 +28,7 @@ from ds_flow.inbox.hashing import Judged, Reading, Turns
 from ds_flow.inbox.known import Known
 from ds_flow.inbox.progress import Counted, LookFile, ProgressFile, told
 from ds_flow.inbox.slices import Scan
-from ds_flow.inbox.watcher import Inbox
+from ds_flow.inbox.watcher import Inbox, too_large
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import require_space
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 SCAN_SHARE = 0.1  # of the time, at most
 IDLE_SCAN_SHARE = 0.02  # while events would tell of a change
+LOOKS_A_TURN = 2000  # at files that are arriving: some hundredths of a second
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Admission:
     _rest_until_s: float = 0.0  # no scan before
     _rescan_at_s: float = 0.0  # a scan then, even without a hint
     _look_again_at_s: float = 0.0  # at the arriving files alone
+    _to_look: deque[str] = field(default_factory=deque)  # at these, some in each turn
     _looked_at_s: float | None = None  # when this turn's look began
     _burst: dict[str, float] = field(default_factory=dict)
     """When each path was first seen, of those that have come since the last batch."""
@@ -151,9 +154,12 @@ class Admission:
 
     def _look_at_some(self, now_s: float) -> None:
         """Look at the files that events have named, and now and then at those still arriving."""
-        paths = self.inbox.named()
-        if self.arriving and now_s >= self._look_again_at_s:
-            paths |= self.arriving.keys()
+        if not self._to_look and now_s >= self._look_again_at_s:
+            last_s = now_s - self.settings.watch.quiet_seconds
+            ripe = (path for path, one in self.arriving.items() if one.unchanged_since_s <= last_s)
+            self._to_look.extend(ripe)
+        turn = {self._to_look.popleft() for _ in range(min(LOOKS_A_TURN, len(self._to_look)))}
+        paths = self.inbox.named() | (turn & self.arriving.keys())
         some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
         if paths:
             self._settle(some, self._look_at(paths), now_s)
@@ -168,13 +174,17 @@ class Admission:
                 self._burst[seen.path] = self._newest_s = now_s
         quiet_s = self.settings.watch.quiet_seconds
         still, settled = split_settled(looked_at, new, now_s, quiet_s)
-        others = self.arriving.keys() - looked_at.keys()
-        self.arriving = {path: self.arriving[path] for path in others} | still
+        for path in [*looked_at]:
+            self.arriving.pop(path, None)
+        self.arriving |= still
         for arrival in settled:
             self.turns.add(arrival)
         self._plan_look(now_s)
 
     def _plan_look(self, now_s: float) -> None:
+        if self._to_look:  # the rest of them, in the next turn
+            self._look_again_at_s = now_s
+            return
         quiet_s = self.settings.watch.quiet_seconds
         ripe = (arrival.unchanged_since_s + quiet_s for arrival in self.arriving.values())
         self._look_again_at_s = min((at for at in ripe if at > now_s), default=now_s + quiet_s)
@@ -228,25 +238,34 @@ class Admission:
         3. Remember how each looked, so that the next scan takes it for known. Log each.
         """
         self.pulse()
-        entered: list[Settled] = []
+        entered: list[tuple[Arrival, Settled]] = []
+        arriving = len(self.arriving)
         for arrival, judged in self.turns.turn(lambda one, room: self._judge(one, now_s, room)):
             if isinstance(judged, Settled):
-                entered.append(judged)
+                entered.append((arrival, judged))
             else:
                 held = replace(arrival, reason=judged.reason, is_settling=judged.is_settling)
                 self.arriving[arrival.sighting.path] = held
-                self._plan_look(now_s)
+        if len(self.arriving) > arriving:
+            self._plan_look(now_s)
         self._progress.tell(self.turns.progress(), self.clock.monotonic_s())
-        if not entered:
-            return 0
-        states = self.ledger.admit(entered, self.clock.now())
-        self.known.add((path, str(stat)) for path, stat in (item.sighting for item in entered))
-        for item, (path, state) in zip(entered, states, strict=True):
+        return self._enter(entered, now_s) if entered else 0
+
+    def _enter(self, entered: list[tuple[Arrival, Settled]], now_s: float) -> int:
+        items = [item for _, item in entered]
+        try:
+            states = self.ledger.admit(items, self.clock.now())
+        except Exception:
+            for arrival, item in entered:  # their hashes are kept for the next turn
+                self.turns.add(arrival, item)
+            raise
+        self.known.add((path, str(stat)) for path, stat in (item.sighting for item in items))
+        for item, (path, state) in zip(items, states, strict=True):
             if self._is_news(path, item):
                 level = logging.WARNING if item.cause else logging.INFO
                 log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
         self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
-        return len(entered)
+        return len(items)
 
     def _is_news(self, path: str, item: Settled) -> bool:
         """Whether to log a file. One that cannot be read is tried at each scan and logged once."""
@@ -258,12 +277,7 @@ class Admission:
     def _judge(self, one: Reading, now_s: float, at_most: int) -> Judged | None:
         seen, limit_mb = one.arrival.sighting, self.settings.watch.max_mb
         if seen.stat.size_bytes > limit_mb * 2**20:
-            return Settled(
-                sighting=seen,
-                cause=Cause.UNREADABLE,
-                reason=_too_large(seen, limit_mb),
-                look_again=True,  # the limit may be raised without changing the file
-            )
+            return too_large(seen, limit_mb)
         try:
             return self.inbox.fingerprint(one.arrival, now_s, one.so_far, at_most)
         except Exception as error:
@@ -331,11 +345,3 @@ class Admission:
 
 def _why(reason: str) -> dict[str, str]:
     return {"why": reason} if reason else {}
-
-
-def _too_large(seen: Sighting, limit_mb: int) -> str:
-    size_mb = -(-seen.stat.size_bytes // 2**20)
-    return (
-        f"too large: {size_mb} MiB, and watch.max_mb is {limit_mb}: raise it and reload, or split"
-        " the file"
-    )

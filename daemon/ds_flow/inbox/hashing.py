@@ -76,6 +76,7 @@ class Reading:
 
     arrival: Arrival
     so_far: Hash = field(default_factory=Hash)
+    judged: "Judged | None" = None  # what came of it, if that could not be entered yet
 
 
 class Progress(NamedTuple):
@@ -114,9 +115,9 @@ class Turns:
         del self._readings[seen.path]
         return False
 
-    def add(self, arrival: Arrival) -> None:
-        """Let a file wait for its turn."""
-        made = self._readings[arrival.sighting.path] = Reading(arrival)
+    def add(self, arrival: Arrival, judged: "Judged | None" = None) -> None:
+        """Let a file wait for its turn. One that has had it is not read again."""
+        made = self._readings[arrival.sighting.path] = Reading(arrival, judged=judged)
         is_large = arrival.sighting.stat.size_bytes > LARGE_BYTES
         (self._large if is_large else self._small).append(made)
 
@@ -129,7 +130,9 @@ class Turns:
             while queue and left > 0 and done < FILES_A_TURN:
                 item = queue[0]
                 before = item.so_far.read_bytes
-                judged = read(item, left) if self._is_wanted(item) else None
+                judged = item.judged
+                if judged is None and self._is_wanted(item):
+                    judged = read(item, left)
                 queue.popleft()  # not before: what could not be read now keeps its place
                 left -= item.so_far.read_bytes - before
                 if not self._is_wanted(item):

@@ -196,6 +196,15 @@ def _itself(folder: Path) -> str:
     return os.path.realpath(folder) if folder.is_symlink() else str(folder)
 
 
+def too_large(seen: Sighting, limit_mb: int) -> Settled:
+    """Set a file aside that is larger than the settings allow."""
+    size_mb = -(-seen.stat.size_bytes // 2**20)
+    why = f"too large: {size_mb} MiB, and watch.max_mb is {limit_mb}"
+    todo = "raise it and reload, or split the file"
+    # The limit may be raised without changing the file.
+    return Settled(sighting=seen, cause=Cause.UNREADABLE, reason=f"{why}: {todo}", look_again=True)
+
+
 def _unreadable(seen: Sighting, error: OSError) -> Settled:
     """Set a file aside. Raises DispatchError if this process is at fault and not the file."""
     if error.errno in OWN_ERRORS:
