@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_flow.system.mounts import Mount, fs_type, is_network_fs, parse, type_at
+from ds_flow.system.mounts import (
+    Mount,
+    ask_mounts,
+    fs_type,
+    is_network_fs,
+    is_silent,
+    parse,
+    type_at,
+)
+from hung_mount import hung_mount
 
 MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -52,6 +61,26 @@ def test_a_file_system_shared_with_other_hosts_is_known(fs: str) -> None:
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk", ""])
 def test_a_local_file_system_is_known(fs: str) -> None:
     assert not is_network_fs(fs)
+
+
+def test_a_folder_that_is_a_link_to_a_mount_is_asked_where_it_leads(tmp_path: Path) -> None:
+    served, link = tmp_path / "served", tmp_path / "link"
+    served.mkdir()
+    link.symlink_to("served")
+    with hung_mount(served):
+        assert ask_mounts(str(link)) == f"what {link} leads to does not answer"
+        assert is_silent(str(link))
+    assert ask_mounts(str(link)) == ""
+
+
+def test_a_mount_below_a_folder_that_is_a_link_is_asked(tmp_path: Path) -> None:
+    served, link = tmp_path / "served", tmp_path / "link"
+    (served / "site").mkdir(parents=True)
+    link.symlink_to("served")
+    with hung_mount(served / "site"):
+        assert ask_mounts(str(link)) == ""
+        assert is_silent(str(served / "site" / "a.csv"))
+        assert not is_silent(str(link))
 
 
 def test_the_kernel_is_asked(tmp_path: Path) -> None:

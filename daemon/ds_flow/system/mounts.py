@@ -95,20 +95,33 @@ _asking: dict[str, threading.Thread] = {}
 def ask_mounts(base: str) -> str:
     """Ask the mounts at and below a folder that other hosts or programs serve.
 
-    Each is asked by a thread of its own, so that a dead server holds up nothing else. Returns why
-    the folder itself cannot be touched, or "".
+    Each is asked by a thread of its own, so that a dead server holds up nothing else. So is the
+    folder itself, which may be a link to one of them. Returns why it cannot be touched, or "".
     """
     try:
         mounts = parse(os.fsdecode(MOUNTINFO.read_bytes()))
     except OSError:
         return ""
     silent.clear()
-    for mount in mounts:
+    served = [mount for mount in mounts if _may_hang(mount)]
+    if not served:
+        return ""
+    if why := _ask_near(base, served):
+        return why
+    if not _answers(base):
+        silent.add(base)
+        return f"what {base} leads to does not answer"
+    real = os.path.realpath(base)
+    return _ask_near(real, served) if real != base else ""
+
+
+def _ask_near(base: str, served: Iterable[Mount]) -> str:
+    for mount in served:
         point = str(mount.point)
-        is_near = mount.point.is_relative_to(base) or PurePath(base).is_relative_to(point)
-        if is_near and _may_hang(mount) and not _answers(point):
+        is_above = PurePath(base).is_relative_to(point)
+        if (is_above or mount.point.is_relative_to(base)) and not _answers(point):
             silent.add(point)
-            if PurePath(base).is_relative_to(point):
+            if is_above:
                 return f"the file system at {point} ({mount.fs_type}) does not answer"
     return ""
 
