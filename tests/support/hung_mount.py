@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ds_flow.system import mounts
+
 DEVICE = "/dev/fuse"
 MNT_DETACH = 2
 
@@ -30,3 +32,5 @@ def hung_mount(point: Path) -> Iterator[None]:
             libc.umount2(place, MNT_DETACH)
     finally:
         os.close(descriptor)  # ends the connection, and every wait for it with an error
+        for asking in [*mounts.asking.values()]:
+            asking.join()

@@ -89,7 +89,7 @@ def is_silent(path: str) -> bool:
     return bool(silent) and any(PurePath(path).is_relative_to(point) for point in silent)
 
 
-_asking: dict[str, threading.Thread] = {}
+asking: dict[str, threading.Thread] = {}
 
 
 def ask_mounts(base: str) -> str:
@@ -131,13 +131,13 @@ def _may_hang(mount: Mount) -> bool:
 
 
 def _answers(point: str) -> bool:
-    known = _asking.get(point)
+    known = asking.get(point)
     if known is not None and known.is_alive():
         return False
-    asking = _asking[point] = threading.Thread(target=_touch, args=(point,), daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS)
-    return not asking.is_alive()
+    asked = asking[point] = threading.Thread(target=_touch, args=(point,), daemon=True)
+    asked.start()
+    asked.join(ANSWER_SECONDS)
+    return not asked.is_alive()
 
 
 def _touch(point: str) -> None:
