@@ -14,13 +14,13 @@ import pytest
 
 from cli_project import Project
 from clock import NOON
-from ds_flow.cli.explain import Question, explain
-from ds_flow.cli.lookup import Place, find_place
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState, Settled, Sighting, Trigger
 from ds_flow.core.wording import local_time
 from ds_flow.inbox.scan import stat_of
 from ds_flow.settings.load import load_settings
+from ds_flow.views.explain import Question, explanation
+from ds_flow.views.lookup import Place, find_place
 from samples import manifest, read
 
 LATER = timedelta(hours=1)
@@ -35,7 +35,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 def verdict(project: Project, typed: str, *, has_daemon: bool = True) -> tuple[str, str]:
     place = find_place(project.settings, project.ledger, typed, str(project.root))
     now = datetime.now(UTC) + LATER
-    answer = explain(Question(project.settings, project.ledger, place, has_daemon, now))
+    answer = explanation(Question(project.settings, project.ledger, place, has_daemon, now))
     return answer["verdict"], answer["next"]
 
 
@@ -237,7 +237,7 @@ def test_a_file_that_just_changed_must_rest(project: Project) -> None:
     path = project.drop("student_a.csv")
     place = Place("data/student_a.csv", str(path))
     changed = datetime.fromtimestamp(os.stat(path).st_ctime + 0.1, UTC)
-    answer = explain(
+    answer = explanation(
         Question(project.settings, project.ledger, place, has_daemon=True, now=changed)
     )
     assert answer["verdict"].endswith("it changed 0.1 s ago and must stay unchanged for 0.5 s.")

@@ -4,8 +4,8 @@ from contextlib import closing
 from pathlib import Path
 
 from cli_project import Project
-from ds_flow.cli.lookup import find_place
 from ds_flow.core.states import Cause
+from ds_flow.views.lookup import find_place
 
 
 def test_a_path_may_be_typed_in_many_ways(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from cli_project import Project, manifest_of
 from clock import NOON
-from ds_flow.cli.commands.status import put_status, status
+from ds_flow.cli.commands.status import put_status
 from ds_flow.cli.project import open_ledger
 from ds_flow.core.states import Cause, Trigger
 from ds_flow.inbox.progress import Counted, LookFile
+from ds_flow.views.status import status_document
 
 SOON = timedelta(minutes=1)
 LATER = timedelta(hours=1)
@@ -25,7 +26,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 def failed_analyses(project: Project) -> list[str]:
-    found = status(project.settings, project.ledger, None, NOON)["failed_analyses"]
+    found = status_document(project.settings, project.ledger, None, NOON)["failed_analyses"]
     return [f"{one['run_id']}: {one['analysis_error']}" for one in found]
 
 
@@ -48,26 +49,26 @@ def test_a_failed_analysis_is_named_until_every_file_of_its_run_is_published_aga
 
 def test_files_that_a_daemon_has_not_seen_yet_are_arriving(project: Project) -> None:
     project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + SOON)
+    found = status_document(project.settings, project.ledger, 1, datetime.now(UTC) + SOON)
     assert (found["arriving"], found["unaccounted"], found["accounted"]) == (1, [], True)
 
 
 def test_a_file_that_a_daemon_has_passed_over_is_unaccounted_for(project: Project) -> None:
     project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+    found = status_document(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
     assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
     assert found["accounted"] is False
 
 
 def test_a_file_that_somebody_holds_open_for_writing_is_arriving(project: Project) -> None:
     with project.drop("student_a.csv").open("a"):
-        found = status(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
+        found = status_document(project.settings, project.ledger, 1, datetime.now(UTC) + LATER)
     assert (found["arriving"], found["accounted"]) == (1, True)
 
 
 def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Project) -> None:
     project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    found = status_document(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
     assert (found["arriving"], found["unaccounted"]) == (0, ["data/student_a.csv"])
     assert found["accounted"] is False
     assert found["reason"] == "1 file in the inbox that the ledger does not know"
@@ -75,20 +76,20 @@ def test_an_old_unknown_file_is_unaccounted_for_without_a_daemon(project: Projec
 
 def test_a_file_that_just_changed_is_arriving_even_without_a_daemon(project: Project) -> None:
     project.drop("student_a.csv")
-    found = status(project.settings, project.ledger, None, datetime.now(UTC))
+    found = status_document(project.settings, project.ledger, None, datetime.now(UTC))
     assert (found["arriving"], found["accounted"]) == (1, True)
 
 
 def test_a_known_file_that_changed_is_unaccounted_for(project: Project) -> None:
     project.admit("student_a.csv", "student_b.csv")
     project.drop("student_a.csv", "other")
-    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    found = status_document(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
     assert found["unaccounted"] == ["data/student_a.csv"]
 
 
 def test_a_missing_inbox_is_never_accounted_for(project: Project) -> None:
     (project.root / "data").rmdir()
-    found = status(project.settings, project.ledger, None, NOON)
+    found = status_document(project.settings, project.ledger, None, NOON)
     assert found["accounted"] is False
     assert str(project.root / "data") in found["reason"]
 
@@ -100,7 +101,7 @@ def test_a_lost_ledger_is_rebuilt_by_whoever_reads_and_adds_up(project: Project)
         path.unlink()
     with open_ledger(project.settings, NOON) as ledger:
         assert [row.run_id for row in ledger.read.versions("data/student_a.csv")] == ["17"]
-        found = status(project.settings, ledger, None, datetime.now(UTC) + LATER)
+        found = status_document(project.settings, ledger, None, datetime.now(UTC) + LATER)
     assert (found["discovered"], found["accounted"]) == (1, True)
 
 
@@ -119,7 +120,7 @@ def tell_look(project: Project, **changes: object) -> None:
 def test_a_daemon_s_word_is_taken_for_a_large_inbox(project: Project) -> None:
     project.drop("student_a.csv")
     tell_look(project)
-    found = status(project.settings, project.ledger, 7, NOON + SOON)
+    found = status_document(project.settings, project.ledger, 7, NOON + SOON)
     assert (found["arriving"], found["ignored"], found["accounted"]) == (3, 2, True)
     assert found["looked_at"] == NOON.isoformat()
 
@@ -141,33 +142,33 @@ def test_a_word_that_does_not_hold_is_not_taken(
 ) -> None:
     project.drop("student_a.csv")
     tell_look(project, **changes)
-    found = status(project.settings, project.ledger, 7, NOON)
+    found = status_document(project.settings, project.ledger, 7, NOON)
     assert (found["arriving"], found["ignored"], found["looked_at"]) == (1, 0, None)
 
 
 def test_without_a_daemon_no_word_is_taken(project: Project) -> None:
     project.drop("student_a.csv")
     tell_look(project)
-    assert status(project.settings, project.ledger, None, NOON)["looked_at"] is None
+    assert status_document(project.settings, project.ledger, None, NOON)["looked_at"] is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"pid": 7}'])
 def test_a_torn_word_is_not_taken(project: Project, text: str) -> None:
     tell_look(project)
     (project.settings.work_root / "look.json").write_text(text)
-    assert status(project.settings, project.ledger, 7, NOON)["looked_at"] is None
+    assert status_document(project.settings, project.ledger, 7, NOON)["looked_at"] is None
 
 
 def test_the_page_says_when_the_daemon_looked(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tell_look(project)
-    put_status(status(project.settings, project.ledger, 7, NOON), [])
+    put_status(status_document(project.settings, project.ledger, 7, NOON), [])
     assert f"looked     {NOON.isoformat()}, by the daemon" in capsys.readouterr().out
 
 
 def test_a_file_that_is_to_be_read_again_is_accounted_for(project: Project) -> None:
     (row,) = project.admit("student_a.csv", cause=Cause.UNREADABLE, reason="EIO")
     project.ledger.release(row.id, NOON)
-    found = status(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
+    found = status_document(project.settings, project.ledger, None, datetime.now(UTC) + LATER)
     assert (found["arriving"], found["unaccounted"]) == (0, [])

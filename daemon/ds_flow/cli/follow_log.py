@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from ds_flow.cli.lookup import find_run, log_of
 from ds_flow.core import RequestError, printable
 from ds_flow.ledger import Ledger, RunRow
 from ds_flow.runs import processes
 from ds_flow.settings import Settings
 from ds_flow.system import open_regular, read_word
+from ds_flow.views import find_run, log_of
 from ds_flow.work import run_log, work_root
 
 CHUNK_BYTES = 2**16

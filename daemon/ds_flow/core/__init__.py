@@ -101,7 +101,7 @@ from ds_flow.core.states import (
     Trigger,
     starved,
 )
-from ds_flow.core.wording import counted, local_time
+from ds_flow.core.wording import Document, counted, local_time, moment
 
 __all__ = [
     "ATTEMPT_MARK",
@@ -136,6 +136,7 @@ __all__ = [
     "Dead",
     "DispatchError",
     "DockerSite",
+    "Document",
     "DsFlowError",
     "Ended",
     "FailureClass",
@@ -187,6 +188,7 @@ __all__ = [
     "is_no_room",
     "known_zone",
     "local_time",
+    "moment",
     "moment_of",
     "natural_order",
     "output_stems",

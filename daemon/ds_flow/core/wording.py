@@ -1,6 +1,10 @@
-"""Numbers and times as people read them."""
+"""Numbers and times as people read them, and documents as programs do."""
 
 from datetime import datetime
+from typing import Any
+
+Document = dict[str, Any]
+"""One JSON object. Keys may be added, never changed."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -11,3 +15,8 @@ def counted(count: int, noun: str) -> str:
 def local_time(at: datetime, timespec: str = "seconds") -> str:
     """Write a moment as this machine's clock shows it, with the offset, in one word."""
     return at.astimezone().isoformat(timespec=timespec)
+
+
+def moment(at: str) -> str:
+    """Write a time of a document for people: in local time, to the second."""
+    return local_time(datetime.fromisoformat(at))

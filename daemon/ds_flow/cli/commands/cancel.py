@@ -23,10 +23,10 @@ CANCEL_SECONDS = 60.0  # how long a person waits for a cluster
 
 
 def run(args: argparse.Namespace) -> int:
-    from ds_flow.cli.lookup import find_batch
     from ds_flow.cli.project import load, now, open_ledger
     from ds_flow.cli.requests import carry_out, record_each, wake
     from ds_flow.service import service
+    from ds_flow.views import find_batch
 
     settings, at = load(args), now()
     running: list[str] = []

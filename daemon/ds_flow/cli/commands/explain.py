@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
-from ds_flow.cli.report import Document, moment
+from ds_flow.core import Document, moment
 from ds_flow.system import DONE, FAILED, put, put_document, put_table, running_pid
 
 HELP = "say where a file is, and why"
@@ -16,14 +16,13 @@ ARGUMENTS: Arguments = (
 
 
 def run(args: argparse.Namespace) -> int:
-    from ds_flow.cli.explain import Question, explain
-    from ds_flow.cli.lookup import find_place
     from ds_flow.cli.project import now, reading
+    from ds_flow.views import Question, explanation, find_place
 
     with reading(args) as (settings, ledger):
         place = find_place(settings, ledger, args.file, str(Path.cwd()))
         has_daemon = running_pid(settings) is not None
-        answer = explain(Question(settings, ledger, place, has_daemon, now()))
+        answer = explanation(Question(settings, ledger, place, has_daemon, now()))
     if args.json:
         put_document(answer)
     else:

@@ -2,12 +2,10 @@
 
 import argparse
 import itertools
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument, words
-from ds_flow.cli.report import Document
 from ds_flow.core import FileState
 from ds_flow.system import DONE, FAILED, put_long_document, put_table, say
 
@@ -27,13 +25,13 @@ COLUMNS = ("path", "version", "state", "size_bytes", "run_id", "reason")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ds_flow.cli.lookup import find_place
     from ds_flow.cli.project import reading
+    from ds_flow.views import file_document, find_place
 
     with reading(args) as (settings, ledger):
         places = [find_place(settings, ledger, one, str(Path.cwd())) for one in args.paths]
         paths = list(dict.fromkeys(one.path for one in places))
-        files = map(_document, _rows(ledger.read, paths, args.state))
+        files = map(file_document, _rows(ledger.read, paths, args.state))
         if args.json:
             put_long_document("files", files)
         else:
@@ -49,7 +47,3 @@ def _rows(read: "Reading", paths: list[str], state: str | None) -> "Iterable[Fil
         rows = itertools.chain.from_iterable(map(read.versions, paths))
         return (row for row in rows if state in {None, row.state})
     return read.files_in(FileState(state)) if state else read.files()
-
-
-def _document(row: "FileRow") -> Document:
-    return {key.name: getattr(row, key.name) for key in fields(row) if key.name != "id"}

@@ -4,8 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, flag
-from ds_flow.cli.report import Document
-from ds_flow.core import counted
+from ds_flow.core import Document, counted
 from ds_flow.system import DONE, put, put_document, put_table
 
 if TYPE_CHECKING:

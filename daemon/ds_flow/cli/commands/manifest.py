@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, UsageError, argument, flag
-from ds_flow.cli.report import Document, moment
-from ds_flow.core import DsFlowError, RequestError
+from ds_flow.core import Document, DsFlowError, RequestError, moment
 from ds_flow.system import DONE, FAILED, Cell, put_long_document, put_table, say
 
 if TYPE_CHECKING:

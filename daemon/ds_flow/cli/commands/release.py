@@ -50,7 +50,7 @@ def _all(ledger: "Ledger") -> list[str]:
 
 
 def _named(settings: "Settings", ledger: "Ledger", typed: Iterable[str]) -> list[str]:
-    from ds_flow.cli.lookup import find_place
+    from ds_flow.views import find_place
 
     return [find_place(settings, ledger, one, str(Path.cwd())).path for one in typed]
 

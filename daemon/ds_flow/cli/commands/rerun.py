@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _analyze(args: argparse.Namespace) -> int:
     """Do the analysis of one published run again, here, and wait for its end."""
-    from ds_flow.cli.lookup import find_run
     from ds_flow.cli.project import load, now, open_ledger
     from ds_flow.runs import analyze_again
+    from ds_flow.views import find_run
 
     if len(args.runs) != 1 or args.file or args.all or args.failed or args.no_wait:
         raise UsageError("rerun --analyze: name one run, and give no other option")
@@ -93,8 +93,8 @@ def _selection(args: argparse.Namespace) -> str:
 
 
 def _files(settings: "Settings", ledger: "Ledger", args: argparse.Namespace) -> "Iterator[FileRow]":
-    from ds_flow.cli.lookup import find_batch, find_place
     from ds_flow.schedules import selected_files
+    from ds_flow.views import find_batch, find_place
 
     if args.all or args.failed:
         yield from selected_files(settings, ledger.read, _selection(args))

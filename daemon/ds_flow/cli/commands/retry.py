@@ -16,9 +16,9 @@ ARGUMENTS: Arguments = (BATCHES, NO_WAIT)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ds_flow.cli.lookup import find_batch
     from ds_flow.cli.project import load, now, open_ledger
     from ds_flow.cli.requests import carry_out, record_each
+    from ds_flow.views import find_batch
 
     settings, at = load(args), now()
     with open_ledger(settings, at) as ledger:

@@ -1,18 +1,14 @@
 """`ds-flow runs`: every run, oldest first."""
 
 import argparse
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument, words
-from ds_flow.cli.report import Document, jobs_by_stage, moment, output_folder, run_document
-from ds_flow.core import LIVE_RUNS, RunState
+from ds_flow.core import Document, RunState, moment
 from ds_flow.system import DONE, Cell, put_long_document, put_table
 
 if TYPE_CHECKING:
     from ds_flow.dispatch import StageJobs
-    from ds_flow.ledger import LongRun
-    from ds_flow.settings import Settings
 
 
 def count(text: str) -> int:
@@ -35,22 +31,16 @@ HEADINGS = ("run_id", "batch", "state", "trigger", "started_at", "inputs", "outp
 
 def run(args: argparse.Namespace) -> int:
     from ds_flow.cli.project import reading
+    from ds_flow.views import newest_runs
 
     with reading(args) as (settings, ledger):
-        folder = output_folder(settings)
         state = RunState(args.state) if args.state else None
-        newest = ledger.history.newest_runs(state, args.limit)
-        runs = ((run_document(folder, one), _jobs(settings, one)) for one in newest)
+        runs = newest_runs(settings, ledger, state, args.limit)
         if args.json:
-            documents = ({**run, "jobs": [asdict(stage) for stage in jobs]} for run, jobs in runs)
-            put_long_document("runs", documents)
+            put_long_document("runs", (run for run, _ in runs))
         else:
             put_table(HEADINGS, (_row(run, jobs) for run, jobs in runs))
     return DONE
-
-
-def _jobs(settings: "Settings", one: "LongRun") -> "list[StageJobs]":
-    return jobs_by_stage(settings, one.row.batch) if one.row.state in LIVE_RUNS else []
 
 
 def _row(run: Document, jobs: "list[StageJobs]") -> list[Cell]:

@@ -1,17 +1,10 @@
 """`ds-flow schedule`: list the schedules, or fire one now."""
 
 import argparse
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, NO_WAIT, Arguments, UsageError, argument
-from ds_flow.cli.report import Document, moment
-from ds_flow.core import RequestError, Timetable
+from ds_flow.core import Document, RequestError, moment
 from ds_flow.system import DONE, Cell, put, put_long_document, put_table
-
-if TYPE_CHECKING:
-    from ds_flow.ledger import Ledger
-    from ds_flow.settings import Schedule
 
 HELP = "list schedules with their next and last fires, or fire one now"
 ARGUMENTS: Arguments = (
@@ -51,42 +44,17 @@ def _fire(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from ds_flow.cli.project import now, reading
+    from ds_flow.views import schedule_document
 
     with reading(args) as (settings, ledger):
         at = now()
-        schedules = (_document(ledger, one, at) for one in settings.schedule)
+        schedules = (schedule_document(ledger, one, at) for one in settings.schedule)
         if args.json:
             put_long_document("schedules", schedules)
         else:
             headings = ("name", "cron", "timezone", "select", "next_at", "last_at", "outcome")
             put_table((*headings, "run_id", "detail"), map(_row, schedules))
     return DONE
-
-
-def _document(ledger: "Ledger", schedule: "Schedule", now: datetime) -> Document:
-    """One schedule, with its next fire and the outcome of its last."""
-    row = ledger.schedules.rows().get(schedule.name)
-    next_at = Timetable(schedule.cron, schedule.timezone).next_after(now)
-    return {
-        **schedule.model_dump(),
-        "next_at": next_at.isoformat() if next_at else None,
-        "asked_at": row.asked_at.isoformat() if row and row.asked_at else None,
-        **_last_fire(ledger, schedule),
-    }
-
-
-def _last_fire(ledger: "Ledger", schedule: "Schedule") -> Document:
-    last = ledger.schedules.last(schedule.name)
-    batch = last.fire.batch if last else None
-    runs = ledger.read.runs_of(batch) if batch else []
-    return {
-        "last_due_at": last.fire.due_at.isoformat() if last else None,
-        "last_at": last.at.isoformat() if last else None,
-        "outcome": last.fire.outcome if last else None,
-        "batch": batch,
-        "run_id": runs[-1].run_id if runs else None,
-        "detail": last.fire.detail if last else "",
-    }
 
 
 def _row(one: Document) -> list[Cell]:

@@ -4,8 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, RUN, Arguments, argument
-from ds_flow.cli.report import Document
-from ds_flow.core import RequestError, RunState, counted
+from ds_flow.core import Document, RequestError, RunState, counted
 from ds_flow.system import DONE, FAILED, put, put_long_document
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ ARGUMENTS: Arguments = (
 
 
 def run(args: argparse.Namespace) -> int:
-    from ds_flow.cli.lookup import find_run
     from ds_flow.cli.project import reading
+    from ds_flow.views import find_run
 
     with reading(args) as (settings, ledger):
         runs = [find_run(ledger, args.run_name)] if args.run_name else list(ledger.read.runs())

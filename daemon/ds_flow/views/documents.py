@@ -1,21 +1,16 @@
-"""What the answers of several commands have in common."""
+"""What the documents have in common: one JSON object each, whoever shows it."""
 
 import os
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
 
-from ds_flow.core import local_time
-
-if TYPE_CHECKING:
-    from ds_flow.dispatch import StageJobs
-    from ds_flow.ledger import LongRun
-    from ds_flow.settings import Settings
-
-Document = dict[str, Any]
-"""One JSON object. Keys may be added, never changed."""
+from ds_flow.core import Document
+from ds_flow.dispatch import StageJobs, stages_in
+from ds_flow.ledger import FileRow, LongRun
+from ds_flow.settings import Settings
+from ds_flow.work import Batch
 
 
-def run_document(folder: str, long: "LongRun") -> Document:
+def run_document(folder: str, long: LongRun) -> Document:
     """One run. `folder`: the output folder, as `output_folder` writes it."""
     row = long.row
     return {
@@ -34,15 +29,12 @@ def run_document(folder: str, long: "LongRun") -> Document:
     }
 
 
-def jobs_by_stage(settings: "Settings", batch_id: str) -> "list[StageJobs]":
+def jobs_by_stage(settings: Settings, batch_id: str) -> list[StageJobs]:
     """The jobs of a batch that is worked on. Empty once its work directory is gone."""
-    from ds_flow.dispatch import stages_in
-    from ds_flow.work import Batch
-
     return stages_in(Batch.at(settings.output_dir, batch_id).jobs)
 
 
-def output_folder(settings: "Settings") -> str:
+def output_folder(settings: Settings) -> str:
     """Write the output folder as the start of a path, relative to the root if below it."""
     below = os.path.relpath(settings.output_dir, settings.root)
     if below == ".":
@@ -50,6 +42,6 @@ def output_folder(settings: "Settings") -> str:
     return f"{settings.output_dir if below.split('/')[0] == '..' else below}/"
 
 
-def moment(at: str) -> str:
-    """Write a time of a document for people: in local time, to the second."""
-    return local_time(datetime.fromisoformat(at))
+def file_document(row: FileRow) -> Document:
+    """One version of a file."""
+    return {key.name: getattr(row, key.name) for key in fields(row) if key.name != "id"}

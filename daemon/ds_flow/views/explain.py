@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow.cli.lookup import Place
-from ds_flow.cli.report import Document, jobs_by_stage, moment
-from ds_flow.core import BatchState, Cause, FileState, LedgerError, Stat, escape
+from ds_flow.core import BatchState, Cause, Document, FileState, LedgerError, Stat, escape, moment
 from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import Pattern, being_read, needed_quiet_s, require_answer, sight_file
 from ds_flow.inbox import told as how_far
@@ -19,6 +17,8 @@ from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
 from ds_flow.runs import why_must_wait, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage, user_name
+from ds_flow.views.documents import jobs_by_stage
+from ds_flow.views.lookup import Place
 from ds_flow.work import find_manifest, read_manifest
 
 READABLE = 0o444  # for everyone, as far as the folders above allow
@@ -36,7 +36,7 @@ class Question:
     now: datetime
 
 
-def explain(question: Question) -> Document:
+def explanation(question: Question) -> Document:
     """Answer with one JSON object: one sentence, what to do next, and the history."""
     path = question.place.path
     latest = next(iter(question.ledger.read.latest([path])), None)

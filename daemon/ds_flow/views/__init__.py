@@ -1,0 +1,26 @@
+"""What people are told: one document for each question, for the commands and the page."""
+
+from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
+from ds_flow.views.explain import Question, explanation
+from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
+from ds_flow.views.run import newest_runs, whole_run
+from ds_flow.views.schedules import schedule_document
+from ds_flow.views.status import status_document
+
+__all__ = [
+    "Place",
+    "Question",
+    "explanation",
+    "file_document",
+    "find_batch",
+    "find_place",
+    "find_run",
+    "jobs_by_stage",
+    "log_of",
+    "newest_runs",
+    "output_folder",
+    "run_document",
+    "schedule_document",
+    "status_document",
+    "whole_run",
+]
