@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from csv_io.errors import TableError
+from csv_io.layout import Positions
 from csv_io.records import Block, Records, header_problem
 from ds_flow.core import InputError
 
@@ -79,20 +80,41 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Whole rows of a file; `lines` are the same rows as one text each, joined by commas.
+class Lines:
+    """Rows as text: no cell needs quotes, a comma is between two, a line feed after each row."""
 
-    They are known without joining where no cell needs quotes; else they are None.
-    """
+    column_names: Sequence[str]
+    text: bytes
+    bounds: Positions  # where each row begins, and the end
+
+
+Rows: TypeAlias = pa.Table | Lines
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole rows of a file; `lines` are the same rows, None where a cell needs quotes."""
 
     table: pa.Table
-    lines: Cells | None = None
+    lines: Sequence[Lines] | None = None
 
-    def with_cells(self, table: pa.Table) -> "Piece":
-        """The piece with other cells, whose lines stay if the cells are those in its memory."""
+    def rows(self, table: pa.Table) -> Sequence[Rows]:
+        """Give rows to write: other cells, or the lines if they are those in its memory."""
         is_same = table.column_names == self.table.column_names
         lasts = is_same and all(map(shares_memory, table.columns, self.table.columns))
-        return self if lasts else Piece(table)
+        return self.lines if lasts and self.lines is not None else [table]
+
+
+def read_rows(records: Records) -> Iterator[Rows]:
+    """Give the file's rows to write as they are, at least one of them, in order.
+
+    Where lines cannot be read in two ways, they are not cut into cells.
+
+    Raises:
+        TableError, UnreadableError: as for `read_pieces`.
+    """
+    for block in records:
+        yield lines_of(block, records) or parse(block, records)
 
 
 def read_tables(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator[pa.Table]:
@@ -109,28 +131,26 @@ def read_pieces(records: Records, *, piece_bytes: int = PIECE_BYTES) -> Iterator
         TableError: the file is not a table.
         UnreadableError: the system refused to read on.
     """
-    blocks: list[Piece] = []
+    blocks: list[tuple[pa.Table, Lines | None]] = []
     size = rows = 0
     for block in records:
         if size and (size + len(block.text) > piece_bytes or rows + block.rows > PIECE_ROWS):
             yield joined_pieces(blocks)
             blocks, size, rows = [], 0, 0
-        blocks.append(Piece(parse(block, records), plain_lines(block, records)))
+        blocks.append((parse(block, records), lines_of(block, records)))
         size += len(block.text)
         rows += block.rows
     yield joined_pieces(blocks)
 
 
-def joined_pieces(pieces: Sequence[Piece]) -> Piece:
-    """Put pieces of one file together."""
-    lines = [piece.lines for piece in pieces if piece.lines is not None]
-    return Piece(
-        pa.concat_tables([piece.table for piece in pieces]),
-        pa.chunked_array(lines, TEXT) if len(lines) == len(pieces) else None,
-    )
+def joined_pieces(blocks: Sequence[tuple[pa.Table, Lines | None]]) -> Piece:
+    """Put blocks of one file together."""
+    lines = [lines for _, lines in blocks if lines is not None]
+    tables = [table for table, _ in blocks]
+    return Piece(pa.concat_tables(tables), lines if len(lines) == len(blocks) else None)
 
 
-def plain_lines(block: Block, records: Records) -> Cells | None:
+def lines_of(block: Block, records: Records) -> Lines | None:
     """A block's rows with commas between their cells, if no cell needs quotes and none goes."""
     text, delimiter = block.text, records.delimiter.encode()
     if not (block.is_plain and all(records.header)):
@@ -139,9 +159,7 @@ def plain_lines(block: Block, records: Records) -> Cells | None:
         if b"," in text:
             return None
         text = text.replace(delimiter, b",")
-    bounds = np.append(block.starts, len(text)) - np.arange(block.rows + 1)
-    lines = text.replace(b"\n", b"")
-    return pa.LargeStringArray.from_buffers(block.rows, pa.py_buffer(bounds), pa.py_buffer(lines))
+    return Lines(records.header, text, np.append(block.starts, len(text)))
 
 
 def shares_memory(one: Cells, other: Cells) -> bool:

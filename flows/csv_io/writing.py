@@ -12,7 +12,17 @@ import pyarrow.compute as pc
 
 from csv_io.layout import Positions
 from csv_io.records import Records
-from csv_io.table import PIECE_BYTES, TEXT, Cells, Piece, Source, as_text, chunks, read_tables
+from csv_io.table import (
+    PIECE_BYTES,
+    TEXT,
+    Cells,
+    Lines,
+    Rows,
+    Source,
+    as_text,
+    chunks,
+    read_tables,
+)
 
 MUST_QUOTE = '",\r\n'
 
@@ -55,21 +65,20 @@ class TableWriter:
         self._content.add(np.array([len(header)]), header)
         self._append(header + tail(constants).encode())
 
-    def write(self, table: pa.Table) -> None:
-        """Append the rows of a table of text that has this file's columns in this order."""
-        self.write_piece(Piece(table))
-
-    def write_piece(self, piece: Piece) -> None:
-        """Append rows, some of which may be lines already."""
-        lines = piece.lines
-        if lines is None:
-            cells = (quoted(as_text(column)) for column in piece.table.columns)
-            lines = joined(*cells, by=",")
+    def write(self, rows: Rows) -> None:
+        """Append rows of text that have this file's columns in this order."""
+        if isinstance(rows, Lines):
+            self._content.add(np.diff(rows.bounds) - 1, rows.text.replace(b"\n", b""))
+            self._append(rows.text.replace(b"\n", self._tail.encode()))
+            self._rows += len(rows.bounds) - 1
+            return
+        cells = (quoted(as_text(column)) for column in rows.columns)
+        lines = joined(*cells, by=",")
         for bounds, text in buffers(lines):
             self._content.add(np.diff(bounds), text)
         for _, text in buffers(joined(lines, self._tail, by="")):
             self._append(text)
-        self._rows += piece.table.num_rows
+        self._rows += rows.num_rows
 
     @property
     def written(self) -> Written:

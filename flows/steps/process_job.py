@@ -19,7 +19,7 @@ if __name__ == "__main__":  # run as a file: its packages and the transform are 
 
 from csv_io.errors import TableError
 from csv_io.records import Records
-from csv_io.table import Piece, Source, UnreadableError, read_pieces, to_frame
+from csv_io.table import Rows, Source, UnreadableError, read_pieces, read_rows, to_frame
 from csv_io.writing import TableWriter, Written
 from ds_flow.core import (
     DsFlowError,
@@ -40,6 +40,7 @@ from steps.transform import (
     TransformError,
     apply,
     file_of,
+    gives_back,
     load,
     place_of,
     print_trace,
@@ -185,29 +186,32 @@ class Shard:
                 encoding=options.encoding,
                 first_column=options.first_column,
             )
-            return write(self._pieces(records), target, constants), records
+            return write(self._rows(records), target, constants), records
         except (TableError, TransformError) as error:
             return error
 
-    def _pieces(self, records: Records) -> Iterator[Piece]:
+    def _rows(self, records: Records) -> Iterator[Rows]:
+        if taken := set(APPENDED).intersection(records.header):
+            problem = f"it has a column {min(taken)!r}; the name is taken"
+            raise TableError(problem, records.header_line)
+        if gives_back(self.transform):
+            yield from read_rows(records)
+            return
         for piece in read_pieces(records):
-            if taken := set(APPENDED).intersection(piece.table.column_names):
-                problem = f"it has a column {min(taken)!r}; the name is taken"
-                raise TableError(problem, records.header_line)
-            yield piece.with_cells(apply(self.transform, to_frame(piece.table)))
+            yield from piece.rows(apply(self.transform, to_frame(piece.table)))
 
 
-def write(pieces: Iterator[Piece], target: Path, constants: Mapping[str, str]) -> Written:
-    """Write the pieces of one file, of which there is at least one."""
+def write(pieces: Iterator[Rows], target: Path, constants: Mapping[str, str]) -> Written:
+    """Write the rows of one file, in pieces, of which there is at least one."""
     first = next(pieces)
-    columns = first.table.column_names
+    columns = list(first.column_names)
     with target.open("xb") as stream:
         writer = TableWriter(stream, columns, constants, NO_CONTENT)
-        writer.write_piece(first)
-        for piece in pieces:
-            if piece.table.column_names != columns:
+        writer.write(first)
+        for rows in pieces:
+            if list(rows.column_names) != columns:
                 raise TransformError("the transform gave the pieces of this file unlike columns")
-            writer.write_piece(piece)
+            writer.write(rows)
     return writer.written
 
 

@@ -1,12 +1,14 @@
 import csv
+import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from csv_io.table import Piece
 from ds_flow.core.errors import InputError
 from ds_flow.core.manifest import Rejected
 from ds_flow.core.paths import output_stems
@@ -28,6 +29,7 @@ from ds_flow.work.results import Result, Results
 from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
 from rights import NOBODY, no_rights, public_folder
 from steps import job_exit, process_job, transform
+from steps.transform import Transform, gives_back, load
 
 SCRIPT = CHECKOUT / "flows" / "steps" / "process_job.py"
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -612,8 +614,91 @@ def test_a_transform_that_cannot_be_loaded_is_the_operators_fault(
     assert project.verdict("student_a.csv") is None
 
 
+def returned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Whatever it says."""
+    return frame
+
+
+def returned_of_two(frame: pd.DataFrame, _other: object = None) -> pd.DataFrame:
+    return frame
+
+
+@functools.wraps(returned)
+def around(frame: pd.DataFrame) -> pd.DataFrame:
+    return returned(frame).head(1)
+
+
+class Called:
+    __code__ = returned.__code__
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.head(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (load("transforms:transform", Path("/nowhere")), True),
+        (returned, True),
+        (lambda any_name: any_name, True),
+        (around, False),
+        (returned_of_two, False),
+        (Called(), False),
+        (lambda *all_of_them: all_of_them, False),
+        (lambda *, frame: frame, False),
+        (lambda frame: frame.copy(), False),
+        (lambda frame: frame[:], False),
+        (pd.DataFrame.copy, False),
+        (functools.partial(returned), False),
+    ],
+)
+def test_a_function_that_only_returns_what_it_gets_is_known_by_its_code(
+    function: Transform, expected: object
+) -> None:
+    assert gives_back(function) is expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        b"a;b\n1;x\n2;y\n",
+        b"a;b\n1;x,z\n",
+        b'a,b\n1,"x"\n',
+        b"a,b\r\n1,x\r\n",
+        b"a,b,\n1,2,\n",
+        b"a,b\n\n1,x\n",
+        b"a,b\n",
+        b"a,b\n1,x",
+        b"a,b\n1\n",
+        b"a,tag\n1,2\n",
+        b"a,b\n" + 3000 * b"1,some text\n",
+    ],
+)
+def test_a_transform_that_changes_nothing_gives_the_same_whether_it_is_called_or_not(
+    project: PlannedBatch, content: bytes
+) -> None:
+    bodies = {"returned": "frame", "copied": "frame.copy()", "cut": "frame.iloc[:]"}
+    project.code("".join(f"def {name}(frame): return {bodies[name]}\n" for name in bodies))
+    module = project.transform.partition(":")[0]
+    project.put("student_a.csv", content)
+    found = []
+    for name in bodies:
+        project.transform = f"{module}:{name}"
+        assert project.run() == 0
+        verdict, text = project.verdict("student_a.csv"), ""
+        if isinstance(verdict, Result):
+            text = (project.results.folder / verdict.output).read_text()
+            verdict = replace(verdict, output="", output_sha256="")
+        found.append((verdict, re.sub("2[0-9-]+T[0-9:+]+", "", text)))  # the time of processing
+        shutil.rmtree(project.root / "out")
+
+    assert found[0] == found[1] == found[2]
+    assert found[0][0] is not None
+
+
 def test_pieces_with_unlike_columns_are_the_transforms_fault(tmp_path: Path) -> None:
-    pieces = iter([Piece(pa.table({"a": ["1"]})), Piece(pa.table({"b": ["2"]}))])
+    pieces = iter([pa.table({"a": ["1"]}), pa.table({"b": ["2"]})])
     with pytest.raises(transform.TransformError, match="unlike columns"):
         process_job.write(pieces, tmp_path / "out.csv", {"tag": ""})
 

@@ -17,6 +17,7 @@ from csv_io.table import (
     cut,
     cut_small,
     read_pieces,
+    read_rows,
     read_tables,
     to_frame,
 )
@@ -103,15 +104,21 @@ def test_rows_that_are_lines_already_are_written_as_their_cells_would_be(
         pieces = list(read_pieces(records, piece_bytes=piece_bytes))
     except TableError:
         return
-    as_lines, as_cells = io.BytesIO(), io.BytesIO()
+    again = Source(io.BytesIO(content), block_bytes)
+    rows = list(read_rows(Records(again, delimiter=delimiter, encoding="utf-8")))
+    streams = [io.BytesIO(), io.BytesIO(), io.BytesIO()]
     names = pieces[0].table.column_names
-    writers = [TableWriter(one, names, {"tag": "a, b"}) for one in (as_lines, as_cells)]
+    as_cells, as_lines, uncut = [TableWriter(one, names, {"tag": "a, b"}) for one in streams]
     for piece in pieces:
-        writers[0].write_piece(piece)
-        writers[1].write(piece.table)
+        as_cells.write(piece.table)
+        for part in piece.rows(piece.table):
+            as_lines.write(part)
+    for part in rows:
+        assert list(part.column_names) == names
+        uncut.write(part)
 
-    assert as_lines.getvalue() == as_cells.getvalue()
-    assert writers[0].written == writers[1].written
+    assert streams[0].getvalue() == streams[1].getvalue() == streams[2].getvalue()
+    assert as_cells.written == as_lines.written == uncut.written
 
 
 @given(HOSTILE)

@@ -21,9 +21,11 @@ from csv_io.records import MAX_COLUMNS, MAX_RECORD_BYTES, Records
 from csv_io.table import (
     BLOCK_BYTES,
     PIECE_BYTES,
+    Lines,
     Source,
     UnreadableError,
     read_pieces,
+    read_rows,
     read_tables,
     to_frame,
     to_text,
@@ -581,17 +583,28 @@ def test_rows_that_a_transform_changed_are_not_written_as_they_were_read(
     (piece,) = read_pieces(commas(b"a,b\n1,x\n2,y\n3,z\n"))
     assert piece.lines is not None
 
-    assert piece.with_cells(to_text(change(to_frame(piece.table)))).lines is None
+    table = to_text(change(to_frame(piece.table)))
+    assert piece.rows(table) == [table]
 
 
 def test_rows_that_a_transform_left_alone_are_lines_already() -> None:
     (piece,) = read_pieces(commas(b"a,b\n1,x\n2,y\n"))
     frame = to_frame(piece.table)
     frame["a"].astype(int)
-    kept = piece.with_cells(to_text(frame))
 
-    assert kept.lines is not None
-    assert kept.lines.to_pylist() == ["1,x", "2,y"]
+    assert piece.rows(to_text(frame)) is piece.lines
+
+
+def test_lines_are_not_cut_into_cells_where_nothing_changes_them() -> None:
+    plain, quoted = b"a;b\n1;x\n2;y\n", b'a,b\n1,"x"\n'
+
+    (lines,) = read_rows(Records(Source(io.BytesIO(plain)), delimiter=";", encoding="utf-8"))
+    (table,) = read_rows(commas(quoted))
+
+    assert isinstance(lines, Lines)
+    assert (lines.text, lines.bounds.tolist()) == (b"1,x\n2,y\n", [0, 4, 8])
+    assert isinstance(table, pa.Table)
+    assert table.to_pylist() == [{"a": "1", "b": "x"}]
 
 
 def test_a_slice_of_an_arrow_table_is_written_and_nothing_around_it() -> None:
