@@ -15,6 +15,7 @@ import pytest
 from clock import MovedClock
 from ds_flow.dispatch import local_jobs
 from ds_flow.ledger.ledger import Ledger
+from power import Power
 
 # Under nohup(1), and in the background of a script, signals are ignored, and every child inherits
 # that. What has a handler is at its default again in a child: so a test may send any signal.
@@ -62,6 +63,11 @@ def require(program: str) -> str:
     if found is None:
         pytest.skip(f"there is no {program}")
     return found
+
+
+@pytest.fixture
+def power(monkeypatch: pytest.MonkeyPatch) -> Power:
+    return Power(monkeypatch)
 
 
 @pytest.fixture

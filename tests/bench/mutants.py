@@ -67,6 +67,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("line/test_retention.py", "attack/test_security.py", "faults/test_bad_moments.py"),
         "faults/test_moves.py",
     ),
+    "flows/steps/publish.py": (
+        *("line/test_publish_step.py", "line/test_file_results.py", "line/test_stages.py"),
+        *("line/test_analysis.py", "line/test_flow_by_hand.py", "faults/test_bad_moments.py"),
+    ),
     "flows/csv_io": (
         *("unit/test_csv_table.py", "unit/test_csv_fuzz.py", "line/test_process_job.py"),
         *("line/test_stages.py", "line/test_file_results.py"),

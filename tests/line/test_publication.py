@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from crash import lives_through
+from disks import other_disk
 from ds_flow.core.errors import BatchError, DispatchError
 from ds_flow.core.manifest import Manifest
 from ds_flow.system.durable import link_new, part_name
@@ -28,6 +28,7 @@ from ds_flow.work.published import (
     published_manifests,
     remove_outputs,
 )
+from power import Power
 from samples import BATCH, manifest, read
 
 
@@ -39,12 +40,9 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     if request.param == "links":
         yield folder
         return
-    other = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    if other.stat().st_dev == folder.stat().st_dev:
-        pytest.skip("no second file system here")
-    (folder / ".work").symlink_to(other)
-    yield folder
-    shutil.rmtree(other)
+    with other_disk(folder) as other:
+        (folder / ".work").symlink_to(other)
+        yield folder
 
 
 def make_work(out: Path) -> Path:
@@ -400,6 +398,57 @@ def test_the_attempt_after_a_crash_publishes_alone(out: Path) -> None:
     publish_as(out, "18", attempt=2)
 
     assert visible(out) == whole("18")
+
+
+# --------------------------------------------------------------------------- power losses
+
+
+def test_nothing_is_visible_that_a_power_loss_takes_back(out: Path, power: Power) -> None:
+    work = make_work(out)
+    looked = []
+
+    def look(target: Path) -> None:
+        if target.parent == out and target.name in whole():
+            committed = work / "committed"
+            assert power.keeps(committed, *(committed / name for name in whole()))
+            looked.append(target.name)
+        if target == out / "manifest_17.json":
+            assert power.keeps(*(out / name for name in sources(work)))
+
+    power.before_each_name(look)
+    publish_as(out)
+
+    assert set(looked) == whole()
+    assert power.keeps(*(out / name for name in whole()))
+
+
+def test_outputs_are_removed_after_no_power_loss_can_take_their_manifest_back(
+    out: Path, power: Power
+) -> None:
+    make_work(out)
+    publish_as(out)
+    looked = []
+
+    def look(target: Path) -> None:
+        if target == out / "final_combined_17.csv":
+            assert power.keeps(out / "removed" / "manifest_17.json")
+            assert "manifest_17.json" not in power.names(out)
+            looked.append(target)
+
+    power.before_each_name(look)
+    remove_outputs(out, ["17"])
+
+    assert looked
+
+
+def test_no_power_loss_takes_back_an_analysis_that_was_done_again(out: Path, power: Power) -> None:
+    work = make_work(out)
+    publish_as(out)
+    (work / "analysis.json").write_text("{}")
+
+    number = publish_analysis(Batch(work), "17")
+
+    assert f"analysis_17_{number}.json" in power.names(out)
 
 
 def test_two_runs_that_publish_together_commit_once(out: Path) -> None:

@@ -23,8 +23,10 @@ from ds_flow.dispatch import JobSpec, Outcome, local_jobs, open_round, rounds_in
 from ds_flow.work import analyses
 from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result
+from power import Power
 from samples import BATCH
 from steps import job_exit, process, publish, start
+from steps.align_job import align_files
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.failures import recorded
@@ -429,6 +431,17 @@ def processed(work: Path) -> Result:
 
 def published(work: Path) -> list[str]:
     return [path.name for path in work.parents[1].glob("*.csv")]
+
+
+def test_the_files_that_were_aligned_are_kept_by_a_power_loss(power: Power, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    folder = tmp_path / "aligned"
+    folder.mkdir()
+    (folder / "columns.json").write_text('["x", "y"]')
+
+    align_files(folder, f"{tmp_path}/a.csv\0".encode())
+
+    assert power.keeps(folder / "a.csv")
 
 
 def test_no_job_may_write_but_what_its_stage_leaves(work: Path) -> None:

@@ -11,6 +11,7 @@ from ds_flow.system.durable import part_name, write_json
 from ds_flow.work.batch import Batch
 from ds_flow.work.publication import AlreadyCommittedError, deliver, publish
 from ds_flow.work.upgrade import old_lock
+from power import Power
 from samples import BATCH, manifest, read
 
 NAME = "processed_0_17.csv"
@@ -64,6 +65,24 @@ def test_an_old_commit_becomes_a_new_one(out: Path, work: Path, *, has_manifest:
     assert not (work / "committed.json").exists()
 
 
+def test_an_old_commit_goes_after_no_power_loss_can_take_the_new_one_back(
+    out: Path, work: Path, power: Power
+) -> None:
+    commit(work, out)
+    looked = []
+
+    def look(target: Path) -> None:
+        if target == work / "committed.json":
+            assert power.keeps(work / "committed", out / "manifest_17.json")
+            assert "manifest_17.json" in power.names(work / "committed")
+            looked.append(target)
+
+    power.before_each_name(look)
+    deliver(Batch(work))
+
+    assert looked
+
+
 def test_an_upgrade_that_died_before_its_last_step_is_finished(out: Path, work: Path) -> None:
     commit(work, out)
     text = (work / "committed.json").read_text()
@@ -111,6 +130,25 @@ def test_what_an_old_run_had_only_begun_is_taken_back_by_name(out: Path, work: P
 
     assert visible(out) == {"processed_2_17.csv"}
     assert not intent.exists()
+
+
+def test_an_intent_goes_after_no_power_loss_can_bring_its_names_back(
+    out: Path, work: Path, power: Power
+) -> None:
+    intent = intend(work, NAME)
+    (out / NAME).write_text("half")
+    looked = []
+
+    def look(target: Path) -> None:
+        if target == intent:
+            assert power.names(out)
+            assert NAME not in power.names(out)
+            looked.append(target)
+
+    power.before_each_name(look)
+    deliver(Batch(work))
+
+    assert looked
 
 
 def test_nothing_is_taken_back_while_an_old_process_may_publish(out: Path, work: Path) -> None:

@@ -1,12 +1,16 @@
 """Real file systems in memory, as small as a test wants them."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+OTHER_PLACES = (Path("/dev/shm"), Path("/tmp"), Path("/var/tmp"), Path(__file__).parent)  # noqa: S108
 
 
 @contextmanager
@@ -24,6 +28,20 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def other_disk(folder: Path) -> Iterator[Path]:
+    """Make a folder where no link to this one can lead. Skips the test where there is none."""
+    device = folder.stat().st_dev
+    places = [place for place in OTHER_PLACES if place.is_dir() and place.stat().st_dev != device]
+    if not places:
+        pytest.skip("no second file system here")
+    made = Path(tempfile.mkdtemp(dir=places[0]))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 def fill(folder: Path, leave_bytes: int = 0) -> Path:

@@ -17,6 +17,7 @@ from ds_flow.work import fingerprint
 from ds_flow.work.batch import Batch, batches_in
 from ds_flow.work.logs import find_log
 from ds_flow.work.results import Result, Results
+from power import Power
 from rights import no_rights, public_folder
 from samples import BATCH, OPTIONS, PLAN, rejected, result
 
@@ -46,6 +47,12 @@ def test_a_plan_is_written_once_and_stands(batch: Batch, tmp_path: Path) -> None
     here = replace(PLAN, options=PLAN.options.located(str(tmp_path)))
     assert batch.plan == here
     assert list(batches_in(tmp_path)) == [batch]
+
+
+def test_no_power_loss_takes_back_a_plan(power: Power, tmp_path: Path) -> None:
+    batch = Batch.create(tmp_path, PLAN)
+
+    assert power.keeps(batch.folder, batch.plan_file)
 
 
 def test_a_missing_plan_is_a_matter_of_time_and_a_broken_one_is_not(batch: Batch) -> None:
@@ -464,3 +471,30 @@ def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path
         _ = Batch(tmp_path / ".work" / "0123456789").plan
     with pytest.raises(DispatchError, match="no such batch here"):
         _ = Batch(tmp_path / ".work" / "abcdef0123").plan
+
+
+# --------------------------------------------------------------------------- power losses
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_durable_file_is_kept(power: Power, tmp_path: Path, *, is_new: bool) -> None:
+    durable.write_bytes(tmp_path / "file", b"kept", is_new=is_new)
+
+    assert power.keeps(tmp_path / "file")
+
+
+@pytest.mark.parametrize("error", sorted(durable.CANNOT_LINK))
+def test_a_copy_in_place_of_a_link_is_kept(
+    power: Power, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def cannot_link(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    (tmp_path / "source").write_text("kept")
+    monkeypatch.setattr(os, "link", cannot_link)
+
+    durable.link_new(tmp_path / "source", tmp_path / "copy")
+    durable.sync_dir(tmp_path)
+
+    assert (tmp_path / "copy").read_text() == "kept"
+    assert power.keeps(tmp_path / "copy")

@@ -22,6 +22,7 @@ from ds_flow.ledger.store import (
     migrate,
     statements,
 )
+from power import Power
 from samples import BATCH, manifest, read, settled, sha256
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
@@ -117,6 +118,15 @@ def test_a_ledger_its_copy_and_a_migrated_one_say_whose_they_are(
         assert answer(file, "PRAGMA application_id") == APPLICATION_ID
     old.execute("PRAGMA application_id = 0")
     assert fault_of(path) == ""  # as a version before made it
+
+
+def test_a_copy_of_the_ledger_is_kept_by_a_power_loss(
+    path: Path, tmp_path: Path, power: Power
+) -> None:
+    with closing(Ledger(path)) as ledger:
+        ledger.back_up(tmp_path / "copy.db")
+
+    assert power.keeps(tmp_path / "copy.db")
 
 
 def test_a_broken_file_is_refused_with_the_remedy(path: Path) -> None:
