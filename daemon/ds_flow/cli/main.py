@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": commands.cancel,
     "manifest": commands.manifest,
     "verify": commands.verify,
+    "metrics": commands.metrics,
     "gc": commands.gc,
     "backup": commands.backup,
     "detach": commands.detach,

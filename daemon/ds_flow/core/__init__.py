@@ -76,6 +76,7 @@ from ds_flow.core.settling import holds_up, split_settled
 from ds_flow.core.states import (
     ATTEMPT_MARK,
     BATCH_MOVES,
+    ENDED_RUNS,
     FILE_MOVES,
     LIVE_BATCHES,
     LIVE_RUNS,
@@ -108,6 +109,7 @@ __all__ = [
     "BATCH_MOVES",
     "CHECKOUT",
     "DEFAULT_VARIABLES",
+    "ENDED_RUNS",
     "FILE_MOVES",
     "FLOW",
     "FORK",

@@ -9,11 +9,13 @@ stands where its name says:
     commits    enter what a run published
     schedules  schedules and their fires
     events     the history: alerts, retention
+    figures    counts and sums for metrics and reports; changes nothing
     queries    every question; changes nothing
     store      the SQLite file: open, migrate, transactions, errors
 """
 
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
+from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
@@ -29,6 +31,7 @@ __all__ = [
     "BatchRow",
     "FileRow",
     "Fire",
+    "Histogram",
     "LastRun",
     "Ledger",
     "LongRun",

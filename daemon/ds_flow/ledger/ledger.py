@@ -20,6 +20,7 @@ from ds_flow.core import (
 from ds_flow.ledger.batches import NO_REASONS, Batches
 from ds_flow.ledger.commits import Commits
 from ds_flow.ledger.events import History
+from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.runs import Runs
@@ -28,7 +29,9 @@ from ds_flow.ledger.store import Store
 
 
 class Ledger:
-    """The moves. Questions are in `read`, schedules in `schedules`, the past in `history`."""
+    """The moves. Questions are in `read`, sums in `figures`, schedules in `schedules`,
+    the past in `history`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._store = Store(path)
@@ -39,6 +42,7 @@ class Ledger:
         self._commits = Commits(self._store, self._files, self._batches, self._runs)
         self.schedules = Schedules(self._store, self._batches)
         self.history = History(self._store)
+        self.figures = Figures(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""

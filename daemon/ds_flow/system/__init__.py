@@ -1,6 +1,7 @@
 """The host: durable files, locks, mounts, disk space, signals, logs, the terminal."""
 
 from ds_flow.system.disk_space import (
+    disks,
     free_bytes,
     need,
     refusal,
@@ -89,6 +90,7 @@ __all__ = [
     "available_mb",
     "beneath",
     "count_oom_kills",
+    "disks",
     "empty_store_trash",
     "fork",
     "free_bytes",

@@ -3,11 +3,13 @@
 from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
 from ds_flow.views.explain import Question, explanation
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
+from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
 from ds_flow.views.run import newest_runs, whole_run
 from ds_flow.views.schedules import schedule_document
 from ds_flow.views.status import status_document
 
 __all__ = [
+    "CONTENT_TYPE",
     "Place",
     "Question",
     "explanation",
@@ -17,6 +19,7 @@ __all__ = [
     "find_run",
     "jobs_by_stage",
     "log_of",
+    "metrics_text",
     "newest_runs",
     "output_folder",
     "run_document",

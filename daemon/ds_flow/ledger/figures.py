@@ -1,0 +1,121 @@
+"""Figures: what the metrics and reports tell of all files and runs. SQLite adds up, not Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ds_flow.ledger.store import Store, text
+
+_SECONDS = "(julianday({until}) - julianday({since})) * 86400"
+_DURATIONS = f"""
+    SELECT {_SECONDS.format(since="started_at", until="ended_at")} AS value FROM run
+    WHERE ended_at > ?
+"""
+# Only batches of new files: a rerun publishes a file again, long after it has come. Content that
+# came again after its publication has a later time than that: it took no time.
+_LATENCIES = f"""
+    SELECT max(0, {_SECONDS.format(since="seen_at", until="run.ended_at")}) AS value
+    FROM run JOIN batch ON batch.id = run.batch_id JOIN output ON output.run = run.id
+        JOIN file ON file.id = output.file_id
+    WHERE run.ended_at > ? AND run.state = 'succeeded' AND trigger IN ('arrival', 'retry')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many values are at most each limit, how many there are, and their sum."""
+
+    limits: Sequence[float]
+    counts: Sequence[int]
+    count: int
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published so far: the files' own outputs, and the combined files."""
+
+    own_bytes: int
+    own_rows: int
+    combined_bytes: int
+    combined_rows: int
+
+
+class Figures:
+    """Counts and sums. A question reads each row of its tables once at most."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def quarantined(self) -> dict[str, int]:
+        """How many versions are quarantined, by cause."""
+        return dict(
+            self._store.rows(
+                "SELECT cause, count(*) FROM file WHERE state = 'quarantined' GROUP BY cause"
+            )
+        )
+
+    def ended_runs(self) -> dict[tuple[str, str], int]:
+        """How many runs have ended, by end and trigger."""
+        rows = self._store.rows(
+            "SELECT run.state, trigger, count(*) FROM run JOIN batch ON batch.id = batch_id"
+            " WHERE run.ended_at IS NOT NULL GROUP BY run.state, trigger"
+        )
+        return {(state, trigger): count for state, trigger, count in rows}
+
+    def published(self) -> Published:
+        """What all runs have published, also what retention removed since."""
+        row = self._store.row(
+            "SELECT sum(size_bytes), sum(rows), sum(iif(file_id IS NULL, size_bytes, 0)),"
+            " sum(iif(file_id IS NULL, rows, 0)) FROM output"
+        )
+        size, rows, combined_size, combined_rows = (number or 0 for number in row or (0,) * 4)
+        return Published(size - combined_size, rows - combined_rows, combined_size, combined_rows)
+
+    def last_success(self) -> datetime | None:
+        """When a run last published."""
+        return self._time(
+            "SELECT ended_at FROM run WHERE state = 'succeeded' ORDER BY id DESC LIMIT 1"
+        )
+
+    def waiting_since(self) -> datetime | None:
+        """Since when the oldest waiting version waits."""
+        return self._time(
+            "SELECT max(at) FROM event WHERE kind = 'file.waiting' AND file_id ="
+            " (SELECT id FROM file WHERE state = 'waiting' ORDER BY id LIMIT 1)"
+        )
+
+    def unfinished_since(self) -> datetime | None:
+        """When the oldest batch was formed that has not ended."""
+        return self._time("SELECT min(formed_at) FROM batch WHERE ended_at IS NULL")
+
+    def missed_fires(self, since: datetime) -> dict[str, int]:
+        """How many fires of each schedule were missed after a time."""
+        return dict(
+            self._store.rows(
+                "SELECT schedule, count(*) FROM fire WHERE outcome = 'missed' AND at > ?"
+                " GROUP BY schedule",
+                (text(since),),
+            )
+        )
+
+    def durations(self, limits: Sequence[float], since: datetime) -> Histogram:
+        """How long the runs took that ended after a time, in seconds."""
+        return self._histogram(_DURATIONS, limits, since)
+
+    def latencies(self, limits: Sequence[float], since: datetime) -> Histogram:
+        """How long new files took from arrival to publication after a time, in seconds."""
+        return self._histogram(_LATENCIES, limits, since)
+
+    def _histogram(self, values: str, limits: Sequence[float], since: datetime) -> Histogram:
+        each = ", ".join(["total(value <= ?)"] * len(limits))
+        row = self._store.row(
+            f"WITH found AS ({values}) SELECT count(*), total(value), {each} FROM found",
+            (text(since), *limits),
+        )
+        count, total, *counts = row or (0, 0.0, *(0 for _ in limits))
+        return Histogram(limits, [int(number) for number in counts], count, total)
+
+    def _time(self, sql: str) -> datetime | None:
+        row = self._store.row(sql)
+        return datetime.fromisoformat(row[0]) if row and row[0] else None
