@@ -24,6 +24,7 @@ COMMANDS: dict[str, Command] = {
     "runs": commands.runs,
     "show": commands.show,
     "explain": commands.explain,
+    "lineage": commands.lineage,
     "logs": commands.logs,
     "retry": commands.retry,
     "rerun": commands.rerun,

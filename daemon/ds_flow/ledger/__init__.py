@@ -10,6 +10,7 @@ stands where its name says:
     schedules  schedules and their fires
     events     the history: alerts, retention
     figures    counts and sums for metrics and reports; changes nothing
+    lineage    what was made from what; changes nothing
     queries    every question; changes nothing
     store      the SQLite file: open, migrate, transactions, errors
 """
@@ -17,6 +18,7 @@ stands where its name says:
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
 from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger
+from ds_flow.ledger.lineage import Made
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
@@ -35,6 +37,7 @@ __all__ = [
     "LastRun",
     "Ledger",
     "LongRun",
+    "Made",
     "Reading",
     "RunRow",
     "ScheduleRow",

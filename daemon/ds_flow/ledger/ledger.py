@@ -22,6 +22,7 @@ from ds_flow.ledger.commits import Commits
 from ds_flow.ledger.events import History
 from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
+from ds_flow.ledger.lineage import Lineage
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.runs import Runs
 from ds_flow.ledger.schedules import Schedules
@@ -29,7 +30,8 @@ from ds_flow.ledger.store import Store
 
 
 class Ledger:
-    """The moves. Questions are in `read`, sums in `figures`, schedules in `schedules`,
+    """The moves. Questions are in `read`, sums in `figures`, what was made from
+    what in `lineage`, schedules in `schedules`,
     the past in `history`.
     """
 
@@ -43,6 +45,7 @@ class Ledger:
         self.schedules = Schedules(self._store, self._batches)
         self.history = History(self._store)
         self.figures = Figures(self._store)
+        self.lineage = Lineage(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""

@@ -1,7 +1,9 @@
 """What people are told: one document for each question, for the commands and the page."""
 
+from ds_flow.views.datapackage import datapackage_document
 from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
 from ds_flow.views.explain import Question, explanation
+from ds_flow.views.lineage import lineage_document, lineage_mermaid, lineage_tree
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
 from ds_flow.views.run import newest_runs, whole_run
@@ -12,12 +14,16 @@ __all__ = [
     "CONTENT_TYPE",
     "Place",
     "Question",
+    "datapackage_document",
     "explanation",
     "file_document",
     "find_batch",
     "find_place",
     "find_run",
     "jobs_by_stage",
+    "lineage_document",
+    "lineage_mermaid",
+    "lineage_tree",
     "log_of",
     "metrics_text",
     "newest_runs",

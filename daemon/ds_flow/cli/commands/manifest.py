@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, UsageError, argument, flag
 from ds_flow.core import Document, DsFlowError, RequestError, moment
-from ds_flow.system import DONE, FAILED, Cell, put_long_document, put_table, say
+from ds_flow.system import DONE, FAILED, Cell, put_document, put_long_document, put_table, say
 
 if TYPE_CHECKING:
     from ds_flow.ledger import Ledger
@@ -19,6 +19,11 @@ ARGUMENTS: Arguments = (
     argument("--run", dest="run_id", metavar="RUN_ID", help="only this run"),
     JSON,
     flag("--csv", help="print one CSV line for each output"),
+    argument(
+        "--datapackage",
+        metavar="RUN_ID",
+        help="print a Frictionless Data Package of one run's outputs, to be kept beside them",
+    ),
 )
 
 HEADINGS = ("run_id", "published_at", "trigger", "inputs", "rows", "outputs", "rejected")
@@ -30,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json and args.csv:
         raise UsageError("manifest: --json or --csv, not both")
+    if args.datapackage:
+        return _put_datapackage(args)
     faults: list[str] = []
     with reading(args) as (settings, ledger):
         if args.run_id and ledger.read.run(args.run_id) is None:
@@ -47,6 +54,17 @@ def run(args: argparse.Namespace) -> int:
     for fault in faults:
         say(fault)
     return FAILED if faults else DONE
+
+
+def _put_datapackage(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import reading
+    from ds_flow.views import datapackage_document
+
+    if args.csv or args.run_id:
+        raise UsageError("manifest: --datapackage RUN_ID goes with neither --csv nor --run")
+    with reading(args) as (settings, ledger):
+        put_document(datapackage_document(settings, ledger, args.datapackage))
+    return DONE
 
 
 def manifests(
