@@ -64,6 +64,7 @@ from ds_flow.core.program import (
     program_of,
     python_on,
 )
+from ds_flow.core.remedies import Remedy, for_file
 from ds_flow.core.retry_policy import (
     Dead,
     Ended,
@@ -160,6 +161,7 @@ __all__ = [
     "Problems",
     "Quota",
     "Rejected",
+    "Remedy",
     "RequestError",
     "RetryAt",
     "RunState",
@@ -182,6 +184,7 @@ __all__ = [
     "escape",
     "failed_and_done_again",
     "first_of",
+    "for_file",
     "holds_up",
     "inherited_variables",
     "is_disk_error",

@@ -2,6 +2,7 @@
 
 from ds_flow.inbox.admission import Admission
 from ds_flow.inbox.known import Known
+from ds_flow.inbox.misnamed import Misnamed
 from ds_flow.inbox.progress import being_read, last_look, told
 from ds_flow.inbox.scan import (
     Pattern,
@@ -16,6 +17,7 @@ __all__ = [
     "Admission",
     "Inbox",
     "Known",
+    "Misnamed",
     "Pattern",
     "being_read",
     "last_look",

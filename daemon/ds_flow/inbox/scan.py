@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from ds_flow.core import DispatchError, Sighting, Stat, escape
+from ds_flow.inbox.misnamed import NAMED, Misnamed, judge_name
 from ds_flow.settings import TEMPORARY, matches, split
 from ds_flow.system import NowhereError, OutsideError, ask_mounts, beneath, reopen
 
@@ -72,6 +73,7 @@ class Look:
     device: int  # of the base
     sightings: list[Sighting] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)  # path -> why it is no input
+    misnamed: list[Misnamed] = field(default_factory=list)  # the first of them
 
 
 def scan_files(pattern: Pattern, is_known: Callable[[Sighting], bool] = lambda _: False) -> Look:
@@ -266,7 +268,13 @@ class _Walk:
             below.append((entry.name, parts))
         elif parts[0] == "**" or (len(here) > 1 and is_match(entry.name)):
             self._note_link(entry, folder, prefix)
+        if not (is_folder or (len(here) == 1 and is_match(entry.name))):
+            self._note_misnamed(entry.name, prefix, parts[-1])
         return below
+
+    def _note_misnamed(self, name: str, prefix: str, glob: str) -> None:
+        if len(self.found.misnamed) < NAMED and (judged := judge_name(name, glob)):
+            self.found.misnamed.append(Misnamed(escape(prefix + name), *judged))
 
     def _below(
         self, folder: str, prefix: str, parts: tuple[str, ...]

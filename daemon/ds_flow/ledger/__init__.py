@@ -12,6 +12,7 @@ stands where its name says:
     figures    counts and sums for metrics and reports; changes nothing
     lineage    what was made from what; changes nothing
     queries    every question; changes nothing
+    overview   short questions about the whole
     store      the SQLite file: open, migrate, transactions, errors
 """
 
@@ -19,6 +20,7 @@ from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert,
 from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.lineage import Made
+from ds_flow.ledger.overview import Combined, Day, DeadBatch, PastFire, SetAside
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
@@ -31,6 +33,9 @@ __all__ = [
     "RUN_PREFIX",
     "Alert",
     "BatchRow",
+    "Combined",
+    "Day",
+    "DeadBatch",
     "FileRow",
     "Fire",
     "Histogram",
@@ -38,8 +43,10 @@ __all__ = [
     "Ledger",
     "LongRun",
     "Made",
+    "PastFire",
     "Reading",
     "RunRow",
     "ScheduleRow",
+    "SetAside",
     "fault_of",
 ]

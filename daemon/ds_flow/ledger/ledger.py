@@ -23,6 +23,7 @@ from ds_flow.ledger.events import History
 from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.lineage import Lineage
+from ds_flow.ledger.overview import Overview
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.runs import Runs
 from ds_flow.ledger.schedules import Schedules
@@ -30,9 +31,9 @@ from ds_flow.ledger.store import Store
 
 
 class Ledger:
-    """The moves. Questions are in `read`, sums in `figures`, what was made from
-    what in `lineage`, schedules in `schedules`,
-    the past in `history`.
+    """The moves. Questions are in `read`, `overview`, `figures`, `lineage`, `schedules`.
+
+    The past is in `history`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,6 +47,7 @@ class Ledger:
         self.history = History(self._store)
         self.figures = Figures(self._store)
         self.lineage = Lineage(self._store)
+        self.overview = Overview(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""

@@ -3,6 +3,7 @@
 from ds_flow.views.datapackage import datapackage_document
 from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
 from ds_flow.views.explain import Question, explanation
+from ds_flow.views.health import ATTENTION, DOWN, OK, Problem, problems, verdict
 from ds_flow.views.lineage import lineage_document, lineage_mermaid, lineage_tree
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
@@ -11,8 +12,12 @@ from ds_flow.views.schedules import schedule_document
 from ds_flow.views.status import status_document
 
 __all__ = [
+    "ATTENTION",
     "CONTENT_TYPE",
+    "DOWN",
+    "OK",
     "Place",
+    "Problem",
     "Question",
     "datapackage_document",
     "explanation",
@@ -28,8 +33,10 @@ __all__ = [
     "metrics_text",
     "newest_runs",
     "output_folder",
+    "problems",
     "run_document",
     "schedule_document",
     "status_document",
+    "verdict",
     "whole_run",
 ]

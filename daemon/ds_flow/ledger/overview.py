@@ -1,0 +1,163 @@
+"""Short questions about the whole: what a day brought, and what waits for a person.
+
+None of them gets slower with the length of the history, so a page may ask them again and again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ds_flow.core import Cause, FireOutcome
+from ds_flow.ledger.queries import IS_LOOK
+from ds_flow.ledger.store import Row, Store, text
+
+COUNTED_RUNS = 10_000  # the newest; more in a day are not counted
+COUNTED_EVENTS = 10_000
+LOOKED_THROUGH = 1000  # of the newest dead batches and quarantined files
+
+COMBINED = ("final_combined_", "final_combined`")
+"""A name of a combined file is between these two: "`" comes after "_"."""
+
+_DEAD = """
+    SELECT id, reason, ended_at FROM
+        (SELECT id, reason, ended_at FROM batch WHERE state = 'dead' ORDER BY rowid DESC LIMIT ?)
+    AS dead WHERE EXISTS (SELECT 1 FROM batch_file JOIN file ON file.id = file_id
+        WHERE batch_id = dead.id AND state = 'quarantined' AND cause = 'dead')
+    LIMIT ?
+"""
+
+_SET_ASIDE = f"""
+    SELECT path, cause, reason, (SELECT max(at) FROM event WHERE file_id = file.id)
+    FROM (SELECT id, path, version, cause, reason FROM file WHERE state = 'quarantined'
+          ORDER BY id DESC LIMIT ?) AS file
+    WHERE NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path
+        AND newer.version > file.version AND NOT ({IS_LOOK}))
+    LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadBatch:
+    """A batch that has used up its attempts, and has files that nothing else has taken since."""
+
+    id: str
+    reason: str
+    ended_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A quarantined version that is its file's newest."""
+
+    path: str
+    cause: Cause
+    reason: str
+    at: str | None  # when it last moved
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What came since a time."""
+
+    runs: dict[str, int]  # by state
+    files: int  # in the batches of the runs that published
+    rows: int  # in the combined files
+    set_aside: int  # files
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """The newest combined file."""
+
+    run_id: str
+    name: str
+    rows: int
+    bytes: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class PastFire:
+    """One fire that was recorded, with the newest run of its batch."""
+
+    schedule: str
+    due_at: str
+    at: str
+    outcome: FireOutcome
+    detail: str
+    batch: str | None
+    run_id: str | None
+    run_state: str | None
+
+
+class Overview:
+    """Questions about the whole, each with a bound on what it reads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def dead(self, limit: int) -> list[DeadBatch]:
+        """The newest dead batches that can be retried, newest first."""
+        rows = self._store.rows(_DEAD, (LOOKED_THROUGH, limit))
+        return [DeadBatch(*row) for row in rows]
+
+    def set_aside(self, limit: int) -> list[SetAside]:
+        """The newest quarantined files, newest first."""
+        rows = self._store.rows(_SET_ASIDE, (LOOKED_THROUGH, limit))
+        return [SetAside(path, Cause(cause), why, at) for path, cause, why, at in rows]
+
+    def since(self, at: datetime) -> Day:
+        """Count the runs that began after a time, and what they published."""
+        new = (
+            "SELECT id, batch_id, state FROM (SELECT id, batch_id, state, started_at FROM run"
+            f" ORDER BY id DESC LIMIT {COUNTED_RUNS}) WHERE started_at > ?1"
+        )
+        done = f"SELECT id, batch_id FROM ({new}) WHERE state = 'succeeded'"
+        runs = self._store.rows(f"SELECT state, count(*) FROM ({new}) GROUP BY 1", (text(at),))
+        files = f"SELECT count(*) FROM batch_file WHERE batch_id IN (SELECT batch_id FROM ({done}))"
+        rows = (
+            "SELECT coalesce(sum(rows), 0) FROM output"
+            f" WHERE run IN (SELECT id FROM ({done})) AND name BETWEEN ?2 AND ?3"
+        )
+        aside = (
+            "SELECT count(DISTINCT file_id) FROM (SELECT file_id, at FROM event"
+            f" WHERE kind = 'file.quarantined' ORDER BY id DESC LIMIT {COUNTED_EVENTS})"
+            " WHERE at > ?1"
+        )
+        return Day(
+            runs=dict(runs),
+            files=self._count(files, (text(at),)),
+            rows=self._count(rows, (text(at), *COMBINED)),
+            set_aside=self._count(aside, (text(at),)),
+        )
+
+    def newest_combined(self) -> Combined | None:
+        """The combined file of the newest run whose outputs are still there."""
+        row = self._store.row(
+            "SELECT run_id, name, rows, size_bytes, ended_at FROM output JOIN"
+            " (SELECT id, run_id, ended_at FROM run WHERE state = 'succeeded'"
+            "  AND removed_at IS NULL ORDER BY id DESC LIMIT 1) AS newest ON run = newest.id"
+            " WHERE name BETWEEN ? AND ?",
+            COMBINED,
+        )
+        return Combined(*row) if row else None
+
+    def fires(self, schedule: str, since: datetime, limit: int) -> list[PastFire]:
+        """A schedule's fires that were due after a time, newest first."""
+        rows = self._store.rows(
+            "SELECT schedule, due_at, at, outcome, detail, fire.batch_id, run.run_id, run.state"
+            " FROM fire LEFT JOIN run ON run.id ="
+            "  (SELECT max(id) FROM run WHERE run.batch_id = fire.batch_id)"
+            " WHERE schedule = ? AND due_at > ? ORDER BY due_at DESC LIMIT ?",
+            (schedule, text(since), limit),
+        )
+        return [_fire(row) for row in rows]
+
+    def _count(self, sql: str, args: Sequence[object]) -> int:
+        row = self._store.row(sql, args)
+        return int(row[0]) if row else 0
+
+
+def _fire(row: Row) -> PastFire:
+    schedule, due_at, at, outcome, *rest = row
+    return PastFire(schedule, due_at, at, FireOutcome(outcome), *rest)

@@ -1,0 +1,129 @@
+"""What needs a person now: each kind of problem, with its cause, its remedy and what to type."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cli_project import Project
+from clock import NOON
+from ds_flow.core.retry_policy import Dead
+from ds_flow.core.states import Cause, FireOutcome, RunState
+from ds_flow.ledger.schedules import Fire
+from ds_flow.views.health import Problem, problems
+from ds_flow.views.status import status_document
+
+BATCH, PID = "0123456789", 7
+NOW = NOON + timedelta(minutes=1)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    with Project(tmp_path) as made:
+        yield made
+
+
+def found(project: Project, pid: int | None = PID) -> list[Problem]:
+    return problems(project.settings, project.ledger, pid, NOW)
+
+
+def kill(project: Project, batch: str = BATCH, name: str = "student_a.csv") -> None:
+    project.start(project.form(batch, project.admit(name)), "17")
+    project.ledger.end_run(
+        batch, 1, RunState.FAILED, error="no bsub", results=0, then=Dead("no bsub"), now=NOON
+    )
+
+
+def test_nothing_is_wrong_with_a_new_project(project: Project) -> None:
+    document = status_document(project.settings, project.ledger, PID, NOW)
+    assert (document["verdict"], document["summary"]) == ("ok", "all is well")
+    assert document["problems"] == []
+    assert document["newest_combined"] is None
+    assert document["next_fire"]["schedule"] == "nightly"
+
+
+def test_a_daemon_that_is_not_running_comes_first(project: Project) -> None:
+    kill(project)
+    document = status_document(project.settings, project.ledger, None, NOW)
+    assert [one["kind"] for one in document["problems"]] == ["daemon", "dead"]
+    assert document["verdict"] == "down"
+    assert document["summary"].startswith("the daemon is not running; batch 0123456789 has used")
+
+
+def test_a_dead_batch_is_named_until_its_files_were_retried(project: Project) -> None:
+    kill(project)
+    (one,) = found(project)
+    assert (one.kind, one.needs_person) == ("dead", True)
+    assert one.command == f"ds-flow retry {BATCH}"
+    assert "no bsub" in one.text
+    project.ledger.retry(BATCH, "9" * 10, NOON)
+    assert found(project) == []
+
+
+def test_a_quarantined_file_is_named_with_its_remedy_while_it_is_in_the_inbox(
+    project: Project,
+) -> None:
+    project.admit("student_a.csv", cause=Cause.REJECTED, reason="line 3: 1 cell, not 2")
+    (one,) = found(project)
+    assert one.text == "data/student_a.csv is set aside: line 3: 1 cell, not 2"
+    assert one.remedy.startswith("correct the file and put it into the inbox again")
+    assert one.command == "ds-flow explain -- data/student_a.csv"
+    (project.root / "data" / "student_a.csv").unlink()
+    assert found(project) == []
+
+
+def test_a_newer_version_makes_up_for_a_quarantined_one(project: Project) -> None:
+    project.admit("student_a.csv", cause=Cause.UNREADABLE, reason="refused")
+    (project.root / "data" / "student_a.csv").write_text("a\n2\n")
+    assert found(project)[0].command == "ds-flow release -- data/student_a.csv"
+    project.published(BATCH, "17", "student_a.csv")
+    assert found(project) == []
+
+
+def test_many_quarantined_files_are_a_few_and_the_way_to_the_others(project: Project) -> None:
+    names = [f"student_{number}.csv" for number in range(8)]
+    project.admit(*names, cause=Cause.REJECTED, reason="no table")
+    kinds = [one.command for one in found(project)]
+    assert len(kinds) == 6
+    assert kinds[-1] == "ds-flow files --state quarantined"
+
+
+def test_files_that_match_nothing_are_named_with_the_nearest_name(project: Project) -> None:
+    for name in ("Student_X.CSV", "marks.xlsx", "README.md"):
+        project.drop(name)
+    document = status_document(project.settings, project.ledger, PID, NOW)
+    assert {one["path"]: one["nearest"] for one in document["ignored_paths"]} == {
+        "data/Student_X.CSV": "student_X.csv",
+        "data/marks.xlsx": "student_marks.csv",
+    }
+    alike, other = found(project)
+    assert (alike.needs_person, other.needs_person) == (True, False)
+    assert "student_X.csv would be read" in alike.text
+
+
+def test_a_missed_fire_is_named_with_the_command_that_fires_it(project: Project) -> None:
+    fire = Fire(schedule="nightly", due_at=NOON, outcome=FireOutcome.MISSED, detail="seen late")
+    project.ledger.schedules.record(fire, NOW)
+    (one,) = found(project)
+    assert one.command == "ds-flow schedule run nightly"
+    assert "seen late" in one.text
+
+
+def test_a_lost_inbox_is_named(project: Project) -> None:
+    (project.root / "data").rmdir()
+    assert [one.kind for one in found(project)] == ["inbox"]
+
+
+def test_the_last_day_is_counted(project: Project) -> None:
+    project.published(BATCH, "17", "student_a.csv", "student_b.csv")
+    project.admit("student_c.csv", cause=Cause.REJECTED, reason="no table")
+    document = status_document(project.settings, project.ledger, PID, NOW)
+    night = document["last_night"]
+    assert (night["runs"], night["failures"], night["files"]) == (1, 0, 2)
+    assert (night["rows"], night["set_aside"]) == (3, 1)
+    assert document["newest_combined"]["file"] == "out/final_combined_17.csv"
+    later = status_document(project.settings, project.ledger, PID, NOW + timedelta(days=2))[
+        "last_night"
+    ]
+    assert (later["runs"], later["rows"], later["set_aside"]) == (0, 0, 0)
