@@ -2,6 +2,7 @@
 
 from ds_flow.core.batching import Ages, Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
+from ds_flow.core.drift import Mark, drift, named, plain
 from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
     FORK,
@@ -23,6 +24,7 @@ from ds_flow.core.errors import (
     is_no_room,
     says_no_room,
 )
+from ds_flow.core.families import Family, Look, compared, family_of, label_of, shapes_of
 from ds_flow.core.manifest import (
     Input,
     Manifest,
@@ -143,6 +145,7 @@ __all__ = [
     "DsFlowError",
     "Ended",
     "FailureClass",
+    "Family",
     "FileState",
     "FireOutcome",
     "Input",
@@ -150,8 +153,10 @@ __all__ = [
     "JobState",
     "LedgerError",
     "Limits",
+    "Look",
     "LsfSite",
     "Manifest",
+    "Mark",
     "NoRoomError",
     "Options",
     "Output",
@@ -178,11 +183,14 @@ __all__ = [
     "attempt_command",
     "batches_to_form",
     "compare_manifests",
+    "compared",
     "counted",
     "cut_groups",
+    "drift",
     "due_fire",
     "escape",
     "failed_and_done_again",
+    "family_of",
     "first_of",
     "for_file",
     "holds_up",
@@ -192,19 +200,23 @@ __all__ = [
     "is_missed",
     "is_no_room",
     "known_zone",
+    "label_of",
     "local_time",
     "moment",
     "moment_of",
+    "named",
     "natural_order",
     "output_stems",
     "pinned_variables",
     "place_of",
+    "plain",
     "printable",
     "program_of",
     "python_on",
     "says_no_room",
     "seconds_until_due",
     "shallow",
+    "shapes_of",
     "split_settled",
     "starved",
     "unbegun_in_a_row",
