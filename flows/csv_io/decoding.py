@@ -112,6 +112,8 @@ class Decoder:
 
 def unmarked_utf16(start: bytes) -> str:
     """The encoding's name if every other byte is mostly NUL and the others never are, or ""."""
+    if 0 not in start:
+        return ""
     even, odd = start[0::2], start[1::2]
     if not odd[1:]:
         return ""

@@ -41,6 +41,7 @@ class Block:
     rows: int
     starts: Positions  # of the rows, in the text
     line: int  # where the text begins
+    lines: int  # how many ends of lines are in it
     newline: bytes
 
     @property
@@ -49,7 +50,7 @@ class Block:
         text = self.text
         if self.newline != LF_ENDS or b'"' in text or b"\r" in text:
             return False
-        return text.count(LF_ENDS) == self.rows
+        return self.lines == self.rows
 
     def line_of(self, row: int) -> int:
         """The line where a row begins."""
@@ -139,13 +140,15 @@ class Records:
         if ragged.size:
             layout = self._without_blank_end(layout, int(ragged[0]))
         line = self._line + layout.text.count(self._newline, 0, layout.skipped)
+        lines = layout.text.count(self._newline, layout.skipped, layout.length)
         self._pending = self._pending[layout.length :]
-        self._line += layout.text.count(self._newline, 0, layout.length)
+        self._line = line + lines
         return Block(
             text=layout.text[layout.skipped : layout.length],
             rows=layout.rows,
             starts=layout.starts - layout.skipped,
             line=line,
+            lines=lines,
             newline=self._newline,
         )
 
