@@ -1,7 +1,11 @@
 """A batch's files on disk: plans, attempts, and verdicts that the first one puts."""
 
+import itertools
 import json
 import os
+import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +16,8 @@ from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.core.manifest import Rejected
 from ds_flow.core.plan import Options, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, Cause
-from ds_flow.system import durable
+from ds_flow.system import durable, fs_type, sync_files
+from ds_flow.system.durable import FLUSHED, MANY_FILES
 from ds_flow.work import fingerprint
 from ds_flow.work.batch import Batch, batches_in
 from ds_flow.work.logs import find_log
@@ -498,3 +503,46 @@ def test_a_copy_in_place_of_a_link_is_kept(
 
     assert (tmp_path / "copy").read_text() == "kept"
     assert power.keeps(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(("files", "at_most"), [(MANY_FILES - 1, MANY_FILES), (MANY_FILES, 0)])
+def test_very_many_files_are_synced_by_one_flush_of_their_file_system(
+    tmp_path: Path, files: int, at_most: int
+) -> None:
+    if fs_type(tmp_path) not in FLUSHED:
+        pytest.skip("this file system is synced file by file")
+    paths = [tmp_path / f"{number}.csv" for number in range(files)]
+    for path in paths:
+        path.write_text("a")
+    synced = fsyncs_of(lambda: sync_files(paths))
+
+    assert synced == min(files, at_most)
+
+
+def test_files_of_a_file_system_that_is_not_known_are_synced_one_by_one() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # another kind
+        if fs_type(Path(folder)) in FLUSHED:
+            pytest.skip("it is no other kind here")
+        paths = [Path(folder, f"{number}.csv") for number in range(MANY_FILES)]
+        for path in paths:
+            path.touch()
+
+        assert fsyncs_of(lambda: sync_files(paths)) == MANY_FILES
+
+
+def fsyncs_of(act: Callable[[], None]) -> int:
+    """How often fsync(2) is called, by all threads."""
+    found = itertools.count()
+
+    def look(_frame: object, event: str, called: object) -> None:
+        if event == "c_call" and called is os.fsync:
+            next(found)
+
+    threading.setprofile(look)
+    sys.setprofile(look)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return next(found)
