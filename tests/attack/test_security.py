@@ -13,7 +13,7 @@ import pytest
 
 from cli_project import Project as CliProject
 from clock import MovedClock
-from ds_flow.cli.commands.status import put_status
+from ds_flow.cli.status_text import status_lines
 from ds_flow.doctor import check
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.store import fault_of
@@ -21,6 +21,7 @@ from ds_flow.runs import outcome
 from ds_flow.runs.launch import Runs
 from ds_flow.system import metaflow_store
 from ds_flow.system.logging_setup import MASK
+from ds_flow.system.terminal import put
 from ds_flow.upkeep.retention import DONE
 from ds_flow.upkeep.upkeep import COLLECT_EVERY, Upkeep
 from ds_flow.work.batch import Batch
@@ -165,7 +166,8 @@ def test_no_answer_holds_what_deceives_a_terminal(
     (run,) = project.runs()
     questions = (("files",), ("explain", bad), ("show", str(run.run_id)))
     done = [project.ds_flow(*question) for question in questions]
-    put_status({**project.status(), "unaccounted": [bad]}, [])
+    for line in status_lines({**project.status(), "unaccounted": [bad]}):
+        put(line)
 
     answers = [(project.root / "once").read_text(), *(one.stdout + one.stderr for one in done)]
     answers.append(capsys.readouterr().out)

@@ -9,8 +9,8 @@ import pytest
 
 from cli_project import Project, manifest_of
 from clock import NOON
-from ds_flow.cli.commands.status import put_status
 from ds_flow.cli.project import open_ledger
+from ds_flow.cli.status_text import status_lines
 from ds_flow.core.states import Cause, Trigger
 from ds_flow.inbox.progress import Counted, LookFile
 from ds_flow.views.status import status_document
@@ -159,12 +159,10 @@ def test_a_torn_word_is_not_taken(project: Project, text: str) -> None:
     assert status_document(project.settings, project.ledger, 7, NOON)["looked_at"] is None
 
 
-def test_the_page_says_when_the_daemon_looked(
-    project: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_said_when_the_daemon_looked(project: Project) -> None:
     tell_look(project)
-    put_status(status_document(project.settings, project.ledger, 7, NOON), [])
-    assert f"looked     {NOON.isoformat()}, by the daemon" in capsys.readouterr().out
+    lines = [*status_lines(status_document(project.settings, project.ledger, 7, NOON))]
+    assert f"looked     {NOON.isoformat()}, by the daemon: the inbox is large" in lines
 
 
 def test_a_file_that_is_to_be_read_again_is_accounted_for(project: Project) -> None:

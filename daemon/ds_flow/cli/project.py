@@ -4,16 +4,25 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ds_flow.core import LedgerError
+from ds_flow.core import DsFlowError, LedgerError, SettingsError
 from ds_flow.ledger import Ledger
 from ds_flow.runs import admit_commits, rebuild_ledger
-from ds_flow.settings import Settings, find_settings, load_settings
-from ds_flow.system import running_pid, set_up_logging
+from ds_flow.settings import (
+    IN_FORCE,
+    Settings,
+    find_settings,
+    load_settings,
+    restore,
+    work_folders,
+)
+from ds_flow.system import read_json, running_pid, say, set_up_logging
 from ds_flow.work import refuse_root, require_own
+
+MOST_BYTES = 2**20  # of the settings that a daemon has left
 
 
 def load(args: argparse.Namespace, *, to_work: bool = True) -> Settings:
@@ -35,11 +44,35 @@ def now() -> datetime:
 
 
 @contextmanager
-def reading(args: argparse.Namespace) -> Iterator[tuple[Settings, Ledger]]:
-    """Open the project for a command that only reads."""
-    settings = load(args, to_work=False)
+def reading(args: argparse.Namespace, *, is_told: bool = True) -> Iterator[tuple[Settings, Ledger]]:
+    """Open the project for a command that only reads.
+
+    While its settings are bad, a daemon goes on with those it has. They are what is read by then.
+    """
+    try:
+        settings = load(args, to_work=False)
+    except SettingsError as error:
+        found = _in_force(args, str(error))
+        if found is None:
+            raise
+        settings = found
+        if is_told:
+            say(f"{error}\nThe daemon goes on with the settings that it has; so does this command.")
     with open_ledger(settings, now()) as ledger:
         yield settings, ledger
+
+
+def _in_force(args: argparse.Namespace, why: str) -> Settings | None:
+    """Find the settings by which a running daemon works; None without one."""
+    file = Path.cwd() / find_settings(getattr(args, "config", None), os.environ)
+    for folder in work_folders(file, os.environ):
+        with suppress(OSError, DsFlowError):
+            settings = restore(file, read_json(folder / IN_FORCE, MOST_BYTES), why)
+            refuse_root(settings.output_dir, settings.root)
+            if running_pid(settings):
+                set_up_logging(level="WARNING", json_lines=False, secrets=settings.secrets)
+                return settings
+    return None
 
 
 @contextmanager

@@ -36,13 +36,39 @@ def unreachable_backends(settings: Settings, environ: Mapping[str, str]) -> Find
         yield REACHABLE[executor](settings, settings.run_environment(environ))
 
 
+def silent_backends(
+    settings: Settings, environ: Mapping[str, str], limit_s: float
+) -> dict[str, str]:
+    """Ask each backend in use one short question; why it does not answer, or ""."""
+    found: dict[str, str] = {}
+    for executor in sorted({stage.executor for stage in settings.stages.values()}):
+        if executor == "lsf":
+            answer = _lsf(settings, settings.run_environment(environ), limit_s)
+            found[executor] = "" if answer.level == "ok" else answer.text
+        elif executor == "docker":
+            found[executor] = _silent_engine(settings, environ, limit_s)
+    return found
+
+
+def _silent_engine(settings: Settings, environ: Mapping[str, str], limit_s: float) -> str:
+    limit_s = min(settings.site.docker.command_seconds, limit_s)
+    site = replace(settings.site.docker, command_seconds=limit_s)
+    try:
+        DockerClient(site, settings.run_environment(environ)).memory_mb()
+    except DispatchError as error:
+        return str(error)
+    return ""
+
+
 def _local(_settings: Settings, _environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "local", "jobs run as child processes")
 
 
-def _lsf(settings: Settings, environ: Mapping[str, str]) -> Finding:
+def _lsf(
+    settings: Settings, environ: Mapping[str, str], limit_s: float = ANSWER_SECONDS
+) -> Finding:
     """Ask for a job that does not exist: LSF answers that there is none."""
-    limit_s = min(settings.site.lsf.command_seconds, ANSWER_SECONDS)
+    limit_s = min(settings.site.lsf.command_seconds, limit_s)
     try:
         answer = call(["bjobs", "-J", "ds-flow-check"], limit_s, cwd=settings.root, environ=environ)
     except DispatchError as error:

@@ -26,6 +26,7 @@ from ds_flow.core import (
 )
 from ds_flow.inbox.hashing import Judged, Reading, Turns
 from ds_flow.inbox.known import Known
+from ds_flow.inbox.misnamed import Misnamed
 from ds_flow.inbox.progress import Counted, LookFile, ProgressFile, told
 from ds_flow.inbox.slices import Scan
 from ds_flow.inbox.watcher import Inbox, too_large
@@ -60,6 +61,7 @@ class Admission:
     hinted: bool = True  # there is a reason to scan
     scan: Scan | None = None  # that is under way
     turns: Turns = field(default_factory=Turns)  # settled files that are to be read
+    misnamed: list[Misnamed] = field(default_factory=list)  # what the last scan found
     _lost: Problems = field(default_factory=Problems)  # the inbox: why it cannot be scanned
     _ignored: Problems = field(default_factory=Problems)  # by path
     _unread: Problems = field(default_factory=Problems)  # by path: tried again at each scan
@@ -211,6 +213,7 @@ class Admission:
         if self._lost.solve("inbox"):
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
         self._note_ignored(scan.found.ignored)
+        self.misnamed = scan.found.misnamed
         ended_s = self.clock.monotonic_s()
         self._rest(scan.spent_s, ended_s)
         self._counted = scan.counted(self.settings.pattern, self._rescan_at_s - ended_s)

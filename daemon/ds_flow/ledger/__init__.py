@@ -20,7 +20,7 @@ from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert,
 from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.lineage import Made
-from ds_flow.ledger.overview import Combined, Day, DeadBatch, PastFire, SetAside
+from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire, SetAside
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
@@ -28,6 +28,7 @@ from ds_flow.ledger.store import fault_of
 
 __all__ = [
     "ANALYSIS_FAILED",
+    "FAILURES",
     "JOBS_REDONE",
     "LEFT_OUT",
     "RUN_PREFIX",
@@ -42,6 +43,7 @@ __all__ = [
     "LastRun",
     "Ledger",
     "LongRun",
+    "LostRun",
     "Made",
     "PastFire",
     "Reading",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ds_flow.core import Cause, FireOutcome
+from ds_flow.core import Cause, FireOutcome, RunState
 from ds_flow.ledger.queries import IS_LOOK
 from ds_flow.ledger.store import Row, Store, text
 
@@ -18,13 +18,19 @@ LOOKED_THROUGH = 1000  # of the newest dead batches and quarantined files
 COMBINED = ("final_combined_", "final_combined`")
 """A name of a combined file is between these two: "`" comes after "_"."""
 
-_DEAD = """
+FAILURES = (RunState.FAILED.value, RunState.TIMED_OUT.value, RunState.LOST.value)
+"""The ends of runs that count as failures."""
+
+_LEFT = """
+    EXISTS (SELECT 1 FROM batch_file JOIN file ON file.id = file_id
+        WHERE batch_file.batch_id = batch.id AND state = 'quarantined' AND cause = 'dead')
+"""
+_DEAD = f"""
     SELECT id, reason, ended_at FROM
         (SELECT id, reason, ended_at FROM batch WHERE state = 'dead' ORDER BY rowid DESC LIMIT ?)
-    AS dead WHERE EXISTS (SELECT 1 FROM batch_file JOIN file ON file.id = file_id
-        WHERE batch_id = dead.id AND state = 'quarantined' AND cause = 'dead')
-    LIMIT ?
+    AS batch WHERE {_LEFT} LIMIT ?
 """
+_MENDED = f"(batch.state = 'succeeded' OR (batch.state = 'dead' AND NOT {_LEFT}))"
 
 _SET_ASIDE = f"""
     SELECT path, cause, reason, (SELECT max(at) FROM event WHERE file_id = file.id)
@@ -56,10 +62,21 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class LostRun:
+    """A run that was lost, of a batch that is not published yet."""
+
+    name: str  # Run ID, or batch and attempt
+    error: str
+    ended_at: datetime
+    again: str  # the name of the newest attempt after it; "" if there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Day:
     """What came since a time."""
 
     runs: dict[str, int]  # by state
+    repaired: int  # of those that failed: their files were published or taken since
     files: int  # in the batches of the runs that published
     rows: int  # in the combined files
     set_aside: int  # files
@@ -101,10 +118,28 @@ class Overview:
         rows = self._store.rows(_DEAD, (LOOKED_THROUGH, limit))
         return [DeadBatch(*row) for row in rows]
 
+    def repaired(self, dead: int) -> int:
+        """How many of so many dead batches have no file left that nothing else has taken."""
+        return max(0, dead - len(self.dead(LOOKED_THROUGH))) if dead else 0
+
     def set_aside(self, limit: int) -> list[SetAside]:
         """The newest quarantined files, newest first."""
         rows = self._store.rows(_SET_ASIDE, (LOOKED_THROUGH, limit))
         return [SetAside(path, Cause(cause), why, at) for path, cause, why, at in rows]
+
+    def lost(self, since: datetime, limit: int) -> list[LostRun]:
+        """The runs that were lost after a time, newest first, of batches that still live."""
+        rows = self._store.rows(
+            "SELECT coalesce(run.run_id, run.batch_id || '/' || run.attempt), error, run.ended_at,"
+            " coalesce((SELECT coalesce(run_id, batch_id || '/' || attempt) FROM run AS later"
+            "  WHERE later.batch_id = run.batch_id AND later.id > run.id"
+            "  ORDER BY later.id DESC LIMIT 1), '')"
+            " FROM run JOIN batch ON batch.id = run.batch_id"
+            " WHERE run.state = 'lost' AND batch.ended_at IS NULL AND run.ended_at > ?"
+            " ORDER BY run.id DESC LIMIT ?",
+            (text(since), limit),
+        )
+        return [LostRun(name, why, datetime.fromisoformat(at), to) for name, why, at, to in rows]
 
     def since(self, at: datetime) -> Day:
         """Count the runs that began after a time, and what they published."""
@@ -124,8 +159,13 @@ class Overview:
             f" WHERE kind = 'file.quarantined' ORDER BY id DESC LIMIT {COUNTED_EVENTS})"
             " WHERE at > ?1"
         )
+        mended = (
+            f"SELECT count(*) FROM ({new}) AS new JOIN batch ON batch.id = batch_id"
+            f" WHERE new.state IN {FAILURES} AND {_MENDED}"
+        )
         return Day(
             runs=dict(runs),
+            repaired=self._count(mended, (text(at),)),
             files=self._count(files, (text(at),)),
             rows=self._count(rows, (text(at), *COMBINED)),
             set_aside=self._count(aside, (text(at),)),

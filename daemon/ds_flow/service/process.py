@@ -17,9 +17,10 @@ from ds_flow.inbox import Inbox, Pattern
 from ds_flow.ledger import Ledger, Reading
 from ds_flow.runs import Runs
 from ds_flow.service.engine import Engine
+from ds_flow.service.health import Health
 from ds_flow.service.systemd import is_listening, keep_rights, notify, watchdog_s
-from ds_flow.settings import Settings, load_settings
-from ds_flow.system import WAKE_SIGNAL, Wake, mask, set_up_logging, single_instance
+from ds_flow.settings import IN_FORCE, Settings, in_force_text, load_settings
+from ds_flow.system import WAKE_SIGNAL, Wake, mask, put_file, set_up_logging, single_instance
 from ds_flow.upkeep import Upkeep
 from ds_flow.work import make_root, settle
 
@@ -60,6 +61,7 @@ class Service:
     engine: Engine
     upkeep: Upkeep
     wake: Wake
+    health: Health | None = None  # of a daemon; `once` leaves no word
     stops: int = 0  # SIGTERM or SIGINT, counted: the second one waits for nothing
     stop_signal: int = 0
     reload_asked: bool = False
@@ -72,6 +74,8 @@ class Service:
     def serve(self) -> None:
         """Work until told to stop, then let runs end. Ready after the first turn."""
         self.engine.fires.keeps_time = True
+        self.health = Health(self.settings, self.engine)
+        leave_in_force(self.settings)
         self.engine.tick()
         self._check_backends()
         for why in exposed(self.settings):
@@ -114,6 +118,8 @@ class Service:
             self._reload()
         moved = self._turn()
         self.upkeep.keep()
+        if self.health is not None:
+            self.health.keep()
         return moved or self.stops
 
     def _turn(self) -> int:
@@ -184,11 +190,18 @@ class Service:
             with suppress(DispatchError):  # a full disk
                 self.engine.ledger.history.note("settings.refused", why, self.engine.clock.now())
         else:
-            self.settings = new
-            self.engine.change_settings(new)
-            self.upkeep.settings = new
+            self._take(new)
             log.info("settings.reloaded", extra={"file": new.file})
+        if self.health is not None:
+            self.health.refuse(mask(self.refused, old.secrets))
         notify("READY=1")
+
+    def _take(self, new: Settings) -> None:
+        self.settings = self.upkeep.settings = new
+        self.engine.change_settings(new)
+        if self.health is not None:
+            self.health.settings = new
+            leave_in_force(new)
 
     # ------------------------------------------------------------------ signals
 
@@ -220,6 +233,12 @@ class Service:
         self.alive()
         if self.stops and not self.engine.is_draining:
             raise DispatchError("told to stop")
+
+
+def leave_in_force(settings: Settings) -> None:
+    """Write down the settings in force. Nobody depends on it, so a full disk does not matter."""
+    with suppress(OSError), put_file(settings.work_root / IN_FORCE, mode=0o600) as file:
+        file.write(in_force_text(settings).encode())
 
 
 def _refuse_moves(old: Settings, new: Settings) -> None:

@@ -12,12 +12,9 @@ from pydantic_core import ErrorDetails
 
 from ds_flow.core import CHECKOUT, SettingsError
 from ds_flow.settings import rules
-from ds_flow.settings.resolved import TAG_VARIABLE, Settings, effective
+from ds_flow.settings.resolved import SECRETS, TAG_VARIABLE, Settings, effective
 from ds_flow.settings.schema import RENAMED, Keys
 from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
-
-SECRET: Loc = ("alerts", "webhook")
-"""Its value may hold a token, so no message shows it."""
 
 __all__ = ["Settings", "effective", "find_settings", "load_settings", "settings_schema"]
 
@@ -139,7 +136,7 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
             text = "should be text; put it in quotes"
         case _:
             text = fault["msg"].removeprefix("Input ")
-    found = None if loc == SECRET else fault["input"]
+    found = None if loc in SECRETS else fault["input"]
     is_shown = isinstance(found, str | float | int) and not _is_endless(found)
     return f"{text} (it is {reprlib.repr(found)})" if is_shown else text
 

@@ -44,6 +44,9 @@ from ds_flow.settings.sources import PREFIX, Loc, Origin
 TAG_VARIABLE = "PROCESS_TAG"
 HIDDEN = "***"
 
+SECRETS: tuple[Loc, ...] = (("alerts", "webhook"),)
+"""Their values may hold tokens or passwords, so no message shows them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -66,6 +69,7 @@ class Settings:
     tag: str
     dotenv: Mapping[str, str] = field(repr=False)  # every run gets these, with the values in force
     origins: Mapping[Loc, Origin] = field(repr=False)
+    refused: str = ""  # why those in the file are bad, where these are a running daemon's own
 
     @property
     def pattern(self) -> str:
@@ -112,7 +116,8 @@ class Settings:
             and not name.startswith(PREFIX)
             and name != TAG_VARIABLE
         }
-        return frozenset(hidden | ({self.alerts.webhook} if self.alerts.webhook else set()))
+        own = (getattr(getattr(self, section), key) for section, key in SECRETS)
+        return frozenset(hidden | {value for value in own if value})
 
     def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of a run. Inherited ones override `.env`; pinned ones override both.
@@ -210,10 +215,21 @@ def _tree(settings: Settings) -> dict[str, Any]:
     for name in [name for name in Keys.model_fields if name not in tree]:
         tree[name] = _plain(getattr(settings, name))
     tree["paths"]["ledger"] = str(settings.ledger)
-    tree["alerts"]["webhook"] = settings.alerts.webhook and HIDDEN
+    for section, key in SECRETS:
+        tree[section][key] = tree[section][key] and HIDDEN
     for name, stage in tree["compute"]["stages"].items():
         resolved = asdict(settings.stages[name])
         stage.update((key, resolved[key]) for key in stage)
+    return tree
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings as a tree without secrets, which can be validated again."""
+    tree: dict[str, Any] = {"project_name": settings.project_name}
+    for name in [name for name in Keys.model_fields if name not in tree]:
+        tree[name] = _plain(getattr(settings, name))
+    for section, key in SECRETS:
+        tree[section][key] = None
     return tree
 
 

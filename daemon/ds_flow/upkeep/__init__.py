@@ -1,10 +1,17 @@
 """Beside the line: alerts, expected files, disk space, retention."""
 
+from ds_flow.upkeep.expected_files import still_missing
+from ds_flow.upkeep.record import Heard, Record, leave_record, read_record
 from ds_flow.upkeep.retention import Collected, Retention
 from ds_flow.upkeep.upkeep import Upkeep
 
 __all__ = [
     "Collected",
+    "Heard",
+    "Record",
     "Retention",
     "Upkeep",
+    "leave_record",
+    "read_record",
+    "still_missing",
 ]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
-from ds_flow.core import moment_of, unescape
+from ds_flow.core import local_time, moment_of, unescape
+from ds_flow.ledger import Ledger
 from ds_flow.settings import Expected, Settings, matches
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -45,3 +46,23 @@ def came(settings: Settings, expected: Expected, paths: Iterable[str]) -> int:
     pattern = settings.whole(expected.pattern)
     raw = (os.path.join(settings.root, unescape(path)) for path in {*paths})
     return sum(matches(pattern, path) for path in raw)
+
+
+def subject_of(expected: Expected, window: Window) -> str:
+    """Write how the events about one deadline begin."""
+    return f"{expected.pattern} by {window.until.isoformat()}:"
+
+
+def still_missing(
+    settings: Settings, expected: Expected, ledger: Ledger, now: datetime
+) -> tuple[str, str] | None:
+    """Say which files have not come even after the last deadline, and since when; else None."""
+    window = last_window(expected, now)
+    found = ledger.history.last("files.missing", subject_of(expected, window))
+    if found is None:
+        return None
+    count = came(settings, expected, ledger.history.seen_since(window.since))
+    if count >= expected.count:
+        return None
+    by = local_time(window.until)
+    return f"{count} of {expected.count} {expected.pattern} by {by}", window.until.isoformat()

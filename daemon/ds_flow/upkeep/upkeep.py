@@ -120,7 +120,7 @@ class Upkeep:
         """Record once after each deadline whether the expected files have come."""
         now, history = self.clock.now(), self.ledger.history
         window = expected_files.last_window(expected, now)
-        subject = f"{expected.pattern} by {window.until.isoformat()}:"
+        subject = expected_files.subject_of(expected, window)
         begun_at = history.begun_at()
         if begun_at is None or begun_at > window.until:
             return  # ds-flow did not run yet

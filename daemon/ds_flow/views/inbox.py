@@ -9,6 +9,7 @@ from ds_flow.core import DispatchError, Sighting, counted, unescape
 from ds_flow.inbox import Misnamed, Pattern, being_read, last_look, needed_quiet_s, scan_files
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
+from ds_flow.upkeep import Record
 
 SCANS = 2  # a running daemon has seen a file after so many: it may come while one is under way
 BACKLOG_SECONDS = 600.0  # a running daemon may need so long to read many or large files
@@ -28,7 +29,9 @@ class InboxCheck:
     misnamed: list[Misnamed] = field(default_factory=list)  # they match nothing
 
 
-def check_inbox(settings: Settings, ledger: Ledger, pid: int | None, now: datetime) -> InboxCheck:
+def check_inbox(
+    settings: Settings, ledger: Ledger, pid: int | None, now: datetime, record: Record | None
+) -> InboxCheck:
     """Take a daemon's word for a large inbox, else look."""
     if pid is None:
         return _look(settings, ledger, InboxCheck(), is_watched=False, now=now)
@@ -36,6 +39,7 @@ def check_inbox(settings: Settings, ledger: Ledger, pid: int | None, now: dateti
     if last := last_look(settings.work_root, pid, settings.pattern, now):
         check.arriving, check.ignored = last.arriving, last.ignored
         check.looked_at = last.looked_at
+        check.misnamed = [Misnamed(*one) for one in record.misnamed] if record else []
         return check
     return _look(settings, ledger, check, is_watched=True, now=now)
 

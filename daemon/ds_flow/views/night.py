@@ -3,14 +3,13 @@
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from ds_flow.core import Document, RunState, Timetable
-from ds_flow.ledger import Ledger, PastFire
+from ds_flow.core import Document, Timetable
+from ds_flow.ledger import FAILURES, Ledger, PastFire
 from ds_flow.settings import Settings
 from ds_flow.views.documents import output_folder
 
 DAY = timedelta(days=1)
 NAMED_FIRES = 5  # of each schedule
-FAILURES = (RunState.FAILED, RunState.TIMED_OUT, RunState.LOST, RunState.STOPPED)
 
 
 def last_night(settings: Settings, ledger: Ledger, now: datetime) -> Document:
@@ -28,6 +27,7 @@ def last_night(settings: Settings, ledger: Ledger, now: datetime) -> Document:
         "runs": sum(day.runs.values()),
         "runs_by_state": day.runs,
         "failures": sum(day.runs.get(state, 0) for state in FAILURES),
+        "repaired": day.repaired,
         "files": day.files,
         "rows": day.rows,
         "set_aside": day.set_aside,

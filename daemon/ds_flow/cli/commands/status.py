@@ -1,98 +1,105 @@
-"""`ds-flow status`: count everything, and check that the counts add up."""
+"""`ds-flow status`: count everything, check that it adds up, and say what needs a person."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+import sys
+from threading import Event
+from typing import TYPE_CHECKING
 
-from ds_flow.cli.arguments import JSON, Arguments
-from ds_flow.core import BatchState, Document
-from ds_flow.system import DONE, put, put_document, running_pid
+from ds_flow.cli.arguments import JSON, Arguments, UsageError, argument, flag
+from ds_flow.core import Document, DsFlowError
+from ds_flow.system import DONE, put, put_document, put_lines, running_pid
 
-HELP = "count files, batches and runs, and check that the counts add up"
-ARGUMENTS: Arguments = (JSON,)
+if TYPE_CHECKING:
+    from ds_flow.settings import Settings
 
-NAMED_READINGS = 5  # large files that are being read
+HELP = "say whether all is well, what needs a person, and how many files are where"
+ARGUMENTS: Arguments = (
+    JSON,
+    flag("--check", help="one line; exit code 0: all is well, 3: needs a person, 4: no daemon"),
+    flag("--watch", help="show it again and again, until Ctrl-C"),
+    argument("--every", type=float, default=2.0, metavar="SECONDS", help="how often --watch looks"),
+)
+
+NEEDS_PERSON, NO_DAEMON = 3, 4
+CODES = {"ok": DONE, "attention": NEEDS_PERSON, "down": NO_DAEMON}
+ANSWER_SECONDS = 2.0  # for a backend that no daemon has asked
+LEAST_SECONDS = 0.1
+
+AGAIN = "\x1b[H\x1b[J"
+"""Go to the first line of the terminal, and clear what is below."""
 
 
 def run(args: argparse.Namespace) -> int:
-    from ds_flow.cli.project import now, reading
-    from ds_flow.views import status_document
-
-    with reading(args) as (settings, ledger):
-        document = status_document(settings, ledger, running_pid(settings), now())
-        dead = [batch.id for batch in ledger.read.batches_in(BatchState.DEAD)]
-        dead = [batch for batch in dead if ledger.read.has_dead_files(batch)]  # not yet retried
-    if args.json:
-        put_document(document)
-    else:
-        put_status(document, dead)
+    if args.check and args.watch:
+        raise UsageError("status: --check and --watch do not go together")
+    if args.watch:
+        _watch(args)
+    document = _document(args)
+    if args.check:
+        put_document(document) if args.json else put(_one_line(document))
+        return CODES[document["verdict"]]
+    _put(args, document)
     return DONE
 
 
-def put_status(status: Document, dead: Iterable[str]) -> None:
-    """Print the document, and what to do next. `dead`: batches that can be retried."""
-    daemon = status["daemon"]
-    put(
-        f"daemon     {'running, pid ' + str(daemon['pid']) if daemon['running'] else 'not running'}"
-    )
-    put(f"files      {status['discovered']}{_counts(status['files'])}")
-    _put_inbox(status)
-    put(f"batches    {sum(status['batches'].values())}{_counts(status['batches'])}")
-    put(f"runs       {sum(status['runs'].values())}{_counts(status['runs'])}")
-    put(f"accounted  {'yes' if status['accounted'] else 'no: ' + status['reason']}")
-    for path in status["unaccounted"]:
-        put(f"           {path}")
-    for batch, words in _jobs_told(status["jobs"]):
-        put(f"jobs       {batch}: {words}")
-    if status["low_space"]:
-        put(f"low space  {status['low_space']}; no new batch starts")
-    for why in status["held_back"]:
-        put(f"held back  {why}")
-    _put_analyses(status)
-    for advice in _advice(status, dead):
-        put(f"next       {advice}")
+def _document(args: argparse.Namespace) -> Document:
+    from ds_flow.cli.project import now, reading
+    from ds_flow.views import status_document
+
+    with reading(args, is_told=not args.watch) as (settings, ledger):
+        pid = running_pid(settings)
+        return status_document(settings, ledger, pid, now(), _asked(settings, pid))
 
 
-def _put_inbox(status: Document) -> None:
-    from ds_flow.inbox import told
+def _asked(settings: "Settings", pid: int | None) -> dict[str, str]:
+    """Ask the backends, where no daemon has done so. None may hold the answer up for long."""
+    from ds_flow.upkeep import read_record
 
-    if status["arriving"]:
-        put(f"arriving   {status['arriving']}")
-    if status["ignored"]:
-        put(f"ignored    {status['ignored']}")
-    if status["looked_at"]:
-        put(f"looked     {status['looked_at']}, by the daemon: the inbox is large")
-    for one in status["reading"][:NAMED_READINGS]:
-        put(f"reading    {one['path']}: {told(one['read_bytes'], one['size_bytes'])}")
+    if all(stage.executor == "local" for stage in settings.stages.values()):
+        return {}
+    record = read_record(settings.work_root, pid)
+    if record and record.heard:
+        return {}
+    import os
 
+    from ds_flow.doctor import silent_backends
 
-def _jobs_told(jobs: Iterable[Document]) -> Iterator[tuple[str, str]]:
-    from ds_flow.dispatch import StageJobs, told
-
-    for row in jobs:
-        stage = {name: row[name] for name in row if name not in {"batch", "run_id"}}
-        yield row["batch"], told(StageJobs(**stage))
+    return silent_backends(settings, os.environ, ANSWER_SECONDS)
 
 
-def _put_analyses(status: Document) -> None:
-    if status["analyses_failed"]:
-        put(f"analyses   {status['analyses_failed']} failed")
-    for one in status["failed_analyses"]:
-        put(f"           run {one['run_id']}: {one['analysis_error']}")
+def _one_line(document: Document) -> str:
+    return f"{document['verdict']}: {document['summary']}"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f": {listed}" if listed else ""
+def _put(args: argparse.Namespace, document: Document) -> None:
+    if args.json:
+        put_document(document)
+        return
+    from ds_flow.cli.status_text import status_lines
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in status_lines(document, width):
+        put(line)
 
 
-def _advice(status: Document, dead: Iterable[str]) -> Iterator[str]:
-    files, batches = status["files"], status["batches"]
-    pending = files["waiting"] + status["arriving"] + len(status["unaccounted"])
-    pending += sum(batches.get(state, 0) for state in ("queued", "running", "retrying"))
-    if pending and not status["daemon"]["running"]:
-        yield "start the daemon, or run `ds-flow once`"
-    if files["quarantined"]:
-        yield "`ds-flow files --state quarantined` says why files are quarantined"
-        yield from (f"`ds-flow retry {batch}` retries a dead batch" for batch in dead)
-    if status["analyses_failed"]:
-        yield "`ds-flow rerun --analyze RUN` does a failed analysis again"
+def _watch(args: argparse.Namespace) -> None:
+    """Show it until Ctrl-C: on a terminal in place, else one block after the other."""
+    while True:
+        try:
+            document = _document(args)
+        except DsFlowError as error:  # it may pass: a locked ledger, settings that are being edited
+            _begin_block()
+            put(f"status     unknown: {error}")
+        else:
+            _begin_block()
+            _put(args, document)
+        sys.stdout.flush()
+        Event().wait(max(args.every, LEAST_SECONDS))
+        if not sys.stdout.isatty() and not args.json:
+            put()
+
+
+def _begin_block() -> None:
+    if sys.stdout.isatty():
+        put_lines(AGAIN)

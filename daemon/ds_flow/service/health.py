@@ -1,0 +1,121 @@
+"""What the daemon leaves for `status`: its problems, and whether the backends answer."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from threading import Thread
+
+from ds_flow.core import DispatchError
+from ds_flow.doctor import silent_backends
+from ds_flow.service.engine import Engine
+from ds_flow.settings import Settings
+from ds_flow.upkeep import Heard, Record, leave_record
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS = 60.0  # between two questions to a backend
+ANSWER_SECONDS = 10.0
+RECORD_SECONDS = 30.0  # between two records of a daemon for which nothing changes
+
+Ask = Callable[[Settings], dict[str, str]]
+
+
+def ask_backends(settings: Settings) -> dict[str, str]:
+    """Ask each backend in use; why it does not answer, or ""."""
+    return silent_backends(settings, os.environ, ANSWER_SECONDS)
+
+
+@dataclass(slots=True)
+class Health:
+    """Keeps the record up to date. What takes long runs on a thread that nobody waits for."""
+
+    settings: Settings
+    engine: Engine
+    ask: Ask = ask_backends
+    refused: str = ""
+    refused_at: str = ""
+    _record: Record | None = None
+    _record_at_s: float = 0.0
+    _ask_at_s: float = 0.0
+    _thread: Thread | None = None
+    _answers: list[dict[str, str]] = field(default_factory=list)  # what the thread has found
+    _heard: dict[str, Heard] = field(default_factory=dict)
+    _silent: dict[str, int] = field(default_factory=dict)  # how often in a row
+
+    def refuse(self, why: str) -> None:
+        """Note that the settings on disk were refused; "" once they are in force."""
+        self.refused = why
+        self.refused_at = self.engine.clock.now().isoformat() if why else ""
+
+    def keep(self) -> None:
+        """Ask what is due, take what was answered, and write what has changed."""
+        now_s = self.engine.clock.monotonic_s()
+        self._take_answers()
+        if now_s >= self._ask_at_s and self._thread is None:
+            self._ask_at_s = now_s + ASK_SECONDS
+            self._ask()
+        self._leave(now_s)
+
+    # ------------------------------------------------------------------ backends
+
+    def _ask(self) -> None:
+        if all(stage.executor == "local" for stage in self.settings.stages.values()):
+            self._heard.clear()
+            return
+        self._thread = Thread(target=self._work, args=(self.settings,), name="ask", daemon=True)
+        self._thread.start()
+
+    def _work(self, settings: Settings) -> None:
+        try:
+            self._answers.append(self.ask(settings))
+        except Exception:
+            log.exception("backend.bug")
+            self._answers.append({})
+
+    def _take_answers(self) -> None:
+        if not self._answers:
+            return
+        found, self._thread = self._answers.pop(), None
+        now = self.engine.clock.now().isoformat()
+        for backend, why in found.items():
+            old = self._heard.get(backend)
+            since = old.since if old and bool(old.why) == bool(why) else now
+            self._heard[backend] = Heard(backend=backend, why=why, since=since, asked_at=now)
+            self._tell(backend, why)
+        self._heard = {name: one for name, one in self._heard.items() if name in found}
+
+    def _tell(self, backend: str, why: str) -> None:
+        """Note a silence that lasts, and its end. A single one is a hiccup."""
+        count = self._silent.get(backend, 0)
+        self._silent[backend] = count + 1 if why else 0
+        if why and count == 1:
+            log.error("backend.silent", extra={"backend": backend, "why": why})
+            self._note("backend.silent", f"{backend}: {why}")
+        elif not why and count > 1:
+            log.info("backend.answers", extra={"backend": backend})
+            self._note("backend.answers", backend)
+
+    def _note(self, kind: str, detail: str) -> None:
+        with suppress(DispatchError):  # a full disk
+            self.engine.ledger.history.note(kind, detail, self.engine.clock.now())
+
+    # ------------------------------------------------------------------ the record
+
+    def _leave(self, now_s: float) -> None:
+        now = self.engine.clock.now().isoformat()
+        old = self._record
+        new = Record(
+            pid=os.getpid(),
+            at=old.at if old else now,
+            started_at=old.started_at if old else now,
+            refused=self.refused,
+            refused_at=self.refused_at,
+            problems=tuple(self.engine.problems),
+            heard=tuple(self._heard.values()),
+            misnamed=tuple(self.engine.admission.misnamed),
+        )
+        if new != old or now_s >= self._record_at_s:
+            self._record, self._record_at_s = replace(new, at=now), now_s + RECORD_SECONDS
+            leave_record(self.settings.work_root, self._record)

@@ -1,0 +1,58 @@
+"""What a running daemon knows and nobody else can find out: it leaves that for `status`."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ds_flow.core import BatchError
+from ds_flow.system import read_json, write_bytes
+
+NAME = "daemon.json"
+MOST_BYTES = 2**18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Whether one backend answered when it was last asked."""
+
+    backend: str
+    why: str  # why it does not answer; "" if it does
+    since: str  # how long that has been so
+    asked_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One daemon's word. It is written anew as long as the daemon turns."""
+
+    pid: int
+    at: str
+    started_at: str
+    refused: str = ""  # why the settings on disk are not those in force
+    refused_at: str = ""
+    problems: tuple[str, ...] = ()  # why stages and batches cannot work now
+    heard: tuple[Heard, ...] = ()
+    misnamed: tuple[tuple[Any, ...], ...] = ()  # as the last scan found them
+
+
+def leave_record(folder: Path, record: Record) -> None:
+    """Write it. Nobody depends on it, so a full disk does not matter."""
+    with suppress(OSError):
+        text = json.dumps(asdict(record)).encode()
+        write_bytes(folder / NAME, text, is_durable=False)
+
+
+def read_record(folder: Path, pid: int | None) -> Record | None:
+    """What the daemon of this pid has left; None without one."""
+    if pid is None:
+        return None
+    try:
+        row = read_json(folder / NAME, MOST_BYTES)
+        row["heard"] = tuple(Heard(**one) for one in row["heard"])
+        row["misnamed"] = tuple(tuple(one) for one in row["misnamed"])
+        record = Record(**row)
+    except (OSError, BatchError, TypeError, KeyError):
+        return None
+    return record if record.pid == pid else None

@@ -1,0 +1,156 @@
+"""Problems of the daemon, its settings, its backends, the disks and the schedules."""
+
+import shlex
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from ds_flow.core import FireOutcome, is_missed, moment
+from ds_flow.ledger import PastFire
+from ds_flow.upkeep import still_missing
+from ds_flow.views.engine import SILENT
+from ds_flow.views.look import Look
+from ds_flow.views.night import DAY
+from ds_flow.views.problem import Problem
+
+STUCK = timedelta(minutes=10)  # after which a daemon that has left no word does not turn
+FIRES = 3  # of each schedule
+CHANGED = "is not as it was published"
+
+
+def daemon(look: Look) -> Iterator[Problem]:
+    """Say that no daemon is running, or that it does not turn."""
+    if look.pid is None:
+        yield Problem(
+            kind="daemon",
+            text="the daemon is not running, so new files are not processed",
+            remedy="start the service, or `ds-flow serve`; `ds-flow once` works off what waits",
+            command="sudo systemctl start ds-flow",
+        )
+    elif look.record and look.now - datetime.fromisoformat(look.record.at) > STUCK:
+        yield Problem(
+            kind="daemon",
+            text=f"the daemon (pid {look.pid}) has done nothing since {moment(look.record.at)}",
+            remedy="see in its log where it is stuck, then restart it",
+            command="sudo systemctl restart ds-flow",
+            since=look.record.at,
+        )
+
+
+def settings(look: Look) -> Iterator[Problem]:
+    """Say that the settings on disk are bad, and why."""
+    refused = look.settings.refused or (look.record.refused if look.record else "")
+    if refused:
+        why = refused.removeprefix("settings refused: ")
+        yield Problem(
+            kind="settings",
+            text=f"the settings on disk are bad, and the daemon goes on with the old ones: {why}",
+            remedy="correct them, then reload; a restart would fail until then",
+            command="ds-flow check && sudo systemctl reload ds-flow",
+            since=look.record.refused_at or None if look.record else None,
+        )
+
+
+def space(look: Look) -> Iterator[Problem]:
+    """Say that disk space is low."""
+    if look.low_space:
+        yield Problem(
+            kind="space",
+            text=f"space is low, and no new batch starts: {look.low_space}",
+            remedy="make room; everything goes on by itself then",
+            command="ds-flow gc --dry-run",
+        )
+
+
+def engine(look: Look) -> Iterator[Problem]:
+    """Name backends that do not answer."""
+    for one in look.engine["backends"]:
+        if one["state"] == SILENT:
+            yield Problem(
+                kind="engine",
+                text=f"{one['backend']} does not answer: {one['why']}",
+                remedy=f"bring {one['backend']} back, or make it known to ds-flow's user;"
+                " runs wait for it and then go on",
+                command="ds-flow check",
+                since=one["since"],
+            )
+
+
+def line(look: Look) -> Iterator[Problem]:
+    """Name what the daemon itself says it waits for."""
+    said = look.record.problems if look.record else ()
+    known = {look.inbox.lost, *look.held_back}
+    for why in said:
+        if why not in known and not (look.low_space and "low space" in why):
+            yield Problem(
+                kind="line",
+                text=why,
+                remedy="remove the cause; the daemon goes on by itself then",
+                command="ds-flow check",
+            )
+
+
+def expected(look: Look) -> Iterator[Problem]:
+    """Name expected files that have not come."""
+    for one in look.settings.expect:
+        if found := still_missing(look.settings, one, look.ledger, look.now):
+            text, since = found
+            yield Problem(
+                kind="missing_files",
+                text=f"expected files have not come: {text}",
+                remedy="ask their sender",
+                command="ds-flow files",
+                since=since,
+            )
+
+
+def fires(look: Look) -> Iterator[Problem]:
+    """Name what was missed, caught up or made again in the last day."""
+    for schedule in look.settings.schedule:
+        found = look.ledger.overview.fires(schedule.name, look.now - DAY, FIRES)
+        for number, fire in enumerate(found):
+            if fire.outcome == FireOutcome.MISSED and number == 0:
+                yield _missed(fire)
+            elif is_late(fire):
+                yield _caught_up(fire)
+            if CHANGED in fire.detail:
+                yield _changed(fire)
+
+
+def is_late(fire: PastFire) -> bool:
+    """Whether a fire was caught up. One that a person asked for is due when it was asked for."""
+    due_at, at = datetime.fromisoformat(fire.due_at), datetime.fromisoformat(fire.at)
+    return fire.outcome != FireOutcome.MISSED and is_missed(due_at, at)
+
+
+def _missed(fire: PastFire) -> Problem:
+    return Problem(
+        kind="schedule",
+        text=f"schedule {fire.schedule} was missed: {fire.detail}",
+        remedy="fire it now, or wait for its next time",
+        command=f"ds-flow schedule run {shlex.quote(fire.schedule)}",
+        since=fire.due_at,
+    )
+
+
+def _caught_up(fire: PastFire) -> Problem:
+    return Problem(
+        kind="caught_up",
+        text=f"schedule {fire.schedule} was missed at {moment(fire.due_at)}"
+        f" and caught up at {moment(fire.at)}",
+        remedy="see why the daemon was down, or the machine asleep, at that time",
+        command="ds-flow schedule",
+        since=fire.due_at,
+        needs_person=False,
+    )
+
+
+def _changed(fire: PastFire) -> Problem:
+    done = f"run {fire.run_id} has made them again" if fire.run_state == "succeeded" else ""
+    return Problem(
+        kind="outputs",
+        text=f"outputs were changed: {fire.detail}; {done or 'a rerun makes them again'}",
+        remedy="see who changed the files in the output folder",
+        command="ds-flow verify",
+        since=fire.at,
+        needs_person=False,
+    )
