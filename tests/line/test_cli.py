@@ -1,6 +1,7 @@
 """The command line: documents, tables, exit codes, and requests."""
 
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -39,6 +40,7 @@ from samples import OTHER_BATCH as OTHER
 
 SCHEMA = CHECKOUT / "daemon" / "ds_flow" / "core" / "manifest.schema.json"
 DS_FLOW = [sys.executable, "-c", "import sys; from ds_flow.cli import main; sys.exit(main())"]
+RERUN_17 = "run 17: `ds-flow rerun 17` makes its outputs again, under a new name"
 FILE_STATES = {"waiting", "batched", "processed", "quarantined", "superseded"}
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -1030,6 +1032,7 @@ def test_verify_names_outputs_that_have_changed(project: Project, ds_flow_here: 
         [
             "run 17: processed_student_a_17.csv: has other content than was published",
             "run 17: final_combined_17.csv: is gone",
+            RERUN_17,
         ],
     )
     code, out, _ = ds_flow_here("verify", "17", "--json")
@@ -1044,7 +1047,34 @@ def test_verify_names_outputs_that_have_changed(project: Project, ds_flow_here: 
     (out_dir / "manifest_17.json").write_text("{")
     assert "manifest_17.json: cannot be read" in ds_flow_here("verify")[1]
     (out_dir / "manifest_17.json").unlink()
-    assert ds_flow_here("verify")[1] == "run 17: manifest_17.json: is gone\n"
+    assert ds_flow_here("verify")[1] == f"run 17: manifest_17.json: is gone\n{RERUN_17}\n"
+
+
+def test_a_changed_run_whose_files_were_published_again_fails_verify_no_more(
+    project: Project, ds_flow_here: Cli
+) -> None:
+    rows = project.published(BATCH, "17", "student_a.csv")
+    (project.root / "out" / "final_combined_17.csv").write_text("changed")
+    out_dir = project.root / "out"
+    assert ds_flow_here("verify")[0] == 1
+    project.start(project.form(OTHER, rows, Trigger.RERUN), "18")
+    project.publish(OTHER, "18", rows)
+    for name in ("processed_student_a", "final_combined"):
+        (out_dir / f"{name}_18.csv").write_text("123456789")
+    sha256 = hashlib.sha256(b"123456789").hexdigest()
+    made = json.loads((out_dir / "manifest_18.json").read_text())
+    for output in made["outputs"]:
+        output["sha256"] = sha256
+    (out_dir / "manifest_18.json").write_text(json.dumps(made))
+    project.ledger._store.change("UPDATE output SET sha256 = ? WHERE run = 2", (sha256,))
+    code, out, _ = ds_flow_here("verify")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "run 17: newer runs have published all its files again",
+    )
+    assert ds_flow_here("verify", "17")[0] == 1
+    (out_dir / "final_combined_18.csv").unlink()
+    assert ds_flow_here("verify")[0] == 1
 
 
 def test_verify_finds_no_fault_where_nothing_was_published(

@@ -122,6 +122,20 @@ class Overview:
         """How many of so many dead batches have no file left that nothing else has taken."""
         return max(0, dead - len(self.dead(LOOKED_THROUGH))) if dead else 0
 
+    def is_replaced(self, run_id: str) -> bool:
+        """Whether newer runs, whose outputs are still there, have published every file of a run."""
+        row = self._store.row(
+            "SELECT 1 FROM run WHERE run_id = ? AND NOT EXISTS ("
+            "  SELECT 1 FROM output AS mine JOIN file ON file.id = mine.file_id"
+            "  WHERE mine.run = run.id AND NOT EXISTS ("
+            "   SELECT 1 FROM file AS other JOIN output AS newer ON newer.file_id = other.id"
+            "   JOIN run AS later ON later.id = newer.run"
+            "   WHERE other.path = file.path AND newer.run > mine.run"
+            "   AND later.removed_at IS NULL))",
+            (run_id,),
+        )
+        return row is not None
+
     def set_aside(self, limit: int) -> list[SetAside]:
         """The newest quarantined files, newest first."""
         rows = self._store.rows(_SET_ASIDE, (LOOKED_THROUGH, limit))

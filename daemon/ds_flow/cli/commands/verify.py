@@ -28,20 +28,41 @@ def run(args: argparse.Namespace) -> int:
         if args.run_name and not published:
             raise RequestError(f"run {args.run_name} has no outputs: none published, or removed")
         answers = [_document(settings, ledger, run) for run in published]
-    faults = [f"run {one['run_id']}: {fault}" for one in answers for fault in one["faults"]]
     if args.json:
         put_long_document("runs", answers)
     else:
-        for fault in faults:
-            put(fault)
-        if not faults:
-            put(f"{counted(len(published), 'run')}: all outputs match their manifests")
-    return FAILED if faults else DONE
+        _put(answers)
+    return FAILED if any(_counts(one, args.run_name) for one in answers) else DONE
+
+
+def _counts(answer: Document, named: str | None) -> bool:
+    """Whether a changed run is a failure: not if newer runs have made up for it, unless asked."""
+    return bool(answer["faults"]) and (not answer["replaced"] or named is not None)
+
+
+def _put(answers: list[Document]) -> None:
+    """Name each fault, and what makes the outputs again."""
+    changed = [one for one in answers if one["faults"]]
+    for one in changed:
+        for fault in one["faults"]:
+            put(f"run {one['run_id']}: {fault}")
+        if one["replaced"]:
+            put(f"run {one['run_id']}: newer runs have published all its files again")
+        else:
+            put(f"run {one['run_id']}: `{one['rerun']}` makes its outputs again, under a new name")
+    if not changed:
+        put(f"{counted(len(answers), 'run')}: all outputs match their manifests")
 
 
 def _document(settings: "Settings", ledger: "Ledger", row: "RunRow") -> Document:
     """One published run, with every way in which its outputs differ from its manifest."""
     from ds_flow.schedules import verify_outputs
 
-    found = verify_outputs(settings.output_dir, ledger.read, row.run_id or "")
-    return {"run_id": row.run_id, "faults": [fault for fault in found if fault]}
+    run_id = row.run_id or ""
+    faults = [fault for fault in verify_outputs(settings.output_dir, ledger.read, run_id) if fault]
+    return {
+        "run_id": row.run_id,
+        "faults": faults,
+        "replaced": bool(faults) and ledger.overview.is_replaced(run_id),
+        "rerun": f"ds-flow rerun {run_id}" if faults else None,
+    }
