@@ -34,6 +34,7 @@ from ds_flow.core import (
 from ds_flow.system import OutsideError, beneath, masked, reopen
 from ds_flow.work import LASTING, Batch, Result, Results
 from steps import job_exit
+from steps.profile import Profiler
 from steps.transform import (
     APPENDED,
     Transform,
@@ -155,7 +156,7 @@ class Shard:
         if isinstance(outcome, InputError):
             target.unlink(missing_ok=True)
             return rejected(planned, outcome, source.sha256)
-        written, records = outcome
+        written, records, profiler = outcome
         return Result(
             path=planned.path,
             version=planned.version,
@@ -170,11 +171,14 @@ class Shard:
             delimiter=records.delimiter,
             transform=self.transform_file,
             notes=tuple(records.notes),
+            header=profiler.header,
+            empty=profiler.empty,
+            rows_read=profiler.rows,
         )
 
     def _convert(
         self, source: Source, planned: PlannedFile, target: Path
-    ) -> tuple[Written, Records] | TableError | TransformError:
+    ) -> tuple[Written, Records, Profiler] | TableError | TransformError:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = self.plan.options
         values = (now, unescape(planned.path), options.tag)
@@ -186,18 +190,22 @@ class Shard:
                 encoding=options.encoding,
                 first_column=options.first_column,
             )
-            return write(self._rows(records), target, constants), records
+            profiler = Profiler()
+            return write(self._rows(records, profiler), target, constants), records, profiler
         except (TableError, TransformError) as error:
             return error
 
-    def _rows(self, records: Records) -> Iterator[Rows]:
+    def _rows(self, records: Records, profiler: Profiler) -> Iterator[Rows]:
         if taken := set(APPENDED).intersection(records.header):
             problem = f"it has a column {min(taken)!r}; the name is taken"
             raise TableError(problem, records.header_line)
         if gives_back(self.transform):
-            yield from read_rows(records)
+            for rows in read_rows(records):
+                profiler.add(rows)
+                yield rows
             return
         for piece in read_pieces(records):
+            profiler.add(piece.table)
             yield from piece.rows(apply(self.transform, to_frame(piece.table)))
 
 

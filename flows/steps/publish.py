@@ -33,6 +33,7 @@ from ds_flow.work import (
     read_manifest,
     settings_fingerprint,
 )
+from steps.drift import compare_inputs
 from steps.file_results import file_results, union
 from steps.union_limit import APPENDED
 
@@ -94,6 +95,7 @@ def _manifest(
     bad: Sequence[Rejected],
 ) -> Manifest:
     plan, attempt = batch.plan, batch.own_attempt()
+    compared = compare_inputs(batch, good)
     return Manifest(
         schema=1,
         project=plan.options.project_name,
@@ -112,7 +114,7 @@ def _manifest(
         code_fingerprint=batch.code_fingerprint,
         git_commit=git_commit(),
         settings_fingerprint=settings_fingerprint(plan.options),
-        inputs=tuple(_input(item) for item in good),
+        inputs=tuple(map(_input, good, compared.which)),
         outputs=tuple(outputs),
         rejected=tuple(bad),
         jobs=tuple(job_rows(batch)),
@@ -120,6 +122,8 @@ def _manifest(
         selection=plan.selection,
         columns=union([item.columns for item in good]) if good else (),
         transform=next((item.transform for item in good), ""),
+        shapes=compared.shapes,
+        drift=compared.marks,
     )
 
 
@@ -139,7 +143,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _input(item: Result) -> Input:
+def _input(item: Result, shape: int | None) -> Input:
     return Input(
         path=item.path,
         version=item.version,
@@ -149,6 +153,9 @@ def _input(item: Result) -> Input:
         columns=len(item.columns) - APPENDED,
         delimiter=item.delimiter,
         notes=item.notes,
+        shape=shape,
+        rows_read=item.rows_read,
+        empty=() if shape is None else item.empty,
     )
 
 

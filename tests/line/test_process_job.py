@@ -150,6 +150,9 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBat
         output_sha256=hashlib.sha256(output).hexdigest(),
         output_bytes=len(output),
         content_sha256=result.content_sha256,
+        header=("name", "score"),
+        empty=(0, 0),
+        rows_read=2,
         transform=str(CHECKOUT / "flows" / "transforms.py"),
         delimiter=",",
     )

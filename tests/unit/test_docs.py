@@ -24,8 +24,8 @@ QUOTED = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 FILE = re.compile(r"[\w.*/-]+\.(?:py|sql|sh|toml|md|service|conf|json)")
 MADE_BY_RUNS = re.compile(  # or by people
-    r"(?:out|log|jobs|lsf|results|attempts|committed)/|manifest\w*\.json"
-    r"|(?:batch|committed|verdict|intent|\.ended|settings\.schema)\.json|config/settings\.default"
+    r"(?:out|log|jobs|lsf|results|attempts|committed)/|(?:manifest|profile)\w*\.json"
+    r"|(?:batch|families|committed|verdict|intent|\.ended|settings\.schema)\.json|config/settings\.default"
 )
 WITHIN = re.compile(r"`(\w+)(?:\.(\w+))?(?:\(\))?` in\s`([\w./-]+\.py)`")
 PROOF = re.compile(r"`(test_\w+)`:\s+((?:`[^`]+`(?:,\s+)?)+)")

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from ds_flow.core.families import (
-    COLUMNS,
+    COMPARED_COLUMNS,
     DAYS,
     FAMILIES,
     NAMES,
@@ -93,14 +93,14 @@ def test_a_family_remembers_few_lists_of_columns_of_a_day_and_first_those_of_mos
 
 
 def test_columns_are_named_once_for_all_files_that_have_them() -> None:
-    wide = look(*map(str, range(COLUMNS + 1)))
+    wide = look(*map(str, range(COMPARED_COLUMNS + 1)))
     shapes, which = shapes_of([look("a"), look("b"), None, look("a"), wide])
     assert shapes == [("a",), ("b",)]
     assert which == [0, 1, None, 0, None]
 
 
 def test_names_of_columns_are_repeated_up_to_a_number() -> None:
-    unlike = [look(*(f"{n}-{column}" for column in range(COLUMNS))) for n in range(1000)]
+    unlike = [look(*(f"{n}-{column}" for column in range(COMPARED_COLUMNS))) for n in range(1000)]
     shapes, which = shapes_of(unlike)
     assert sum(map(len, shapes)) == NAMES
     assert which[0] == 0

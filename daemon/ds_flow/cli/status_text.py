@@ -69,6 +69,7 @@ def _facts(status: Document) -> Iterator[tuple[str, str]]:
         yield "low space", f"{status['low_space']}; no new batch starts"
     yield from (("held back", why) for why in status["held_back"])
     yield from _analyses(status)
+    yield from _drift(status)
     yield from _night(status)
 
 
@@ -125,6 +126,15 @@ def _analyses(status: Document) -> Iterator[tuple[str, str]]:
         yield "analyses", f"{status['analyses_failed']} failed"
     for one in status["failed_analyses"]:
         yield "", f"run {one['run_id']}: {one['analysis_error']}"
+
+
+def _drift(status: Document) -> Iterator[tuple[str, str]]:
+    if status["drifted"]:
+        yield "drift", f"{counted(status['drifted'], 'file')} unlike those before, in a week"
+    for one in status["drift"][:NAMED]:
+        yield "", f"{one['path']}: {one['text']}"
+    if status["drift"]:
+        yield "", f"`ds-flow show {status['drift'][0]['run_id']}` shows what has drifted"
 
 
 def _night(status: Document) -> Iterator[tuple[str, str]]:

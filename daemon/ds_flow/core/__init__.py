@@ -2,7 +2,7 @@
 
 from ds_flow.core.batching import Ages, Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
-from ds_flow.core.drift import Mark, drift, named, plain
+from ds_flow.core.drift import Mark, drift, named, plain, sentence
 from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
     FORK,
@@ -24,8 +24,17 @@ from ds_flow.core.errors import (
     is_no_room,
     says_no_room,
 )
-from ds_flow.core.families import Family, Look, compared, family_of, label_of, shapes_of
+from ds_flow.core.families import (
+    COMPARED_COLUMNS,
+    Family,
+    Look,
+    compared,
+    family_of,
+    label_of,
+    shapes_of,
+)
 from ds_flow.core.manifest import (
+    Drifted,
     Input,
     Manifest,
     Output,
@@ -111,6 +120,7 @@ __all__ = [
     "ATTEMPT_MARK",
     "BATCH_MOVES",
     "CHECKOUT",
+    "COMPARED_COLUMNS",
     "DEFAULT_VARIABLES",
     "ENDED_RUNS",
     "FILE_MOVES",
@@ -142,6 +152,7 @@ __all__ = [
     "DispatchError",
     "DockerSite",
     "Document",
+    "Drifted",
     "DsFlowError",
     "Ended",
     "FailureClass",
@@ -215,6 +226,7 @@ __all__ = [
     "python_on",
     "says_no_room",
     "seconds_until_due",
+    "sentence",
     "shallow",
     "shapes_of",
     "split_settled",

@@ -76,6 +76,12 @@ def named(column: str) -> str:
     return f"`{printable(cut)}`"
 
 
+def sentence(texts: Sequence[str]) -> str:
+    """Several marks of one file in one sentence, which names the family once."""
+    label = texts[0].partition(": ")[0] + ": "
+    return "; ".join([texts[0], *(text.removeprefix(label) for text in texts[1:])])
+
+
 def plain(column: str) -> str:
     """A column's name without what people write differently: case, blanks and punctuation."""
     return "".join(char for char in column.casefold() if char.isalnum()) or column

@@ -13,7 +13,7 @@ DAYS = 30
 SHAPES_A_DAY = 8
 """Lists of columns that it remembers of a day: a sender has one, and some have two or three."""
 
-COLUMNS = 200
+COMPARED_COLUMNS = 200
 """A wider file is not compared: its columns are most often data, such as a column for each day."""
 
 FAMILIES = 1000
@@ -180,7 +180,7 @@ def shapes_of(looks: Sequence[Look | None]) -> tuple[list[tuple[str, ...]], list
     names = 0
     which: list[int | None] = []
     for look in looks:
-        columns = look.columns if look and len(look.columns) <= COLUMNS else ()
+        columns = look.columns if look and len(look.columns) <= COMPARED_COLUMNS else ()
         if columns and columns not in shapes and names + len(columns) <= NAMES:
             shapes[columns] = len(shapes)
             names += len(columns)

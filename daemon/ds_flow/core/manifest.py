@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from ds_flow.core.families import Look
+
 NAMED = 3  # jobs that are named in a sentence
 
 
@@ -29,12 +31,16 @@ class Input:
     columns: int
     delimiter: str = ""  # that was used; "" in manifests of older versions
     notes: tuple[str, ...] = ()  # what was left out, or may be wrong
+    shape: int | None = None  # which of the manifest's `shapes` its columns are; None: not compared
+    empty: tuple[int, ...] = ()  # cells of each of these columns
+    rows_read: int = 0  # of the input; `rows` are what the transform gave; 0 in older manifests
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `shallow` gave."""
         known = _known(cls, row)
-        return cls(**{**known, "notes": tuple(known.get("notes", ()))})
+        lists = {name: tuple(known.get(name, ())) for name in ("notes", "empty")}
+        return cls(**{**known, **lists})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,19 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted:
+    """One thing in which an input differs from the files of its family before."""
+
+    path: str
+    version: int | None
+    family: str
+    kind: str  # missing, new, renamed, reordered, rows, empty; more: there are others
+    column: str  # "" for the whole file
+    text: str
+    since: str = ""  # the day of the first file like it; "" if this is the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a run published: the content of `manifest_<RunID>.json` (schema 1)."""
 
@@ -104,6 +123,8 @@ class Manifest:
     transform: str = ""  # the file that was used, relative to the project if it is inside
     compared_with: str = ""  # Run ID of the last run of the same selection
     columns: tuple[str, ...] = ()  # of the combined file; () in manifests of older versions
+    shapes: tuple[tuple[str, ...], ...] = ()  # the different lists of columns of the inputs
+    drift: tuple[Drifted, ...] = ()
 
     @property
     def analysis_error(self) -> str:
@@ -115,6 +136,19 @@ class Manifest:
         """The jobs that failed and were done again, and why. "" if there were none."""
         return first_of(failed_and_done_again(self.jobs), "; ")
 
+    @property
+    def drifted(self) -> str:
+        """The first few marks that tell of a new change. "" if there is none."""
+        return first_of([f"{one.path}: {one.text}" for one in self.drift if not one.since], "; ")
+
+    def look(self, item: Input) -> Look | None:
+        """What an input had, for its family. None if it is not compared."""
+        if item.shape is None or not 0 <= item.shape < len(self.shapes):
+            return None
+        columns = self.shapes[item.shape]
+        is_whole = len(item.empty) == len(columns)
+        return Look(columns=columns, rows=item.rows_read, empty=item.empty) if is_whole else None
+
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as the manifest's JSON Schema describes it."""
         return {
@@ -122,6 +156,7 @@ class Manifest:
             "inputs": tuple(map(shallow, self.inputs)),
             "outputs": tuple(map(shallow, self.outputs)),
             "rejected": tuple(map(shallow, self.rejected)),
+            "drift": tuple(map(shallow, self.drift)),
         }
 
     @classmethod
@@ -139,6 +174,8 @@ class Manifest:
                 "attempts": tuple(row["attempts"]),
                 "jobs": tuple(row["jobs"]),
                 "columns": tuple(row.get("columns", ())),
+                "shapes": tuple(map(tuple, row.get("shapes", ()))),
+                "drift": tuple(Drifted(**_known(Drifted, one)) for one in row.get("drift", ())),
             }
         )
 

@@ -11,12 +11,14 @@ stands where its name says:
     events     the history: alerts, retention
     figures    counts and sums for metrics and reports; changes nothing
     lineage    what was made from what; changes nothing
+    families   what the files of each family had, and which were marked
     queries    every question; changes nothing
     overview   short questions about the whole
     store      the SQLite file: open, migrate, transactions, errors
 """
 
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
+from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
 from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.lineage import Made
@@ -28,7 +30,9 @@ from ds_flow.ledger.store import fault_of
 
 __all__ = [
     "ANALYSIS_FAILED",
+    "BATCH_DRIFTED",
     "FAILURES",
+    "FILE_DRIFTED",
     "JOBS_REDONE",
     "LEFT_OUT",
     "RUN_PREFIX",
@@ -37,6 +41,7 @@ __all__ = [
     "Combined",
     "Day",
     "DeadBatch",
+    "DriftRow",
     "FileRow",
     "Fire",
     "Histogram",

@@ -17,6 +17,7 @@ from ds_flow.core import (
 )
 from ds_flow.ledger.batches import Batches
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT
+from ds_flow.ledger.families import Families
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.runs import Runs
 from ds_flow.ledger.store import Store, text
@@ -30,6 +31,7 @@ class Commits:
         self._files = files
         self._batches = batches
         self._runs = runs
+        self._families = Families(store)
 
     def record(self, manifest: Manifest, now: datetime) -> bool:
         """Enter a commit. Returns whether it was new.
@@ -44,6 +46,7 @@ class Commits:
         5. Set aside the files that it rejected.
         6. Move the batch to `succeeded`. Files that the manifest does not name are quarantined.
         7. Note a failed analysis, and jobs that failed and were done again.
+        8. Add the files that were not published before to their families; note those marked.
         """
         known = self._store.row(
             "SELECT 1 FROM run WHERE run_id = ? AND state = 'succeeded'", (manifest.run_id,)
@@ -51,7 +54,7 @@ class Commits:
         if known:
             return False
         run = self._succeed_run(manifest, now)
-        files = {item.path: self._publish_file(item, manifest, now) for item in manifest.inputs}
+        files, new = self._publish_files(manifest, now)
         self._store.change_many(
             "INSERT INTO output (run, name, file_id, sha256, size_bytes, rows)"
             " VALUES (?, ?, ?, ?, ?, ?)",
@@ -67,7 +70,20 @@ class Commits:
             self._store.note(now, ANALYSIS_FAILED, batch_id=manifest.batch, run=run, detail=why)
         if why := manifest.redone:
             self._store.note(now, JOBS_REDONE, batch_id=manifest.batch, run=run, detail=why)
+        self._families.add(manifest, new)
+        self._families.note(manifest, run, {item.path: files[item.path] for item in new}, now)
         return True
+
+    def _publish_files(
+        self, manifest: Manifest, now: datetime
+    ) -> tuple[dict[str, int], list[Input]]:
+        """Publish every input. Returns each path's row, and which were not published before."""
+        files: dict[str, int] = {}
+        new: list[Input] = []
+        for item in manifest.inputs:
+            files[item.path], is_new = self._publish_file(item, manifest, now)
+            new += [item] if is_new else []
+        return files, new
 
     def _succeed_run(self, manifest: Manifest, now: datetime) -> int:
         batch, attempt = manifest.batch, manifest.attempt
@@ -106,7 +122,7 @@ class Commits:
         )
         return run
 
-    def _publish_file(self, item: Input, manifest: Manifest, now: datetime) -> int:
+    def _publish_file(self, item: Input, manifest: Manifest, now: datetime) -> tuple[int, bool]:
         known = PlannedFile(
             path=item.path, version=item.version, sha256=item.sha256, size_bytes=item.bytes
         )
@@ -115,7 +131,8 @@ class Commits:
             "INSERT OR IGNORE INTO batch_file (batch_id, file_id, live) VALUES (?, ?, 0)",
             (manifest.batch, file),
         )
-        if self._files.state(file) == FileState.PROCESSED:
+        is_new = self._files.state(file) != FileState.PROCESSED
+        if not is_new:
             why = f"again, by run {manifest.run_id}"
             self._store.note(
                 now, "file.published", file_id=file, batch_id=manifest.batch, detail=why
@@ -128,7 +145,7 @@ class Commits:
                 reason=f"run {manifest.run_id}",
                 batch=manifest.batch,
             )
-        return file
+        return file, is_new
 
     def _set_aside(self, item: Rejected, manifest: Manifest, now: datetime) -> None:
         cause = Cause(item.cause) if item.cause in set(Cause) else Cause.REJECTED

@@ -20,6 +20,7 @@ from ds_flow.core import (
 from ds_flow.ledger.batches import NO_REASONS, Batches
 from ds_flow.ledger.commits import Commits
 from ds_flow.ledger.events import History
+from ds_flow.ledger.families import Families
 from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.lineage import Lineage
@@ -31,10 +32,7 @@ from ds_flow.ledger.store import Store
 
 
 class Ledger:
-    """The moves. Questions are in `read`, `overview`, `figures`, `lineage`, `schedules`.
-
-    The past is in `history`.
-    """
+    """The moves. Everything else has a name of its own: `read` is every question of the line."""
 
     def __init__(self, path: Path) -> None:
         self._store = Store(path)
@@ -48,6 +46,7 @@ class Ledger:
         self.figures = Figures(self._store)
         self.lineage = Lineage(self._store)
         self.overview = Overview(self._store)
+        self.families = Families(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""

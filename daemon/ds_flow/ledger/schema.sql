@@ -105,6 +105,11 @@ CREATE TABLE fire (
 
 CREATE INDEX fire_of_batch ON fire (batch_id) WHERE batch_id IS NOT NULL;
 
+CREATE TABLE family (
+    name TEXT PRIMARY KEY,                              -- a path with digits and dates folded
+    known TEXT NOT NULL                                 -- JSON: by day, columns, rows, empty cells
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE event (
     id INTEGER PRIMARY KEY,
     at TEXT NOT NULL,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ds_flow.core import (
     LIVE_BATCHES,
+    RERUN_TRIGGERS,
     BatchError,
     BatchState,
     LedgerError,
@@ -19,7 +20,7 @@ from ds_flow.core import (
     Trigger,
     is_disk_error,
 )
-from ds_flow.ledger import ANALYSIS_FAILED, JOBS_REDONE, Ledger
+from ds_flow.ledger import ANALYSIS_FAILED, BATCH_DRIFTED, JOBS_REDONE, Ledger
 from ds_flow.work import (
     REMOVED,
     Batch,
@@ -71,7 +72,11 @@ def log_commit(ledger: Ledger, manifest: Manifest) -> None:
     """Say that a run has published, and which files of its batch it has not."""
     ids = {"run_id": manifest.run_id, "batch": manifest.batch}
     log.info("run.succeeded", extra=ids)
-    for kind, why in ((ANALYSIS_FAILED, manifest.analysis_error), (JOBS_REDONE, manifest.redone)):
+    for kind, why in (
+        (ANALYSIS_FAILED, manifest.analysis_error),
+        (JOBS_REDONE, manifest.redone),
+        (BATCH_DRIFTED, "" if manifest.trigger in RERUN_TRIGGERS else manifest.drifted),
+    ):
         if why:
             log.warning(kind, extra={**ids, "why": why})
     log_set_aside(ledger, manifest.batch, {item.path for item in manifest.rejected})

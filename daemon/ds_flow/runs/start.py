@@ -29,7 +29,7 @@ from ds_flow.system import (
     space_shortage,
     why_store_not_held,
 )
-from ds_flow.work import Batch, why_refused
+from ds_flow.work import Batch, put_families, why_refused
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,8 @@ class Starter:
         3. Start its process. A crash before this leaves a run without a process: it is lost.
         """
         self.ledger.read.require_in_place()
-        batch = Batch.create(self.settings.output_dir, self._plan(row))
+        batch = Batch.create(self.settings.output_dir, plan := self._plan(row))
+        put_families(batch, self.ledger.families.of(file.path for file in plan.files))
         # A person's `resume` may have taken numbers that the ledger does not know.
         attempt = max(self.ledger.read.next_attempt(batch.id), batch.last_attempt() + 1)
         self.runs.make_way(self.settings, batch.id, attempt, row.trigger)

@@ -23,6 +23,7 @@ LAST_WORDS = 200  # characters of what a failed command said
 
 SAID = {
     "analysis.failed": "an analysis failed; the data is published",
+    "batch.drifted": "files differ from those before them; they are published all the same",
     "batch.dead": "a batch has used up its attempts",
     "batch.held_back": "a batch cannot start; it goes on by itself once the cause is removed",
     "file.left_out": "a rerun left files out that were published before",

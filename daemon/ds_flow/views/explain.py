@@ -9,7 +9,18 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ds_flow.core import BatchState, Cause, Document, FileState, LedgerError, Stat, escape, moment
+from ds_flow.core import (
+    BatchState,
+    Cause,
+    Document,
+    FileState,
+    LedgerError,
+    Manifest,
+    Stat,
+    escape,
+    moment,
+    sentence,
+)
 from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import Pattern, being_read, needed_quiet_s, require_answer, sight_file
 from ds_flow.inbox import told as how_far
@@ -49,6 +60,7 @@ def explanation(question: Question) -> Document:
         "state": latest.state if latest else None,
         "version": latest.version if latest else None,
         "run_id": latest.run_id if latest else None,
+        "drift": _drift(question, latest),
         "jobs": [asdict(stage) for stage in _jobs(question, latest)],
         "events": [asdict(event) for event in question.ledger.read.events(path)],
     }
@@ -107,17 +119,32 @@ def _left_out(question: Question, row: FileRow) -> str:
 
 def _notes(question: Question, row: FileRow) -> str:
     """What the run noted of its input, such as a last line without a line end, and of its jobs."""
-    path = find_manifest(question.settings.output_dir, row.run_id or "")
-    if path is None:
+    manifest = _manifest(question, row)
+    if manifest is None:
         return ""
+    notes = [note for item in manifest.inputs if item.path == row.path for note in item.notes]
+    redone = [f"jobs that failed and were done again: {manifest.redone}"] if manifest.redone else []
+    said = "".join(f"; note: {note}" for note in (*notes, *redone))
+    drift = _drift_in(manifest, row)
+    return f"{said}; drift: {sentence(drift)}" if drift else said
+
+
+def _drift(question: Question, row: FileRow | None) -> list[str]:
+    """In what a version differs from the files of its family, as its last run has found it."""
+    manifest = _manifest(question, row) if row else None
+    return _drift_in(manifest, row) if manifest and row else []
+
+
+def _drift_in(manifest: Manifest, row: FileRow) -> list[str]:
+    return [mark.text for mark in manifest.drift if mark.path == row.path]
+
+
+def _manifest(question: Question, row: FileRow) -> Manifest | None:
+    """The manifest of the last run that published a version."""
+    path = find_manifest(question.settings.output_dir, row.run_id or "")
     with suppress(LedgerError, OSError):
-        manifest = read_manifest(path)
-        notes = [note for item in manifest.inputs if item.path == row.path for note in item.notes]
-        redone = (
-            [f"jobs that failed and were done again: {manifest.redone}"] if manifest.redone else []
-        )
-        return "".join(f"; note: {note}" for note in (*notes, *redone))
-    return ""
+        return read_manifest(path) if path else None
+    return None
 
 
 def _in_batch(question: Question, row: FileRow) -> str:

@@ -8,6 +8,7 @@ from ds_flow.work.analyses import (
     why_no_analysis,
 )
 from ds_flow.work.batch import NO_ROOM, Batch, batches_in
+from ds_flow.work.families import put_families, read_families
 from ds_flow.work.fingerprint import (
     code_fingerprint,
     git_commit,
@@ -70,7 +71,9 @@ __all__ = [
     "publish",
     "publish_analysis",
     "published_manifests",
+    "put_families",
     "read_analysis",
+    "read_families",
     "read_manifest",
     "refuse_root",
     "remove_outputs",

@@ -46,16 +46,21 @@ class Result:
     delimiter: str = ""  # of the input
     transform: str = ""  # the file of the transform, relative to the project if it is inside
     notes: tuple[str, ...] = ()  # what a reader of the manifest should know of the input
+    header: tuple[str, ...] = ()  # of the input; () if it is too wide to be compared
+    empty: tuple[int, ...] = ()  # cells in each of the header's columns
+    rows_read: int = 0  # of the input; a transform may give fewer
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `shallow` gave; raises TypeError or KeyError on anything else."""
-        lists = {name: tuple(row.get(name, ())) for name in ("columns", "notes")}
+        tuples = ("columns", "notes", "header", "empty")
+        lists = {name: tuple(row.get(name, ())) for name in tuples}
         made = cls(**{**row, **lists})
         texts = (made.path, made.sha256, made.output, made.output_sha256, made.content_sha256)
-        numbers = (made.bytes, made.rows, made.output_bytes)
+        names = (*made.columns, *made.notes, *made.header)
+        numbers = (made.bytes, made.rows, made.output_bytes, made.rows_read, *made.empty)
         if not (
-            all(map(_is_text, (*texts, made.delimiter, made.transform, *made.columns, *made.notes)))
+            all(map(_is_text, (*texts, made.delimiter, made.transform, *names)))
             and all(map(_is_number, numbers))
         ):
             raise TypeError("not a result")

@@ -23,6 +23,7 @@ MANIFEST_TABLES = {
     "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "notes"),
     "outputs": ("name", "rows", "bytes", "compared", "because", "sha256"),
     "rejected": ("path", "version", "cause", "line", "reason"),
+    "drift": ("path", "version", "kind", "text"),
 }
 JOB_COLUMNS = (
     *("stage", "backend", "round", "index", "state", "host", "native_id", "since"),
@@ -54,7 +55,7 @@ def _put_run(run: Document) -> None:
         return
     _put_fields(manifest, MANIFEST_FIELDS)
     for part, columns in MANIFEST_TABLES.items():
-        _put_rows(part, columns, manifest[part])
+        _put_rows(part, columns, manifest.get(part, ()))
     _put_jobs(run["jobs"])
     if analysis := run["analysis"]:
         name = f"analysis, done again ({analysis['file']})" if "file" in analysis else "analysis"
