@@ -19,6 +19,7 @@ if __name__ == "__main__":  # run as a file: its packages and the transform are 
 
 from csv_io.errors import TableError
 from csv_io.records import Records
+from csv_io.required import lacking
 from csv_io.table import Rows, Source, UnreadableError, read_pieces, read_rows, to_frame
 from csv_io.writing import TableWriter, Written
 from ds_flow.core import (
@@ -198,6 +199,8 @@ class Shard:
     def _rows(self, records: Records, profiler: Profiler) -> Iterator[Rows]:
         if taken := set(APPENDED).intersection(records.header):
             problem = f"it has a column {min(taken)!r}; the name is taken"
+            raise TableError(problem, records.header_line)
+        if problem := lacking(self.plan.options.required_columns, records.header):
             raise TableError(problem, records.header_line)
         if gives_back(self.transform):
             for rows in read_rows(records):

@@ -44,6 +44,7 @@ class PlannedBatch:
     transform: str = "transforms:transform"
     delimiter: str = "auto"
     tag: str = "a tag"
+    required: tuple[str, ...] = ()
     files: dict[str, str | None] = field(default_factory=dict)  # path -> planned hash
 
     def put(self, name: str, content: bytes, *, known: bytes | None = None) -> Path:
@@ -73,6 +74,7 @@ class PlannedBatch:
             tag=self.tag,
             delimiter=self.delimiter,
             transform=self.transform,
+            required_columns=self.required,
         )
         files = tuple(
             PlannedFile(path=path, version=1, sha256=sha256, size_bytes=1)
@@ -117,6 +119,35 @@ def project(tmp_path: Path) -> Iterator[PlannedBatch]:
     path = list(sys.path)
     yield PlannedBatch(tmp_path)
     sys.path[:] = path
+
+
+# --------------------------------------------------------------------------- required columns
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("name,class", "column 'score' is missing"),
+        (
+            "name,Score ",
+            "column 'score' is missing, but 'Score ' is there, which differs only in case, blanks",
+        ),
+        ("Name,points", "column 'score' is missing; column 'na me' is missing, but 'Name' is"),
+    ],
+)
+def test_a_file_without_a_required_column_is_set_aside_with_a_reason_that_names_it(
+    project: PlannedBatch, header: str, reason: str
+) -> None:
+    project.required = ("score", "na me") if header.startswith("Name") else ("score",)
+    project.put("student_a.csv", f"{header}\nAnn,1\n".encode())
+    project.put("student_b.csv", b"score,na me\n1,Bob\n")
+    assert project.run() == 0
+    assert project.aside("student_a.csv").reason.startswith(f"csv.required_columns: {reason}")
+    assert (project.aside("student_a.csv").line, project.aside("student_a.csv").cause) == (
+        1,
+        "rejected",
+    )
+    assert project.result("student_b.csv").rows == 1
 
 
 # --------------------------------------------------------------------------- good files

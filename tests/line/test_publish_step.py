@@ -54,6 +54,7 @@ def run(run_id: str, content: str, options: Options) -> Manifest:
         ({}, ("other",)),
         ({"tag": "autumn"}, ("tag",)),
         ({"delimiter": ";"}, ("settings",)),
+        ({"required_columns": ("id",)}, ("settings",)),
         ({"tag": "autumn", "delimiter": ";"}, ("settings", "tag")),
         ({"shard_mb": 1}, ("other",)),  # decides no content
     ],

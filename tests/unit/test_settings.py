@@ -283,7 +283,7 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
         FIVE.replace("data/", "inbox/")
         + "csv: {delimiter: ';', encoding: UTF-16, first_column: row, columns: strict,"
-        " max_columns: 9}\n"
+        " max_columns: 9, required_columns: [id]}\n"
         + "compute: {transform: 'a.b:c', shard_mb: 0.5, max_shards: 3, memory_factor: 2,"
         " memory_limit_mb: 9000}\n",
         PROCESS_TAG="t",
@@ -310,6 +310,12 @@ FAULTS = {
         7,
         "expect.0.by",
         "pattern",
+    ),
+    "a column without a name": (
+        "csv:\n  required_columns: ['']\n",
+        7,
+        "csv.required_columns.0",
+        "at least 1 character",
     ),
     "an unknown zone": (
         "expect:\n- {pattern: data/a*, by: '05:00', timezone: Mars/Base}\n",

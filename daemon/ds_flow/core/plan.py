@@ -115,6 +115,7 @@ class Options:
     first_column: str = ""  # the name of a first column that has none
     columns: str = "union"
     max_columns: int = MAX_COLUMNS
+    required_columns: tuple[str, ...] = ()
     transform: str = "transforms:transform"
     shard_mb: float = 64
     max_shards: int = 64
@@ -127,7 +128,8 @@ class Options:
         stages = {name: StageOptions.from_json(stage) for name, stage in row["stages"].items()}
         # A plan of an older version has no site.
         site = Site.from_json(row["site"]) if "site" in row else Site()
-        return cls(**{**row, "stages": stages, "site": site})
+        lists = {name: tuple(row.get(name, ())) for name in ("required_columns",)}
+        return cls(**{**row, **lists, "stages": stages, "site": site})
 
     def portable(self) -> Self:
         """Make folders inside the project relative to it, and the project to `output_dir`.

@@ -165,6 +165,7 @@ class Settings:
             first_column=self.csv.first_column,
             columns=self.csv.columns,
             max_columns=self.csv.max_columns,
+            required_columns=self.csv.required_columns,
             transform=self.compute.transform,
             shard_mb=self.compute.shard_mb,
             max_shards=self.compute.max_shards,

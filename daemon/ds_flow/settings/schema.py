@@ -8,6 +8,7 @@ from ds_flow.core import LOCAL, MAX_COLUMNS
 from ds_flow.settings.compute import Compute
 from ds_flow.settings.types import (
     DAY_SECONDS,
+    ColumnName,
     Command,
     Count,
     Cron,
@@ -148,6 +149,9 @@ class Csv(Section, frozen=True):
         default=MAX_COLUMNS,
         description="How many columns a combined file may have. Files that would make it wider are"
         " rejected: first those with columns that few others have.",
+    )
+    required_columns: tuple[ColumnName, ...] = Field(
+        default=(), description="Columns that each input must have. One that lacks any is rejected."
     )
 
 

@@ -105,6 +105,7 @@ Count = Annotated[int, Field(ge=1)]
 Days = Annotated[Number, Field(gt=0, le=LONGEST_DAYS)]
 Text = Annotated[str, AfterValidator(_plain)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain)]
 PathText = Annotated[
     str,
     Field(min_length=1, max_length=PATH_CHARACTERS),

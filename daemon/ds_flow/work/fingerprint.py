@@ -47,6 +47,8 @@ def settings_fingerprint(options: Options) -> str:
         content.append(["first_column", options.first_column])
     if options.max_columns != MAX_COLUMNS:
         content.append(["max_columns", str(options.max_columns)])
+    if options.required_columns:
+        content.append(["required_columns", *sorted(options.required_columns)])
     stages = sorted(options.stages.items())
     content += [(name, stage.image) for name, stage in stages if stage.executor == "docker"]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
