@@ -847,12 +847,34 @@ def test_the_reference_says_the_defaults_of_an_expectation() -> None:
 def test_a_webhook_is_a_secret_that_nothing_shows(
     project: Load, faults: Callable[..., list[str]]
 ) -> None:
-    made = project(FIVE, "DS_FLOW_ALERTS__WEBHOOK=https://host/token\n")
+    made = project(FIVE, "DS_FLOW_ALERTS__WEBHOOK=https://host/hidden\n")
     assert made.alerts.webhook in made.secrets
-    assert "token" not in effective(made)
-    (fault,) = faults(FIVE, "DS_FLOW_ALERTS__WEBHOOK=ftp://host/token\n")
+    assert "hidden" not in effective(made)
+    (fault,) = faults(FIVE, "DS_FLOW_ALERTS__WEBHOOK=ftp://host/hidden\n")
     assert "DS_FLOW_ALERTS__WEBHOOK: should be an address" in fault
-    assert "token" not in fault
+    assert "hidden" not in fault
+
+
+def test_the_token_of_the_page_is_a_secret_that_nothing_shows(
+    project: Load, faults: Callable[..., list[str]]
+) -> None:
+    made = project(FIVE, "DS_FLOW_WEB__TOKEN=a-hidden-word-of-a-team\n")
+    assert made.web.token in made.secrets
+    assert "hidden" not in effective(made)
+    (fault,) = faults(FIVE, "DS_FLOW_WEB__TOKEN=hidden\n")
+    assert "DS_FLOW_WEB__TOKEN: String should have at least 16 characters" in fault
+    assert "hidden" not in fault
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:8321", "[::1]:80", "/run/ds-flow/web.socket"])
+def test_a_page_listens_at_an_address_or_at_a_socket(project: Load, place: str) -> None:
+    assert project(f"{FIVE}\nweb: {{listen: '{place}'}}\n").web.listen == place
+
+
+@pytest.mark.parametrize("place", ["8321", "127.0.0.1", "here:0", "here:65536", "web.socket", ":1"])
+def test_a_page_listens_nowhere_else(faults: Callable[..., list[str]], place: str) -> None:
+    (fault,) = faults(f"{FIVE}\nweb: {{listen: '{place}'}}\n")
+    assert "web.listen: should be HOST:PORT" in fault
 
 
 def test_the_reference_says_the_defaults_of_a_stage() -> None:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "backup": commands.backup,
     "detach": commands.detach,
     "check": commands.check,
+    "web": commands.web,
     "completion": commands.completion,
 }
 

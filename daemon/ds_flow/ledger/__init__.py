@@ -14,18 +14,22 @@ stands where its name says:
     families   what the files of each family had, and which were marked
     queries    every question; changes nothing
     overview   short questions about the whole
+    pages      the questions of the page, each of a bounded answer
     store      the SQLite file: open, migrate, transactions, errors
+    read_only  the same file, for a process that may not write
 """
 
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
 from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
 from ds_flow.ledger.figures import Histogram
-from ds_flow.ledger.ledger import Ledger
+from ds_flow.ledger.ledger import Ledger, ask_ledger
 from ds_flow.ledger.lineage import Made
 from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire, SetAside
+from ds_flow.ledger.pages import Done, FilesPage, ListedRun, RunsPage
 from ds_flow.ledger.queries import Reading
+from ds_flow.ledger.read_only import change_number
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
-from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
+from ds_flow.ledger.schedules import RUN_PREFIX, Fire, FireRow, LastRun, ScheduleRow
 from ds_flow.ledger.store import fault_of
 
 __all__ = [
@@ -41,19 +45,26 @@ __all__ = [
     "Combined",
     "Day",
     "DeadBatch",
+    "Done",
     "DriftRow",
     "FileRow",
+    "FilesPage",
     "Fire",
+    "FireRow",
     "Histogram",
     "LastRun",
     "Ledger",
+    "ListedRun",
     "LongRun",
     "LostRun",
     "Made",
     "PastFire",
     "Reading",
     "RunRow",
+    "RunsPage",
     "ScheduleRow",
     "SetAside",
+    "ask_ledger",
+    "change_number",
     "fault_of",
 ]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from ds_flow.core import RunState
 from ds_flow.ledger.queries import RUN_COLUMNS, run_row
 from ds_flow.ledger.rows import RunRow
-from ds_flow.ledger.store import Store, text
+from ds_flow.ledger.store import Row, Store, text
 
 LEFT_OUT = "file.left_out"  # a rerun did not publish it; the earlier output stays
 ANALYSIS_FAILED = "analysis.failed"
@@ -55,7 +55,7 @@ _FAILED_ANALYSES = f"""
     ORDER BY run.id DESC
 """
 
-_LONG_RUN = f"""
+LONG_RUN = f"""
     SELECT {RUN_COLUMNS},
         (SELECT json_group_array(path) FROM
             (SELECT path FROM batch_file JOIN file ON file.id = file_id
@@ -120,11 +120,10 @@ class History:
         """The newest runs, or all of them, oldest first, each with what it read and published."""
         newest = "SELECT id FROM run WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2"
         for row in self._store.each(
-            f"{_LONG_RUN} WHERE run.id IN ({newest}) ORDER BY run.id",
+            f"{LONG_RUN} WHERE run.id IN ({newest}) ORDER BY run.id",
             (state, -1 if limit is None else limit),
         ):
-            *run, inputs, outputs = row
-            yield LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
+            yield long_run(row)
 
     def set_aside(self, batch: str) -> list[tuple[str, str, str]]:
         """The files that a batch did not publish: the kind of event, the path, and the reason."""
@@ -235,3 +234,9 @@ class History:
         """Remove events."""
         with self._store.transaction():
             self._store.change_many("DELETE FROM event WHERE id = ?", ((one,) for one in events))
+
+
+def long_run(row: Row) -> LongRun:
+    """A run from a row of `LONG_RUN`."""
+    *run, inputs, outputs = row
+    return LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))

@@ -1,6 +1,6 @@
 """The ledger: every move of every file, batch and run. One public method is one transaction."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.lineage import Lineage
 from ds_flow.ledger.overview import Overview
+from ds_flow.ledger.pages import Pages
 from ds_flow.ledger.queries import Reading
+from ds_flow.ledger.read_only import Answer, ask
 from ds_flow.ledger.runs import Runs
 from ds_flow.ledger.schedules import Schedules
 from ds_flow.ledger.store import Store
@@ -34,8 +36,8 @@ from ds_flow.ledger.store import Store
 class Ledger:
     """The moves. Everything else has a name of its own: `read` is every question of the line."""
 
-    def __init__(self, path: Path) -> None:
-        self._store = Store(path)
+    def __init__(self, path: Path, store: Store | None = None) -> None:
+        self._store = store or Store(path)
         self.read = Reading(self._store)
         self._files = Files(self._store)
         self._batches = Batches(self._store, self._files)
@@ -47,6 +49,7 @@ class Ledger:
         self.lineage = Lineage(self._store)
         self.overview = Overview(self._store)
         self.families = Families(self._store)
+        self.pages = Pages(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""
@@ -195,3 +198,11 @@ class Ledger:
         """Enter what came of an analysis that was done again; `error` is "" if it succeeded."""
         with self._store.transaction():
             self._runs.analyze_again(run_id, number, error, now)
+
+
+def ask_ledger(path: Path, question: Callable[[Ledger], Answer]) -> Answer:
+    """Ask the ledger without creating or changing anything; the question may be asked again.
+
+    Raises LedgerError, DispatchError.
+    """
+    return ask(path, lambda store: question(Ledger(path, store)))

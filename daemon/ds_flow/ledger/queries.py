@@ -7,7 +7,7 @@ from ds_flow.core import BatchState, Ended, FileState, PlannedFile, RunState, Tr
 from ds_flow.ledger.rows import BatchRow, EventRow, FileRow, RunRow
 from ds_flow.ledger.store import BATCH_ROWS, Row, Store, text
 
-_FILE = """
+FILE_COLUMNS = """
     SELECT file.id, path, version, sha256, size_bytes, state, cause, reason, seen_at,
         (SELECT run.run_id FROM output JOIN run ON run.id = output.run
          WHERE output.file_id = file.id ORDER BY run.id DESC LIMIT 1),
@@ -179,8 +179,8 @@ class Reading:
 
     def files(self, where: str = "", args: Sequence[object] = ()) -> Iterator[FileRow]:
         """Versions by path and number. `where` is one of this module's conditions."""
-        for row in self._store.each(f"{_FILE} {where} ORDER BY path, version", args):
-            yield _file(row)
+        for row in self._store.each(f"{FILE_COLUMNS} {where} ORDER BY path, version", args):
+            yield file_row(row)
 
     def files_in(self, state: FileState) -> Iterator[FileRow]:
         """Every version in one state."""
@@ -303,7 +303,8 @@ class Reading:
         return [run_row(row) for row in self._store.rows(f"{_RUN} {rest}", args)]
 
 
-def _file(row: Row) -> FileRow:
+def file_row(row: Row) -> FileRow:
+    """A version from a row of `FILE_COLUMNS`."""
     values = dict(zip(FileRow.__slots__, row, strict=True))
     return FileRow(**{**values, "state": FileState(values["state"])})
 

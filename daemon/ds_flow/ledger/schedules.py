@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from ds_flow.core import FireOutcome, Trigger
 from ds_flow.ledger.batches import Batches
-from ds_flow.ledger.store import Store, text
+from ds_flow.ledger.store import Row, Store, text
 
 RUN_PREFIX = "run:"  # a selection of the files of one run
 KEPT_FIRES = 10_000  # for each schedule: a week, if it fires every minute
@@ -151,16 +151,7 @@ class Schedules:
             " ORDER BY id DESC LIMIT 1",
             (name,),
         )
-        if row is None:
-            return None
-        fire = Fire(
-            schedule=name,
-            due_at=datetime.fromisoformat(row[0]),
-            outcome=FireOutcome(row[1]),
-            batch=row[2],
-            detail=row[3],
-        )
-        return FireRow(fire, datetime.fromisoformat(row[4]))
+        return fire_row(name, row) if row else None
 
     def is_done(self, name: str, due_at: datetime) -> bool:
         """Whether this fire was recorded."""
@@ -191,3 +182,16 @@ class Schedules:
             (run_id, selection),
         )
         return LastRun(*row) if row else None
+
+
+def fire_row(name: str, row: Row) -> FireRow:
+    """A fire of a schedule from a row of the ledger."""
+    due_at, outcome, batch, detail, at = row
+    fire = Fire(
+        schedule=name,
+        due_at=datetime.fromisoformat(due_at),
+        outcome=FireOutcome(outcome),
+        batch=batch,
+        detail=detail,
+    )
+    return FireRow(fire, datetime.fromisoformat(at))

@@ -53,11 +53,11 @@ class Store:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_network(path)
-        _refuse_links(path)
-        with _one_opener(path), _translated(path):
+        refuse_links(path)
+        with _one_opener(path), translated(path):
             _create_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-            _refuse_foreign(self._db, path)
+            refuse_foreign(self._db, path)
             self._db.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
             )
@@ -77,7 +77,7 @@ class Store:
         part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
         _create_private(part)
         try:
-            with _translated(self.path), closing(sqlite3.connect(part)) as copy:
+            with translated(self.path), closing(sqlite3.connect(part)) as copy:
                 self._db.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")  # else it would be three files
                 _check(copy)
@@ -94,7 +94,7 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Do all or nothing. Other writers wait for up to 30 s."""
-        with _translated(self.path):
+        with translated(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -106,19 +106,19 @@ class Store:
 
     def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """All rows of one query."""
-        with _translated(self.path):
+        with translated(self.path):
             return self._db.execute(sql, args).fetchall()
 
     def each(self, sql: str, args: Sequence[Any] = ()) -> Iterator[Row]:
         """Rows one by one, for queries whose answer may be large."""
-        with _translated(self.path):
+        with translated(self.path):
             cursor = self._db.execute(sql, args)
             while row := cursor.fetchone():  # `yield from` might close it after the ledger
                 yield row
 
     def row(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
         """Fetch the first row of one query, or None."""
-        with _translated(self.path):
+        with translated(self.path):
             found: Row | None = self._db.execute(sql, args).fetchone()
             return found
 
@@ -170,7 +170,7 @@ def _refuse_network(path: Path) -> None:
         raise LedgerError(f"{path}: on {kind}; set paths.ledger to a local disk (WAL needs one)")
 
 
-def _refuse_links(path: Path) -> None:
+def refuse_links(path: Path) -> None:
     """Raise LedgerError if a link stands for a file of the ledger: SQLite would follow it.
 
     This uses lstat, since closing a ledger file gives back this process's locks on it.
@@ -193,10 +193,10 @@ def fault_of(path: Path) -> str:
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
     try:
         _refuse_network(path)
-        _refuse_links(path)
-        with _translated(path), closing(_read_only(path, mode)) as db:
-            _refuse_foreign(db, path)
-            _refuse_newer(_version(db), path, SCHEMA_VERSION)
+        refuse_links(path)
+        with translated(path), closing(read_only(path, mode)) as db:
+            refuse_foreign(db, path)
+            refuse_newer(schema_of(db), path, SCHEMA_VERSION)
             _check(db)
     except (LedgerError, DispatchError) as error:
         return str(error)
@@ -209,8 +209,10 @@ def _check(db: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(result)
 
 
-def _read_only(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+def read_only(path: Path, mode: str, busy_s: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open a file without changing it."""
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(address, timeout=busy_s, isolation_level=None, uri=True)
 
 
 def _create_private(path: Path) -> None:
@@ -237,10 +239,10 @@ def _one_opener(path: Path) -> Iterator[None]:
 
 def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[int, str]) -> None:
     """Bring a ledger to `version`: create it, or keep a copy and run each migration."""
-    found = _version(db)
+    found = schema_of(db)
     if found == version:
         return
-    _refuse_newer(found, path, version)
+    refuse_newer(found, path, version)
     if found:
         copy = path.with_name(f"{path.name}.schema-{found}")
         copy.unlink(missing_ok=True)
@@ -250,7 +252,7 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
     steps = [scripts[step] for step in range(found, version)] if found else [scripts[0]]
     db.execute("BEGIN IMMEDIATE")
     try:
-        if _version(db) == found:  # another process may have got there first
+        if schema_of(db) == found:  # another process may have got there first
             for statement in (one for step in steps for one in statements(step)):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {version:d}")
@@ -262,7 +264,7 @@ def migrate(db: sqlite3.Connection, path: Path, version: int, migrations: dict[i
         raise
 
 
-def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
+def refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
     """Raise LedgerError if another program made the file: ours would change it."""
     found = db.execute("PRAGMA application_id").fetchone()[0]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -273,7 +275,7 @@ def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _refuse_newer(found: int, path: Path, version: int) -> None:
+def refuse_newer(found: int, path: Path, version: int) -> None:
     if found > version:
         raise LedgerError(
             f"{path}: written by a newer ds-flow (schema {found}, this one knows {version}); "
@@ -299,13 +301,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _version(db: sqlite3.Connection) -> int:
+def schema_of(db: sqlite3.Connection) -> int:
+    """The version of the schema that a ledger has; 0 for none."""
     found: int = db.execute("PRAGMA user_version").fetchone()[0]
     return found
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours. A full disk or a lock passes by itself, the rest does not."""
     try:
         yield

@@ -38,13 +38,14 @@ from ds_flow.settings.schema import (
     Running,
     Schedule,
     Watch,
+    Web,
 )
 from ds_flow.settings.sources import PREFIX, Loc, Origin
 
 TAG_VARIABLE = "PROCESS_TAG"
 HIDDEN = "***"
 
-SECRETS: tuple[Loc, ...] = (("alerts", "webhook"),)
+SECRETS: tuple[Loc, ...] = (("alerts", "webhook"), ("web", "token"))
 """Their values may hold tokens or passwords, so no message shows them."""
 
 
@@ -66,6 +67,7 @@ class Settings:
     retention: Retention
     alerts: Alerts
     expect: tuple[Expected, ...]
+    web: Web
     tag: str
     dotenv: Mapping[str, str] = field(repr=False)  # every run gets these, with the values in force
     origins: Mapping[Loc, Origin] = field(repr=False)

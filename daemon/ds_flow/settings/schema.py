@@ -16,12 +16,14 @@ from ds_flow.settings.types import (
     Days,
     Delimiter,
     Encoding,
+    Listen,
     Minutes,
     Name,
     Number,
     PathText,
     Pattern,
     Seconds,
+    Secret,
     Section,
     Selection,
     Text,
@@ -272,6 +274,27 @@ class Expected(Section, frozen=True):
     )
 
 
+class Web(Section, frozen=True):
+    """The page that `ds-flow web` serves."""
+
+    listen: Listen = Field(
+        default="127.0.0.1:8321",
+        description="HOST:PORT, or the path of a Unix socket, which its user and group may use.",
+    )
+    hosts: tuple[Name, ...] = Field(
+        default=(),
+        description="Further names by which people reach the page, such as that of a proxy.",
+    )
+    actions: bool = Field(
+        default=False, description="Whether the page may retry, rerun, release and cancel."
+    )
+    token: Secret | None = Field(
+        default=None,
+        description="What a person must give for an action. Without one, there are no actions."
+        " It is never shown.",
+    )
+
+
 class Keys(Section, frozen=True):
     """The settings of a ds-flow project."""
 
@@ -291,3 +314,4 @@ class Keys(Section, frozen=True):
     expect: tuple[Expected, ...] = Field(
         default=(), description="Files that should arrive every day."
     )
+    web: Web = Field(default_factory=Web)

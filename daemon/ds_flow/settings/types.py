@@ -20,6 +20,7 @@ DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
 LONGEST_DAYS = 36_500
 PATH_CHARACTERS = 1000
+PORTS = 65_536
 OCTAL = re.compile(r"\s*[-+]?0[0-7_]+\s*")
 SELECTIONS = ("all", "failed", "since_last")
 
@@ -73,6 +74,15 @@ def _webhook(address: str) -> str:
     return address
 
 
+def _listen(place: str) -> str:
+    if place.startswith("/"):
+        return place
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < PORTS:
+        raise ValueError("should be HOST:PORT, such as 127.0.0.1:8321, or the path of a socket")
+    return place
+
+
 def _argument(text: str) -> str:
     if re.search("[\0\ud800-\udfff]", text):
         raise ValueError("contains a character that a command line cannot contain")
@@ -124,6 +134,8 @@ Cron = Annotated[Text, AfterValidator(_cron)]
 Zone = Annotated[Text, AfterValidator(_zone)]
 Selection = Annotated[Text, AfterValidator(_selection)]
 Webhook = Annotated[Argument, AfterValidator(_webhook)]
+Secret = Annotated[str, Field(min_length=16, max_length=200), AfterValidator(_argument)]
+Listen = Annotated[PathText, AfterValidator(_listen)]
 Executor = Literal["local", "lsf", "docker"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 

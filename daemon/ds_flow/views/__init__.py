@@ -2,13 +2,13 @@
 
 from ds_flow.views.datapackage import datapackage_document
 from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
-from ds_flow.views.explain import Question, explanation
+from ds_flow.views.explain import Question, explanation, remedy
 from ds_flow.views.health import ATTENTION, DOWN, OK, problems, verdict
 from ds_flow.views.lineage import lineage_document, lineage_mermaid, lineage_tree
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
 from ds_flow.views.problem import Problem
-from ds_flow.views.run import newest_runs, whole_run
+from ds_flow.views.run import newest_runs, run_documents, whole_run
 from ds_flow.views.schedules import schedule_document
 from ds_flow.views.status import status_document
 
@@ -35,7 +35,9 @@ __all__ = [
     "newest_runs",
     "output_folder",
     "problems",
+    "remedy",
     "run_document",
+    "run_documents",
     "schedule_document",
     "status_document",
     "verdict",

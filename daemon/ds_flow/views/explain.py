@@ -88,7 +88,7 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
             notes = _notes(question, row)
             return f"{version} was processed by run {row.run_id}{again}{left_out}{notes}", ""
         case FileState.QUARANTINED:
-            return f"{version} is quarantined: {row.reason}", _remedy(question, row)
+            return f"{version} is quarantined: {row.reason}", remedy(question, row)
         case FileState.SUPERSEDED:
             return f"{version} is superseded: {row.reason}", ""
 
@@ -184,7 +184,8 @@ def _batch_advice(question: Question, row: FileRow) -> str:
     return f"`ds-flow logs -f {row.batch}` follows its run" if has_run else ""
 
 
-def _remedy(question: Question, row: FileRow) -> str:
+def remedy(question: Question, row: FileRow) -> str:
+    """Say what a person should do about a quarantined version."""
     release = f"`ds-flow release -- {shlex.quote(row.path)}`"
     match row.cause:
         case Cause.NAME:

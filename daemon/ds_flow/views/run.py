@@ -1,7 +1,7 @@
 """Runs as documents: one with its manifest, or many of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from ds_flow.core import LIVE_RUNS, Document, LedgerError, RunState
@@ -16,9 +16,16 @@ from ds_flow.work import Batch, find_analysis, find_manifest, read_analysis
 def newest_runs(
     settings: Settings, ledger: Ledger, state: RunState | None, limit: int | None
 ) -> Iterator[tuple[Document, list[StageJobs]]]:
-    """Yield the newest runs, oldest first, each with the jobs of a live one."""
+    """The newest runs, oldest first, each with the jobs of a live one."""
+    return run_documents(settings, ledger.history.newest_runs(state, limit))
+
+
+def run_documents(
+    settings: Settings, runs: Iterable[LongRun]
+) -> Iterator[tuple[Document, list[StageJobs]]]:
+    """Yield runs as documents, each with the jobs of a live one."""
     folder = output_folder(settings)
-    for one in ledger.history.newest_runs(state, limit):
+    for one in runs:
         live = one.row.state in LIVE_RUNS
         jobs = jobs_by_stage(settings, one.row.batch) if live else []
         yield {**run_document(folder, one), "jobs": [asdict(stage) for stage in jobs]}, jobs

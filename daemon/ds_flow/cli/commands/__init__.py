@@ -23,6 +23,7 @@ from ds_flow.cli.commands import (
     show,
     status,
     verify,
+    web,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "show",
     "status",
     "verify",
+    "web",
 ]

@@ -1,0 +1,17 @@
+"""`ds-flow web`: the page, in the foreground."""
+
+import argparse
+import signal
+
+from ds_flow.cli.arguments import Arguments
+from ds_flow.system import DONE, INTERRUPTED
+
+HELP = "serve the page in the foreground until it is told to stop"
+ARGUMENTS: Arguments = ()
+
+
+def run(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import load
+    from ds_flow.web import serve_page
+
+    return INTERRUPTED if serve_page(load(args, to_work=False)) == signal.SIGINT else DONE

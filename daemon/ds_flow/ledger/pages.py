@@ -1,0 +1,186 @@
+"""Questions whose answer is one page, however long the ledger is. They change nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ds_flow.core import FileState, RunState, Trigger
+from ds_flow.ledger.events import LONG_RUN, LongRun, long_run
+from ds_flow.ledger.queries import FILE_COLUMNS, RUN_COLUMNS, file_row, run_row
+from ds_flow.ledger.rows import FileRow, RunRow
+from ds_flow.ledger.schedules import FireRow, fire_row
+from ds_flow.ledger.store import Store, text
+
+LOOKED_AT = 20_000  # rows that one page may look at
+AFTER_ALL = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One run that has ended, for charts."""
+
+    ended_at: datetime
+    formed_at: datetime
+    trigger: str
+    state: str
+    files: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """One run, with how many files its batch has and how many it published."""
+
+    row: RunRow
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """The ids of runs, newest first, and the one to go on from; None at the end."""
+
+    ids: list[int]
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPage:
+    """Versions by path and number, and where to go on; None at the end."""
+
+    files: list[FileRow]
+    after: tuple[str, int] | None
+
+
+class Pages:
+    """Each question reads a bounded number of rows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # ------------------------------------------------------------------ runs
+
+    def runs(
+        self,
+        *,
+        state: RunState | None = None,
+        trigger: Trigger | None = None,
+        before: int | None = None,
+        limit: int,
+    ) -> RunsPage:
+        """The runs before one of them, newest first.
+
+        With a trigger, a page may be short although there are more: it looks at so many runs only.
+        """
+        look_at = limit + 1 if trigger is None else LOOKED_AT
+        which = "state = ?1" if state else "?1 IS NULL"
+        looked = self._store.rows(
+            f"SELECT run.id, trigger FROM (SELECT id, batch_id FROM run WHERE {which}"
+            " AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3) AS run"
+            " JOIN batch ON batch.id = batch_id ORDER BY run.id DESC",
+            (state, before, look_at),
+        )
+        found = [row[0] for row in looked if trigger in {None, row[1]}]
+        more = found[limit - 1] if len(found) > limit else None
+        if more is None and len(looked) == look_at:
+            more = looked[-1][0]
+        return RunsPage(found[:limit], more)
+
+    def listed(self, ids: Sequence[int]) -> list[ListedRun]:
+        """Runs as a list shows them, newest first."""
+        rows = self._store.rows(
+            f"SELECT {RUN_COLUMNS},"
+            " (SELECT count(*) FROM batch_file WHERE batch_file.batch_id = run.batch_id),"
+            " (SELECT count(*) FROM output WHERE output.run = run.id)"
+            " FROM run JOIN batch ON batch.id = batch_id"
+            f" WHERE run.id IN ({_marks(ids)}) ORDER BY run.id DESC",
+            ids,
+        )
+        return [ListedRun(run_row(row[:-2]), *row[-2:]) for row in rows]
+
+    def whole(self, ids: Sequence[int]) -> Iterator[LongRun]:
+        """Runs with what each read and published, oldest first."""
+        for row in self._store.each(
+            f"{LONG_RUN} WHERE run.id IN ({_marks(ids)}) ORDER BY run.id", ids
+        ):
+            yield long_run(row)
+
+    def ended(self, since: datetime, limit: int) -> list[Done]:
+        """The newest runs that ended since a time, oldest first, with what each published."""
+        rows = self._store.rows(
+            "SELECT run.ended_at, formed_at, trigger, run.state,"
+            " (SELECT count(*) FROM output WHERE run = run.id AND file_id IS NOT NULL),"
+            " (SELECT coalesce(sum(rows), 0) FROM output"
+            "  WHERE run = run.id AND file_id IS NOT NULL)"
+            " FROM (SELECT * FROM run ORDER BY id DESC LIMIT ?1) AS run"
+            " JOIN batch ON batch.id = batch_id WHERE run.ended_at >= ?2 ORDER BY run.id",
+            (limit, text(since)),
+        )
+        at = datetime.fromisoformat
+        return [Done(at(row[0]), at(row[1]), *row[2:]) for row in rows]
+
+    # ------------------------------------------------------------------ files
+
+    def files(
+        self,
+        *,
+        state: FileState | None = None,
+        prefix: str = "",
+        after: tuple[str, int] | None = None,
+        limit: int,
+    ) -> FilesPage:
+        """The versions after one of them whose paths begin so, by path and number.
+
+        Of a state that few have, these few are put in order. Else the paths are gone through in
+        order, and a page may be short although there are more.
+        """
+        after = after or (prefix, 0)
+        bounds = (*after, f"{prefix}{AFTER_ALL}", state)
+        within = "(path, version) > (?1, ?2) AND path < ?3"
+        if state and self._are_few(state):
+            rows = self._store.rows(
+                f"SELECT id, path, version FROM file INDEXED BY file_by_state"
+                f" WHERE state = ?4 AND {within} ORDER BY path, version LIMIT ?5",
+                (*bounds, limit + 1),
+            )
+            found, looked_at, last = rows, limit + 1, None
+        else:
+            looked_at = limit + 1 if state is None else LOOKED_AT
+            looked = self._store.rows(
+                f"SELECT id, path, version, ?4 IS NULL OR state = ?4 FROM file"
+                f" WHERE {within} ORDER BY path, version LIMIT ?5",
+                (*bounds, looked_at),
+            )
+            found = [row[:3] for row in looked if row[3]]
+            last = looked[-1] if len(looked) == looked_at else None
+        more = found[limit - 1] if len(found) > limit else last
+        return FilesPage(self._files(found[:limit]), (more[1], more[2]) if more else None)
+
+    def _are_few(self, state: FileState) -> bool:
+        row = self._store.row(
+            "SELECT count(*) FROM (SELECT 1 FROM file WHERE state = ? LIMIT ?)",
+            (state, LOOKED_AT),
+        )
+        return row is not None and row[0] < LOOKED_AT
+
+    def _files(self, found: Sequence[tuple[int, str, int]]) -> list[FileRow]:
+        rows = self._store.rows(
+            f"{FILE_COLUMNS} WHERE file.id IN ({_marks(found)}) ORDER BY path, version",
+            [row[0] for row in found],
+        )
+        return [file_row(row) for row in rows]
+
+    # ------------------------------------------------------------------ fires
+
+    def fires(self, schedule: str, limit: int) -> list[FireRow]:
+        """The newest fires of a schedule, newest first."""
+        rows = self._store.rows(
+            "SELECT due_at, outcome, batch_id, detail, at FROM fire WHERE schedule = ?"
+            " ORDER BY due_at DESC LIMIT ?",
+            (schedule, limit),
+        )
+        return [fire_row(schedule, row) for row in rows]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,53 @@
+"""Published files, as attachments. No other file is ever opened."""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from starlette.responses import Response, StreamingResponse
+
+from ds_flow.core import RequestError
+from ds_flow.ledger import Ledger
+from ds_flow.system import open_regular
+from ds_flow.web.answers import Answers
+from ds_flow.work import find_manifest, manifest_name
+
+CHUNK_BYTES = 2**17
+
+
+def output(answers: Answers, run_id: str, name: str) -> Response:
+    """One output of a run, or its manifest: only under the name that the ledger has for it.
+
+    Raises RequestError if it has none, or if the file is gone.
+    """
+    folder = answers.settings.output_dir
+
+    def is_published(ledger: Ledger) -> bool:
+        return ledger.read.run(run_id) is not None and name in {
+            manifest_name(run_id),
+            *ledger.read.outputs(run_id),
+        }
+
+    if "/" in name or not answers.ask(is_published):
+        raise RequestError(f"run {run_id} has no output {name!r}")
+    is_manifest = name == manifest_name(run_id)
+    path = (find_manifest(folder, run_id) if is_manifest else None) or folder / name
+    try:
+        descriptor = open_regular(path)
+    except OSError as error:
+        raise RequestError(f"{name} cannot be read: {error.strerror}") from error
+    size = os.fstat(descriptor).st_size
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        "Content-Length": str(size),
+    }
+    kind = "application/json" if is_manifest else "text/csv; charset=utf-8"
+    return StreamingResponse(_chunks(descriptor, size), media_type=kind, headers=headers)
+
+
+def _chunks(descriptor: int, size: int) -> Iterator[bytes]:
+    """Read as many bytes as were promised."""
+    with os.fdopen(descriptor, "rb") as file:
+        while size > 0 and (chunk := file.read(min(CHUNK_BYTES, size))):
+            size -= len(chunk)
+            yield chunk

@@ -1,0 +1,505 @@
+"""The page: what it says, what it refuses, and that it changes nothing."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+import hypothesis
+import openapi_spec_validator
+import pytest
+import schemathesis
+from schemathesis import GenerationMode
+from starlette.testclient import TestClient
+
+from cli_project import Project
+from clock import NOON
+from ds_flow.cli.main import main
+from ds_flow.core.retry_policy import Dead
+from ds_flow.core.states import Cause, FireOutcome, RunState, Trigger
+from ds_flow.ledger.ledger import Ledger
+from ds_flow.ledger.schedules import Fire
+from ds_flow.settings.load import load_settings
+from ds_flow.system.instance import single_instance
+from ds_flow.web.app import make_app
+from page import DS_FLOW, asked, open_files_of, served, set_up
+from project import until
+
+PAGES = (
+    "/",
+    "/runs",
+    "/files",
+    "/quarantine",
+    "/schedules",
+    "/runs/101",
+    "/files/data/student_a.csv",
+)
+BATCH, OTHER = "0123456789", "abcdef0123"  # nothing of them runs
+HOSTILE = "student_<img src=x onerror=alert(1)>&\"'.csv"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """Two published runs, one dead batch, one rejected file, one that waits, and a hostile name."""
+    with Project(tmp_path) as made:
+        made.published(BATCH, "101", "student_a.csv", HOSTILE)
+        rows = made.admit("student_b.csv")
+        made.start(made.form(OTHER, rows), "102")
+        made.ledger.end_run(
+            OTHER, 1, RunState.FAILED, error="it broke", results=0, then=Dead("used up"), now=NOON
+        )
+        made.admit(
+            "student_c.csv", cause=Cause.REJECTED, reason="line 3: cells: 2, 3 in the header"
+        )
+        made.admit("student_d.csv")
+        yield made
+
+
+@pytest.fixture
+def page(project: Project) -> Iterator[TestClient]:
+    with asked(project) as client:
+        yield client
+
+
+@pytest.fixture
+def printed(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+    """What a command prints with `--json`."""
+    log = logging.getLogger("ds_flow")
+    before = (log.handlers[:], log.level, log.propagate)
+
+    def run(*argv: str) -> Any:
+        assert main(["--config", str(project.config), *argv, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    yield run
+    log.handlers[:], log.level, log.propagate = before
+
+
+# --------------------------------------------------------------------------- what it says
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("/api/status", ["status"]),
+        ("/api/runs?limit=200", ["runs"]),
+        ("/api/runs?limit=1", ["runs", "--limit", "1"]),
+        ("/api/runs?state=failed", ["runs", "--state", "failed"]),
+        ("/api/runs/101", ["show", "101"]),
+        (f"/api/runs/{OTHER}/1", ["show", f"{OTHER}/1"]),
+        ("/api/files", ["files"]),
+        ("/api/files?state=quarantined", ["files", "--state", "quarantined"]),
+        ("/api/files/data/student_a.csv", ["explain", "student_a.csv"]),
+        ("/api/schedules", ["schedule"]),
+    ],
+)
+def test_the_api_gives_what_the_command_prints(
+    page: TestClient, printed: Callable[..., Any], address: str, words: list[str]
+) -> None:
+    answer = page.get(address)
+    assert answer.status_code == 200
+    found = answer.json()
+    expected = printed(*words)
+    assert {key: found[key] for key in expected} == expected
+    assert set(found) - set(expected) <= {"before", "next"}
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_a_page_is_html_that_needs_no_script(page: TestClient, address: str) -> None:
+    answer = page.get(address)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<h1" in answer.text
+    assert not re.search(r"\sstyle=|<style|<script(?! src=\"/static/)|\son\w+=\"", answer.text)
+
+
+def test_the_overview_says_what_needs_a_person(page: TestClient, project: Project) -> None:
+    text = page.get("/").text
+    assert "2 files were set aside." in text
+    assert "The daemon is not running, and work waits for it." in text
+    with single_instance(project.settings):
+        assert "The daemon is not running" not in page.get("/").text
+
+
+def test_the_overview_of_an_empty_project_says_that_all_is_well(tmp_path: Path) -> None:
+    with Project(tmp_path) as project:
+        project.ledger.close()
+        project.settings.ledger.unlink()
+        with asked(project) as page:
+            text = page.get("/").text
+        assert "All is well" in text
+        assert "No run yet" in text
+        assert not project.settings.ledger.exists()
+
+
+def test_a_run_has_its_files_its_reasons_and_its_log(page: TestClient, project: Project) -> None:
+    (project.root / "log" / "run_101.log").write_text("first\n<b>second</b>\n")
+    text = page.get("/runs/101").text
+    assert 'href="/files/data/student_a.csv"' in text
+    assert 'href="/runs/101/outputs/final_combined_101.csv"' in text
+    assert "&lt;b&gt;second&lt;/b&gt;" in text
+    assert "it broke" in page.get("/runs/102").text
+
+
+def test_of_a_long_log_the_end_is_shown(page: TestClient, project: Project) -> None:
+    lines = [f"line {number}" for number in range(100_000)]
+    (project.root / "log" / "run_101.log").write_text("\n".join(lines))
+    text = page.get("/runs/101").text
+    assert "line 99999" in text
+    assert "line 100\n" not in text
+    assert len(text) < 200_000
+
+
+def test_a_link_in_place_of_a_log_or_an_output_is_not_followed(
+    page: TestClient, project: Project
+) -> None:
+    secret = project.root / ".env"
+    secret.write_text("SECRET=of-the-team\n")
+    (project.root / "log" / "run_101.log").symlink_to(secret)
+    (project.root / "out" / "final_combined_101.csv").symlink_to(secret)
+    assert "of-the-team" not in page.get("/runs/101").text
+    answer = page.get("/runs/101/outputs/final_combined_101.csv")
+    assert (answer.status_code, "of-the-team" in answer.text) == (404, False)
+
+
+def test_a_quarantined_file_has_its_reason_and_its_remedy(page: TestClient) -> None:
+    text = page.get("/quarantine").text
+    assert "line 3: cells: 2, 3 in the header" in text
+    assert "<code>ds-flow release -- data/student_c.csv</code>" in text
+    assert f"<code>ds-flow logs {OTHER}</code>" in text
+
+
+def test_a_missed_fire_is_shown(page: TestClient, project: Project) -> None:
+    for days, outcome in enumerate((FireOutcome.RUN, FireOutcome.MISSED)):
+        due_at = NOON + timedelta(days=days)
+        fire = Fire(schedule="nightly", due_at=due_at, outcome=outcome, batch=None, detail="late")
+        project.ledger.schedules.record(fire, due_at)
+    text = page.get("/schedules").text
+    assert text.count('<span class="pill bad">missed</span>') == 2  # the last, and in the list
+    assert '<span class="pill good">run</span>' in text
+
+
+def test_lists_are_paged_without_a_gap(page: TestClient, project: Project) -> None:
+    project.admit(*(f"student_{number:03}.csv" for number in range(120)))
+    seen: list[str] = []
+    more: dict[str, Any] | None = {}
+    while more is not None:
+        found = page.get("/api/files", params={"limit": "50", **more}).json()
+        seen += [one["path"] for one in found["files"]]
+        more = found["next"]
+    everything = [row.path for row in project.ledger.read.files()]
+    assert seen == everything
+    assert len(page.get("/api/files?prefix=student_00").json()["files"]) == 10
+    text = page.get("/files?prefix=student_0").text
+    assert text.count('class="path" href="/files/') == 50
+    assert 'rel="next" href="/files?prefix=student_0&amp;after=' in text
+
+
+@pytest.mark.parametrize("looked_at", [1, 2, 1000])
+def test_a_page_that_looks_at_few_rows_comes_to_all_of_them(
+    page: TestClient, project: Project, monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    monkeypatch.setattr("ds_flow.ledger.pages.LOOKED_AT", looked_at)
+    rows = project.ledger.read.versions("data/student_a.csv")
+    project.start(project.form("1234567890", rows, Trigger.RERUN))
+    for kind, query, wanted in (
+        ("files", {"state": "quarantined"}, ["data/student_b.csv", "data/student_c.csv"]),
+        ("runs", {"trigger": "rerun"}, ["1234567890"]),
+    ):
+        seen: list[str] = []
+        more: dict[str, Any] = {}
+        for _ in range(12):
+            found = page.get(f"/api/{kind}", params={**query, "limit": "1", **more}).json()
+            seen += [one.get("path") or one["batch"] for one in found[kind]]
+            more = found["next"] if kind == "files" else {"before": found["before"]}
+            if not more or None in more.values():
+                break
+        assert seen == wanted
+
+
+# --------------------------------------------------------------------------- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "words"),
+    [
+        ("/nope", 404, "there is no such page"),
+        ("/runs/7", 404, "no run &#39;7&#39;"),
+        ("/api/runs/7", 404, "no run '7'; `ds-flow runs` lists them"),
+        ("/api/runs?state=odd", 400, "should be one of starting, running, succeeded"),
+        ("/api/runs?limit=0", 400, "limit should be from 1 to 200"),
+        ("/api/runs?limit=x", 400, "limit should be a whole number"),
+        ("/api/runs?before=99999999999999999999", 400, "before should be a whole number"),
+        ("/files/etc/passwd", 404, "is neither in the ledger nor in the inbox"),
+        ("/files//etc/passwd", 404, "is neither in the ledger nor in the inbox"),
+        ("/files/data/%2e%2e/.env", 404, "is neither in the ledger nor in the inbox"),
+        ("/api/files/data/x%5Cxzz", 400, "is no path as ds-flow writes it"),
+        ("/runs/101/outputs/..%2f..%2f.env", 404, ""),
+        ("/runs/101/outputs/manifest_102.json", 404, "has no output"),
+        ("/runs/7/outputs/manifest_7.json", 404, "has no output"),
+        ("/static/..%2fapp.py", 404, ""),
+        ("/static/app.py", 404, ""),
+    ],
+)
+def test_what_is_not_there_is_refused_in_words(
+    page: TestClient, project: Project, address: str, code: int, words: str
+) -> None:
+    (project.root / ".env").write_text("SECRET=of-the-team\n")
+    answer = page.get(address)
+    assert answer.status_code == code
+    assert words in answer.text
+    assert "of-the-team" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_the_page_only_reads(page: TestClient, method: str) -> None:
+    assert page.request(method, "/runs").status_code == 405
+
+
+@pytest.mark.parametrize("address", ["/", "/runs", "/api/status"])
+def test_nothing_is_posted(page: TestClient, address: str) -> None:
+    assert page.post(address).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("127.0.0.1:8321", 200),
+        ("localhost:8321", 200),
+        ("[::1]:8321", 200),
+        ("10.0.0.7", 200),
+        ("evil.example", 421),
+        ("evil.example:8321", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+    ],
+)
+def test_a_foreign_name_that_leads_here_is_refused(page: TestClient, host: str, code: int) -> None:
+    assert page.get("/api/status", headers={"host": host}).status_code == code
+
+
+def test_a_name_in_the_settings_is_welcome(project: Project) -> None:
+    project.config.write_text(f"{project.config.read_text()}web: {{hosts: [flow.example]}}\n")
+    with asked(project) as page:
+        assert page.get("/", headers={"host": "Flow.Example"}).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["/", "/api/status", "/static/style.css", "/nope"])
+def test_every_answer_forbids_a_browser_what_it_does_not_need(
+    page: TestClient, address: str
+) -> None:
+    headers = page.get(address).headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+    assert "server" not in headers
+
+
+def test_an_output_is_an_attachment_under_its_own_name(page: TestClient, project: Project) -> None:
+    names = project.ledger.read.outputs("101")
+    name = next(name for name in names if "img" in name)
+    (project.root / "out" / name).write_text("<script>alert(1)</script>\n")
+    text = page.get("/runs/101").text
+    address = re.search(r'href="(/runs/101/outputs/[^"]*img[^"]*)"', text)
+    assert address is not None
+    answer = page.get(address[1])
+    assert answer.text == "<script>alert(1)</script>\n"
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"].startswith(
+        "attachment; filename*=UTF-8''processed_"
+    )
+    assert page.get("/runs/101/outputs/manifest_101.json").json()["run_id"] == "101"
+
+
+def test_a_hostile_name_is_text_and_no_element(page: TestClient) -> None:
+    for address in ("/files", "/runs/101"):
+        text = page.get(address).text
+        assert "<img" not in text
+        assert "student_&lt;img src=x onerror=alert(1)&gt;&amp;&#34;&#39;.csv" in text
+
+
+def test_text_that_turns_a_reader_round_is_escaped(page: TestClient, project: Project) -> None:
+    project.admit("student_\u202egnp.csv", cause=Cause.REJECTED, reason="\x1b[31m")
+    text = page.get("/quarantine").text
+    assert "\u202e" not in text
+    assert "student_\\u202egnp.csv" in text
+    assert "\x1b" not in text
+
+
+# --------------------------------------------------------------------------- the description
+
+
+def test_the_description_of_the_api_is_valid_and_complete(page: TestClient) -> None:
+    described = page.get("/api/openapi").json()
+    openapi_spec_validator.validate(described)
+    routes = {route.path for route in page.app.routes if route.path.startswith("/api/")}  # type: ignore[attr-defined]
+    plain = {path.replace(":path", "").replace("{name}", "{run}") for path in routes}
+    assert set(described["paths"]) == plain
+
+
+def test_no_question_to_the_api_is_a_fault_or_undescribed(project: Project) -> None:
+    """Schemathesis asks with the values that the description allows, and with others."""
+    settings = load_settings(project.config, {})
+    app, here = make_app(settings), {"host": "localhost"}
+    schema = schemathesis.openapi.from_asgi("/api/openapi", app, headers=here)
+    asked_of = set()
+    for operation in schema.get_all_operations():
+        found: Any = operation.ok()  # type: ignore[union-attr] # an error raises here
+        asked_of.add(found.path)
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)[: 1 + bool(found.query)]:
+
+            @hypothesis.given(case=found.as_strategy(generation_mode=mode))
+            @hypothesis.settings(max_examples=50, database=None, derandomize=True)
+            def ask(case: schemathesis.Case[Any]) -> None:
+                case.call_and_validate(headers=here)
+
+            ask()
+    assert asked_of >= {"/api/status", "/api/runs", "/api/files", "/api/files/{path}"}
+
+
+# --------------------------------------------------------------------------- it changes nothing
+
+
+def test_no_page_changes_a_file(page: TestClient, project: Project) -> None:
+    project.ledger.close()
+    before = open_files_of(project.root)
+    for address in (*PAGES, "/api/status", "/api/openapi"):
+        assert page.get(address).status_code == 200
+    assert open_files_of(project.root) == before
+    project.open()
+
+
+def test_a_ledger_that_nobody_has_open_is_read_where_nothing_may_be_written(
+    project: Project, page: TestClient
+) -> None:
+    """SQLite would make a -wal file, and fail."""
+    project.ledger.close()
+    assert not list(project.settings.ledger.parent.glob("ledger.db-*"))
+    assert page.get("/api/files?state=waiting").json()["files"][0]["path"] == "data/student_d.csv"
+    assert not list(project.settings.ledger.parent.glob("ledger.db-*"))
+    project.open()
+
+
+def test_what_is_written_meanwhile_is_read(page: TestClient, project: Project) -> None:
+    assert len(page.get("/api/files").json()["files"]) == 5
+    project.admit("student_e.csv")
+    assert len(page.get("/api/files").json()["files"]) == 6
+    project.ledger.close()
+    assert len(page.get("/api/files").json()["files"]) == 6
+    project.open().release(4, NOON)
+    assert page.get("/api/status").json()["files"]["waiting"] == 3
+
+
+def test_a_ledger_of_an_older_version_is_left_to_the_daemon(tmp_path: Path) -> None:
+    with Project(tmp_path) as project:
+        project.ledger._store._db.execute("PRAGMA user_version = 1")
+        with asked(project) as page:
+            answer = page.get("/")
+    assert answer.status_code == 503
+    assert "start the daemon: it migrates the ledger" in answer.text
+
+
+def test_a_ledger_that_is_no_ledger_is_told(tmp_path: Path) -> None:
+    with Project(tmp_path) as project:
+        project.ledger.close()
+        project.settings.ledger.write_bytes(b"x" * 5000)
+        with asked(project) as page:
+            answer = page.get("/runs")
+        assert answer.status_code == 503
+        assert "file is not a database" in answer.text
+        project.settings.ledger.unlink()
+        project.open()
+
+
+# --------------------------------------------------------------------------- the process
+
+
+def test_the_page_is_a_process_that_ends_in_order(project: Project) -> None:
+    import urllib.request
+
+    with served(project) as address:
+        with urllib.request.urlopen(f"{address}/api/runs/101") as answer:  # noqa: S310 - our own
+            assert json.load(answer)["run_id"] == "101"
+        listener = urllib.request.urlopen(f"{address}/events")  # noqa: S310 - our own
+        assert listener.readline() == b"retry: 5000\n"
+
+
+def test_a_listener_hears_of_a_change(project: Project) -> None:
+    import urllib.request
+
+    with served(project) as address:
+        listener = urllib.request.urlopen(f"{address}/events")  # noqa: S310 - our own
+        heard = [listener.readline() for _ in range(3)]
+        assert heard[1:] == [b"data: 0\n", b"\n"]
+        with urllib.request.urlopen(f"{address}/api/status") as answer:  # noqa: S310 - our own
+            assert json.load(answer)["files"]["waiting"] == 1
+        project.admit("student_e.csv")
+        while not (line := listener.readline()).startswith(b"data:"):
+            pass
+        assert line == b"data: 1\n"
+        with urllib.request.urlopen(f"{address}/api/status") as answer:  # noqa: S310 - our own
+            assert json.load(answer)["files"]["waiting"] == 2
+
+
+def test_a_socket_is_for_its_user_and_group(project: Project) -> None:
+    place = project.root / "web.socket"
+    set_up(project, listen=place)
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(place))
+    stale.close()  # its process has died
+    command = [*DS_FLOW, "web", "--config", str(project.config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        until("the socket was there", lambda: _answers(place), while_lives=process)
+        assert S_IMODE(place.stat().st_mode) == 0o660
+        again = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (again.returncode, "another process listens there" in again.stderr) == (78, True)
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert not place.exists()
+
+
+def _answers(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        if client.connect_ex(str(place)):
+            return False
+        client.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "192.0.2.1:8321", "/nowhere/web.socket"])
+def test_a_place_where_it_cannot_listen_is_named(project: Project, listen: str) -> None:
+    if listen == "127.0.0.1:1" and os.geteuid() == 0:
+        pytest.skip("root may listen there")
+    set_up(project, listen=listen)
+    command = [*DS_FLOW, "web", "--config", str(project.config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert f"ds-flow: web.listen: {listen}: " in done.stderr
+
+
+def test_no_other_command_imports_the_page(project: Project) -> None:
+    probe = (
+        "import sys; from ds_flow.cli import main; import ds_flow.service; code = main();"
+        " heavy = {'starlette', 'uvicorn', 'jinja2', 'anyio', 'ds_flow.web'} & set(sys.modules);"
+        " sys.exit(str(heavy) if heavy else code)"
+    )
+    command = [DS_FLOW[0], "-c", probe, "status", "--config", str(project.config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_ledger_that_the_page_reads_is_the_one_the_daemon_writes(project: Project) -> None:
+    """A reader never keeps a writer waiting."""
+    with served(project), Ledger(project.settings.ledger)._store.transaction():
+        pass
