@@ -21,7 +21,7 @@ from metaflow.package import MetaflowPackage
 
 from ds_flow.core import FORK
 from ds_flow.dispatch import fork_program
-from ds_flow.system import fork, keep_from_children
+from ds_flow.system import fork, keep_from_children, open_streams
 from steps.command_line import command_of
 from steps.jobs import STEPS
 
@@ -110,7 +110,7 @@ class ForkedTask:
             for descriptor, end in enumerate(theirs):
                 os.dup2(end, descriptor)
                 os.close(end)
-            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+            open_streams()
             os.environ.clear()
             os.environ.update(environ)
             sys.argv = list(command[1:])

@@ -36,6 +36,16 @@ def transform(frame):
 """
 
 
+DIES = """
+import os
+import sys
+def transform(frame):
+    print("last words,", end="")
+    print("and complaints", file=sys.stderr)
+    os._exit(5)
+"""
+
+
 def names(pids: list[int]) -> set[str]:
     found = set()
     for pid in pids:
@@ -108,6 +118,23 @@ def test_a_job_s_own_log_and_the_run_s_have_what_it_prints(tmp_path: Path) -> No
 
     (log,) = project.log.glob("run_*.log")
     assert log.read_text().count("seen in the job's log") == 1
+
+
+@pytest.mark.parametrize("fork", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+def test_what_a_job_prints_before_it_dies_is_in_the_log_in_its_order(
+    tmp_path: Path, *, fork: bool
+) -> None:
+    project = Project(
+        tmp_path / "project", compute={"transform": "dies:transform"}, run={"fork": fork}
+    )
+    (project.root / "dies.py").write_text(DIES)
+    project.drop("student_a.csv", table("a"))
+
+    assert project.once().returncode == 1
+
+    logs = [path.read_text() for path in project.log.glob("run_*.log")]
+    assert all("last words,and complaints" in log for log in logs)
+    assert logs
 
 
 def test_no_task_outlives_a_run_that_was_interrupted(tmp_path: Path) -> None:

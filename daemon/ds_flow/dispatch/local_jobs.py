@@ -13,13 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from ds_flow.core import CHECKOUT
 from ds_flow.dispatch.exit_codes import LIMIT_EXIT_CODE
 from ds_flow.dispatch.rounds import JobSpec, Round
-from ds_flow.system import count_oom_kills, fork
+from ds_flow.system import count_oom_kills, fork, open_streams
 
 OOM_KILLS = CHECKOUT / "bash" / "oom_kills.sh"
 KILL_AFTER_SECONDS = 10  # from SIGTERM to SIGKILL, at the run limit
@@ -121,8 +120,7 @@ def _be_job(batch_round: Round, index: int, job: JobSpec) -> int:
         os.dup2(wanted, descriptor)
     os.close(log)
     os.close(given)
-    text = partial(open, encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stdin, sys.stdout, sys.stderr = text(0), text(1, "w"), text(2, "w", buffering=1)
+    open_streams()
     sys.argv = list(job.command[1:])
     return _programs[_script(job)](sys.argv[1:])
 

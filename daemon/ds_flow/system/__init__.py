@@ -22,7 +22,7 @@ from ds_flow.system.durable import (
     write_json,
     write_word,
 )
-from ds_flow.system.forks import fork, keep_from_children
+from ds_flow.system.forks import fork, keep_from_children, open_streams
 from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, wake_daemon
 from ds_flow.system.links import (
     NowhereError,
@@ -107,6 +107,7 @@ __all__ = [
     "open_log",
     "open_private",
     "open_regular",
+    "open_streams",
     "part_name",
     "paths_below",
     "put",

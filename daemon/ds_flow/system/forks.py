@@ -1,6 +1,7 @@
 """Children of this process that begin as a new program would, with everything imported already."""
 
 import atexit
+import io
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 from weakref import WeakSet
@@ -41,6 +43,19 @@ def fork(main: Main, name: str) -> int:
     if pid == 0:
         _be_child(main, name)
     return pid
+
+
+def open_streams() -> None:
+    """Open standard streams anew over the descriptors 0, 1 and 2, as PYTHONUNBUFFERED would.
+
+    What is printed is out at once: it is there if the process crashes then, and it is in order.
+    """
+    text = partial(io.TextIOWrapper, encoding="utf-8", errors="backslashreplace")
+    sys.stdin = text(open(0, "rb", closefd=False))  # noqa: SIM115 - for good
+    sys.stdout, sys.stderr = (
+        text(open(number, "wb", buffering=0, closefd=False), write_through=True)  # noqa: SIM115
+        for number in (1, 2)
+    )
 
 
 def _be_child(main: Main, name: str) -> NoReturn:
