@@ -9,7 +9,7 @@ from ds_flow.ledger.events import LONG_RUN, LongRun, long_run
 from ds_flow.ledger.queries import FILE_COLUMNS, RUN_COLUMNS, file_row, run_row
 from ds_flow.ledger.rows import FileRow, RunRow
 from ds_flow.ledger.schedules import FireRow, fire_row
-from ds_flow.ledger.store import Store, text
+from ds_flow.ledger.store import Row, Store, text
 
 LOOKED_AT = 20_000  # rows that one page may look at
 AFTER_ALL = "\U0010ffff"
@@ -72,19 +72,20 @@ class Pages:
 
         With a trigger, a page may be short although there are more: it looks at so many runs only.
         """
-        look_at = limit + 1 if trigger is None else LOOKED_AT
         which = "state = ?1" if state else "?1 IS NULL"
-        looked = self._store.rows(
-            f"SELECT run.id, trigger FROM (SELECT id, batch_id FROM run WHERE {which}"
-            " AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3) AS run"
-            " JOIN batch ON batch.id = batch_id ORDER BY run.id DESC",
-            (state, before, look_at),
+        looked = f"SELECT id, batch_id FROM run WHERE {which} AND (?2 IS NULL OR id < ?2)"
+        looked += " ORDER BY id DESC LIMIT"
+        asked = (state, before, LOOKED_AT, trigger, limit + 1)
+        rows = self._store.rows(  # row by row: it ends with the page
+            f"SELECT run.id FROM ({looked} ?3) AS run CROSS JOIN batch ON batch.id = batch_id"
+            " WHERE ?4 IS NULL OR trigger = ?4 LIMIT ?5",
+            asked,
         )
-        found = [row[0] for row in looked if trigger in {None, row[1]}]
-        more = found[limit - 1] if len(found) > limit else None
-        if more is None and len(looked) == look_at:
-            more = looked[-1][0]
-        return RunsPage(found[:limit], more)
+        found = sorted((row[0] for row in rows), reverse=True)
+        if len(found) > limit:
+            return RunsPage(found[:limit], found[limit - 1])
+        last = self._store.row(f"{looked} 1 OFFSET ?3 - 1", asked[:3])
+        return RunsPage(found, last[0] if last else None)
 
     def listed(self, ids: Sequence[int]) -> list[ListedRun]:
         """Runs as a list shows them, newest first."""
@@ -134,27 +135,24 @@ class Pages:
         Of a state that few have, these few are put in order. Else the paths are gone through in
         order, and a page may be short although there are more.
         """
-        after = after or (prefix, 0)
-        bounds = (*after, f"{prefix}{AFTER_ALL}", state)
         within = "(path, version) > (?1, ?2) AND path < ?3"
+        asked = (*(after or (prefix, 0)), f"{prefix}{AFTER_ALL}")
         if state and self._are_few(state):
+            looked = "SELECT id, path, version FROM file INDEXED BY file_by_state WHERE state = ?4"
             rows = self._store.rows(
-                f"SELECT id, path, version FROM file INDEXED BY file_by_state"
-                f" WHERE state = ?4 AND {within} ORDER BY path, version LIMIT ?5",
-                (*bounds, limit + 1),
+                f"{looked} AND {within} ORDER BY path, version LIMIT ?5", (*asked, state, limit + 1)
             )
-            found, looked_at, last = rows, limit + 1, None
-        else:
-            looked_at = limit + 1 if state is None else LOOKED_AT
-            looked = self._store.rows(
-                f"SELECT id, path, version, ?4 IS NULL OR state = ?4 FROM file"
-                f" WHERE {within} ORDER BY path, version LIMIT ?5",
-                (*bounds, looked_at),
-            )
-            found = [row[:3] for row in looked if row[3]]
-            last = looked[-1] if len(looked) == looked_at else None
-        more = found[limit - 1] if len(found) > limit else last
-        return FilesPage(self._files(found[:limit]), (more[1], more[2]) if more else None)
+            return self._files(rows, limit, None)
+        looked = f"FROM file WHERE {within} ORDER BY path, version LIMIT"
+        rows = self._store.rows(  # row by row: it ends with the page
+            f"SELECT id, path, version FROM (SELECT id, path, version, state {looked} ?4)"
+            " WHERE ?5 IS NULL OR state = ?5 LIMIT ?6",
+            (*asked, LOOKED_AT, state, limit + 1),
+        )
+        last = self._store.row(
+            f"SELECT path, version {looked} 1 OFFSET ?4 - 1", (*asked, LOOKED_AT)
+        )
+        return self._files(rows, limit, (last[0], last[1]) if last else None)
 
     def _are_few(self, state: FileState) -> bool:
         row = self._store.row(
@@ -163,12 +161,15 @@ class Pages:
         )
         return row is not None and row[0] < LOOKED_AT
 
-    def _files(self, found: Sequence[tuple[int, str, int]]) -> list[FileRow]:
+    def _files(self, found: list[Row], limit: int, last: tuple[str, int] | None) -> FilesPage:
+        """The page of so many versions; `last` is where the look ended, if there may be more."""
+        found = sorted(found, key=lambda row: row[1:])
+        more = found[limit - 1][1:] if len(found) > limit else last
+        ids = [row[0] for row in found[:limit]]
         rows = self._store.rows(
-            f"{FILE_COLUMNS} WHERE file.id IN ({_marks(found)}) ORDER BY path, version",
-            [row[0] for row in found],
+            f"{FILE_COLUMNS} WHERE file.id IN ({_marks(ids)}) ORDER BY path, version", ids
         )
-        return [file_row(row) for row in rows]
+        return FilesPage(list(map(file_row, rows)), more)
 
     # ------------------------------------------------------------------ fires
 

@@ -58,6 +58,11 @@ class Answers:
         self.status = Kept(self._status, self.mark, KEEP_S, WAIT_S)
         self.done = Kept(self._done, lambda: 0, CHARTS_KEEP_S, WAIT_S)
 
+    def prepare(self) -> None:
+        """Begin with what takes longest in a large project, before somebody asks."""
+        self.status.prepare()
+        self.done.prepare()
+
     def close(self) -> None:
         """End the threads."""
         self.status.close()

@@ -30,6 +30,7 @@ def make_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = THREADS
+        answers.prepare()
         yield
         events.close()
         await run_in_threadpool(answers.close)

@@ -32,6 +32,11 @@ class Kept(Generic[Value]):
     _took_s: float = 0.0
     _coming: "Future[Value] | None" = None
 
+    def prepare(self) -> None:
+        """Begin to make the first answer."""
+        with self._lock:
+            self._start()
+
     def get(self) -> Value:
         """The answer."""
         with self._lock:
