@@ -877,6 +877,20 @@ def test_a_page_listens_nowhere_else(faults: Callable[..., list[str]], place: st
     assert "web.listen: should be HOST:PORT" in fault
 
 
+def test_an_address_for_lineage_is_a_secret_that_nothing_shows(
+    project: Load, faults: Callable[..., list[str]]
+) -> None:
+    made = project(
+        FIVE + "lineage: {file: log/lineage.jsonl}", "DS_FLOW_LINEAGE__URL=https://h/to\n"
+    )
+    assert made.lineage.url in made.secrets
+    assert "https://h/to" not in effective(made)
+    assert made.lineage_file == made.root / "log" / "lineage.jsonl"
+    (fault,) = faults(FIVE, "DS_FLOW_LINEAGE__URL=ftp://host/token\n")
+    assert "should be an address" in fault
+    assert "token" not in fault
+
+
 def test_the_reference_says_the_defaults_of_a_stage() -> None:
     text = REFERENCE.read_text()
     inherited = {

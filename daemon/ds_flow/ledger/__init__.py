@@ -23,7 +23,7 @@ from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert,
 from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
 from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger, ask_ledger
-from ds_flow.ledger.lineage import Made
+from ds_flow.ledger.lineage import Made, RunEvent
 from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire, SetAside
 from ds_flow.ledger.pages import Done, FilesPage, ListedRun, RunsPage
 from ds_flow.ledger.queries import Reading
@@ -60,6 +60,7 @@ __all__ = [
     "Made",
     "PastFire",
     "Reading",
+    "RunEvent",
     "RunRow",
     "RunsPage",
     "ScheduleRow",

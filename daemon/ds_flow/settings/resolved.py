@@ -32,6 +32,7 @@ from ds_flow.settings.schema import (
     Csv,
     Expected,
     Keys,
+    Lineage,
     Logging,
     Paths,
     Retention,
@@ -45,7 +46,11 @@ from ds_flow.settings.sources import PREFIX, Loc, Origin
 TAG_VARIABLE = "PROCESS_TAG"
 HIDDEN = "***"
 
-SECRETS: tuple[Loc, ...] = (("alerts", "webhook"), ("web", "token"))
+SECRETS: tuple[Loc, ...] = (
+    ("alerts", "webhook"),
+    ("lineage", "url"),
+    ("web", "token"),
+)
 """Their values may hold tokens or passwords, so no message shows them."""
 
 
@@ -66,6 +71,7 @@ class Settings:
     schedule: tuple[Schedule, ...]
     retention: Retention
     alerts: Alerts
+    lineage: Lineage
     expect: tuple[Expected, ...]
     web: Web
     tag: str
@@ -102,6 +108,11 @@ class Settings:
         """Absolute."""
         given = self.paths.ledger
         return self.output_dir / "ledger.db" if given is None else self._absolute(given)
+
+    @property
+    def lineage_file(self) -> Path | None:
+        """Absolute."""
+        return self._absolute(self.lineage.file) if self.lineage.file else None
 
     @property
     def work_root(self) -> Path:

@@ -256,6 +256,19 @@ class Alerts(Section, frozen=True):
     )
 
 
+class Lineage(Section, frozen=True):
+    """Where OpenLineage events go."""
+
+    file: PathText | None = Field(
+        default=None,
+        description="File to which each event is added as one line of JSON. Default: none.",
+    )
+    url: Webhook | None = Field(
+        default=None,
+        description="Address to which each event is posted as JSON. It is never shown.",
+    )
+
+
 class Expected(Section, frozen=True):
     """Files that should arrive every day."""
 
@@ -311,6 +324,7 @@ class Keys(Section, frozen=True):
     )
     retention: Retention = Field(default_factory=Retention)
     alerts: Alerts = Field(default_factory=Alerts)
+    lineage: Lineage = Field(default_factory=Lineage)
     expect: tuple[Expected, ...] = Field(
         default=(), description="Files that should arrive every day."
     )

@@ -1,6 +1,7 @@
 """Beside the line: alerts, expected files, disk space, retention."""
 
 from ds_flow.upkeep.expected_files import still_missing
+from ds_flow.upkeep.lineage_post import send_lineage
 from ds_flow.upkeep.record import Heard, Record, leave_record, read_record
 from ds_flow.upkeep.retention import Collected, Retention
 from ds_flow.upkeep.upkeep import Upkeep
@@ -13,5 +14,6 @@ __all__ = [
     "Upkeep",
     "leave_record",
     "read_record",
+    "send_lineage",
     "still_missing",
 ]

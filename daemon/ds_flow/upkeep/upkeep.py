@@ -10,6 +10,7 @@ from ds_flow.ledger import Alert, Ledger
 from ds_flow.settings import Expected, Settings
 from ds_flow.system import space_shortage
 from ds_flow.upkeep import alerts, expected_files
+from ds_flow.upkeep.lineage_post import LineageSender
 from ds_flow.upkeep.retention import DONE
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Upkeep:
     ledger: Ledger
     clock: Clock
     post: alerts.Post = field(default_factory=alerts.Post)
+    lineage: LineageSender = field(default_factory=LineageSender)
     _look_at_s: float | None = None
     _alert_at_s: float = 0.0
     _problems: Problems = field(default_factory=Problems)  # subjects: upkeep, space
@@ -50,6 +52,7 @@ class Upkeep:
             if now_s >= self._alert_at_s:
                 self._alert_at_s = now_s + ALERT_SECONDS
                 self.tell(GATHER)
+            self.lineage.keep(self.settings, self.ledger, now_s)
         except (DispatchError, OSError) as error:
             self._alert_at_s = now_s + LOOK_SECONDS
             if self._problems.report("upkeep", str(error)):
@@ -71,6 +74,7 @@ class Upkeep:
         if self._collector is not None:
             self._collector.terminate()
             self._collector.wait()
+        self.lineage.close()
         try:
             self.tell(timedelta())
         except DsFlowError as error:

@@ -1,13 +1,12 @@
 """What one run published, as a Data Package: https://specs.frictionlessdata.io/data-package."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from ds_flow.core import Document, Manifest, Output, RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
-from ds_flow.work import find_manifest, read_manifest
+from ds_flow.work import columns_of, find_manifest, read_manifest
 
 TYPES = {"processed_at": "datetime"}  # the cells of all other columns are text, as they came
 
@@ -55,8 +54,7 @@ def _resources(folder: Path, manifest: Manifest) -> Iterator[Document]:
 
 
 def _described(folder: Path, output: Output) -> Document:
-    with (folder / output.name).open(encoding="utf-8", newline="") as file:
-        names = next(csv.reader(file), [])
+    names = columns_of(folder / output.name)
     fields = [{"name": name, "type": TYPES.get(name, "string")} for name in names]
     return {
         "path": output.name,

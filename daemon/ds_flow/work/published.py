@@ -1,5 +1,6 @@
 """What stands in the output folder: the names of published files, and what puts or removes them."""
 
+import csv
 import errno
 import os
 import re
@@ -104,6 +105,12 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(read_json(path))
     except (TypeError, KeyError) as error:
         raise BatchError(f"{path}: not a manifest of this version: {error!r}") from error
+
+
+def columns_of(output: Path) -> list[str]:
+    """The names of an output's columns. Raises OSError if it is gone."""
+    with output.open(encoding="utf-8", newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def find_manifest(output_dir: Path, run_id: str) -> Path | None:
