@@ -92,9 +92,12 @@ def _send(settings: Settings, ledger: Ledger, name: str, way: Deliver, now: date
 def _position(settings: Settings, ledger: Ledger, name: str, now: datetime) -> int:
     """The last event that a recipient got. In a ledger that was rebuilt, the ids begin anew."""
     found = _kept(settings).get(name)
-    if isinstance(found, int):
-        return min(found, ledger.lineage.last_run_event())
-    return ledger.lineage.events_before(now - FIRST)
+    newest = ledger.lineage.last_run_event()
+    if not isinstance(found, int):
+        return ledger.lineage.events_before(now - FIRST)
+    if found > newest:
+        _keep(settings, name, newest)
+    return min(found, newest)
 
 
 def _kept(settings: Settings) -> Document:
