@@ -193,7 +193,9 @@ class Shard:
             )
             profiler = Profiler()
             return write(self._rows(records, profiler), target, constants), records, profiler
-        except (TableError, TransformError) as error:
+        except TableError as error:
+            return error.without_quotes() if options.hide_columns else error
+        except TransformError as error:
             return error
 
     def _rows(self, records: Records, profiler: Profiler) -> Iterator[Rows]:
@@ -209,7 +211,8 @@ class Shard:
             return
         for piece in read_pieces(records):
             profiler.add(piece.table)
-            yield from piece.rows(apply(self.transform, to_frame(piece.table)))
+            cells = apply(self.transform, to_frame(piece.table), self.plan.options.hide_columns)
+            yield from piece.rows(cells)
 
 
 def write(pieces: Iterator[Rows], target: Path, constants: Mapping[str, str]) -> Written:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from csv_io.errors import TableError
 from csv_io.table import to_text
-from ds_flow.core import CHECKOUT, InputError, SettingsError, is_disk_error
+from ds_flow.core import CHECKOUT, InputError, SettingsError, hides, is_disk_error
 from ds_flow.system import masked
 
 APPENDED = ("processed_at", "source_file", "tag")
@@ -91,12 +91,26 @@ def _given(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
+def apply(transform: Transform, frame: pd.DataFrame, hidden: Sequence[str] = ()) -> pa.Table:
     """Give what the transform makes of a frame, as text.
+
+    What an exception says may quote cells. It is left out if the frame has hidden columns.
 
     Raises:
         TransformError: for every error except too little memory and a full disk.
     """
+    if not any(hides(hidden, str(column)) for column in frame.columns):
+        return _apply(transform, frame)
+    try:
+        return _apply(transform, frame, is_private=True)
+    except MemoryError as error:
+        error.args = ()
+        error.__cause__, error.__suppress_context__ = None, True
+        raise
+
+
+def _apply(transform: Transform, frame: pd.DataFrame, *, is_private: bool = False) -> pa.Table:
+    told = kind_of if is_private else said
     own, mask = os.getpid(), os.umask(0)
     os.umask(mask)
     try:
@@ -106,8 +120,8 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
     except (Exception, SystemExit) as error:  # a transform must not end the whole shard
         if is_disk_error(error):
             raise
-        print_trace(error)
-        raise TransformError(f"{said(error)}{place_of(error)}") from error
+        print_trace(error, is_private=is_private)
+        raise TransformError(f"{told(error)}{place_of(error)}") from error
     finally:
         if os.getpid() != own:  # a fork that the transform has left behind
             os._exit(0)
@@ -118,7 +132,7 @@ def apply(transform: Transform, frame: pd.DataFrame) -> pa.Table:
         table = to_text(made)
     except (ValueError, TypeError, TableError, pa.ArrowException) as error:
         raise TransformError(
-            f"the transform returned something that is not a table: {said(error)}"
+            f"the transform returned something that is not a table: {told(error)}"
         ) from error
     if taken := set(APPENDED).intersection(table.column_names):
         raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
@@ -134,6 +148,11 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
+def kind_of(error: BaseException) -> str:
+    """An exception without what it says."""
+    return f"{type(error).__name__} (what it says is hidden: privacy.hide_columns)"
+
+
 def place_of(error: BaseException) -> str:
     """Where an exception left the project's own code, in brackets. "" if it never was there."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
@@ -146,15 +165,20 @@ def _is_own(file: str) -> bool:
     return file != __file__ and not file.startswith(("<", *INSTALLED))
 
 
-def print_trace(error: BaseException) -> None:
+def print_trace(error: BaseException, *, is_private: bool = False) -> None:
     """Print the traceback of the project's code: what a job prints is repeated in the run's log.
 
-    The middle of a very long one is left out.
+    The middle of a very long one is left out, and of a private one what exceptions say.
     """
     trace = error.__traceback__
     while trace is not None and not _is_own(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    trace = trace or error.__traceback__
+    text = "".join(
+        [*traceback.format_tb(trace), kind_of(error)]
+        if is_private
+        else traceback.format_exception(type(error), error, trace)
+    )
     text = masked(text, os.environ)
     if len(text) > 2 * TRACE_LENGTH:
         text = f"{text[:TRACE_LENGTH]}\n...\n{text[-TRACE_LENGTH:]}"

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csv_io.errors import TableError
 from ds_flow.core.errors import InputError
 from ds_flow.core.manifest import Rejected
 from ds_flow.core.paths import output_stems
@@ -45,6 +46,7 @@ class PlannedBatch:
     delimiter: str = "auto"
     tag: str = "a tag"
     required: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     files: dict[str, str | None] = field(default_factory=dict)  # path -> planned hash
 
     def put(self, name: str, content: bytes, *, known: bytes | None = None) -> Path:
@@ -75,6 +77,7 @@ class PlannedBatch:
             delimiter=self.delimiter,
             transform=self.transform,
             required_columns=self.required,
+            hide_columns=self.hidden,
         )
         files = tuple(
             PlannedFile(path=path, version=1, sha256=sha256, size_bytes=1)
@@ -148,6 +151,53 @@ def test_a_file_without_a_required_column_is_set_aside_with_a_reason_that_names_
         "rejected",
     )
     assert project.result("student_b.csv").rows == 1
+
+
+# --------------------------------------------------------------------------- hidden columns
+
+QUENTIN = "Quentin"
+FAILURES = {
+    "an exception": "raise ValueError(f'bad: {frame.Name[0]}')",
+    "its cause": "frame.Name.astype(int)",
+    "an exit": "raise SystemExit(frame.Name[0])",
+    "no table": "return frame.Name",
+    "a strange column": "return frame.rename(columns={'Name': ''})",
+    "too little memory": "raise MemoryError(frame.Name[0]) from ValueError(frame.Name[0])",
+}
+
+
+@pytest.mark.parametrize("code", FAILURES.values(), ids=FAILURES.keys())
+def test_what_a_failure_says_is_left_out_if_a_column_is_hidden(
+    project: PlannedBatch, code: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project.hidden = ("name",)
+    project.code(f"def transform(frame):\n    {code}\n    return frame\n")
+    project.put("student_a.csv", f"id,Name\n1,{QUENTIN}\n".encode())
+    if project.run() == 0:
+        reason = project.aside("student_a.csv").reason
+        assert QUENTIN not in reason
+        assert "privacy.hide_columns" in reason or "not a DataFrame" in reason
+    printed = "".join(capfd.readouterr())
+    assert QUENTIN not in printed
+    assert "line 2" in printed or code.startswith("return")  # where it failed is told
+
+
+def test_what_a_failure_says_of_a_file_without_a_hidden_column_is_told(
+    project: PlannedBatch,
+) -> None:
+    project.hidden = ("name",)
+    project.code("def transform(frame):\n    raise ValueError(frame.score[0])\n")
+    project.put("student_a.csv", b"score\n17\n")
+    assert project.run() == 0
+    assert "ValueError: 17" in project.aside("student_a.csv").reason
+
+
+def test_what_another_reader_says_of_a_file_is_left_out_if_columns_are_hidden() -> None:
+    error = TableError(f"CSV parse error: {QUENTIN}", 3)
+    assert error.without_quotes() is error
+    error.__cause__ = ValueError()
+    assert QUENTIN not in error.without_quotes().reason
+    assert error.without_quotes().line == 3
 
 
 # --------------------------------------------------------------------------- good files

@@ -66,6 +66,7 @@ from ds_flow.core.plan import (
     StageOptions,
     cut_groups,
 )
+from ds_flow.core.privacy import hides
 from ds_flow.core.problems import Problems, Quota
 from ds_flow.core.program import (
     CHECKOUT,
@@ -204,6 +205,7 @@ __all__ = [
     "family_of",
     "first_of",
     "for_file",
+    "hides",
     "holds_up",
     "inherited_variables",
     "is_disk_error",

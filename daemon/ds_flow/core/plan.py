@@ -116,6 +116,7 @@ class Options:
     columns: str = "union"
     max_columns: int = MAX_COLUMNS
     required_columns: tuple[str, ...] = ()
+    hide_columns: tuple[str, ...] = ()  # values of these are nowhere but in the outputs
     transform: str = "transforms:transform"
     shard_mb: float = 64
     max_shards: int = 64
@@ -128,7 +129,7 @@ class Options:
         stages = {name: StageOptions.from_json(stage) for name, stage in row["stages"].items()}
         # A plan of an older version has no site.
         site = Site.from_json(row["site"]) if "site" in row else Site()
-        lists = {name: tuple(row.get(name, ())) for name in ("required_columns",)}
+        lists = {name: tuple(row.get(name, ())) for name in ("required_columns", "hide_columns")}
         return cls(**{**row, **lists, "stages": stages, "site": site})
 
     def portable(self) -> Self:

@@ -35,6 +35,7 @@ from ds_flow.settings.schema import (
     Lineage,
     Logging,
     Paths,
+    Privacy,
     Retention,
     Running,
     Schedule,
@@ -66,6 +67,7 @@ class Settings:
     batch: Batching
     run: Running
     csv: Csv
+    privacy: Privacy
     compute: Compute
     logging: Logging
     schedule: tuple[Schedule, ...]
@@ -179,6 +181,7 @@ class Settings:
             columns=self.csv.columns,
             max_columns=self.csv.max_columns,
             required_columns=self.csv.required_columns,
+            hide_columns=self.privacy.hide_columns,
             transform=self.compute.transform,
             shard_mb=self.compute.shard_mb,
             max_shards=self.compute.max_shards,

@@ -157,6 +157,16 @@ class Csv(Section, frozen=True):
     )
 
 
+class Privacy(Section, frozen=True):
+    """What people may see of the inputs' cells."""
+
+    hide_columns: tuple[ColumnName, ...] = Field(
+        default=(),
+        description="Columns whose values are shown nowhere but in the outputs: names, in which `*`"
+        " and `?` stand for others. Case, blanks and punctuation do not count.",
+    )
+
+
 class Schedule(Section, frozen=True):
     """A rerun at fixed times."""
 
@@ -317,6 +327,7 @@ class Keys(Section, frozen=True):
     batch: Batching = Field(default_factory=Batching)
     run: Running = Field(default_factory=Running)
     csv: Csv = Field(default_factory=Csv)
+    privacy: Privacy = Field(default_factory=Privacy)
     compute: Compute = Field(default_factory=Compute)
     logging: Logging = Field(default_factory=Logging)
     schedule: tuple[Schedule, ...] = Field(
