@@ -126,11 +126,15 @@ def test_a_ledger_that_is_busy_for_long_is_waited_for_and_is_no_bug(
 
 
 def test_a_run_s_life_is_in_the_log_from_its_batch_to_its_end(
-    engine: Engine, runs: PretendedRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    engine: Engine,
+    runs: PretendedRuns,
+    clock: MovedClock,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "ds_flow")
     file = tmp_path / "config" / "settings.yaml"
-    engine.change_settings(load_settings(file, {"DS_FLOW_RUN__ATTEMPTS": "1"}))
+    engine.change_settings(load_settings(file, {"DS_FLOW_RUN__ATTEMPTS": "2"}))
     good, bad = batches_of(engine, a="1", b="2")
 
     engine.tick()
@@ -139,8 +143,12 @@ def test_a_run_s_life_is_in_the_log_from_its_batch_to_its_end(
     runs.end(f"{good}/1", "0")
     engine.tick()
     engine.tick()
-    runs.end(f"{bad}/1", "1")
-    engine.tick()
+    for attempt in (1, 2):
+        runs.end(f"{bad}/{attempt}", "1")
+        engine.tick()
+        clock.elapsed_s += 3600
+        engine.tick()
+        engine.tick()
 
     def said_of(batch: str) -> list[str]:
         of = [record for record in caplog.records if vars(record).get("batch") == batch]
@@ -148,10 +156,8 @@ def test_a_run_s_life_is_in_the_log_from_its_batch_to_its_end(
 
     assert said_of(good) == ["run.starting", "run.running", "run.succeeded"]
     assert [line for line in said_of(bad) if not line.startswith("file.")] == [
-        "run.starting",
-        "run.running",
-        "run.failed",
-        "batch.dead",
+        *("run.starting", "run.running", "run.failed", "batch.retrying"),
+        *("run.starting", "run.running", "run.failed", "batch.dead"),
     ]
 
 
