@@ -141,17 +141,6 @@ def test_the_attacker_himself_can_bring_no_more_than_that(box: Box) -> None:
     assert box.path(VICTIM).read_text() == "precious\n"
 
 
-def test_what_the_current_folder_holds_is_not_run(box: Box) -> None:
-    box.run("mkdir", ROOT)
-    for name in ("venv", "pip", "compileall", "sitecustomize", "grp", "struct"):
-        box.path(f"{ROOT}/{name}.py").write_text(f"open({PWNED!r}, 'w')\n")
-    box.path(f"{ROOT}/uv.toml").write_text("no = toml = at all\n")
-
-    box.run("bash", "-c", f"cd {ROOT} && {INSTALL} install /srv/site/other")
-
-    assert not box.path(PWNED).exists()
-
-
 def test_a_list_names_nothing_outside_the_prefix(box: Box) -> None:
     box.run("mkdir", "-p", *(f"{ROOT}/{name}" for name in ("daemon", "flows", "bash", "systemd")))
     list_of_files = box.path(f"{ROOT}/.installed")
@@ -163,7 +152,13 @@ def test_a_list_names_nothing_outside_the_prefix(box: Box) -> None:
     assert box.path(VICTIM).read_text() == "precious\n"
 
 
-def test_roots_own_links_to_other_disks_and_what_a_team_owns_are_kept(box: Box) -> None:
+def test_an_install_from_a_folder_of_traps_runs_none_and_keeps_what_root_and_the_team_have(
+    box: Box,
+) -> None:
+    box.run("mkdir", "/srv/traps")
+    for name in ("venv", "pip", "compileall", "sitecustomize", "grp", "struct"):
+        box.path(f"/srv/traps/{name}.py").write_text(f"open({PWNED!r}, 'w')\n")
+    box.path("/srv/traps/uv.toml").write_text("no = toml = at all\n")
     box.run("mkdir", "-p", "/srv/disk/out", "/srv/disk/data")
     for name in ("ledger/ledger.db", "flows/of_the_team.py", "config/settings.yaml"):
         box.run("install", "-D", f"--owner={ATTACKER}", "/dev/null", f"{ROOT}/{name}")
@@ -173,8 +168,9 @@ def test_roots_own_links_to_other_disks_and_what_a_team_owns_are_kept(box: Box) 
         box.run("ln", "-s", f"/srv/disk/{name}", f"{ROOT}/{name}")
     before = box.run("stat", "--format=%a %U %G", "/srv/disk/out", "/srv/disk/data")
 
-    said = box.run(INSTALL, "install", ROOT)
+    said = box.run("bash", "-c", f"cd /srv/traps && {INSTALL} install {ROOT}")
 
+    assert not box.path(PWNED).exists()
     assert box.run("stat", "--format=%a %U %G", "/srv/disk/out", "/srv/disk/data") == before
     assert f"{ROOT}/data is a link: the rights of where it leads to stay as they are" in said
     assert box.run("stat", "--format=%U", f"{ROOT}/ledger", f"{ROOT}/config/settings.yaml") == (

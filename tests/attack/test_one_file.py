@@ -51,7 +51,13 @@ def is_read(project: Project) -> bool:
     return bool(project.status()["reading"])
 
 
-@pytest.mark.parametrize("end", ["removed", "renamed", "moved away", "shut", "stop"])
+# Each way to give it up is tried with a moved clock, too.
+FURTHER = [
+    pytest.param(end, marks=pytest.mark.exhaustive) for end in ("renamed", "shut", "removed")
+]
+
+
+@pytest.mark.parametrize("end", ["moved away", "stop", *FURTHER])
 def test_beside_a_huge_file_others_are_published_and_it_may_go_at_any_time(
     project: Project, end: str
 ) -> None:
@@ -193,6 +199,36 @@ def test_a_file_that_is_no_longer_read_is_not_said_to_be(
     clock.elapsed_s += 60
     admission.admit()
     assert being_read(place.settings.work_root) == []
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        lambda huge: huge.unlink(),
+        lambda huge: huge.rename(huge.with_name("x")),
+        lambda huge: huge.parent.rename(huge.parents[2] / "away"),
+        lambda huge: os.truncate(huge, 0),
+    ],
+    ids=["removed", "renamed", "moved away", "shut"],
+)
+def test_a_huge_file_is_given_up_however_it_goes(
+    place: cli_project.Project, clock: MovedClock, go: Callable[[Path], object]
+) -> None:
+    parsed = Pattern.parse(str(place.root / "data/**/student_*.csv"), place.root)
+    inbox = Inbox(parsed, Wake(), "poll")
+    admission = Admission(place.settings, place.ledger, inbox, clock, lambda: None)
+    huge = place.root / "data" / "deep" / "student_huge.csv"
+    huge.parent.mkdir()
+    sparse(huge, HUGE_BYTES)
+    settle(admission, clock)
+    assert len(admission.turns) == 1
+
+    go(huge)
+    clock.elapsed_s += 60
+    settle(admission, clock)
+
+    assert len(admission.turns) == 0
+    assert admission.turns.progress() == []
 
 
 def test_a_killed_daemon_s_reading_is_forgotten_though_the_next_one_reads_nothing(

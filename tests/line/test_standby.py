@@ -107,7 +107,9 @@ def shell(pid: int) -> bool:
     return not interpreter(pid)
 
 
-@pytest.mark.parametrize("victim", [everyone, interpreter, shell])
+@pytest.mark.parametrize(
+    "victim", [interpreter, shell, pytest.param(everyone, marks=pytest.mark.exhaustive)]
+)
 def test_a_standby_that_is_killed_costs_no_attempt(
     project: Project, held: IO[str], victim: Callable[[int], bool]
 ) -> None:
