@@ -3,6 +3,9 @@
 `make mutants` draws MUTANTS (150) changes by SEED from the modules below: a condition negated, a
 statement dropped, a constant changed. Each is made in a copy of the checkout, where the tests of
 its group run until one fails. A survivor is either the same program, or a test is missing.
+
+Call it again after an interruption, or after tests were added: `build/mutants-SEED.log` keeps what
+was seen. A line that is removed from it is tried again.
 """
 
 import ast
@@ -13,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +101,7 @@ class Mutant:
 
     file: str
     line: int
+    column: int
     start: int
     end: int
     text: str
@@ -105,8 +110,9 @@ class Mutant:
         path.write_bytes(source[: self.start] + self.text.encode() + source[self.end :])
 
     def told(self, source: bytes) -> str:
-        was = " ".join(source[self.start : self.end].decode().split())
-        return f"{self.file}:{self.line}: {was[:100]}  ->  {self.text[:100]}"
+        place = f"{self.file}:{self.line}:{self.column}"
+        was, now = source[self.start : self.end].decode(), self.text
+        return f"{place}: {' '.join(was.split())[:100]}  ->  {' '.join(now.split())[:100]}"
 
 
 def changes(node: ast.AST, text: str) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
@@ -152,7 +158,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             assert part.end_col_offset is not None
             start = lines[part.lineno - 1] + part.col_offset
             end = lines[part.end_lineno - 1] + part.end_col_offset
-            yield Mutant(str(path.relative_to(CHECKOUT)), part.lineno, start, end, text)
+            file, column = str(path.relative_to(CHECKOUT)), part.col_offset + 1
+            yield Mutant(file, part.lineno, column, start, end, text)
 
 
 def seen_by(copy: Path, mutant: Mutant, group: str) -> str:
@@ -163,7 +170,7 @@ def seen_by(copy: Path, mutant: Mutant, group: str) -> str:
     source = changed.read_bytes()
     mutant.write(source, changed)
     done = subprocess.run(
-        [copy / ".venv" / "bin" / "python", "-m", "pytest", *options, *tests],
+        [copy / ".venv/bin/python", "-m", "pytest", *options, "-m", "not exhaustive", *tests],
         cwd=copy,
         check=False,
         capture_output=True,
@@ -174,30 +181,51 @@ def seen_by(copy: Path, mutant: Mutant, group: str) -> str:
     return "" if done.returncode == 0 else named[1] if named else f"exit code {done.returncode}"
 
 
-def main() -> None:
-    """Draw, try and tell. The tests have to be green before."""
-    seed, count = os.environ.get("SEED", "0"), int(os.environ.get("MUTANTS", "150"))
-    drawn = [
+def drawn(seed: str, count: int) -> list[tuple[Mutant, str]]:
+    """Draw changes, each with its group."""
+    everything = [
         (mutant, group)
         for group in GROUPS
-        for path in sorted((CHECKOUT / group).rglob("*.py"))
+        for path in files_of(CHECKOUT / group)
         for mutant in mutants_of(path)
     ]
-    drawn = random.Random(seed).sample(drawn, count)
-    seen = 0
+    return random.Random(seed).sample(everything, count)
+
+
+def files_of(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """Make a copy of the checkout with an environment of its own."""
     with tempfile.TemporaryDirectory(prefix="ds-flow-mutants-") as name:
         copy = Path(name, "checkout")
         shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
         for folder in ("out", "log"):
             (copy / folder).mkdir(exist_ok=True)
         subprocess.run(["make", "--quiet", "setup"], cwd=copy, check=True)
-        for number, (mutant, group) in enumerate(drawn, 1):
-            test = seen_by(copy, mutant, group)
-            seen += bool(test)
+        yield copy
+
+
+def main() -> None:
+    """Draw, try and tell. The tests have to be green before."""
+    seed, count = os.environ.get("SEED", "0"), int(os.environ.get("MUTANTS", "150"))
+    log = CHECKOUT / "build" / f"mutants-{seed}.log"
+    log.parent.mkdir(exist_ok=True)
+    log.touch()
+    found = dict(line.split("\t") for line in log.read_text(encoding="utf-8").splitlines())
+    with copied() as copy, log.open("a", encoding="utf-8") as file:
+        for number, (mutant, group) in enumerate(drawn(seed, count), 1):
             said = mutant.told((CHECKOUT / mutant.file).read_bytes())
-            print(f"{number}/{count} {f'seen by {test}' if test else 'SURVIVED'}", flush=True)
-            print(f"    {said}", flush=True)
-    print(f"seed {seed}: {seen} of {count} changes seen")
+            if said not in found:
+                found[said] = seen_by(copy, mutant, group)
+                file.write(f"{said}\t{found[said]}\n")
+                file.flush()
+            verdict = f"seen by {found[said]}" if found[said] else "SURVIVED"
+            print(f"{number}/{count} {verdict}\n    {said}", flush=True)
+    seen = sum(map(bool, found.values()))
+    print(f"seed {seed}: {seen} of {len(found)} changes seen; {log} keeps them")
 
 
 if __name__ == "__main__":
