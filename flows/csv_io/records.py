@@ -20,7 +20,7 @@ import numpy as np
 from csv_io.decoding import Decoder
 from csv_io.dialect import LF_ENDS, SAMPLE_BYTES, announced, line_end, sniffed
 from csv_io.errors import TableError
-from csv_io.layout import Fault, Layout, Positions, lay_out
+from csv_io.layout import CR, Fault, Layout, Positions, lay_out
 
 AUTO = "auto"
 MAX_RECORD_BYTES = 16 * 2**20
@@ -35,7 +35,10 @@ csv.field_size_limit(MAX_RECORD_BYTES)  # the module refuses cells over 128 KiB 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole records as UTF-8, each with its line end. `rows` counts those that are not blank."""
+    """Whole records as UTF-8, each with its line end; CRLF is LF where nothing is quoted.
+
+    `rows` counts those that are not blank.
+    """
 
     text: bytes
     rows: int
@@ -141,16 +144,25 @@ class Records:
             layout = self._without_blank_end(layout, int(ragged[0]))
         line = self._line + layout.text.count(self._newline, 0, layout.skipped)
         lines = layout.text.count(self._newline, layout.skipped, layout.length)
+        text, starts = self._without_returns(layout)
         self._pending = self._pending[layout.length :]
         self._line = line + lines
         return Block(
-            text=layout.text[layout.skipped : layout.length],
+            text=text,
             rows=layout.rows,
-            starts=layout.starts - layout.skipped,
+            starts=starts,
             line=line,
             lines=lines,
             newline=self._newline,
         )
+
+    def _without_returns(self, layout: Layout) -> tuple[bytes, Positions]:
+        """The text of records, and where they start, with LF alone at their ends if none quotes."""
+        text, starts = layout.text[layout.skipped : layout.length], layout.starts - layout.skipped
+        if self._newline != LF_ENDS or b"\r" not in text or b'"' in text:
+            return text, starts
+        returns = np.flatnonzero(np.frombuffer(text, np.uint8) == CR)
+        return text.replace(b"\r", b""), starts - np.searchsorted(returns, starts)
 
     def _without_blank_end(self, layout: Layout, ragged: int) -> Layout:
         """Cut the text at a row of unlike width if only blanks follow; else refuse the row."""

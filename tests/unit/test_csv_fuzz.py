@@ -94,6 +94,8 @@ def test_a_small_block_is_cut_as_a_large_one_is(
 @example(b"a;b\n1;2\n;3\n", 5, 4, ";")
 @example(b"a;b\n1,5;2\n", 20, 20, ";")
 @example(b"a,b,\n1,2,\n", 20, 20, ",")
+@example(b"a,b\r\n1,2\r\n\r\n3,4\r\r\n", 20, 20, ",")
+@example(b'a,b\r\n1,2\r\n3,"\r"\r\n', 20, 20, ",")
 @example(b"a,b\n\n1,2\n", 20, 20, ",")
 def test_rows_that_are_lines_already_are_written_as_their_cells_would_be(
     content: bytes, block_bytes: int, piece_bytes: int, delimiter: str

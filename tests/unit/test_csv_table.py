@@ -607,6 +607,14 @@ def test_lines_are_not_cut_into_cells_where_nothing_changes_them() -> None:
     assert table.to_pylist() == [{"a": "1", "b": "x"}]
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\r\n"])
+def test_lines_of_windows_are_lines_too(end: bytes) -> None:
+    (lines,) = read_rows(commas(b"a,b" + end + b"1,x" + end + b",y" + end))
+
+    assert isinstance(lines, Lines)
+    assert (lines.text, lines.bounds.tolist()) == (b"1,x\n,y\n", [0, 4, 7])
+
+
 def test_a_slice_of_an_arrow_table_is_written_and_nothing_around_it() -> None:
     stream = io.BytesIO()
     writer = TableWriter(stream, ["a"], {})
