@@ -76,7 +76,7 @@ from ds_flow.core.program import (
     program_of,
     python_on,
 )
-from ds_flow.core.remedies import Remedy, for_file
+from ds_flow.core.remedies import Remedy, for_event, for_file
 from ds_flow.core.retry_policy import (
     Dead,
     Ended,
@@ -204,6 +204,7 @@ __all__ = [
     "failed_and_done_again",
     "family_of",
     "first_of",
+    "for_event",
     "for_file",
     "hides",
     "holds_up",

@@ -27,3 +27,36 @@ def for_file(cause: str | None, path: str) -> Remedy:
         case Cause.REJECTED:
             return Remedy("correct the file and put it into the inbox again, or remove it", explain)
     return Remedy("remove the cause, then release the file", release)
+
+
+FOR_KINDS = {
+    "analysis.failed": Remedy("remove the cause, then do the analysis again"),
+    "backend.silent": Remedy("bring it back; runs wait for it, then go on", "ds-flow check"),
+    "batch.dead": Remedy("remove the cause, then retry the batch"),
+    "batch.drifted": Remedy("ask their sender whether this is meant"),
+    "batch.held_back": Remedy("remove the cause; the batch then goes on", "ds-flow status"),
+    "file.left_out": Remedy("correct the file; until then, its earlier output stays"),
+    "files.missing": Remedy("ask their sender", "ds-flow status"),
+    "schedule.caught_up": Remedy(
+        "see why the daemon was down, or the machine asleep, at that time", "ds-flow schedule"
+    ),
+    "schedule.missed": Remedy("fire it now, or wait for its next time"),
+    "settings.refused": Remedy("correct them, then reload", "ds-flow check"),
+    "space.low": Remedy("make room; everything then goes on", "ds-flow gc --dry-run"),
+}
+"""What to do about an event, by its kind."""
+
+
+def for_event(kind: str, path: str, cause: str | None, batch: str, run_id: str) -> Remedy:
+    """Say what to do about one event of the history."""
+    if kind == "file.quarantined":
+        return for_file(cause, path)
+    remedy = FOR_KINDS.get(kind, Remedy("see what is wrong", "ds-flow status"))
+    commands = {
+        "analysis.failed": f"ds-flow rerun --analyze {run_id}" if run_id else "",
+        "batch.drifted": f"ds-flow show {run_id}" if run_id else "",
+        "batch.dead": f"ds-flow retry {batch}" if batch else "",
+        "file.left_out": f"ds-flow explain -- {shlex.quote(path)}" if path else "",
+        "schedule.missed": "ds-flow schedule",
+    }
+    return remedy._replace(command=commands.get(kind) or remedy.command or "ds-flow status")

@@ -19,7 +19,7 @@ stands where its name says:
     read_only  the same file, for a process that may not write
 """
 
-from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun
+from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun, Told
 from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
 from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger, ask_ledger
@@ -65,6 +65,7 @@ __all__ = [
     "RunsPage",
     "ScheduleRow",
     "SetAside",
+    "Told",
     "ask_ledger",
     "change_number",
     "fault_of",

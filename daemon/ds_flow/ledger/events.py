@@ -75,6 +75,17 @@ class LongRun:
     outputs: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event of an alert: what it is about, and what was noted."""
+
+    path: str  # "" if it is about no file
+    cause: str | None  # of a file that is quarantined
+    batch: str
+    run_id: str
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """Events of one kind since the last alert of that kind: how many, and the first few."""
@@ -84,6 +95,7 @@ class Alert:
     first_at: str
     last_at: str
     examples: tuple[str, ...]
+    told: tuple[Told, ...] = ()  # the same events, in parts
 
 
 class History:
@@ -182,12 +194,16 @@ class History:
         if row is None or not row[0]:
             return None
         examples = self._store.rows(
-            "SELECT coalesce(path, batch_id, ''), detail FROM event"
-            f" LEFT JOIN file ON file.id = file_id WHERE {new} ORDER BY event.id LIMIT ?",
+            "SELECT coalesce(path, ''), cause, coalesce(event.batch_id, ''), coalesce(run_id, ''),"
+            " detail FROM event LEFT JOIN file ON file.id = file_id LEFT JOIN run ON run.id = run"
+            f" WHERE {new} ORDER BY event.id LIMIT ?",
             (*args, ALERT_EXAMPLES),
         )
-        shown = tuple(": ".join(part for part in example if part) for example in examples)
-        return Alert(kind=kind, count=row[0], first_at=row[1], last_at=row[2], examples=shown)
+        told = tuple(Told(*example) for example in examples)
+        shown = tuple(": ".join(filter(None, (one.path or one.batch, one.detail))) for one in told)
+        return Alert(
+            kind=kind, count=row[0], first_at=row[1], last_at=row[2], examples=shown, told=told
+        )
 
     # ------------------------------------------------------------------ retention
 

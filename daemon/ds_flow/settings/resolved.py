@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ SECRETS: tuple[Loc, ...] = (
     ("alerts", "webhook"),
     ("lineage", "url"),
     ("web", "token"),
+    ("alerts", "heartbeat"),
+    ("alerts", "email", "password"),
 )
 """Their values may hold tokens or passwords, so no message shows them."""
 
@@ -131,8 +134,8 @@ class Settings:
             and not name.startswith(PREFIX)
             and name != TAG_VARIABLE
         }
-        own = (getattr(getattr(self, section), key) for section, key in SECRETS)
-        return frozenset(hidden | {value for value in own if value})
+        own = (reduce(getattr, loc, self) for loc in SECRETS)
+        return frozenset(hidden | {str(value) for value in own if value})
 
     def run_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of a run. Inherited ones override `.env`; pinned ones override both.
@@ -232,8 +235,7 @@ def _tree(settings: Settings) -> dict[str, Any]:
     for name in [name for name in Keys.model_fields if name not in tree]:
         tree[name] = _plain(getattr(settings, name))
     tree["paths"]["ledger"] = str(settings.ledger)
-    for section, key in SECRETS:
-        tree[section][key] = tree[section][key] and HIDDEN
+    _hide(tree, HIDDEN)
     for name, stage in tree["compute"]["stages"].items():
         resolved = asdict(settings.stages[name])
         stage.update((key, resolved[key]) for key in stage)
@@ -245,9 +247,14 @@ def shown(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = {"project_name": settings.project_name}
     for name in [name for name in Keys.model_fields if name not in tree]:
         tree[name] = _plain(getattr(settings, name))
-    for section, key in SECRETS:
-        tree[section][key] = None
+    _hide(tree, None)
     return tree
+
+
+def _hide(tree: dict[str, Any], instead: str | None) -> None:
+    for *sections, key in SECRETS:
+        holder = reduce(dict.__getitem__, sections, tree)
+        holder[key] = holder[key] and instead
 
 
 def _plain(section: BaseModel | tuple[BaseModel, ...]) -> Any:

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ds_flow.core import LOCAL, MAX_COLUMNS
 from ds_flow.settings.compute import Compute
 from ds_flow.settings.types import (
     DAY_SECONDS,
+    Address,
+    Argument,
     ColumnName,
     Command,
     Count,
@@ -246,6 +248,31 @@ class Retention(Section, frozen=True):
     )
 
 
+class Email(Section, frozen=True):
+    """Alerts by e-mail, over an SMTP server. Without recipients there are none."""
+
+    to: tuple[Address, ...] = Field(default=(), description="Who gets them.")
+    sender: Address | None = Field(default=None, description="From whom they come.")
+    host: Name | None = Field(default=None, description="The SMTP server.")
+    port: Count = Field(default=587, le=65535, description="Its port.")
+    tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="Encryption: starttls (port 587), tls from the start (465), or none.",
+    )
+    user: Text | None = Field(default=None, description="The user at the server, if it asks.")
+    password: Argument | None = Field(
+        default=None, description="The password. Set it in `.env`. It is never shown."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Email":
+        if self.to and not (self.host and self.sender):
+            raise ValueError("needs host and sender, too")
+        if self.password and self.tls == "none":
+            raise ValueError("would send the password in plain text: set tls")
+        return self
+
+
 class Alerts(Section, frozen=True):
     """Where alerts go."""
 
@@ -257,12 +284,21 @@ class Alerts(Section, frozen=True):
         default=None,
         description="Address to which each alert is posted as JSON. It is never shown.",
     )
+    email: Email = Field(default_factory=Email)
+    heartbeat: Webhook | None = Field(
+        default=None,
+        description="Address that is called while all is well, and after each good night. Never"
+        " shown.",
+    )
+    heartbeat_minutes: Minutes = Field(
+        default=5, description="Minutes between two calls of `heartbeat`."
+    )
     every_minutes: Minutes = Field(
         default=60,
         description="Minutes between two alerts of one kind. The later one has the count.",
     )
     limit_seconds: Seconds = Field(
-        default=30, description="Seconds that the command or the webhook may take."
+        default=30, description="Seconds that the command, the webhook or the mail may take."
     )
 
 

@@ -83,6 +83,12 @@ def _listen(place: str) -> str:
     return place
 
 
+def _address(text: str) -> str:
+    if not re.fullmatch(r"[^\s@<>,;:\"()\\]{1,64}@[^\s@<>,;:\"()\\]{1,190}", text):
+        raise ValueError("should be an address such as team@example.org, without a name")
+    return text
+
+
 def _argument(text: str) -> str:
     if re.search("[\0\ud800-\udfff]", text):
         raise ValueError("contains a character that a command line cannot contain")
@@ -136,6 +142,7 @@ Selection = Annotated[Text, AfterValidator(_selection)]
 Webhook = Annotated[Argument, AfterValidator(_webhook)]
 Secret = Annotated[str, Field(min_length=16, max_length=200), AfterValidator(_argument)]
 Listen = Annotated[PathText, AfterValidator(_listen)]
+Address = Annotated[Text, AfterValidator(_address)]
 Executor = Literal["local", "lsf", "docker"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 

@@ -32,7 +32,7 @@ class Upkeep:
     settings: Settings
     ledger: Ledger
     clock: Clock
-    post: alerts.Post = field(default_factory=alerts.Post)
+    post: alerts.Post = field(init=False)
     lineage: LineageSender = field(default_factory=LineageSender)
     _look_at_s: float | None = None
     _alert_at_s: float = 0.0
@@ -40,11 +40,15 @@ class Upkeep:
     _collector: subprocess.Popen[bytes] | None = None
     _collect_after_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.post = alerts.Post(self.settings)
+
     def keep(self) -> None:
         """Do what is due. A failure here never stops the line."""
         now_s = self.clock.monotonic_s()
         if self._look_at_s is None:  # the first scan of the inbox comes first
             self._look_at_s = now_s + LOOK_SECONDS
+            self.post.take_up()
         try:
             if now_s >= self._look_at_s:
                 self._look_at_s = now_s + LOOK_SECONDS
@@ -86,7 +90,7 @@ class Upkeep:
     def tell(self, gather: timedelta) -> None:
         """Send an alert for each kind with new events, once in `alerts.every_minutes` at most."""
         settings, now = self.settings, self.clock.now()
-        if not (settings.alerts.command or settings.alerts.webhook):
+        if not alerts.ways_of(settings):
             return
         every = timedelta(minutes=settings.alerts.every_minutes)
         for kind in alerts.SAID:

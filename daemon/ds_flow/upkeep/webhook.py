@@ -1,7 +1,8 @@
-"""Post standard input to a webhook: `python -m ds_flow.upkeep.webhook`, its address on line one.
+"""Post standard input to a webhook, whose address is on line one. Without more lines, call it only.
 
 A program of its own: name look-ups and a server that answers a byte at a time have no other limit,
-and an idle daemon does without the megabytes of HTTP. An address is a secret, so it is no argument.
+and an idle daemon does without the megabytes of HTTP. It is started by its path, so that it imports
+nothing else of ds-flow. An address is a secret, so it is no argument.
 """
 
 import sys
@@ -20,14 +21,15 @@ class NoRedirects(HTTPRedirectHandler):
 
 
 def post(text: IO[str]) -> None:
-    """Post everything after the first line to the address in it.
+    """Post everything after the first line to the address in it; if that is nothing, get it.
 
     Raises OSError, ValueError or HTTPException if it is not accepted.
     """
-    address = text.readline().strip()
-    asked = Request(  # noqa: S310 - http or https, says the setting
-        address, data=text.read().encode(), headers={"Content-Type": MIME_TYPE}, method="POST"
-    )
+    address, body = text.readline().strip(), text.read()
+    asked = Request(address, headers={"User-Agent": "ds-flow"})  # noqa: S310 - http or https, says the setting
+    if body:
+        asked.data = body.encode()
+        asked.add_header("Content-Type", MIME_TYPE)
     build_opener(NoRedirects).open(asked).close()
 
 

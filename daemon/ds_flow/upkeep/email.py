@@ -1,0 +1,60 @@
+"""Mail standard input over an SMTP server. The settings are on line one, as JSON.
+
+A program of its own, as for the webhook, started by its path: whoever starts it ends it when it
+takes too long. The password is a secret, so it is no argument.
+"""
+
+import json
+import smtplib
+import ssl
+import sys
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from typing import IO, Any
+
+TIMEOUT_SECONDS = 30.0  # of one answer; the whole has the limit of whoever starts this
+
+
+def compose(chosen: dict[str, Any], alert: dict[str, Any]) -> EmailMessage:
+    """Write the mail. A header never holds more than the one line that it should."""
+    mail = EmailMessage()
+    mail["From"] = chosen["sender"]
+    mail["To"] = ", ".join(chosen["to"])
+    mail["Subject"] = " ".join(f"[ds-flow] {alert['subject']}".split())
+    mail["Date"] = formatdate(localtime=True)
+    mail["Message-ID"] = make_msgid(domain=chosen["sender"].rpartition("@")[2])
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(alert["text"])
+    return mail
+
+
+def send(text: IO[str]) -> None:
+    """Send everything after the first line as the settings in it say.
+
+    Raises OSError, ValueError or SMTPException if the server does not accept it.
+    """
+    chosen = json.loads(text.readline())
+    mail = compose(chosen, json.loads(text.read()))
+    with _connected(chosen) as server:
+        if chosen["user"]:
+            server.login(chosen["user"], chosen["password"] or "")
+        server.send_message(mail)
+
+
+def _connected(chosen: dict[str, Any]) -> smtplib.SMTP:
+    """Connect. With STARTTLS, a server that does not offer it, or proves nothing, is refused."""
+    place = (chosen["host"], chosen["port"])
+    if chosen["tls"] == "tls":
+        context = ssl.create_default_context()
+        return smtplib.SMTP_SSL(*place, timeout=TIMEOUT_SECONDS, context=context)
+    server = smtplib.SMTP(*place, timeout=TIMEOUT_SECONDS)
+    if chosen["tls"] == "starttls":
+        server.starttls(context=ssl.create_default_context())
+    return server
+
+
+if __name__ == "__main__":
+    try:
+        send(sys.stdin)
+    except (OSError, ValueError, smtplib.SMTPException) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

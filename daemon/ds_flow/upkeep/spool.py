@@ -1,0 +1,60 @@
+"""Messages that are not sent yet, one file each in the work folder, so that none is lost."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ds_flow.system import open_regular, put_file
+
+FOLDER = "alerts"
+MESSAGES = 100  # of each way; more are dropped, and logged
+MOST_BYTES = 2**20  # of one message
+LONGEST_SECONDS = 86_400.0  # after that a message is no news
+
+
+class Spool:
+    """The folder. A full disk keeps no message from being sent at once."""
+
+    def __init__(self, work_root: Path) -> None:
+        self._folder = work_root / FOLDER
+        self._count = 0
+
+    def put(self, way: str, text: str) -> Path | None:
+        """Keep a message until it is sent; None if it cannot be kept."""
+        self._count += 1
+        path = self._folder / f"{time.time_ns():020}-{self._count}.{way}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with put_file(path, mode=0o600) as file:
+                file.write(text.encode())
+        except OSError:
+            return None
+        return path
+
+    def left(self) -> Iterator[tuple[str, str, Path]]:
+        """Give the way, the text and the file of what an earlier daemon left, oldest first."""
+        with suppress(OSError):
+            for path in sorted(self._folder.iterdir())[: 4 * MESSAGES]:
+                if path.name.startswith(".") or self.is_outdated(path):
+                    self.remove(path)
+                    continue
+                with suppress(OSError):
+                    yield path.suffix.removeprefix("."), _read(path), path
+
+    def is_outdated(self, path: Path | None) -> bool:
+        """Whether a message is too old to be of use."""
+        number = path.name.partition("-")[0] if path else ""
+        return number.isdecimal() and time.time() - int(number) / 1e9 > LONGEST_SECONDS
+
+    def remove(self, path: Path | None) -> None:
+        """Forget a message."""
+        if path is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> str:
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read(MOST_BYTES).decode(errors="replace")
