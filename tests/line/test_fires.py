@@ -30,6 +30,7 @@ from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
 from ds_flow.upkeep.alerts import SAID
+from ds_flow.views.schedules import schedule_document
 from ds_flow.work.published import manifest_name, read_manifest
 from pretended import RAISED, PretendedRuns
 
@@ -526,6 +527,24 @@ def test_a_fire_that_was_missed_happens_once_when_the_daemon_is_back(line: Line)
     line.reopen()
     line.work()
     assert line.outcomes() == ["run"]
+    told = line.ledger.history.take_alert(
+        "schedule.caught_up", line.clock.now(), every=timedelta(hours=1), gather=timedelta()
+    )
+    assert told is not None
+    assert told.count == 1
+    assert told.examples[0].startswith("all: due at ")
+    assert "caught up at" in told.examples[0]
+    (one,) = line.settings.schedule
+    assert schedule_document(line.ledger, one, line.clock.now())["was_late"] is True
+
+
+def test_a_fire_in_time_is_not_told_as_caught_up(line: Line) -> None:
+    line.drop(a="1")
+    line.next_hour()
+    assert line.outcomes() == ["run"]
+    assert line.ledger.history.last("schedule.caught_up") is None
+    (one,) = line.settings.schedule
+    assert schedule_document(line.ledger, one, line.clock.now())["was_late"] is False
 
 
 def test_without_catching_up_a_missed_fire_is_recorded_as_that(line: Line) -> None:

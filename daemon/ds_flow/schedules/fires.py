@@ -137,13 +137,16 @@ class Fires:
     def _begin(self, due: Due, found: str = "") -> None:
         """Decide what a fire does. `found` says what is wrong with the last run's outputs."""
         schedule, now = due.schedule, self.clock.now()
+        is_late = is_missed(due.due_at, now) and not due.is_asked
         if any(one.due.schedule.name == schedule.name for one in self._verifications):
             self._record(due, FireOutcome.NOTHING, "the last fire still verifies")
             return
-        if is_missed(due.due_at, now) and not (schedule.catch_up or due.is_asked or found):
+        if is_late and not (schedule.catch_up or found):
             said = f"due at {local_time(due.due_at)}, seen at {local_time(now)}"
             self._record(due, FireOutcome.MISSED, said)
             return
+        if is_late and not found:
+            self._note_catching_up(due, now)
         if batch := self.ledger.schedules.live_batch(due.selection):
             self._record(due, FireOutcome.NOTHING, f"batch {batch} over the same files goes on")
             return
@@ -155,6 +158,15 @@ class Fires:
             self._verify_or_analyze(due, choice, last)
         else:
             self._run(due, choice, found)
+
+    def _note_catching_up(self, due: Due, now: datetime) -> None:
+        """Tell once that a fire was missed, and is done now."""
+        kind, name = "schedule.caught_up", due.schedule.name
+        subject = f"{name}: due at {local_time(due.due_at)}"
+        if self.ledger.history.last(kind, subject) is None:
+            why = f"due at {local_time(due.due_at)}, caught up at {local_time(now)}"
+            log.warning(kind, extra={"schedule": name, "why": why})
+            self.ledger.history.note(kind, f"{name}: {why}", now)
 
     def _verify_or_analyze(self, due: Due, choice: Choice, last: LastRun) -> None:
         """Verify what is unchanged. If only its analysis failed, a run makes that again."""

@@ -1,22 +1,26 @@
-"""What the daemon leaves for `status`: its problems, and whether the backends answer."""
+"""What the daemon leaves for `status`, whether the backends answer, and the heartbeat."""
 
 import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from threading import Thread
 
-from ds_flow.core import DispatchError
+from ds_flow.core import DispatchError, FireOutcome, RunState
 from ds_flow.doctor import silent_backends
 from ds_flow.service.engine import Engine
 from ds_flow.settings import Settings
 from ds_flow.upkeep import Heard, Record, leave_record
+from ds_flow.views import InboxCheck, Seen, problems
 
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 60.0  # between two questions to a backend
 ANSWER_SECONDS = 10.0
+DAY = timedelta(days=1)
+LOOK_SECONDS = 30.0  # between two looks at whether all is well
 RECORD_SECONDS = 30.0  # between two records of a daemon for which nothing changes
 
 Ask = Callable[[Settings], dict[str, str]]
@@ -33,6 +37,7 @@ class Health:
 
     settings: Settings
     engine: Engine
+    beat: Callable[[Settings], None]
     ask: Ask = ask_backends
     refused: str = ""
     refused_at: str = ""
@@ -40,6 +45,9 @@ class Health:
     _record_at_s: float = 0.0
     _ask_at_s: float = 0.0
     _thread: Thread | None = None
+    _look_at_s: float = 0.0
+    _beat_at_s: float = 0.0
+    _nights: frozenset[tuple[str, str]] = frozenset()  # the last good fires
     _answers: list[dict[str, str]] = field(default_factory=list)  # what the thread has found
     _heard: dict[str, Heard] = field(default_factory=dict)
     _silent: dict[str, int] = field(default_factory=dict)  # how often in a row
@@ -57,6 +65,51 @@ class Health:
             self._ask_at_s = now_s + ASK_SECONDS
             self._ask()
         self._leave(now_s)
+        if self.settings.alerts.heartbeat and now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_SECONDS
+            self._beat(now_s)
+
+    # ------------------------------------------------------------------ heartbeat
+
+    def _beat(self, now_s: float) -> None:
+        """Call the address if it is time, or a night was good, and nothing needs a person."""
+        nights = self._good_nights()
+        if now_s < self._beat_at_s and nights <= self._nights:
+            return
+        if why := self._trouble():
+            log.debug("heartbeat.held", extra={"why": why})
+            return
+        self._nights = nights
+        self._beat_at_s = now_s + self.settings.alerts.heartbeat_minutes * 60
+        self.beat(self.settings)
+
+    def _good_nights(self) -> frozenset[tuple[str, str]]:
+        """The newest fire of each schedule, of those that have ended well."""
+        since = self.engine.clock.now() - DAY
+        fires = (
+            fire
+            for one in self.settings.schedule
+            for fire in self.engine.ledger.overview.fires(one.name, since, 1)
+        )
+        return frozenset(
+            (fire.schedule, fire.due_at)
+            for fire in fires
+            if fire.outcome == FireOutcome.VERIFIED or fire.run_state == RunState.SUCCEEDED
+        )
+
+    def _trouble(self) -> str:
+        """What needs a person; "" if nothing does."""
+        engine = self.engine
+        inbox = InboxCheck(
+            lost=engine.admission.inbox_error, misnamed=list(engine.admission.misnamed)
+        )
+        seen = Seen(inbox, self._record) if self._record else None
+        try:
+            now = engine.clock.now()
+            found = problems(self.settings, engine.ledger, os.getpid(), now, seen)
+        except (DispatchError, OSError) as error:
+            return str(error)
+        return next((one.text for one in found if one.needs_person), "")
 
     # ------------------------------------------------------------------ backends
 

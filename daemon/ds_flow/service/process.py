@@ -3,6 +3,7 @@
 import errno
 import faulthandler
 import logging
+import math
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ from ds_flow.inbox import Inbox, Pattern
 from ds_flow.ledger import Ledger, Reading
 from ds_flow.runs import Runs
 from ds_flow.service.engine import Engine
-from ds_flow.service.health import Health
+from ds_flow.service.health import RECORD_SECONDS, Health
 from ds_flow.service.systemd import is_listening, keep_rights, notify, watchdog_s
 from ds_flow.settings import IN_FORCE, Settings, in_force_text, load_settings
 from ds_flow.system import WAKE_SIGNAL, Wake, mask, put_file, set_up_logging, single_instance
@@ -74,7 +75,7 @@ class Service:
     def serve(self) -> None:
         """Work until told to stop, then let runs end. Ready after the first turn."""
         self.engine.fires.keeps_time = True
-        self.health = Health(self.settings, self.engine)
+        self.health = Health(self.settings, self.engine, self.upkeep.post.beat)
         leave_in_force(self.settings)
         self.engine.tick()
         self._check_backends()
@@ -131,7 +132,8 @@ class Service:
 
     def _wait(self, timeout_s: float) -> None:
         self._tell_status()
-        if self.wake.wait(min(timeout_s, watchdog_s() / 3)) - {signal.SIGCHLD}:
+        word_s = RECORD_SECONDS if self.health else math.inf
+        if self.wake.wait(min(timeout_s, watchdog_s() / 3, word_s)) - {signal.SIGCHLD}:
             self.engine.hint()  # a run's end says nothing of the inbox
 
     def _tell_status(self) -> None:

@@ -4,7 +4,9 @@ from ds_flow.views.datapackage import datapackage_document
 from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
 from ds_flow.views.explain import Question, explanation, remedy
 from ds_flow.views.health import ATTENTION, DOWN, OK, problems, verdict
+from ds_flow.views.inbox import InboxCheck
 from ds_flow.views.lineage import lineage_document, lineage_mermaid, lineage_tree
+from ds_flow.views.look import Seen
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
 from ds_flow.views.problem import Problem
@@ -17,9 +19,11 @@ __all__ = [
     "CONTENT_TYPE",
     "DOWN",
     "OK",
+    "InboxCheck",
     "Place",
     "Problem",
     "Question",
+    "Seen",
     "datapackage_document",
     "explanation",
     "file_document",

@@ -8,7 +8,7 @@ from ds_flow.core import Document
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.views import of_files, of_service
-from ds_flow.views.look import Look, look_around
+from ds_flow.views.look import Look, Seen, look_around
 from ds_flow.views.problem import Problem
 
 __all__ = [
@@ -46,9 +46,11 @@ ORDER = (
 """Each gives the problems of its kind. Those that need a person come before all others."""
 
 
-def problems(settings: Settings, ledger: Ledger, pid: int | None, now: datetime) -> list[Problem]:
+def problems(
+    settings: Settings, ledger: Ledger, pid: int | None, now: datetime, seen: Seen | None = None
+) -> list[Problem]:
     """Everything that is wrong now, most urgent first. `pid` is the running daemon's."""
-    return find_problems(look_around(settings, ledger, pid, now))
+    return find_problems(look_around(settings, ledger, pid, now, seen=seen))
 
 
 def find_problems(look: Look) -> list[Problem]:

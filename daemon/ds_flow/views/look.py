@@ -20,6 +20,14 @@ RETRY_WAIT = timedelta(minutes=1)
 NOT_ASKED: Mapping[str, str] = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a daemon knows without looking."""
+
+    inbox: InboxCheck
+    record: Record
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What is the case now."""
@@ -42,16 +50,21 @@ def look_around(
     pid: int | None,
     now: datetime,
     asked: Mapping[str, str] = NOT_ASKED,
+    seen: Seen | None = None,
 ) -> Look:
-    """Look at the inbox, the disks, the batches and the daemon's word."""
-    record = read_record(settings.work_root, pid)
+    """Look at the inbox, the disks, the batches and the daemon's word.
+
+    The daemon itself passes what it has `seen`: it has looked at the inbox already.
+    """
+    record = seen.record if seen else read_record(settings.work_root, pid)
+    inbox = seen.inbox if seen else check_inbox(settings, ledger, pid, now, record)
     jobs = list(_jobs(settings, ledger))
     return Look(
         settings=settings,
         ledger=ledger,
         pid=pid,
         now=now,
-        inbox=check_inbox(settings, ledger, pid, now, record),
+        inbox=inbox,
         record=record,
         low_space=space_shortage(settings),
         held_back=list(_held_back(settings, ledger, now)),

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from ds_flow.core import Document, Timetable
-from ds_flow.ledger import Ledger
+from ds_flow.core import Document, FireOutcome, Timetable, is_missed
+from ds_flow.ledger import FireRow, Ledger
 from ds_flow.settings import Schedule
 
 
@@ -26,8 +26,14 @@ def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
     return {
         "last_due_at": last.fire.due_at.isoformat() if last else None,
         "last_at": last.at.isoformat() if last else None,
+        "was_late": last is not None and _is_late(last),
         "outcome": last.fire.outcome if last else None,
         "batch": batch,
         "run_id": runs[-1].run_id if runs else None,
         "detail": last.fire.detail if last else "",
     }
+
+
+def _is_late(last: FireRow) -> bool:
+    """Whether a fire was missed and caught up."""
+    return last.fire.outcome != FireOutcome.MISSED and is_missed(last.fire.due_at, last.at)

@@ -60,4 +60,6 @@ def _list(args: argparse.Namespace) -> int:
 def _row(one: Document) -> list[Cell]:
     times = [moment(at) if (at := one[key]) else None for key in ("next_at", "last_at")]
     named = [one[key] for key in ("name", "cron", "timezone", "select")]
-    return [*named, *times, *(one[key] for key in ("outcome", "run_id", "detail"))]
+    late = f"missed at {moment(one['last_due_at'])}, and caught up" if one["was_late"] else ""
+    detail = "; ".join(filter(None, (late, one["detail"])))
+    return [*named, *times, one["outcome"], one["run_id"], detail]
