@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from stat import S_IMODE
@@ -20,15 +21,15 @@ import schemathesis
 from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 
-from cli_project import Project
+from cli_project import SETTINGS, Project
 from clock import NOON
 from ds_flow.cli.main import main
 from ds_flow.core.retry_policy import Dead
-from ds_flow.core.states import Cause, FireOutcome, RunState, Trigger
+from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import load_settings
-from ds_flow.system.instance import single_instance
+from ds_flow.system.instance import WAKE_SIGNAL, single_instance
 from ds_flow.web.app import make_app
 from page import DS_FLOW, asked, open_files_of, served, set_up
 from project import until
@@ -374,6 +375,7 @@ def test_no_question_to_the_api_is_a_fault_or_undescribed(project: Project) -> N
 
 
 def test_no_page_changes_a_file(page: TestClient, project: Project) -> None:
+    assert page.get("/").status_code == 200  # nothing is being read any more
     project.ledger.close()
     before = open_files_of(project.root)
     for address in (*PAGES, "/api/status", "/api/openapi"):
@@ -386,6 +388,7 @@ def test_a_ledger_that_nobody_has_open_is_read_where_nothing_may_be_written(
     project: Project, page: TestClient
 ) -> None:
     """SQLite would make a -wal file, and fail."""
+    assert page.get("/").status_code == 200  # nothing is being read any more
     project.ledger.close()
     assert not list(project.settings.ledger.parent.glob("ledger.db-*"))
     assert page.get("/api/files?state=waiting").json()["files"][0]["path"] == "data/student_d.csv"
@@ -422,6 +425,103 @@ def test_a_ledger_that_is_no_ledger_is_told(tmp_path: Path) -> None:
         assert "file is not a database" in answer.text
         project.settings.ledger.unlink()
         project.open()
+
+
+# --------------------------------------------------------------------------- actions
+
+WORD = "a-token-of-the-team"
+OWN = {"origin": "http://127.0.0.1:8321", "sec-fetch-site": "same-origin"}
+
+
+@contextmanager
+def acting(project: Project, **web: object) -> Iterator[Callable[..., Any]]:
+    """A page with actions: a function that sends one form."""
+    set_up(project, **{"actions": True, "token": WORD, **web})
+    with asked(project) as page:
+
+        def send(action: str, headers: dict[str, str] = OWN, **form: str) -> Any:
+            given = {"target": "data/student_c.csv", "name": "Olga", "token": WORD, **form}
+            return page.post(f"/actions/{action}", data=given, headers=headers)
+
+        yield send
+
+
+def test_an_action_is_done_and_recorded_with_who_asked(project: Project) -> None:
+    with acting(project) as send:
+        answer = send("release")
+    assert answer.status_code == 200
+    assert "data/student_c.csv version 1: waiting" in answer.text
+    assert project.ledger.read.versions("data/student_c.csv")[-1].state == FileState.WAITING
+    noted = project.ledger.history.last("web.asked")
+    assert noted is not None
+    assert noted[1] == "release data/student_c.csv by Olga, from testclient"
+
+
+def test_a_batch_is_retried_and_cancelled_and_a_run_made_again(project: Project) -> None:
+    with acting(project) as send:
+        assert f"batch {OTHER}: retried now, as batch " in send("retry", target="102").text
+        assert "2 files" in send("rerun", target="101").text
+        queued = [batch.id for batch in project.ledger.read.batches_in(BatchState.QUEUED)]
+        assert len(queued) == 2
+        for batch in queued:
+            assert f"batch {batch}: cancelled" in send("cancel", target=batch).text
+        assert not project.ledger.read.batches_in(BatchState.QUEUED)
+        assert "is cancelled already" in send("cancel", target=queued[0]).text
+
+
+def test_a_running_daemon_is_woken(project: Project) -> None:
+    woken: list[int] = []
+    before = signal.signal(WAKE_SIGNAL, lambda number, _: woken.append(number))
+    try:
+        with single_instance(project.settings), acting(project) as send:
+            assert "No daemon" not in send("release").text
+    finally:
+        signal.signal(WAKE_SIGNAL, before)
+    assert woken == [WAKE_SIGNAL]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "words"),
+    [
+        ({"token": ""}, 403, "The token is wrong"),
+        ({"token": "a-token-of-the-tear"}, 403, "The token is wrong"),
+        ({"name": " "}, 403, "The field &#39;name&#39; is empty"),
+        ({"target": ""}, 403, "The field &#39;target&#39; is empty"),
+        ({"name": "x" * 9000}, 403, "The form is too long"),
+        ({"target": "data/nobody.csv"}, 404, "is not in the ledger"),
+        ({"target": "data/student_a.csv"}, 404, "is processed, not quarantined"),
+        ({"headers": {}}, 403, "not from this page"),
+        ({"headers": {"origin": "null"}}, 403, "not from this page"),
+        ({"headers": {"origin": "http://evil.example"}}, 403, "not from this page"),
+        ({"headers": {**OWN, "sec-fetch-site": "cross-site"}}, 403, "not from this page"),
+        ({"headers": {**OWN, "content-type": "text/plain"}}, 403, "A form should be"),
+    ],
+)
+def test_an_action_is_refused_in_words(
+    project: Project, changed: dict[str, Any], code: int, words: str
+) -> None:
+    with acting(project) as send:
+        answer = send("release", **changed)
+    assert (answer.status_code, words in answer.text) == (code, True)
+    assert project.ledger.read.versions("data/student_c.csv")[-1].state == FileState.QUARANTINED
+
+
+def test_without_the_setting_or_a_token_there_are_no_actions(project: Project) -> None:
+    with acting(project, actions=False) as send:
+        answer = send("release")
+        assert (answer.status_code, "Actions are off" in answer.text) == (403, True)
+        assert send("release", headers={}, token="").status_code == 403
+    project.config.write_text(f"{SETTINGS}web: {{actions: true}}\n")
+    with asked(project) as page:
+        refused = page.post("/actions/release", data={"token": ""}, headers=OWN)
+        assert (refused.status_code, "There is no token" in refused.text) == (403, True)
+        assert "<form" not in page.get("/files/data/student_c.csv").text
+    assert project.ledger.history.last("web.asked") is None
+
+
+def test_there_is_no_other_action(project: Project) -> None:
+    with acting(project) as send:
+        assert send("gc").status_code == 404
 
 
 # --------------------------------------------------------------------------- the process

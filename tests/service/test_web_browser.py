@@ -16,7 +16,7 @@ from cli_project import Project, manifest_of
 from clock import NOON
 from ds_flow.cli.main import main
 from ds_flow.core.retry_policy import Dead
-from ds_flow.core.states import FileState, FireOutcome, RunState
+from ds_flow.core.states import Cause, FileState, FireOutcome, RunState
 from ds_flow.ledger.schedules import Fire
 from page import served
 
@@ -314,3 +314,35 @@ def test_what_a_person_types_is_not_taken_away(
         field.press("Enter")
         seen.tab.wait_for_url("**/files?prefix=student_ty*", timeout=0)
         assert [row[0] for row in seen.rows()] == ["data/student_typed.csv"]
+
+
+# --------------------------------------------------------------------------- actions
+
+
+def test_an_action_needs_the_setting_and_the_token(
+    chromium: Browser, address: str, tmp_path: Path
+) -> None:
+    with tab(chromium, address) as seen:
+        seen.go("/files/data/student_c.csv")
+        assert seen.tab.locator("form").count() == 0
+    word = "a-token-of-the-team"
+    with Project(tmp_path) as made:
+        made.admit("student_c.csv", cause=Cause.REJECTED, reason="it is empty")
+        with served(made, actions=True, token=word) as own, tab(chromium, own) as seen:
+            for given, heading in (
+                ("a-wrong-token-of-it", "Refused"),
+                (word, "Asked for: release"),
+            ):
+                seen.go("/files/data/student_c.csv")
+                seen.tab.get_by_text("Let it wait for a batch again").click()
+                seen.tab.get_by_label("Your name").fill("Olga")
+                seen.tab.get_by_label("Token").fill(given)
+                seen.tab.get_by_role("button", name="Release").click()
+                seen.tab.get_by_role("heading", name=heading).wait_for(timeout=0)
+                if heading == "Refused":
+                    assert [f for f in seen.faults if "403" in f] == seen.faults
+                    seen.faults.clear()  # a browser tells of every 403
+                    (row,) = made.ledger.read.versions("data/student_c.csv")
+                    assert row.state == FileState.QUARANTINED
+            assert made.ledger.read.versions("data/student_c.csv")[0].state == FileState.WAITING
+            assert made.ledger.history.last("web.asked") is not None

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from cli_project import SETTINGS, Project
-from ds_flow.cli.commands import cancel
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import Plan
 from ds_flow.dispatch import commands
 from ds_flow.dispatch.rounds import JobSpec, open_round
 from ds_flow.doctor import backends, probe_job
 from ds_flow.runs.launch import Runs
+from ds_flow.service import requests
 from ds_flow.settings.load import load_settings
 from ds_flow.work.batch import Batch
 from project import until
@@ -85,7 +85,7 @@ def canceller_asks(made: Project) -> None:
 
 def command_line_asks(made: Project) -> None:
     with closing(made.open()) as ledger:
-        assert cancel._end_jobs(made.settings, ledger, "b") == ""
+        assert requests._end_jobs(made.settings, ledger, "b") == ""
 
 
 @pytest.mark.parametrize("ask", [check_asks, trial_asks, canceller_asks, command_line_asks])

@@ -27,7 +27,6 @@ from ds_flow.ledger.lineage import Made, RunEvent
 from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire, SetAside
 from ds_flow.ledger.pages import Done, FilesPage, ListedRun, RunsPage
 from ds_flow.ledger.queries import Reading
-from ds_flow.ledger.read_only import change_number
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, FireRow, LastRun, ScheduleRow
 from ds_flow.ledger.store import fault_of
@@ -67,6 +66,5 @@ __all__ = [
     "SetAside",
     "Told",
     "ask_ledger",
-    "change_number",
     "fault_of",
 ]

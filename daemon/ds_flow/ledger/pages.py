@@ -58,6 +58,11 @@ class Pages:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def newest_event(self) -> int:
+        """The number of the newest event; each move of a state has a new one."""
+        row = self._store.row("SELECT max(id) FROM event")
+        return int(row[0] or 0) if row else 0
+
     # ------------------------------------------------------------------ runs
 
     def runs(

@@ -89,11 +89,6 @@ def ask(path: Path, question: Callable[[ReadOnlyStore], Answer]) -> Answer:
     raise DispatchError(f"ledger {path}: it is opened and closed all the time; try again")
 
 
-def change_number(path: Path) -> str:
-    """A text that changes when somebody writes to the ledger."""
-    return f"{_identity(path)} {_identity(_wal(path))}"
-
-
 def _identity(path: Path) -> Identity | None:
     try:
         found = path.stat()

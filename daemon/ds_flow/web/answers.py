@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from ds_flow.core import Document, FileState, RequestError, RunState, Trigger, unescape
-from ds_flow.ledger import Done, FileRow, FilesPage, Ledger, ListedRun, ask_ledger, change_number
+from ds_flow.core import Document, DsFlowError, FileState, RequestError, RunState, Trigger, unescape
+from ds_flow.ledger import Done, FileRow, FilesPage, Ledger, ListedRun, ask_ledger
 from ds_flow.settings import Settings
 from ds_flow.system import free_bytes, open_regular, running_pid
 from ds_flow.views import (
@@ -69,8 +69,14 @@ class Answers:
         self.done.close()
 
     def mark(self) -> str:
-        """A text that changes when the ledger does, or when the daemon comes or goes."""
-        return f"{change_number(self.settings.ledger)} {self.pid()}"
+        """A text that changes when something has moved, or when the daemon comes or goes.
+
+        The files of the ledger would not do: they are written to before a move can be seen.
+        """
+        event = 0
+        with suppress(DsFlowError):  # whoever asks more is told
+            event = self.ask(lambda ledger: ledger.pages.newest_event())
+        return f"{event} {self.pid()}"
 
     def pid(self) -> int | None:
         """The daemon's; None also where nobody lets us see."""

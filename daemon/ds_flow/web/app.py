@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from ds_flow.core import DsFlowError, RequestError
 from ds_flow.settings import Settings
 from ds_flow.web import api, downloads, pages
+from ds_flow.web.actions import RefusedError, act
 from ds_flow.web.answers import Answers, WrongQuestionError
 from ds_flow.web.events import Events
 from ds_flow.web.guard import Guard
@@ -65,6 +66,7 @@ def _routes(events: Events) -> list[BaseRoute]:
         Route("/files/{path:path}", pages.file),
         Route("/quarantine", pages.quarantine),
         Route("/schedules", pages.schedules),
+        Route("/actions/{action}", act, methods=["POST"]),
         Route("/static/{name}", pages.static_file),
         Route("/events", events.stream),
         Route("/api/status", api.status),
@@ -98,6 +100,8 @@ def _code(error: Exception) -> int:
             return error.status_code
         case WrongQuestionError():
             return 400
+        case RefusedError():
+            return 403
         case RequestError():
             return 404
         case _:

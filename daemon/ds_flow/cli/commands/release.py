@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import NO_WAIT, Arguments, UsageError, argument, flag
-from ds_flow.core import Cause, FileState, RequestError, counted
+from ds_flow.core import Cause, FileState, counted
 from ds_flow.system import DONE, FAILED, put, say
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ ARGUMENTS: Arguments = (
 def run(args: argparse.Namespace) -> int:
     from ds_flow.cli.project import load, now, open_ledger
     from ds_flow.cli.requests import carry_out, record_each
+    from ds_flow.service import release
 
     if bool(args.files) == args.all:
         raise UsageError("release: name files, or give --all")
@@ -32,9 +32,13 @@ def run(args: argparse.Namespace) -> int:
     released: list[int] = []
     with open_ledger(settings, at) as ledger:
         paths = _all(ledger) if args.all else _named(settings, ledger, args.files)
-        recorded, refused = record_each(
-            dict.fromkeys(paths), lambda path: _release(ledger, path, released, at)
-        )
+
+        def record(path: str) -> str:
+            file, words = release(ledger, path, at)
+            released.append(file)
+            return words
+
+        recorded, refused = record_each(dict.fromkeys(paths), record)
     if not recorded and not refused:
         put("no quarantined file can be released")
     code = carry_out(settings, no_wait=args.no_wait, released=released) if recorded else DONE
@@ -53,16 +57,3 @@ def _named(settings: "Settings", ledger: "Ledger", typed: Iterable[str]) -> list
     from ds_flow.views import find_place
 
     return [find_place(settings, ledger, one, str(Path.cwd())).path for one in typed]
-
-
-def _release(ledger: "Ledger", path: str, released: list[int], at: datetime) -> str:
-    """Release the newest quarantined version, and add its id to `released`."""
-    versions = ledger.read.versions(path)
-    if not versions:
-        raise RequestError(f"{path} is not in the ledger; `ds-flow explain` says why")
-    quarantined = [row for row in versions if row.state == FileState.QUARANTINED]
-    row = quarantined[-1] if quarantined else versions[-1]
-    state = ledger.release(row.id, at)
-    released.append(row.id)
-    result = "the next scan reads it again" if state == FileState.QUARANTINED else state
-    return f"{row.path} version {row.version}: {result}"
