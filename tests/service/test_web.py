@@ -1,5 +1,6 @@
 """The page: what it says, what it refuses, and that it changes nothing."""
 
+import html
 import json
 import logging
 import os
@@ -126,21 +127,37 @@ def test_a_page_is_html_that_needs_no_script(page: TestClient, address: str) -> 
 
 def test_the_overview_says_what_needs_a_person(page: TestClient, project: Project) -> None:
     text = page.get("/").text
-    assert "2 files were set aside." in text
-    assert "The daemon is not running, and work waits for it." in text
+    for one in page.get("/api/status").json()["problems"][:3]:
+        assert html.escape(one["text"], quote=False).replace("`", "") in text
+        assert f"<code>{html.escape(one['command'])}</code>" in text
+    assert "the daemon is not running" in text
     with single_instance(project.settings):  # an answer is kept for a moment
-        until("it was running", lambda: "The daemon is not running" not in page.get("/").text)
+        until("it was running", lambda: "the daemon is not running" not in page.get("/").text)
 
 
 def test_the_overview_of_an_empty_project_says_that_all_is_well(tmp_path: Path) -> None:
     with Project(tmp_path) as project:
         project.ledger.close()
         project.settings.ledger.unlink()
-        with asked(project) as page:
+        with asked(project) as page, single_instance(project.settings):
             text = page.get("/").text
         assert "All is well" in text
         assert "No run yet" in text
         assert not project.settings.ledger.exists()
+
+
+def test_the_metrics_are_those_of_the_command(
+    page: TestClient, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = page.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert main(["--config", str(project.config), "metrics"]) == 0
+    printed = capsys.readouterr().out
+
+    def steady(text: str) -> list[str]:
+        return [line for line in text.splitlines() if not re.search("timestamp|age|free", line)]
+
+    assert steady(answer.text) == steady(printed)
 
 
 def test_a_run_has_its_files_its_reasons_and_its_log(page: TestClient, project: Project) -> None:

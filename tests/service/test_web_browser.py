@@ -117,7 +117,13 @@ def test_the_overview_has_the_counts_of_status(
             "arriving": status["arriving"],
             "runs": sum(status["runs"].values()),
         }
-        assert seen.texts("h1") == ["1 thing needs you"]
+        todo = [one for one in status["problems"] if one["needs_person"]]
+        assert seen.texts("h1") == [f"{len(todo)} things need you"]
+        first = seen.texts(".verdict > ol > li > p:first-child")
+        assert len(first) == 3
+        for text, one in zip(first, todo, strict=False):
+            assert text.startswith(one["text"].replace("`", ""))
+        assert seen.texts(".how > code:last-child")[:3] == [one["command"] for one in todo[:3]]
 
 
 def test_the_list_of_runs_is_that_of_runs(

@@ -18,6 +18,7 @@ from ds_flow.views import (
     file_document,
     find_run,
     log_of,
+    metrics_text,
     remedy,
     run_documents,
     schedule_document,
@@ -53,10 +54,12 @@ class Answers:
     settings: Settings
     status: Kept[Document] = field(init=False)
     done: Kept[list[Done]] = field(init=False)
+    metrics: Kept[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.status = Kept(self._status, self.mark, KEEP_S, WAIT_S)
         self.done = Kept(self._done, lambda: 0, CHARTS_KEEP_S, WAIT_S)
+        self.metrics = Kept(self._metrics, self.mark, KEEP_S, WAIT_S)
 
     def prepare(self) -> None:
         """Begin with what takes longest in a large project, before somebody asks."""
@@ -67,6 +70,7 @@ class Answers:
         """End the threads."""
         self.status.close()
         self.done.close()
+        self.metrics.close()
 
     def mark(self) -> str:
         """A text that changes when something has moved, or when the daemon comes or goes.
@@ -93,6 +97,10 @@ class Answers:
     def _status(self) -> Document:
         pid = self.pid()
         return self.ask(lambda ledger: status_document(self.settings, ledger, pid, now()))
+
+    def _metrics(self) -> str:
+        pid = self.pid()
+        return self.ask(lambda ledger: metrics_text(self.settings, ledger, pid, now()))
 
     def _done(self) -> list[Done]:
         since = now() - timedelta(days=CHARTED_DAYS)

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ds_flow.views import CONTENT_TYPE
 from ds_flow.web.answers import Answers
 
 OPENAPI = files("ds_flow.web").joinpath("openapi.json").read_bytes()
@@ -48,6 +49,10 @@ def file(request: Request) -> Response:
 
 def schedules(request: Request) -> Response:
     return Document(_answers(request).schedules())
+
+
+def metrics(request: Request) -> Response:
+    return Response(_answers(request).metrics.get(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def openapi(_: Request) -> Response:

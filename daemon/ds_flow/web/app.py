@@ -69,6 +69,7 @@ def _routes(events: Events) -> list[BaseRoute]:
         Route("/actions/{action}", act, methods=["POST"]),
         Route("/static/{name}", pages.static_file),
         Route("/events", events.stream),
+        Route("/metrics", api.metrics),
         Route("/api/status", api.status),
         Route("/api/runs", api.runs),
         Route("/api/runs/{name:path}", api.run),

@@ -14,7 +14,6 @@ from starlette.responses import HTMLResponse, Response
 from ds_flow.core import LIVE_RUNS, Cause, Document, FileState, RunState, Trigger, printable
 from ds_flow.web import charts, words
 from ds_flow.web.answers import Answers, now
-from ds_flow.web.problems import things_to_do
 
 SHOWN = 200  # rows of each table of one run
 STATIC = {
@@ -111,8 +110,8 @@ def overview(request: Request) -> Response:
         request,
         "overview.html",
         status=status,
-        todo=things_to_do(status),
-        schedules=answers.schedules()["schedules"],
+        todo=[one for one in status["problems"] if one["needs_person"]],
+        others=[one for one in status["problems"] if not one["needs_person"]],
         disks=answers.disks(),
         throughput=charts.throughput(done, at) if done else None,
         latency=charts.latency(done, at) if done else None,
