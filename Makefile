@@ -51,6 +51,7 @@ check: setup ## run every check; all tests come last
 	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@.ci/verify-unit systemd/ds-flow.service systemd/drop-ins/*.conf
+	@.ci/verify-unit systemd/ds-flow-web.service systemd/drop-ins/web/*.conf
 	@$(PYTEST)
 
 attack: setup ## attack ds-flow as a dropper of files, another user, an image; as root

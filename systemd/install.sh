@@ -12,6 +12,7 @@ umask 022
 verb=${1-} prefix=${2%/}
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 unit=/etc/systemd/system/ds-flow.service
+page=/etc/systemd/system/ds-flow-web.service # installed, and off until somebody enables it
 user=${3-} droppers=${4-}
 [[ $user || ! -e $unit ]] || user=$(sed -n 's/^User=//p' "$unit") # of the last installation
 user=${user:-ds-flow}
@@ -192,9 +193,12 @@ make_environment() {
     "$prefix/.venv/bin/python" -I -m compileall -q "$prefix/daemon" "$prefix/flows"
 }
 
-put_unit() {
-    sed -e "s#/opt/ds-flow#$prefix#g" -e "s#^User=.*#User=$user#" -e "s#^Group=.*#Group=$group#" \
-        "$checkout/systemd/ds-flow.service" >"$unit"
+put_units() {
+    local place
+    for place in "$unit" "$page"; do
+        sed -e "s#/opt/ds-flow#$prefix#g" -e "s#^User=.*#User=$user#" -e "s#^Group=.*#Group=$group#" \
+            "$checkout/systemd/${place##*/}" >"$place"
+    done
     if has_systemd; then systemctl daemon-reload; fi
 }
 
@@ -212,8 +216,9 @@ install_all() {
     copy_files
     make_environment
     share_inbox
-    put_unit
+    put_units
     trap - EXIT
+    if has_systemd; then systemctl try-restart ds-flow-web; fi
     if [[ $was_active ]]; then
         systemctl start ds-flow
         echo "Upgraded and started again: $prefix"
@@ -226,8 +231,8 @@ uninstall_all() {
     local names=() name
     refuse_foreign
     [[ -e $list ]] || fail "nothing is installed in $prefix"
-    if has_systemd; then systemctl disable --quiet --now ds-flow; fi
-    rm -f "$unit"
+    if has_systemd; then systemctl disable --quiet --now ds-flow ds-flow-web; fi
+    rm -f "$unit" "$page"
     if has_systemd; then systemctl daemon-reload; fi
     mapfile -t names < <(installed)
     for name in "${names[@]}"; do

@@ -15,10 +15,12 @@ from pathlib import Path
 from stat import S_IMODE
 from typing import Any
 
+import httpx
 import hypothesis
 import openapi_spec_validator
 import pytest
 import schemathesis
+from conftest import require
 from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 
@@ -622,3 +624,48 @@ def test_the_ledger_that_the_page_reads_is_the_one_the_daemon_writes(project: Pr
     """A reader never keeps a writer waiting."""
     with served(project), Ledger(project.settings.ledger)._store.transaction():
         pass
+
+
+# --------------------------------------------------------------------------- without rights
+
+
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+
+
+@contextmanager
+def served_read_only(project: Project, **web: object) -> Iterator[str]:
+    """The page as its unit runs it: all of the project is read-only to it."""
+    if os.geteuid():
+        pytest.skip("only root can mount")
+    unshare = (require("unshare"), "--mount", "--propagation=private")
+    before = [*unshare, "sh", "-c", READ_ONLY, str(project.root)]
+    with served(project, before=before, **web) as address:
+        yield address
+
+
+def test_a_page_that_may_write_nowhere_reads_beside_the_daemon_and_without_it(
+    project: Project,
+) -> None:
+    rows = project.ledger.read.versions("data/student_d.csv")
+    project.form("1234567890", rows)
+    with served_read_only(project) as address, httpx.Client(base_url=address) as page:
+        for step in ("open", "closed", "open again"):
+            if step == "closed":
+                project.ledger.close()
+            elif step == "open again":
+                project.open().hold_back("1234567890", "the disk is full", NOON)
+            for place in PAGES:
+                assert page.get(place).status_code == 200, (step, place)
+            status = page.get("/api/status").json()
+            assert status["files"]["batched"] == 1
+            expected = ["the disk is full"] if step == "open again" else []
+            until("it is told", lambda: page.get("/api/status").json()["held_back"] == expected)  # noqa: B023 - at once
+
+
+def test_a_page_that_may_not_write_says_which_command_to_type(project: Project) -> None:
+    word = {"actions": True, "token": WORD}
+    with served_read_only(project, **word) as address, httpx.Client(base_url=address) as page:
+        given = {"target": "data/student_c.csv", "name": "Olga", "token": WORD}
+        answer = page.post("/actions/release", data=given, headers={"origin": address})
+    assert answer.status_code == 403
+    assert "<code>ds-flow release -- data/student_c.csv</code>" in answer.text

@@ -4,7 +4,7 @@ import http.client
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,11 +45,11 @@ def _yaml(value: object) -> str:
 
 
 @contextmanager
-def served(project: Project, **web: object) -> Iterator[str]:
-    """Serve the page by `ds-flow web`; its address."""
+def served(project: Project, *, before: Sequence[str] = (), **web: object) -> Iterator[str]:
+    """Serve the page by `ds-flow web`; its address. `before`: what starts the command."""
     port = free_port()
     set_up(project, listen=f"127.0.0.1:{port}", **web)
-    command = [*DS_FLOW, "web", "--config", str(project.config)]
+    command = [*before, *DS_FLOW, "web", "--config", str(project.config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
             until("the page was there", lambda: _is_there(port), while_lives=process)

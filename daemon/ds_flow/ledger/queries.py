@@ -142,6 +142,15 @@ class Reading:
         )
         return row[0] if row else ""
 
+    def held_back(self, batch: str) -> str:
+        """Why a batch could not start when that was last tried, if it has not started since."""
+        row = self._store.row(
+            "SELECT kind, detail FROM event WHERE batch_id = ?"
+            " AND kind IN ('batch.held_back', 'run.running') ORDER BY id DESC LIMIT 1",
+            (batch,),
+        )
+        return row[1] if row and row[0] == "batch.held_back" else ""
+
     def planned(self, batch: str) -> list[PlannedFile]:
         """A batch's files, for its plan."""
         rows = self._store.rows(

@@ -25,6 +25,7 @@ from ds_flow.settings import Settings
 from ds_flow.system import (
     ask_mounts,
     available_mb,
+    is_only_looking,
     require_space,
     space_shortage,
     why_store_not_held,
@@ -272,7 +273,12 @@ def why_must_wait(settings: Settings, ledger: Ledger, batch: str) -> str:
 
 
 def why_cannot_run(settings: Settings, ledger: Ledger, batch: str) -> str:
-    """Say why a run of a batch could not do its work now: a full disk, lost rights; or ""."""
+    """Say why a run of a batch could not do its work now: a full disk, lost rights; or "".
+
+    Who only looks repeats what the daemon said last.
+    """
+    if is_only_looking():
+        return ledger.read.held_back(batch)
     why = ask_mounts(str(settings.inbox))
     if why := why or why_refused(settings, batch) or why_store_not_held(settings.root):
         return f"batch {batch} waits: {why}"

@@ -46,6 +46,7 @@ from ds_flow.system.metaflow_store import (
     why_store_not_held,
 )
 from ds_flow.system.mounts import ask_mounts, fs_type, is_network_fs
+from ds_flow.system.only_looking import is_only_looking, only_look
 from ds_flow.system.oom_kills import count_oom_kills
 from ds_flow.system.private_files import (
     IS_LINK,
@@ -97,12 +98,14 @@ __all__ = [
     "fs_type",
     "hold_store",
     "is_network_fs",
+    "is_only_looking",
     "is_there",
     "keep_from_children",
     "link_new",
     "mask",
     "masked",
     "need",
+    "only_look",
     "open_beneath",
     "open_log",
     "open_private",

@@ -12,7 +12,7 @@ import uvicorn
 
 from ds_flow.core import SettingsError
 from ds_flow.settings import Settings
-from ds_flow.system import say
+from ds_flow.system import only_look, say
 from ds_flow.web.app import make_app
 from ds_flow.web.events import Events
 
@@ -39,6 +39,7 @@ def serve_page(settings: Settings) -> int:
 
     Raises SettingsError if it cannot listen.
     """
+    only_look()
     with suppress(OSError):
         os.nice(NICE)
     app = make_app(settings)
