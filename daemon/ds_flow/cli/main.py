@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "cancel": commands.cancel,
     "manifest": commands.manifest,
     "verify": commands.verify,
+    "report": commands.report,
     "metrics": commands.metrics,
     "gc": commands.gc,
     "backup": commands.backup,

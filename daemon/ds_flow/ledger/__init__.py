@@ -21,7 +21,7 @@ stands where its name says:
 
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun, Told
 from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
-from ds_flow.ledger.figures import Histogram
+from ds_flow.ledger.figures import Histogram, RunOutput
 from ds_flow.ledger.ledger import Ledger, ask_ledger
 from ds_flow.ledger.lineage import Made, RunEvent
 from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire, SetAside
@@ -60,6 +60,7 @@ __all__ = [
     "PastFire",
     "Reading",
     "RunEvent",
+    "RunOutput",
     "RunRow",
     "RunsPage",
     "ScheduleRow",

@@ -1,9 +1,11 @@
-"""Figures: what the metrics and reports tell of all files and runs. SQLite adds up, not Python."""
+"""Figures: what metrics and reports tell of all files and runs. SQLite adds up, not Python."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ds_flow.ledger.queries import RUN_COLUMNS, run_row
+from ds_flow.ledger.rows import RunRow
 from ds_flow.ledger.store import Store, text
 
 _SECONDS = "(julianday({until}) - julianday({since})) * 86400"
@@ -39,6 +41,27 @@ class Published:
     own_rows: int
     combined_bytes: int
     combined_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A version that was quarantined, and why."""
+
+    at: str
+    path: str
+    version: int
+    cause: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutput:
+    """What one run published, in sum: the rows are those of the files' own outputs."""
+
+    ended_at: str
+    files: int
+    rows: int
+    size_bytes: int
 
 
 class Figures:
@@ -106,6 +129,41 @@ class Figures:
     def latencies(self, limits: Sequence[float], since: datetime) -> Histogram:
         """How long new files took from arrival to publication after a time, in seconds."""
         return self._histogram(_LATENCIES, limits, since)
+
+    def arrived(self, since: datetime) -> int:
+        """How many versions arrived after a time, for the first time or again."""
+        row = self._store.row("SELECT count(*) FROM file WHERE seen_at > ?", (text(since),))
+        return row[0] if row else 0
+
+    def runs(self, since: datetime) -> list[RunRow]:
+        """The runs that ended after a time, or have not ended, newest first."""
+        rows = self._store.rows(
+            f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
+            " WHERE run.ended_at IS NULL OR run.ended_at > ? ORDER BY run.id DESC",
+            (text(since),),
+        )
+        return [run_row(row) for row in rows]
+
+    def outputs(self, since: datetime) -> list[RunOutput]:
+        """What each run published that ended after a time, oldest first."""
+        rows = self._store.rows(
+            "SELECT ended_at, total(file_id IS NOT NULL), total(iif(file_id IS NULL, 0, rows)),"
+            " total(size_bytes) FROM run JOIN output ON output.run = run.id"
+            " WHERE ended_at > ? GROUP BY run.id ORDER BY run.id",
+            (text(since),),
+        )
+        return [RunOutput(at, int(files), int(count), int(size)) for at, files, count, size in rows]
+
+    def set_aside(self, since: datetime, limit: int) -> tuple[int, list[SetAside]]:
+        """How many versions were quarantined after a time, and the newest of them."""
+        new = "kind = 'file.quarantined' AND at > ?"
+        count = self._store.row(f"SELECT count(*) FROM event WHERE {new}", (text(since),))
+        rows = self._store.rows(
+            "SELECT at, path, version, cause, detail FROM event JOIN file ON file.id = file_id"
+            f" WHERE {new} ORDER BY event.id DESC LIMIT ?",
+            (text(since), limit),
+        )
+        return (count[0] if count else 0), [SetAside(*row) for row in rows]
 
     def _histogram(self, values: str, limits: Sequence[float], since: datetime) -> Histogram:
         each = ", ".join(["total(value <= ?)"] * len(limits))

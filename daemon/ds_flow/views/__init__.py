@@ -10,6 +10,7 @@ from ds_flow.views.look import Seen
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
 from ds_flow.views.problem import Problem
+from ds_flow.views.report import report_html, run_report, span_report
 from ds_flow.views.run import newest_runs, run_documents, whole_run
 from ds_flow.views.schedules import schedule_document
 from ds_flow.views.status import status_document
@@ -40,9 +41,12 @@ __all__ = [
     "output_folder",
     "problems",
     "remedy",
+    "report_html",
     "run_document",
     "run_documents",
+    "run_report",
     "schedule_document",
+    "span_report",
     "status_document",
     "verdict",
     "whole_run",
