@@ -380,7 +380,7 @@ def test_the_daemon_starts_no_process_without_a_recipient_or_news(project: Proje
     sender = LineageSender()
     publish(project)
     sender.keep(project.settings, project.ledger, 0.0)
-    assert sender._child is None
+    assert not sender._child.is_there
     with catalog() as server:
         _configure(project, server.address)
         chosen = load_settings(project.config, {})
@@ -388,7 +388,7 @@ def test_the_daemon_starts_no_process_without_a_recipient_or_news(project: Proje
         assert len(server.got) == 2
         for _ in range(3):
             sender.keep(chosen, project.ledger, 10.0)
-        assert sender._child is None
+        assert not sender._child.is_there
 
 
 def _configure(project: Project, address: str) -> None:
@@ -410,10 +410,10 @@ def test_the_daemon_waits_for_no_answer_and_tries_again_after_longer_and_longer_
             sender.keep(chosen, project.ledger, 0.0)
         assert server.got == []
         server.hold.set()
-        sender_until(project, sender, chosen, lambda: sender._child is None)
+        sender_until(project, sender, chosen, lambda: not sender._child.is_there)
         assert sender._after_s == 5.0
         sender.keep(chosen, project.ledger, 4.9)
-        assert sender._child is None
+        assert not sender._child.is_there
         sender_until(project, sender, chosen, lambda: sender._after_s == 15.0, 5.0)
         sender_until(project, sender, chosen, lambda: sender._sent > 0, 15.0)
         assert [event["eventType"] for event in server.got] == ["START", "COMPLETE"]

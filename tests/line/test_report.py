@@ -14,13 +14,18 @@ import pytest
 from conftest import require
 
 from cli_project import Project, manifest_of
-from clock import NOON
+from clock import NOON, machine_in
 from ds_flow.cli.commands.report import span_of
 from ds_flow.cli.main import main
+from ds_flow.core.errors import SettingsError
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, RunState
+from ds_flow.settings.load import Settings, load_settings
+from ds_flow.upkeep.alerts import SAID
+from ds_flow.upkeep.daily_report import WRITTEN, DailyReport, last_due
 from ds_flow.views.charts import Column, columns, gantt
 from ds_flow.views.report import LISTED, report_html, run_report, span_report
+from project import until
 from samples import BATCH, OTHER_BATCH
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="a()">.csv'
@@ -244,6 +249,101 @@ def test_a_span_is_minutes_hours_or_days() -> None:
         timedelta(hours=24),
         timedelta(days=7),
     ]
+
+
+# --------------------------------------------------------------------------- every day
+
+
+def of_day(project: Project, daily: str | None = "07:00") -> Settings:
+    if daily:
+        text = project.config.read_text()
+        project.config.write_text(f"{text}report: {{daily: '{daily}'}}\n")
+    return load_settings(project.config, {})
+
+
+def test_a_time_of_day_that_has_no_quotes_is_explained(project: Project) -> None:
+    project.config.write_text(f"{project.config.read_text()}report: {{daily: 17:30}}\n")
+    with pytest.raises(SettingsError, match="put it in quotes"):
+        load_settings(project.config, {})
+
+
+@pytest.mark.parametrize(
+    ("now", "due"),
+    [
+        ("2026-01-01T07:00", "2026-01-01T07:00"),
+        ("2026-01-01T06:59", "2025-12-31T07:00"),
+        ("2026-03-29T12:00", "2026-03-29T07:00"),  # the clocks went forward at night
+    ],
+)
+def test_the_last_time_that_was_due_is_by_this_machines_clock(now: str, due: str) -> None:
+    with machine_in("Europe/Berlin"):
+        at = datetime.fromisoformat(now).astimezone()
+        assert last_due("07:00", at.astimezone(UTC)) == datetime.fromisoformat(due).astimezone()
+
+
+def test_the_command_writes_the_report_of_the_day_and_notes_its_path(project: Project) -> None:
+    config = ["--config", str(project.config)]
+    assert main([*config, "report", "--daily"]) == 0
+    (file,) = (project.root / "out" / "reports").iterdir()
+    assert re.fullmatch(r"report_\d{4}-\d\d-\d\d\.html", file.name)
+    assert file.read_text().startswith("<!doctype html>")
+    last = project.ledger.history.last(WRITTEN)
+    assert last is not None
+    assert last[1] == f"out/reports/{file.name}"
+    assert main([*config, "report", "--daily", "--json"]) == 2
+
+
+def test_the_daemon_has_a_report_written_once_after_each_time(project: Project) -> None:
+    chosen, daily = of_day(project), DailyReport()
+    at = NOON + timedelta(days=400)
+    for kept_at, is_due in (
+        (at, True),  # there was none so far
+        (at + timedelta(hours=1), False),
+        (at + timedelta(days=1), True),
+        (at + timedelta(days=1, minutes=1), False),
+        (at - timedelta(days=9), True),  # the clock was set back: it is not silent for nine days
+    ):
+        daily.keep(chosen, project.ledger, kept_at, 0.0)
+        assert daily.child.is_there == is_due
+        daily.child.close()
+        daily = DailyReport()
+        if is_due:
+            project.ledger.history.note(WRITTEN, "out/reports/x.html", kept_at)
+
+
+def test_without_the_setting_there_is_no_report(project: Project) -> None:
+    daily = DailyReport()
+    daily.keep(project.settings, project.ledger, NOON, 0.0)
+    assert not daily.child.is_there
+
+
+def test_a_report_that_cannot_be_written_is_tried_again_an_hour_later(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen, daily = of_day(project), DailyReport()
+    (project.root / "out" / "reports").write_text("in the way")
+    daily.keep(chosen, project.ledger, LATER, 0.0)
+
+    def has_ended() -> bool:
+        daily.keep(chosen, project.ledger, LATER, 1.0)
+        return not daily.child.is_there
+
+    until("it has ended", has_ended)
+    (record,) = [one for one in caplog.records if one.msg == "report.failed"]
+    assert "reports" in record.why  # type: ignore[attr-defined]
+    daily.keep(chosen, project.ledger, LATER, 3600.0)
+    assert not daily.child.is_there
+    daily.keep(chosen, project.ledger, LATER, 3602.0)
+    assert daily.child.is_there
+    daily.child.close()
+
+
+def test_a_person_is_told_where_the_daily_report_is(project: Project) -> None:
+    project.ledger.history.note(WRITTEN, "out/reports/report_2026-01-01.html", NOON)
+    told = project.ledger.history.take_alert(WRITTEN, NOON, every=DAY, gather=timedelta())
+    assert told is not None
+    assert WRITTEN in SAID
+    assert told.examples == ("out/reports/report_2026-01-01.html",)
 
 
 # --------------------------------------------------------------------------- charts

@@ -37,6 +37,7 @@ FOR_KINDS = {
     "batch.held_back": Remedy("remove the cause; the batch then goes on", "ds-flow status"),
     "file.left_out": Remedy("correct the file; until then, its earlier output stays"),
     "files.missing": Remedy("ask their sender", "ds-flow status"),
+    "report.written": Remedy("open it in a browser"),
     "schedule.caught_up": Remedy(
         "see why the daemon was down, or the machine asleep, at that time", "ds-flow schedule"
     ),

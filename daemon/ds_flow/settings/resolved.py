@@ -37,6 +37,7 @@ from ds_flow.settings.schema import (
     Logging,
     Paths,
     Privacy,
+    Report,
     Retention,
     Running,
     Schedule,
@@ -77,6 +78,7 @@ class Settings:
     retention: Retention
     alerts: Alerts
     lineage: Lineage
+    report: Report
     expect: tuple[Expected, ...]
     web: Web
     tag: str

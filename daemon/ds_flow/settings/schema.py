@@ -29,6 +29,7 @@ from ds_flow.settings.types import (
     Section,
     Selection,
     Text,
+    TimeOfDay,
     Webhook,
     Zone,
 )
@@ -315,14 +316,22 @@ class Lineage(Section, frozen=True):
     )
 
 
+class Report(Section, frozen=True):
+    """The daily report."""
+
+    daily: TimeOfDay | None = Field(
+        default=None,
+        description="The time of day, HH:MM by this machine's clock, at which a report of the last"
+        " 24 hours is written to `reports/` in the output folder. Default: none.",
+    )
+
+
 class Expected(Section, frozen=True):
     """Files that should arrive every day."""
 
     pattern: Pattern = Field(description="Which files, as in `paths.input_pattern`.")
     count: Count = Field(default=1, description="The least number of files.")
-    by: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field(
-        description="The time of day, HH:MM, by which they should arrive."
-    )
+    by: TimeOfDay = Field(description="The time of day, HH:MM, by which they should arrive.")
     days: tuple[Day, ...] = Field(
         default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
         min_length=1,
@@ -372,6 +381,7 @@ class Keys(Section, frozen=True):
     retention: Retention = Field(default_factory=Retention)
     alerts: Alerts = Field(default_factory=Alerts)
     lineage: Lineage = Field(default_factory=Lineage)
+    report: Report = Field(default_factory=Report)
     expect: tuple[Expected, ...] = Field(
         default=(), description="Files that should arrive every day."
     )

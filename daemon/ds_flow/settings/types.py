@@ -144,6 +144,7 @@ Secret = Annotated[str, Field(min_length=16, max_length=200), AfterValidator(_ar
 Listen = Annotated[PathText, AfterValidator(_listen)]
 Address = Annotated[Text, AfterValidator(_address)]
 Executor = Literal["local", "lsf", "docker"]
+TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 

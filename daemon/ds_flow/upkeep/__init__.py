@@ -1,5 +1,6 @@
 """Beside the line: alerts, expected files, disk space, retention."""
 
+from ds_flow.upkeep.daily_report import WRITTEN
 from ds_flow.upkeep.expected_files import still_missing
 from ds_flow.upkeep.lineage_post import send_lineage
 from ds_flow.upkeep.record import Heard, Record, leave_record, read_record
@@ -7,6 +8,7 @@ from ds_flow.upkeep.retention import Collected, Retention
 from ds_flow.upkeep.upkeep import Upkeep
 
 __all__ = [
+    "WRITTEN",
     "Collected",
     "Heard",
     "Record",

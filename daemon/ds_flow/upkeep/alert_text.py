@@ -21,6 +21,7 @@ SAID = {
     "file.left_out": "a rerun left files out that were published before",
     "file.quarantined": "files were set aside",
     "files.missing": "expected files did not come",
+    "report.written": "the daily report was written",
     "schedule.caught_up": "a schedule was missed, and has been caught up",
     "schedule.missed": "a schedule was missed",
     "settings.refused": "changed settings were refused; the old ones are in force",

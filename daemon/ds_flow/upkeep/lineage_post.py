@@ -8,8 +8,6 @@ import io
 import json
 import logging
 import os
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,6 @@ from typing import IO
 from urllib.error import HTTPError
 
 from ds_flow.core import (
-    PYTHON,
     BatchError,
     DispatchError,
     Document,
@@ -31,6 +28,7 @@ from ds_flow.core import (
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import mask, open_private, open_regular, read_json, sync_file, write_bytes
+from ds_flow.upkeep.child import Child
 from ds_flow.upkeep.lineage import lineage_event
 from ds_flow.upkeep.webhook import post
 from ds_flow.work import make_root
@@ -42,9 +40,6 @@ READ_AT_ONCE = 100  # events
 REFUSED = frozenset({400, 413, 422})  # an address that says this never takes this event
 SEND_SECONDS = 600.0  # for one process; the next one goes on
 REST_SECONDS = (5.0, 600.0)  # after the first failure, and at most
-LAST_WORDS = 300
-
-_SEND = "import sys; from ds_flow.cli import main; sys.exit(main())"
 
 Deliver = Callable[[str], None]
 
@@ -167,8 +162,7 @@ def _post(address: str, text: str) -> None:
 class LineageSender:
     """Starts a process of its own when there is something to send. The daemon waits for nothing."""
 
-    _child: "subprocess.Popen[bytes] | None" = None
-    _said: IO[bytes] | None = None
+    _child: Child = field(default_factory=Child)
     _sending: int = 0  # up to this event
     _sent: int = -1
     _kill_at_s: float = 0.0
@@ -180,53 +174,32 @@ class LineageSender:
         """Start a process if it is time, or see how the last one ended."""
         if not (settings.lineage.file or settings.lineage.url):
             return
-        if self._child is not None:
+        if self._child.is_there:
             if now_s >= self._kill_at_s:
                 self._child.kill()
-            if self._child.poll() is None:
+            ended = self._child.ended()
+            if ended is None:
                 return
-            self._end(self._child.returncode, now_s)
+            self._end(*ended, now_s)
         if now_s >= self._after_s and (newest := ledger.lineage.last_run_event()) != self._sent:
-            self._start(settings, newest, now_s)
+            self._child.start(settings, "lineage", "--send")
+            self._sending, self._kill_at_s = newest, now_s + SEND_SECONDS
 
     def close(self) -> None:
         """End the process. What it has not sent, the next daemon does."""
-        if self._child is not None:
-            self._child.terminate()
-            self._child.wait()
+        self._child.close()
 
-    def _start(self, settings: Settings, newest: int, now_s: float) -> None:
-        command = ["nice", *PYTHON, "-c", _SEND, "lineage", "--send"]
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        self._child = subprocess.Popen(
-            [*command, "--config", str(settings.file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._said,
-            process_group=0,
-        )
-        self._sending, self._kill_at_s = newest, now_s + SEND_SECONDS
-
-    def _end(self, code: int, now_s: float) -> None:
-        self._child, said = None, self._words()
+    def _end(self, code: int, said: str, now_s: float) -> None:
         if code == 0:
             self._sent, self._rest_s = self._sending, 0.0
             if said:
                 log.warning("lineage.said", extra={"why": said})
             if self._problems.solve("lineage"):
                 log.info("lineage.sent")
-        else:
-            first_s, longest_s = REST_SECONDS
-            self._rest_s = min(max(first_s, 2 * self._rest_s), longest_s)
-            self._after_s = now_s + self._rest_s
-            why = said or f"exit code {code}"
-            if self._problems.report("lineage", why):
-                log.warning("lineage.waits", extra={"why": why})
-
-    def _words(self) -> str:
-        """The last that the process said."""
-        if self._said is None:
-            return ""
-        with self._said as said:
-            said.seek(0)
-            return said.read().decode(errors="replace").strip()[-LAST_WORDS:]
+            return
+        first_s, longest_s = REST_SECONDS
+        self._rest_s = min(max(first_s, 2 * self._rest_s), longest_s)
+        self._after_s = now_s + self._rest_s
+        why = said or f"exit code {code}"
+        if self._problems.report("lineage", why):
+            log.warning("lineage.waits", extra={"why": why})

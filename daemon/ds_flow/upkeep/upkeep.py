@@ -10,6 +10,7 @@ from ds_flow.ledger import Alert, Ledger
 from ds_flow.settings import Expected, Settings
 from ds_flow.system import space_shortage
 from ds_flow.upkeep import alerts, expected_files
+from ds_flow.upkeep.daily_report import DailyReport
 from ds_flow.upkeep.lineage_post import LineageSender
 from ds_flow.upkeep.retention import DONE
 
@@ -34,6 +35,7 @@ class Upkeep:
     clock: Clock
     post: alerts.Post = field(init=False)
     lineage: LineageSender = field(default_factory=LineageSender)
+    report: DailyReport = field(default_factory=DailyReport)
     _look_at_s: float | None = None
     _alert_at_s: float = 0.0
     _problems: Problems = field(default_factory=Problems)  # subjects: upkeep, space
@@ -71,6 +73,7 @@ class Upkeep:
         self.watch_space()
         for expected in self.settings.expect:
             self.judge(expected)
+        self.report.keep(self.settings, self.ledger, self.clock.now(), now_s)
         self._collect(now_s)
 
     def close(self) -> None:
@@ -79,6 +82,7 @@ class Upkeep:
             self._collector.terminate()
             self._collector.wait()
         self.lineage.close()
+        self.report.child.close()
         try:
             self.tell(timedelta())
         except DsFlowError as error:

@@ -6,14 +6,15 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from ds_flow.cli.arguments import JSON, RUN, Arguments, UsageError, argument
-from ds_flow.system import DONE, put_document, write_bytes
+from ds_flow.cli.arguments import JSON, RUN, Arguments, UsageError, argument, flag
+from ds_flow.system import DONE, put, put_document, write_bytes
 
 HELP = "write a report of a run, or of the last day, as one HTML file"
 ARGUMENTS: Arguments = (
     argument("run_name", metavar="RUN", nargs="?", help=RUN),
     argument("--since", metavar="SPAN", help="all of the last 90m, 24h (the default) or 7d"),
     argument("--output", metavar="FILE", type=Path, help="write to this file"),
+    flag("--daily", help="write that of the last 24 hours to reports/ in the output folder"),
     JSON,
 )
 
@@ -27,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.run_name and args.since:
         raise UsageError("report: a RUN or --since, not both")
+    if args.daily:
+        return _write_daily(args)
     span = span_of(args.since or NIGHT)
     with reading(args) as (settings, ledger):
         if args.run_name:
@@ -39,6 +42,26 @@ def run(args: argparse.Namespace) -> int:
         write_bytes(args.output, report_html(document).encode(errors="replace"), is_durable=False)
     else:
         sys.stdout.write(report_html(document))
+    return DONE
+
+
+def _write_daily(args: argparse.Namespace) -> int:
+    """Write the report of a day under its date, and note that for an alert."""
+    from ds_flow.cli.project import now, reading
+    from ds_flow.upkeep import WRITTEN
+    from ds_flow.views import output_folder, report_html, span_report
+
+    if args.run_name or args.since or args.output or args.json:
+        raise UsageError("report: --daily goes with no other argument")
+    with reading(args) as (settings, ledger):
+        at = now()
+        name = f"reports/report_{at.astimezone().date().isoformat()}.html"
+        page = report_html(span_report(settings, ledger, at - span_of(NIGHT), at))
+        path = settings.output_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, page.encode(errors="replace"), is_durable=False)
+        ledger.history.note(WRITTEN, output_folder(settings) + name, at)
+    put(str(path))
     return DONE
 
 

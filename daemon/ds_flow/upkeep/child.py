@@ -1,0 +1,57 @@
+"""A command of ds-flow in a process of its own, for what the daemon does not wait for."""
+
+import io
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from typing import IO
+
+from ds_flow.core import PYTHON
+from ds_flow.settings import Settings
+
+LAST_WORDS = 300  # characters of what it said that are kept
+_COMMAND = "import sys; from ds_flow.cli import main; sys.exit(main())"
+
+
+@dataclass(slots=True)
+class Child:
+    """At most one process at a time."""
+
+    _process: "subprocess.Popen[bytes] | None" = None
+    _said: IO[bytes] = field(default_factory=io.BytesIO)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a process was started whose end nobody has asked for yet."""
+        return self._process is not None
+
+    def start(self, settings: Settings, *words: str) -> None:
+        """Run a command at a low priority, with the settings file of the daemon."""
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - read and closed at its end
+        self._process = subprocess.Popen(
+            ["nice", *PYTHON, "-c", _COMMAND, *words, "--config", str(settings.file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            process_group=0,
+        )
+
+    def ended(self) -> tuple[int, str] | None:
+        """Its exit code and its last words, once; None while it lives."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        code, self._process = self._process.returncode, None
+        with self._said as said:
+            said.seek(0)
+            return code, said.read().decode(errors="replace").strip()[-LAST_WORDS:]
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """End it, and wait for that."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
