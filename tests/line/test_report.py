@@ -261,9 +261,12 @@ def of_day(project: Project, daily: str | None = "07:00") -> Settings:
     return load_settings(project.config, {})
 
 
-def test_a_time_of_day_that_has_no_quotes_is_explained(project: Project) -> None:
-    project.config.write_text(f"{project.config.read_text()}report: {{daily: 17:30}}\n")
-    with pytest.raises(SettingsError, match="put it in quotes"):
+def test_a_time_of_day_needs_no_quotes_and_has_to_be_one(project: Project) -> None:
+    text = project.config.read_text()
+    project.config.write_text(f"{text}report: {{daily: 17:30}}\n")
+    assert load_settings(project.config, {}).report.daily == "17:30"
+    project.config.write_text(f"{text}report: {{daily: 24:00}}\n")
+    with pytest.raises(SettingsError, match=r"report\.daily"):
         load_settings(project.config, {})
 
 
