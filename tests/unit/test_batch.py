@@ -1,5 +1,6 @@
 """A batch's files on disk: plans, attempts, and verdicts that the first one puts."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from ds_flow.core.plan import Options, StageOptions
 from ds_flow.core.states import ATTEMPT_MARK, Cause
 from ds_flow.system import durable, fs_type, sync_files
 from ds_flow.system.durable import FLUSHED, MANY_FILES
-from ds_flow.work import fingerprint
+from ds_flow.work import fingerprint, root
 from ds_flow.work.batch import Batch, batches_in
 from ds_flow.work.logs import find_log
 from ds_flow.work.results import Result, Results
@@ -476,6 +477,20 @@ def test_a_batch_that_is_gone_because_it_is_published_says_by_which_run(tmp_path
         _ = Batch(tmp_path / ".work" / "0123456789").plan
     with pytest.raises(DispatchError, match="no such batch here"):
         _ = Batch(tmp_path / ".work" / "abcdef0123").plan
+
+
+def test_on_ext4_work_directories_lie_in_parts_of_the_disk_of_their_own(
+    batch: Batch, tmp_path: Path
+) -> None:
+    if fs_type(tmp_path) != "ext4":
+        pytest.skip("another file system")
+    descriptor = os.open(batch.folder.parent, os.O_RDONLY)
+    try:
+        flags = fcntl.ioctl(descriptor, root.GET_FLAGS, bytes(8))
+    finally:
+        os.close(descriptor)
+
+    assert int.from_bytes(flags, sys.byteorder) & root.TOP_FOLDER
 
 
 # --------------------------------------------------------------------------- power losses

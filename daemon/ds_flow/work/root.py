@@ -1,17 +1,20 @@
 """The folder of all work directories, `out/.work`: this user's alone."""
 
 import errno
+import fcntl
 import logging
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 from ds_flow.core import WORK
-from ds_flow.system import paths_below
+from ds_flow.system import fs_type, paths_below
 
 log = logging.getLogger(__name__)
 
+GET_FLAGS, SET_FLAGS, TOP_FOLDER = 0x80086601, 0x40086602, 0x20000  # ioctl_iflags(2)
 OTHERS, OTHERS_WRITE = 0o077, 0o022  # bits of a mode
 
 
@@ -43,7 +46,28 @@ def make_root(output_dir: Path) -> Path:
         if now != was.st_mode:
             why = f"others could look into it (its mode was {stat.S_IMODE(was.st_mode):o})"
             log.warning("work.closed", extra={"folder": root, "why": why})
+    _spread(root)
     return root
+
+
+def _spread(root: Path) -> None:
+    """Let ext4 put each work directory into a part of the disk of its own, as `chattr +T` does.
+
+    Else it makes a batch's files where it has just removed those of the batch before. For some
+    minutes it passes over each inode that was removed, which doubles the CPU time of a small file.
+    """
+    if fs_type(root) != "ext4":
+        return
+    with suppress(OSError):
+        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            flags = bytearray(8)
+            fcntl.ioctl(folder, GET_FLAGS, flags)
+            number = int.from_bytes(flags, sys.byteorder)
+            if not number & TOP_FOLDER:
+                fcntl.ioctl(folder, SET_FLAGS, (number | TOP_FOLDER).to_bytes(8, sys.byteorder))
+        finally:
+            os.close(folder)
 
 
 def _refuse_foreign(path: Path, status: os.stat_result) -> None:
