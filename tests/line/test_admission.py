@@ -360,6 +360,24 @@ def test_files_that_wait_are_not_read_turn_by_turn_while_no_run_may_start(
     assert batches(quick) == [["a"]]
 
 
+def test_files_that_wait_are_read_only_when_a_batch_may_be_due(
+    make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"DS_FLOW_BATCH__MAX_FILES": "6", "DS_FLOW_BATCH__QUIET_SECONDS": "5"}
+    project.settings = load_settings(project.config, settings)
+    admission, waiting, read = make(), project.ledger.read.waiting, itertools.count()
+    monkeypatch.setattr(project.ledger.read, "waiting", lambda: (next(read), waiting())[1])
+    for number in range(20):
+        project.drop(f"student_{number:02}.csv")
+        admission.hinted = True
+        run_on(admission, clock, 1)
+    assert [len(names) for names in batches(project)] == [6, 6, 6]
+    assert next(read) <= 1 + 2 * 3  # of some hundred turns: at first, when full, and once after it
+
+    run_on(admission, clock, 9)
+    assert [len(names) for names in batches(project)] == [6, 6, 6, 2]
+
+
 # --------------------------------------------------------------------------- a large inbox
 
 

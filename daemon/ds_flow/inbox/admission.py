@@ -19,13 +19,12 @@ from ds_flow.core import (
     Settled,
     Sighting,
     Trigger,
-    batches_to_form,
     holds_up,
     seconds_until_due,
     split_settled,
 )
 from ds_flow.inbox.hashing import Judged, Reading, Turns
-from ds_flow.inbox.known import Known
+from ds_flow.inbox.known import Known, Pile
 from ds_flow.inbox.misnamed import Misnamed
 from ds_flow.inbox.progress import Counted, LookFile, ProgressFile, told
 from ds_flow.inbox.slices import Scan
@@ -74,6 +73,7 @@ class Admission:
     """When each path was first seen, of those that have come since the last batch."""
     _newest_s: float = 0.0  # when the last of them was first seen
     _oldest_s: float | None = None  # when the oldest waiting file was admitted
+    _pile: Pile = field(default_factory=Pile)  # what waits
     _has_room: bool = True  # a run may start
     _counted: Counted | None = None  # what the last scan did, if it took long
     _progress: ProgressFile = field(init=False)
@@ -268,6 +268,7 @@ class Admission:
                 level = logging.WARNING if item.cause else logging.INFO
                 log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
         self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
+        self._pile.add(items)
         return len(items)
 
     def _is_news(self, path: str, item: Settled) -> bool:
@@ -309,7 +310,7 @@ class Admission:
         # What has come since this turn's look is not known yet, and hashing may have taken long.
         seen_s, self._looked_at_s = self._looked_at_s, None
         ages = self._ages(now_s if seen_s is None else seen_s)
-        groups = batches_to_form(self.ledger.read.waiting(), ages, self._limits())[:room]
+        groups = self._pile.to_form(self.ledger.read.waiting, ages, self._limits())[:room]
         if groups:
             require_space(self.settings)
         for group in groups:

@@ -1,9 +1,18 @@
-"""Which files are known as they look now."""
+"""Which files are known as they look now, and how many wait."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ds_flow.core import Sighting
+from ds_flow.core import (
+    Ages,
+    Limits,
+    Settled,
+    Sighting,
+    Waiting,
+    batches_to_form,
+    seconds_until_due,
+)
 
 
 @dataclass(slots=True)
@@ -24,3 +33,32 @@ class Known:
     def has(self, seen: Sighting) -> bool:
         """Whether a file is known as it looks now."""
         return self._looks.get(hash(seen.path)) == hash(str(seen.stat))
+
+
+class Pile:
+    """How much waits for a batch at most, as far as that is known without asking the ledger.
+
+    A version that is released by request is not known here. It fills no batch sooner than one is
+    due by time.
+    """
+
+    def __init__(self) -> None:
+        self._files: float = math.inf  # not counted yet
+        self._bytes: float = math.inf
+
+    def to_form(
+        self, read: Callable[[], Sequence[Waiting]], ages: Ages, limits: Limits
+    ) -> list[list[Waiting]]:
+        """Group what waits into the batches to form now. It is read only if one may be due."""
+        is_full = self._files >= limits.max_files or self._bytes >= limits.max_bytes
+        if not is_full and seconds_until_due(ages, limits) > 0:
+            return []
+        waiting = read()
+        self._files, self._bytes = len(waiting), sum(file.size_bytes for file in waiting)
+        return batches_to_form(waiting, ages, limits)
+
+    def add(self, new: Iterable[Settled]) -> None:
+        """Count what was admitted since."""
+        for item in new:
+            self._files += 1
+            self._bytes += item.sighting.stat.size_bytes
