@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -29,6 +30,7 @@ from ds_flow.work.published import (
     remove_outputs,
 )
 from power import Power
+from project import Gate, until
 from samples import BATCH, manifest, read
 
 
@@ -550,6 +552,21 @@ def test_a_copy_takes_no_name_either(out: Path) -> None:
 
     assert visible(out) == {"taken"}
     assert (out / "taken").read_text() == "mine"
+
+
+def test_a_copy_waits_for_another_process_that_makes_the_same_one(tmp_path: Path) -> None:
+    with other_disk(tmp_path) as other:
+        (other / "a").write_text("a")
+        gate = Gate(tmp_path / part_name("a"))
+        copy = Thread(target=lambda: link_new(other / "a", tmp_path / "a"))
+        copy.start()
+        until("it waits", lambda: gate.is_reached or (tmp_path / "a").exists())
+
+        assert not (tmp_path / "a").exists()
+        gate.open()
+        copy.join()
+
+    assert (tmp_path / "a").read_text() == "a"
 
 
 def test_a_name_that_the_file_has_already_is_right(tmp_path: Path) -> None:

@@ -316,3 +316,17 @@ def test_a_batch_that_has_started_keeps_its_files(ledger: Ledger, db: sqlite3.Co
         ledger.leave_replaced(BATCH, NOON)
 
     assert claims(db) == before
+
+
+def test_a_batch_that_is_begun_anew_is_cancelled_and_gives_its_files_to_the_new_one(
+    ledger: Ledger,
+) -> None:
+    batched(ledger)
+
+    ledger.restart(BATCH, OTHER_BATCH, "its project was copied", NOON)
+
+    old, new = ledger.read.batch(BATCH), ledger.read.batch(OTHER_BATCH)
+    assert old is not None
+    assert new is not None
+    assert (old.state, new.state) == (BatchState.CANCELLED, BatchState.QUEUED)
+    assert ledger.read.batch_paths(OTHER_BATCH) == ["data/a.csv"]

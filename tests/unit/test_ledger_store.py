@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -23,6 +24,7 @@ from ds_flow.ledger.store import (
     statements,
 )
 from power import Power
+from project import Gate, until
 from samples import BATCH, manifest, read, settled, sha256
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
@@ -312,6 +314,25 @@ for path in sys.argv[2:]:
     ledger.close()
 """
 OPENERS, ROUNDS = 4, 30
+
+
+def test_a_ledger_is_opened_by_one_at_a_time(path: Path) -> None:
+    gate = Gate(path.with_name("ledger.db.opening"))
+    opened: list[str] = []
+
+    def open_it() -> None:
+        with closing(Ledger(path)) as ledger:
+            opened.append(str(ledger.read.total()))
+
+    other = Thread(target=open_it)
+    other.start()
+    until("it waits", lambda: gate.is_reached or opened)
+
+    assert not opened
+    assert not path.exists()
+    gate.open()
+    other.join()
+    assert opened == ["0"]
 
 
 def test_processes_that_open_a_new_ledger_together_all_work(tmp_path: Path) -> None:

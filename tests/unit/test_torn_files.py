@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.core.plan import LsfSite
 from ds_flow.core.program import CHECKOUT
-from ds_flow.dispatch.docker.handover import Handover as DockerHandover
-from ds_flow.dispatch.docker.texts import Container
 from ds_flow.dispatch.lsf.handover import FILE, Handover
 from ds_flow.dispatch.rounds import JobSpec, Round, open_round, rounds_in
 from ds_flow.runs.outcome import EXIT_CODE
 from ds_flow.system import durable
 from ds_flow.work.batch import Batch
 from ds_flow.work.results import Result, Results
-from power import Power
 from samples import BATCH, rejected, result
 
 JOB = JobSpec(key="a", command=("true",))
@@ -46,24 +43,6 @@ def test_an_exit_code_is_a_number_or_none(content: bytes) -> None:
         path.write_bytes(content)
         word = durable.read_word(path)
     assert word is None or not EXIT_CODE.fullmatch(word) or 0 <= int(word) < 1000
-
-
-def test_the_end_of_a_container_and_its_exit_code_are_kept(power: Power, tmp_path: Path) -> None:
-    handover = DockerHandover(Round(tmp_path, "name", f"{BATCH}/1", "docker", (JOB,)))
-    ended = Container(
-        id="id",
-        folder="mark",
-        status="exited",
-        exit_code=0,
-        is_out_of_memory=False,
-        error="",
-        started_s=1.0,
-        ended_s=2.0,
-    )
-
-    handover.put_end(1, ended, exit_code=0)
-
-    assert power.keeps(tmp_path / "1.exit", tmp_path / "1.ended.json")
 
 
 @given(words)
