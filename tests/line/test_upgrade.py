@@ -132,6 +132,21 @@ def test_what_an_old_run_had_only_begun_is_taken_back_by_name(out: Path, work: P
     assert not intent.exists()
 
 
+def test_what_two_attempts_had_begun_is_taken_back(out: Path, work: Path) -> None:
+    first = intend(work, NAME)
+    second = work / "attempts" / "2" / "intent.json"
+    second.parent.mkdir()
+    second.write_text(json.dumps({"run_id": "18", "names": ["processed_0_18.csv"]}))
+    for name in (NAME, "processed_0_18.csv"):
+        (out / name).write_text("half")
+
+    assert deliver(Batch(work)) is None
+
+    assert visible(out) == set()
+    assert not first.exists()
+    assert not second.exists()
+
+
 def test_an_intent_goes_after_no_power_loss_can_bring_its_names_back(
     out: Path, work: Path, power: Power
 ) -> None:

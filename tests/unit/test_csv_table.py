@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from csv_io.decoding import unmarked_utf16
 from csv_io.dialect import sniffed
 from csv_io.errors import TableError
 from csv_io.records import MAX_COLUMNS, MAX_RECORD_BYTES, Records
@@ -689,3 +690,10 @@ def test_a_column_that_a_file_lacks_costs_no_call_of_its_own(tmp_path: Path) -> 
 
     assert calls_for(1) > 0
     assert calls_for(10) == calls_for(1000)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_text_in_pairs_of_bytes_without_a_mark_is_told_by_its_zeros(encoding: str) -> None:
+    assert unmarked_utf16("id,name\n1,a\n".encode(encoding)) == encoding
+    assert unmarked_utf16("1".encode(encoding)) == ""
+    assert unmarked_utf16(bytes(20)) == ""

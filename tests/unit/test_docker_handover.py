@@ -9,7 +9,7 @@ import pytest
 from ds_flow.core.plan import DockerSite
 from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.backend import Docker
-from ds_flow.dispatch.docker.client import DockerClient
+from ds_flow.dispatch.docker.client import DockerClient, EngineSilentError
 from ds_flow.dispatch.docker.handover import ASKED, SILENT, Handover
 from ds_flow.dispatch.docker.texts import Container
 from ds_flow.dispatch.rounds import JobSpec, Round
@@ -88,3 +88,13 @@ def test_a_container_that_was_asked_for_just_now_may_still_come(
     assert not backend(knows_none).cancel(batch_round)
     os.utime(asked, (0, 0))
     assert backend(knows_none).cancel(batch_round)
+
+
+def test_an_engine_that_answers_too_late_is_silent(batch_round: Round, tmp_path: Path) -> None:
+    hangs = tmp_path / "engine"
+    hangs.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hangs.chmod(0o755)
+    client = DockerClient(DockerSite(command=str(hangs), command_seconds=0.1), {})
+
+    with pytest.raises(EngineSilentError, match=r"no answer in 0\.1 s"):
+        client.containers_of(batch_round.folder)

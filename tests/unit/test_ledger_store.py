@@ -129,6 +129,7 @@ def test_a_copy_of_the_ledger_is_kept_by_a_power_loss(
         ledger.back_up(tmp_path / "copy.db")
 
     assert power.keeps(tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").stat().st_mode & 0o077 == 0
 
 
 def test_a_broken_file_is_refused_with_the_remedy(path: Path) -> None:

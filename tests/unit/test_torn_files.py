@@ -144,3 +144,15 @@ def test_a_plan_that_is_none_is_said_to_be_broken(content: bytes) -> None:
         (Path(folder) / "batch.json").write_bytes(content)
         with pytest.raises((LedgerError, DispatchError)):
             _ = Batch(Path(folder)).plan
+
+
+def test_a_job_has_one_name_with_lsf_and_is_found_by_it(tmp_path: Path) -> None:
+    handover = Handover(tmp_path, [])
+    handover.cut("name", 1, 5, 3)
+    for chunk, job_id in zip(handover.chunks, ("70", "80"), strict=True):
+        chunk.job_ids = [job_id]
+
+    names = [handover.native_id(index) for index in range(1, 6)]
+
+    assert names == ["70[1]", "70[2]", "70[3]", "80[1]", "80[2]"]
+    assert handover.index_of("80", 2) == 5
