@@ -152,7 +152,7 @@ def test_a_list_names_nothing_outside_the_prefix(box: Box) -> None:
     assert box.path(VICTIM).read_text() == "precious\n"
 
 
-def test_an_install_from_a_folder_of_traps_runs_none_and_keeps_what_root_and_the_team_have(
+def test_an_install_runs_nothing_of_the_current_folder_and_keeps_what_root_and_the_team_have(
     box: Box,
 ) -> None:
     box.run("mkdir", "/srv/traps")
