@@ -243,6 +243,19 @@ def test_a_killed_daemon_s_reading_is_forgotten_though_the_next_one_reads_nothin
     assert being_read(place.settings.work_root) == []
 
 
+def test_while_nothing_large_is_read_no_turn_touches_the_file_that_tells_of_it(
+    admission: Admission, place: cli_project.Project
+) -> None:
+    place.settings.work_root.mkdir()
+    admission.admit()
+    told = place.settings.work_root / "reading.json"
+    told.write_text("[]")
+
+    admission.admit()
+
+    assert told.exists()
+
+
 def test_a_flood_of_files_of_middle_size_holds_no_small_one_up(
     admission: Admission, place: cli_project.Project, clock: MovedClock
 ) -> None:
