@@ -22,7 +22,7 @@ from ds_flow.service.health import RECORD_SECONDS, Health
 from ds_flow.service.systemd import is_listening, keep_rights, notify, watchdog_s
 from ds_flow.settings import IN_FORCE, Settings, in_force_text, load_settings
 from ds_flow.system import WAKE_SIGNAL, Wake, mask, put_file, set_up_logging, single_instance
-from ds_flow.upkeep import Upkeep
+from ds_flow.upkeep import RECORD, Upkeep
 from ds_flow.work import make_root, settle
 
 log = logging.getLogger(__name__)
@@ -243,6 +243,13 @@ def leave_in_force(settings: Settings) -> None:
         file.write(in_force_text(settings).encode())
 
 
+def forget_word(settings: Settings) -> None:
+    """Remove what a killed daemon has left: this process may have its pid."""
+    for name in (RECORD, IN_FORCE):
+        with suppress(OSError):
+            (settings.work_root / name).unlink(missing_ok=True)
+
+
 def _refuse_moves(old: Settings, new: Settings) -> None:
     """Refuse a reload that would move what the running daemon holds."""
     for name in ("pattern", "output_dir", "ledger"):
@@ -286,6 +293,7 @@ def service(settings: Settings) -> Iterator[Service]:
             stack.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, HELD)
             make_root(settings.output_dir)
             stack.enter_context(single_instance(settings))
+            forget_word(settings)
             settle(settings.output_dir, settings.root)
         keep_rights()
         wake = Wake()

@@ -3,11 +3,12 @@
 from ds_flow.upkeep.daily_report import WRITTEN
 from ds_flow.upkeep.expected_files import still_missing
 from ds_flow.upkeep.lineage_post import send_lineage
-from ds_flow.upkeep.record import Heard, Record, leave_record, read_record
+from ds_flow.upkeep.record import RECORD, Heard, Record, leave_record, read_record
 from ds_flow.upkeep.retention import Collected, Retention
 from ds_flow.upkeep.upkeep import Upkeep
 
 __all__ = [
+    "RECORD",
     "WRITTEN",
     "Collected",
     "Heard",

@@ -9,7 +9,7 @@ from typing import Any
 from ds_flow.core import BatchError
 from ds_flow.system import read_json, write_bytes
 
-NAME = "daemon.json"
+RECORD = "daemon.json"
 MOST_BYTES = 2**18
 
 
@@ -41,7 +41,7 @@ def leave_record(folder: Path, record: Record) -> None:
     """Write it. Nobody depends on it, so a full disk does not matter."""
     with suppress(OSError):
         text = json.dumps(asdict(record)).encode()
-        write_bytes(folder / NAME, text, is_durable=False)
+        write_bytes(folder / RECORD, text, is_durable=False)
 
 
 def read_record(folder: Path, pid: int | None) -> Record | None:
@@ -49,7 +49,7 @@ def read_record(folder: Path, pid: int | None) -> Record | None:
     if pid is None:
         return None
     try:
-        row = read_json(folder / NAME, MOST_BYTES)
+        row = read_json(folder / RECORD, MOST_BYTES)
         row["heard"] = tuple(Heard(**one) for one in row["heard"])
         row["misnamed"] = tuple(tuple(one) for one in row["misnamed"])
         record = Record(**row)
