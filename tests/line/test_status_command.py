@@ -149,6 +149,7 @@ def test_a_silent_engine_is_said_by_the_daemon_s_word(project: Project, cli: Cli
     with single_instance(project.settings):
         record = Record(pid=os.getpid(), at=at, started_at=at, heard=(heard,))
         leave_record(project.settings.work_root, record)
+        assert (project.settings.work_root / "daemon.json").stat().st_mode & 0o77 == 0
         out = cli("status")[1]
         (one,) = json.loads(cli("status", "--json")[1])["engine"]["backends"]
     assert "engine     docker (process, combine, analyze) DOES NOT ANSWER since" in out
@@ -167,6 +168,17 @@ def test_without_a_daemon_the_engine_is_asked_and_named(project: Project, cli: C
     out = cli("status")[1]
     assert "no-such-docker" in out
     assert "docker does not answer" in out
+
+
+def test_an_engine_that_hangs_holds_the_answer_up_for_a_moment_only(
+    project: Project, cli: Cli
+) -> None:
+    program = project.root / "docker"
+    program.write_text("#!/bin/sh\nexec sleep infinity\n")
+    program.chmod(0o755)
+    docker = f"executor: docker, docker_image: x, docker_command: {program}"
+    project.config.write_text(f"{SETTINGS}compute: {{{docker}}}\n")
+    assert "no answer in 2 s" in cli("status")[1]
 
 
 # --------------------------------------------------------------------------- while settings are bad

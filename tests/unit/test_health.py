@@ -11,6 +11,7 @@ from clock import NOON
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, FireOutcome, RunState
 from ds_flow.ledger.schedules import Fire
+from ds_flow.views import of_service
 from ds_flow.views.health import Problem, problems
 from ds_flow.views.status import status_document
 
@@ -49,6 +50,17 @@ def test_a_daemon_that_is_not_running_comes_first(project: Project) -> None:
     assert [one["kind"] for one in document["problems"]] == ["daemon", "dead"]
     assert document["verdict"] == "down"
     assert document["summary"].startswith("the daemon is not running; batch 0123456789 has used")
+
+
+def test_an_installed_service_is_started_by_systemd(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = project.root / "ds-flow.service"
+    monkeypatch.setattr(of_service, "UNIT", unit)
+    unit.write_text(f"ExecStart={project.root}/.venv/bin/ds-flow serve\n")
+    assert found(project, None)[0].command == "sudo systemctl start ds-flow"
+    unit.write_text("ExecStart=/opt/another/.venv/bin/ds-flow serve\n")
+    assert found(project, None)[0].command == "ds-flow serve"
 
 
 def test_a_dead_batch_is_named_until_its_files_were_retried(project: Project) -> None:
@@ -113,6 +125,14 @@ def test_a_missed_fire_is_named_with_the_command_that_fires_it(project: Project)
 def test_a_lost_inbox_is_named(project: Project) -> None:
     (project.root / "data").rmdir()
     assert [one.kind for one in found(project)] == ["inbox"]
+
+
+def test_a_file_that_a_run_has_set_aside_is_not_counted_as_published(project: Project) -> None:
+    rows = project.admit("student_a.csv", "student_b.csv")
+    project.start(project.form(BATCH, rows), "17")
+    project.publish(BATCH, "17", rows[:1], rows[1:])
+    night = status_document(project.settings, project.ledger, PID, NOW)["last_night"]
+    assert (night["files"], night["set_aside"]) == (1, 1)
 
 
 def test_the_last_day_is_counted(project: Project) -> None:

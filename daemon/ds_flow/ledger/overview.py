@@ -77,7 +77,7 @@ class Day:
 
     runs: dict[str, int]  # by state
     repaired: int  # of those that failed: their files were published or taken since
-    files: int  # in the batches of the runs that published
+    files: int  # published
     rows: int  # in the combined files
     set_aside: int  # files
 
@@ -161,12 +161,12 @@ class Overview:
             "SELECT id, batch_id, state FROM (SELECT id, batch_id, state, started_at FROM run"
             f" ORDER BY id DESC LIMIT {COUNTED_RUNS}) WHERE started_at > ?1"
         )
-        done = f"SELECT id, batch_id FROM ({new}) WHERE state = 'succeeded'"
+        done = f"SELECT id FROM ({new}) WHERE state = 'succeeded'"
         runs = self._store.rows(f"SELECT state, count(*) FROM ({new}) GROUP BY 1", (text(at),))
-        files = f"SELECT count(*) FROM batch_file WHERE batch_id IN (SELECT batch_id FROM ({done}))"
+        files = f"SELECT count(*) FROM output WHERE run IN ({done}) AND file_id IS NOT NULL"
         rows = (
             "SELECT coalesce(sum(rows), 0) FROM output"
-            f" WHERE run IN (SELECT id FROM ({done})) AND name BETWEEN ?2 AND ?3"
+            f" WHERE run IN ({done}) AND name BETWEEN ?2 AND ?3"
         )
         aside = (
             "SELECT count(DISTINCT file_id) FROM (SELECT file_id, at FROM event"

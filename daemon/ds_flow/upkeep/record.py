@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_flow.core import BatchError
-from ds_flow.system import read_json, write_bytes
+from ds_flow.system import put_file, read_json
 
 RECORD = "daemon.json"
 MOST_BYTES = 2**18
@@ -41,7 +41,8 @@ def leave_record(folder: Path, record: Record) -> None:
     """Write it. Nobody depends on it, so a full disk does not matter."""
     with suppress(OSError):
         text = json.dumps(asdict(record)).encode()
-        write_bytes(folder / RECORD, text, is_durable=False)
+        with put_file(folder / RECORD, is_durable=False, mode=0o600) as file:
+            file.write(text)
 
 
 def read_record(folder: Path, pid: int | None) -> Record | None:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from ds_flow.core import FireOutcome, is_missed, moment
 from ds_flow.ledger import PastFire
@@ -13,6 +14,7 @@ from ds_flow.views.night import DAY
 from ds_flow.views.problem import Problem
 
 STUCK = timedelta(minutes=10)  # after which a daemon that has left no word does not turn
+UNIT = Path("/etc/systemd/system/ds-flow.service")
 FIRES = 3  # of each schedule
 CHANGED = "is not as it was published"
 
@@ -23,17 +25,33 @@ def daemon(look: Look) -> Iterator[Problem]:
         yield Problem(
             kind="daemon",
             text="the daemon is not running, so new files are not processed",
-            remedy="start the service, or `ds-flow serve`; `ds-flow once` works off what waits",
-            command="sudo systemctl start ds-flow",
+            remedy="start it; `ds-flow once` works off what waits, without a daemon",
+            command=_service(look, "start"),
         )
     elif look.record and look.now - datetime.fromisoformat(look.record.at) > STUCK:
         yield Problem(
             kind="daemon",
             text=f"the daemon (pid {look.pid}) has done nothing since {moment(look.record.at)}",
-            remedy="see in its log where it is stuck, then restart it",
-            command="sudo systemctl restart ds-flow",
+            remedy="see in its log where it is stuck, then end it and start it again",
+            command=_service(look, "restart"),
             since=look.record.at,
         )
+
+
+def _service(look: Look, verb: str) -> str:
+    """The command that starts, restarts or reloads the daemon, installed as a service or not."""
+    try:
+        is_installed = f"{look.settings.root}/" in UNIT.read_text(errors="replace")
+    except OSError:
+        is_installed = False
+    if is_installed:
+        return f"sudo systemctl {verb} ds-flow"
+    by_hand = {
+        "start": "ds-flow serve",
+        "restart": f"kill {look.pid}",
+        "reload": f"kill -HUP {look.pid}",
+    }
+    return by_hand[verb]
 
 
 def settings(look: Look) -> Iterator[Problem]:
@@ -45,7 +63,7 @@ def settings(look: Look) -> Iterator[Problem]:
             kind="settings",
             text=f"the settings on disk are bad, and the daemon goes on with the old ones: {why}",
             remedy="correct them, then reload; a restart would fail until then",
-            command="ds-flow check && sudo systemctl reload ds-flow",
+            command=f"ds-flow check && {_service(look, 'reload')}",
             since=look.record.refused_at or None if look.record else None,
         )
 
