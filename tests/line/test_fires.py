@@ -25,7 +25,7 @@ from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import Fire
-from ds_flow.schedules.fires import CLOCK_SECONDS
+from ds_flow.schedules.fires import CLOCK_SECONDS, Due
 from ds_flow.service.engine import Engine
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
@@ -536,6 +536,18 @@ def test_a_fire_that_was_missed_happens_once_when_the_daemon_is_back(line: Line)
     assert "caught up at" in told.examples[0]
     (one,) = line.settings.schedule
     assert schedule_document(line.ledger, one, line.clock.now())["was_late"] is True
+
+
+def test_a_caught_up_fire_that_begins_anew_is_told_once(line: Line) -> None:
+    now = line.clock.now()
+    due = Due(line.settings.schedule[0], now - timedelta(hours=5), is_asked=False)
+    for _ in range(2):
+        line.engine.fires._note_catching_up(due, now)
+    told = line.ledger.history.take_alert(
+        "schedule.caught_up", now, every=timedelta(hours=1), gather=timedelta()
+    )
+    assert told is not None
+    assert told.count == 1
 
 
 def test_a_fire_in_time_is_not_told_as_caught_up(line: Line) -> None:
