@@ -121,6 +121,12 @@ def test_a_report_of_a_night_adds_up_all_runs(project: Project) -> None:
     assert told["problems"] == ["1 run failed", "3 files set aside"]
     reasons = {one["path"]: one["reason"] for one in told["set_aside"]}
     assert reasons["data/student_d.csv"] == "no such name"
+    todo = {one["path"]: (one["remedy"], one["command"]) for one in told["set_aside"]}
+    assert todo["data/student_d.csv"] == (
+        "rename the file",
+        "ds-flow explain -- data/student_d.csv",
+    )
+    assert "ds-flow release -- data/student_c.csv" in Page(report_html(told)).text
     assert {row["run_id"] for row in told["runs"]} == {"1001", "1002"}
     assert [chart["title"] for chart in told["charts"]] == ["Rows published", "Files published"]
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from importlib.resources import files
 
-from ds_flow.core import Document, DsFlowError, RunState, counted, moment
+from ds_flow.core import Document, DsFlowError, RunState, counted, for_file, moment
 from ds_flow.ledger import Ledger, RunOutput, RunRow
 from ds_flow.settings import Settings
 from ds_flow.system import read_json
@@ -34,7 +34,7 @@ def run_report(
     outputs = manifest.get("outputs", [])
     lists = {
         "inputs": manifest.get("inputs") or [{"path": path} for path in run["inputs"]],
-        "set_aside": [_sentence(one) for one in manifest.get("rejected", ())],
+        "set_aside": [_told(one) for one in manifest.get("rejected", ())],
         "drift": manifest.get("drift", []),
         "changes": _changes(outputs),
         "runs": [],
@@ -79,7 +79,7 @@ def span_report(settings: Settings, ledger: Ledger, since: datetime, now: dateti
     manifests = [*_manifests(settings, runs)]
     lists: Lists = {
         "runs": [asdict(row) for row in runs],
-        "set_aside": [asdict(one) for one in aside],
+        "set_aside": [_told(asdict(one)) for one in aside],
         "drift": [one for manifest in manifests for one in manifest.get("drift", ())],
         "changes": [one for manifest in manifests for one in _changes(manifest["outputs"])],
         "inputs": [],
@@ -195,10 +195,12 @@ def _when(words: str) -> str:
         return words
 
 
-def _sentence(rejected: Document) -> Document:
-    """A rejected file with its line in the reason."""
-    line = f"line {rejected['line']}: " if rejected.get("line") is not None else ""
-    return {**rejected, "reason": line + rejected["reason"]}
+def _told(aside: Document) -> Document:
+    """A file that was set aside, with its line in the reason, and what a person can do."""
+    line = f"line {aside['line']}: " if aside.get("line") is not None else ""
+    remedy = for_file(aside["cause"], aside["path"])
+    told = {"reason": line + aside["reason"], "remedy": remedy.text, "command": remedy.command}
+    return {**aside, **told}
 
 
 def _number(value: object) -> object:
