@@ -1,6 +1,9 @@
 """OpenLineage: what each event says by the official models, and that each comes at least once."""
 
 import json
+import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -429,6 +432,31 @@ def test_a_process_that_takes_too_long_is_ended(project: Project) -> None:
         chosen, sender = load_settings(project.config, {}), LineageSender()
         sender.keep(chosen, project.ledger, 0.0)
         sender_until(project, sender, chosen, lambda: sender._after_s > 600, 601.0)
+
+
+def test_an_address_that_speaks_no_http_is_tried_again(project: Project) -> None:
+    publish(project)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(1)
+                peer.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(DispatchError, match=r"lineage\.url: "):
+            sent(project, url=address)
+
+
+def test_the_daemon_does_without_http_and_without_templates() -> None:
+    code = "import sys, ds_flow.service.process; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "ds_flow.upkeep.lineage_post" in loaded
+    assert not {"http.client", "urllib.request", "jinja2", "openlineage"} & set(loaded)
 
 
 # --------------------------------------------------------------------------- the whole line

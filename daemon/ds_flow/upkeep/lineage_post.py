@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO
-from urllib.error import HTTPError
 
 from ds_flow.core import (
     BatchError,
@@ -30,7 +28,6 @@ from ds_flow.settings import Settings
 from ds_flow.system import mask, open_private, open_regular, read_json, sync_file, write_bytes
 from ds_flow.upkeep.child import Child
 from ds_flow.upkeep.lineage import lineage_event
-from ds_flow.upkeep.webhook import post
 from ds_flow.work import make_root
 
 log = logging.getLogger(__name__)
@@ -71,9 +68,9 @@ def _send(settings: Settings, ledger: Ledger, name: str, way: Deliver, now: date
         for told in some:
             try:
                 way(json.dumps(lineage_event(settings, ledger, told)))
-            except (OSError, ValueError, HTTPException) as error:
+            except (OSError, ValueError) as error:
                 why = mask(f"lineage.{name}: {type(error).__name__}: {error}", settings.secrets)
-                if not (isinstance(error, HTTPError) and error.code in REFUSED):
+                if getattr(error, "code", None) not in REFUSED:
                     return why
                 log.error("lineage.refused", extra={"run_id": told.run_id, "why": why})
             at = told.id
@@ -152,7 +149,15 @@ def _end_of_lines(file: IO[bytes]) -> int:
 
 
 def _post(address: str, text: str) -> None:
-    post(io.StringIO(f"{address}\n{text}"))
+    """Post one event. Raises OSError if it is not taken: an HTTPError has the server's `code`."""
+    from http.client import HTTPException  # not in the daemon: an idle one does without HTTP
+
+    from ds_flow.upkeep.webhook import post
+
+    try:
+        post(io.StringIO(f"{address}\n{text}"))
+    except HTTPException as error:
+        raise OSError(f"no answer of HTTP: {error!r}") from error
 
 
 # --------------------------------------------------------------------------- in the daemon
