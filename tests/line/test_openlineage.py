@@ -308,6 +308,7 @@ class Catalog(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Taker)
         self.codes = [*codes]
         self.got: list[Event] = []
+        self.tokens: list[str | None] = []
         self.hold = threading.Event()
         self.hold.set()
 
@@ -322,6 +323,7 @@ class _Taker(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.hold.wait()
+        self.server.tokens.append(self.headers["Authorization"])
         code = self.server.codes.pop(0) if self.server.codes else 201
         if code < 300:
             self.server.got.append(event)
@@ -356,6 +358,18 @@ def test_an_address_that_fails_gets_the_events_later_and_the_file_does_not_wait(
         assert len(events(project)) == 2
         assert len(sent(project, url=server.address)) == 2
         assert server.got == events(project)
+
+
+def test_a_token_goes_with_each_event_and_into_no_message(project: Project) -> None:
+    publish(project)
+    words = ("a-secret-token", "no header\nat all")
+    with catalog() as server:
+        sent(project, url=server.address, token=words[0])
+        assert server.tokens == ["Bearer a-secret-token"] * 2
+    publish(project, OTHER_BATCH, "1002")
+    with pytest.raises(DispatchError) as caught:
+        sent(project, url=server.address, token=words[1])
+    assert "at all" not in str(caught.value)
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])

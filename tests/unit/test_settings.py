@@ -886,6 +886,9 @@ def test_an_address_for_lineage_is_a_secret_that_nothing_shows(
     )
     assert made.lineage.url in made.secrets
     assert "https://h/to" not in effective(made)
+    token = project(FIVE, "DS_FLOW_LINEAGE__TOKEN=a-secret-token\n")
+    assert "a-secret-token" in token.secrets
+    assert "a-secret-token" not in effective(token)
     assert made.lineage_file == made.root / "log" / "lineage.jsonl"
     (fault,) = faults(FIVE, "DS_FLOW_LINEAGE__URL=ftp://host/token\n")
     assert "should be an address" in fault

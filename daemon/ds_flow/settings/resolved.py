@@ -52,6 +52,7 @@ HIDDEN = "***"
 SECRETS: tuple[Loc, ...] = (
     ("alerts", "webhook"),
     ("lineage", "url"),
+    ("lineage", "token"),
     ("web", "token"),
     ("alerts", "heartbeat"),
     ("alerts", "email", "password"),

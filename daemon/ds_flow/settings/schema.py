@@ -314,6 +314,11 @@ class Lineage(Section, frozen=True):
         default=None,
         description="Address to which each event is posted as JSON. It is never shown.",
     )
+    token: Argument | None = Field(
+        default=None,
+        description="A token that is sent with each event, as `Authorization: Bearer`. It is never"
+        " shown.",
+    )
 
 
 class Report(Section, frozen=True):

@@ -52,7 +52,7 @@ def send_lineage(settings: Settings, ledger: Ledger, now: datetime) -> None:
     if settings.lineage_file:
         ways["file"] = partial(_add_line, settings.lineage_file)
     if settings.lineage.url:
-        ways["url"] = partial(_post, settings.lineage.url)
+        ways["url"] = partial(_post, settings.lineage.url, settings.lineage.token)
     with _only_one(settings):
         failed = [
             why for name, way in ways.items() if (why := _send(settings, ledger, name, way, now))
@@ -148,14 +148,14 @@ def _end_of_lines(file: IO[bytes]) -> int:
     return 0
 
 
-def _post(address: str, text: str) -> None:
+def _post(address: str, token: str | None, text: str) -> None:
     """Post one event. Raises OSError if it is not taken: an HTTPError has the server's `code`."""
     from http.client import HTTPException  # not in the daemon: an idle one does without HTTP
 
     from ds_flow.upkeep.webhook import post
 
     try:
-        post(io.StringIO(f"{address}\n{text}"))
+        post(io.StringIO(f"{address}\n{text}"), token)
     except HTTPException as error:
         raise OSError(f"no answer of HTTP: {error!r}") from error
 

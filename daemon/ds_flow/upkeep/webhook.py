@@ -20,8 +20,10 @@ class NoRedirects(HTTPRedirectHandler):
         return None
 
 
-def post(text: IO[str]) -> None:
+def post(text: IO[str], token: str | None = None) -> None:
     """Post everything after the first line to the address in it; if that is nothing, get it.
+
+    A token goes into the header Authorization.
 
     Raises OSError, ValueError or HTTPException if it is not accepted.
     """
@@ -30,6 +32,8 @@ def post(text: IO[str]) -> None:
     if body:
         asked.data = body.encode()
         asked.add_header("Content-Type", MIME_TYPE)
+    if token:
+        asked.add_header("Authorization", f"Bearer {token}")
     build_opener(NoRedirects).open(asked).close()
 
 
