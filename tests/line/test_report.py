@@ -18,7 +18,7 @@ from clock import NOON, machine_in
 from ds_flow.cli.commands.report import span_of
 from ds_flow.cli.main import main
 from ds_flow.core.errors import SettingsError
-from ds_flow.core.retry_policy import Dead
+from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.alerts import SAID
@@ -136,6 +136,35 @@ def test_what_is_older_than_the_span_is_left_out(project: Project) -> None:
     assert told["problems"] == []
     assert told["runs"] == []
     assert "All is well" in Page(report_html(told)).text
+
+
+def test_a_run_that_failed_and_whose_batch_was_published_later_needs_nobody(
+    project: Project,
+) -> None:
+    rows = project.admit("student_e.csv")
+    project.start(project.form("c" * 10, rows), "1003")
+    again = RetryAt(NOON)
+    project.ledger.end_run(
+        "c" * 10, 1, RunState.LOST, error="the host died", results=0, then=again, now=NOON
+    )
+    assert "1 run lost" in of_span(project)["problems"]
+    project.start("c" * 10, "1004")
+    manifest = replace(manifest_of("c" * 10, "1004", rows), attempt=2)
+    project.ledger.record(manifest, NOON)
+    told = of_span(project)
+    assert "1 run lost" not in told["problems"]
+    assert facts(told)["runs repaired by a later one"] == 1
+    assert facts(told)["runs without success"] == 1
+
+
+def test_a_report_says_of_how_many_runs_it_read_the_manifests(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert of_span(project)["note"] == ""
+    project.published("c" * 10, "1003", "student_e.csv")
+    monkeypatch.setattr("ds_flow.views.report.READ", 1)
+    told = of_span(project)
+    assert "newest 1 of 2 published runs" in Page(report_html(told)).text
 
 
 def test_drift_changes_and_previews_are_told_where_they_are_known(project: Project) -> None:

@@ -59,6 +59,7 @@ def run_report(
         "charts": [*_rows_chart(own), *gantt("Jobs", run["jobs"])],
         "profile": profile,
         "analysis": (run["analysis"] or {}).get("stdout", ""),
+        "note": "",
         **_cut(lists),
     }
 
@@ -84,7 +85,7 @@ def span_report(settings: Settings, ledger: Ledger, since: datetime, now: dateti
         "changes": [one for manifest in manifests for one in _changes(manifest["outputs"])],
         "inputs": [],
     }
-    failed = Counter(row.state for row in runs if row.error and row.ended_at)
+    failed = _failed(runs)
     rows = [(one.ended_at, one.rows) for one in outputs]
     files_out = [(one.ended_at, one.files) for one in outputs]
     cut = _cut(lists)
@@ -102,6 +103,7 @@ def span_report(settings: Settings, ledger: Ledger, since: datetime, now: dateti
             *_span_facts(outputs),
             _fact("runs", len(runs)),
             _fact("runs without success", failed.total()),
+            _fact("runs repaired by a later one", _failed_at_first(runs) - failed.total()),
         ],
         "charts": [
             *_over_time("Rows published", rows, since, now),
@@ -109,9 +111,32 @@ def span_report(settings: Settings, ledger: Ledger, since: datetime, now: dateti
         ],
         "profile": None,
         "analysis": "",
+        "note": _left_unread(runs),
         **cut,
         "more": {**cut["more"], "set_aside": count - len(aside)},
     }
+
+
+def _failed(runs: Sequence[RunRow]) -> Counter[str]:
+    """The runs without success, by their end, except those whose batch was published all the same.
+
+    A batch that is tried again until it succeeds needs nobody.
+    """
+    published = {row.batch for row in runs if row.state == RunState.SUCCEEDED}
+    return Counter(
+        row.state for row in runs if row.error and row.ended_at and row.batch not in published
+    )
+
+
+def _failed_at_first(runs: Sequence[RunRow]) -> int:
+    return sum(bool(row.error and row.ended_at) for row in runs)
+
+
+def _left_unread(runs: Sequence[RunRow]) -> str:
+    published = sum(row.state == RunState.SUCCEEDED for row in runs)
+    if published <= READ:
+        return ""
+    return f"Drift and changes are those of the newest {READ:,} of {published:,} published runs."
 
 
 def _span_facts(outputs: Sequence[RunOutput]) -> Iterator[Document]:
