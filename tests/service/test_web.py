@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -669,3 +670,54 @@ def test_a_page_that_may_not_write_says_which_command_to_type(project: Project) 
         answer = page.post("/actions/release", data=given, headers={"origin": address})
     assert answer.status_code == 403
     assert "<code>ds-flow release -- data/student_c.csv</code>" in answer.text
+
+
+OTHER_USER = ("setpriv", "--reuid=5555", "--regid=1234", "--clear-groups", "--")
+
+
+@pytest.fixture
+def shared() -> Iterator[Project]:
+    """A project whose group may read all but `.env`, the work folder and the lock files."""
+    if os.geteuid():
+        pytest.skip("only root can be two users")
+    require("setpriv")
+    can_run = subprocess.run([*OTHER_USER, *DS_FLOW, "--version"], capture_output=True, check=False)
+    if can_run.returncode:
+        pytest.skip("another user cannot run this Python")
+    with tempfile.TemporaryDirectory() as folder:  # others may not pass through pytest's own
+        Path(folder).chmod(0o711)
+        root = Path(folder, "project")
+        root.mkdir()
+        with Project(root) as made:
+            yield made
+
+
+def give_to_group(project: Project, group: int) -> None:
+    for path in (project.root, *project.root.rglob("*")):
+        if path.suffix != ".csv":  # else it would arrive again
+            os.chown(path, 0, group)
+    for name in ("out", "log", "config", "data"):
+        (project.root / name).chmod(0o750)
+    for end in ("", "-wal", "-shm"):
+        (project.root / "out" / f"ledger.db{end}").chmod(0o640)
+    (project.root / "out" / ".work").chmod(0o700)
+    (project.root / ".env").chmod(0o400)
+
+
+def test_another_user_of_the_group_may_serve_the_page(shared: Project) -> None:
+    shared.published(BATCH, "101", "student_a.csv")
+    shared.start(shared.form(OTHER, shared.admit("student_b.csv")), "102")
+    shared.admit("student_c.csv", cause=Cause.REJECTED, reason="it is empty")
+    shared.drop("student_new.csv")
+    (shared.root / "out" / ".work" / OTHER / "jobs").mkdir(parents=True)
+    (shared.root / ".env").write_text("SECRET=of-the-team\n")
+    with single_instance(shared.settings):
+        give_to_group(shared, 1234)
+        with served(shared, before=OTHER_USER) as address, httpx.Client(base_url=address) as page:
+            for place in (*PAGES, "/runs/102", "/files/data/student_b.csv", "/metrics"):
+                assert page.get(place).status_code == 200, place
+            status = page.get("/api/status").json()
+            assert status["daemon"] == {"running": True, "pid": os.getpid()}
+            assert status["arriving"] == 1
+            new = page.get("/api/files/data/student_new.csv").json()
+            assert "still arriving" in new["verdict"]

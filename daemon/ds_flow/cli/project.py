@@ -25,14 +25,14 @@ from ds_flow.work import refuse_root, require_own
 MOST_BYTES = 2**20  # of the settings that a daemon has left
 
 
-def load(args: argparse.Namespace, *, to_work: bool = True) -> Settings:
+def load(args: argparse.Namespace, *, to_work: bool = True, needs_dotenv: bool = True) -> Settings:
     """Load the settings that the arguments name, and log warnings to standard error.
 
     Raises SettingsError for root in another user's project.
     """
     # Absolute, because runs read the file again from another directory.
     file = Path.cwd() / find_settings(getattr(args, "config", None), os.environ)
-    settings = load_settings(file, os.environ, to_work=to_work)
+    settings = load_settings(file, os.environ, to_work=to_work, needs_dotenv=needs_dotenv)
     refuse_root(settings.output_dir, settings.root)
     set_up_logging(level="WARNING", json_lines=False, secrets=settings.secrets)
     return settings

@@ -18,7 +18,14 @@ from typing import Self
 from ds_flow.core import DispatchError, Sighting, Stat, escape
 from ds_flow.inbox.misnamed import NAMED, Misnamed, judge_name
 from ds_flow.settings import TEMPORARY, matches, split
-from ds_flow.system import NowhereError, OutsideError, ask_mounts, beneath, reopen
+from ds_flow.system import (
+    NowhereError,
+    OutsideError,
+    ask_mounts,
+    beneath,
+    is_only_looking,
+    reopen,
+)
 
 FILES_A_STEP = 1000
 
@@ -190,8 +197,11 @@ def is_open_for_writing(descriptor: int) -> bool | None:
 def needed_quiet_s(raw: str, base: str, quiet_s: float) -> float:
     """Seconds that a file must be unchanged to count as whole; infinite while it is written.
 
-    A file that cannot be opened need not wait longer: whoever reads it reports the problem.
+    A file that cannot be opened need not wait longer: whoever reads it reports the problem. Who
+    only looks takes no lease, and so waits as where there are none.
     """
+    if is_only_looking():
+        return max(quiet_s, UNLEASED_QUIET_SECONDS)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent to us if a writer opens the file in between
     try:
         descriptor = open_file(raw, base)

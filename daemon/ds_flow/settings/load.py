@@ -25,11 +25,13 @@ def find_settings(config: str | None, environ: Mapping[str, str]) -> Path:
     return Path(name) if name else CHECKOUT / "config" / "settings.yaml"
 
 
-def load_settings(file: Path, environ: Mapping[str, str], *, to_work: bool = True) -> Settings:
+def load_settings(
+    file: Path, environ: Mapping[str, str], *, to_work: bool = True, needs_dotenv: bool = True
+) -> Settings:
     """Load the settings of the project that holds `file`.
 
     With `to_work`, the programs of the backends must be on PATH. Commands that only read pass
-    False.
+    False. Without `needs_dotenv`, a `.env` that this user may not read is passed over.
 
     Raises:
         SettingsError: one line for each fault, with its file and line, or its variable.
@@ -37,7 +39,7 @@ def load_settings(file: Path, environ: Mapping[str, str], *, to_work: bool = Tru
     """
     # Not resolved: a settings file that is a link belongs to the folder that holds the link.
     root = Path(os.path.abspath(file)).parent.parent.resolve()  # noqa: PTH100
-    given = read(file, root, environ)
+    given = read(file, root, environ, needs_dotenv=needs_dotenv)
     keys, faults = _validate(given)
     faults += _tag_faults(given, environ)
     settings = _resolve(keys, file, root, given, environ) if keys else None

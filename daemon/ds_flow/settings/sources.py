@@ -1,6 +1,7 @@
 """Read YAML, `.env` and the environment into one tree, and note where each key was set."""
 
 import io
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,15 +48,19 @@ class Given:
         return next(origin for origin in known if origin)
 
 
-def read(file: Path, root: Path, environ: Mapping[str, str]) -> Given:
+def read(file: Path, root: Path, environ: Mapping[str, str], *, needs_dotenv: bool = True) -> Given:
     """Read all sources. The environment overrides `.env`, and `.env` overrides YAML.
+
+    Without `needs_dotenv`, a `.env` that this user may not read is passed over.
 
     Raises:
         SettingsError: the settings file is missing, or is not a YAML mapping.
 
     """
     given = _read_yaml(file)
-    _read_dotenv(given, root / ".env")
+    dotenv = root / ".env"
+    if needs_dotenv or os.access(dotenv, os.R_OK):
+        _read_dotenv(given, dotenv)
     _override(given, ".env", given.dotenv)
     _override(given, "environment", environ)
     return given

@@ -23,7 +23,7 @@ from ds_flow.system.durable import (
     write_word,
 )
 from ds_flow.system.forks import fork, keep_from_children, open_streams
-from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, wake_daemon
+from ds_flow.system.instance import WAKE_SIGNAL, running_pid, single_instance, told_pid, wake_daemon
 from ds_flow.system.links import (
     NowhereError,
     OutsideError,
@@ -138,6 +138,7 @@ __all__ = [
     "sync_dir",
     "sync_file",
     "sync_files",
+    "told_pid",
     "unused_blobs",
     "user_name",
     "wake_daemon",

@@ -90,6 +90,20 @@ def _holder(path: Path) -> int | None:
     return None
 
 
+def told_pid(settings: "Settings") -> int | None:
+    """The pid of the daemon as the kernel tells everyone, also who may not open the lock files."""
+    for path in lock_files(settings):
+        with suppress(OSError):
+            found = path.stat()
+            device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+            mark = [f"{device}:{found.st_ino}", "0", "EOF"]
+            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+                _, kind, *_, access, pid, device, start, end = line.split()
+                if (kind, access, [device, start, end]) == ("FLOCK", "WRITE", mark):
+                    return int(pid)
+    return None
+
+
 def wake_daemon(settings: "Settings") -> bool:
     """Tell the running daemon that there is a wish in the ledger; whether there is a daemon."""
     pid = running_pid(settings)

@@ -1,6 +1,7 @@
 """What the documents have in common: one JSON object each, whoever shows it."""
 
 import os
+from contextlib import suppress
 from dataclasses import fields
 
 from ds_flow.core import Document
@@ -30,8 +31,13 @@ def run_document(folder: str, long: LongRun) -> Document:
 
 
 def jobs_by_stage(settings: Settings, batch_id: str) -> list[StageJobs]:
-    """The jobs of a batch that is worked on. Empty once its work directory is gone."""
-    return stages_in(Batch.at(settings.output_dir, batch_id).jobs)
+    """The jobs of a batch that is worked on. Empty once its work directory is gone.
+
+    Also for a user who may not look into it.
+    """
+    with suppress(PermissionError):
+        return stages_in(Batch.at(settings.output_dir, batch_id).jobs)
+    return []
 
 
 def output_folder(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 from ds_flow.core import LIVE_RUNS, Document, LedgerError, RunState
@@ -51,7 +52,9 @@ def _jobs_so_far(settings: Settings, ledger: Ledger, row: RunRow) -> list[Docume
 
     Once a later attempt has published the batch, they are in its manifest.
     """
-    jobs = [asdict(job) for job in jobs_in(Batch.at(settings.output_dir, row.batch).jobs)]
+    jobs: list[Document] = []
+    with suppress(PermissionError):  # another user's
+        jobs = [asdict(job) for job in jobs_in(Batch.at(settings.output_dir, row.batch).jobs)]
     later = [run for run in ledger.read.runs_of(row.batch) if run.state == RunState.SUCCEEDED]
     path = find_manifest(settings.output_dir, later[-1].run_id or "") if later else None
     if not jobs and path:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ds_flow.core import Document, DsFlowError, FileState, RequestError, RunState, Trigger, unescape
 from ds_flow.ledger import Done, FileRow, FilesPage, Ledger, ListedRun, ask_ledger
 from ds_flow.settings import Settings
-from ds_flow.system import free_bytes, open_regular, running_pid
+from ds_flow.system import free_bytes, open_regular, running_pid, told_pid
 from ds_flow.views import (
     Place,
     Question,
@@ -83,10 +83,11 @@ class Answers:
         return f"{event} {self.pid()}"
 
     def pid(self) -> int | None:
-        """The daemon's; None also where nobody lets us see."""
-        with suppress(RequestError):
+        """The daemon's, also for a user who may not open its locks."""
+        try:
             return running_pid(self.settings)
-        return None
+        except RequestError:
+            return told_pid(self.settings)
 
     def ask(self, question: Callable[[Ledger], Answer]) -> Answer:
         """Ask the ledger, which stays as it is."""

@@ -14,4 +14,5 @@ def run(args: argparse.Namespace) -> int:
     from ds_flow.cli.project import load
     from ds_flow.web import serve_page
 
-    return INTERRUPTED if serve_page(load(args, to_work=False)) == signal.SIGINT else DONE
+    settings = load(args, to_work=False, needs_dotenv=False)
+    return INTERRUPTED if serve_page(settings) == signal.SIGINT else DONE
