@@ -207,6 +207,39 @@ def test_dropped_files_are_published_and_each_move_is_a_line_in_the_journal(
     assert sorted(service.published()) == sorted([*ids("first"), *places])
 
 
+ASK = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as page:
+    page.connect("/run/ds-flow-web/socket")
+    page.sendall(f"GET {sys.argv[1]} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    with page.makefile() as answer:
+        print(answer.read())
+"""
+
+
+def test_the_page_is_off_and_once_started_reads_beside_the_daemon_and_without_it(
+    service: Service,
+) -> None:
+    run, place = service.box.run, "/run/ds-flow-web/socket"
+    assert run("systemctl", "is-enabled", "ds-flow-web", check=False).strip() == "disabled"
+    service.configure(web={"listen": place})
+    run("systemctl", "start", "ds-flow-web")
+    until("the page listened", lambda: place in run("find", "/run/ds-flow-web", "-type", "s"))
+    assert run("stat", "--format=%a %U %G", place).strip() == "660 ds-flow ds-flow"
+    for is_running in (True, False):
+        if not is_running:
+            service.systemctl("stop")
+        for address in ("/", "/runs", "/files", "/quarantine", "/schedules", "/metrics"):
+            assert run("python3", "-c", ASK, address).startswith("HTTP/1.1 200"), address
+        head, _, body = run("python3", "-c", ASK, "/api/status").partition("\n\n")
+        found = json.loads(body)
+        assert (found["daemon"]["running"], found["held_back"]) == (is_running, []), head
+        assert found["files"] == service.status()["files"]
+    run("systemctl", "stop", "ds-flow-web")
+    service.configure()
+    service.systemctl("start")
+
+
 def test_a_run_can_write_nothing_but_outputs(service: Service) -> None:
     rows = rows_of(service.find("out/processed_student_probe_*.csv")[0])
 
@@ -455,3 +488,4 @@ def test_to_uninstall_keeps_what_is_the_teams(service: Service) -> None:
     }
     assert {path.name for path in service.find("flows/*")} == {"transforms.py", "of_the_team.py"}
     assert service.show("LoadState") == "not-found"
+    assert not service.box.path("/etc/systemd/system/ds-flow-web.service").exists()
