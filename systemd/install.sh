@@ -231,7 +231,10 @@ uninstall_all() {
     local names=() name
     refuse_foreign
     [[ -e $list ]] || fail "nothing is installed in $prefix"
-    if has_systemd; then systemctl disable --quiet --now ds-flow ds-flow-web; fi
+    for name in ds-flow ds-flow-web; do # older versions had no page
+        ! has_systemd || [[ ! -e /etc/systemd/system/$name.service ]] ||
+            systemctl disable --quiet --now "$name"
+    done
     rm -f "$unit" "$page"
     if has_systemd; then systemctl daemon-reload; fi
     mapfile -t names < <(installed)
