@@ -35,7 +35,7 @@ from ds_flow.core import (
 from ds_flow.system import OutsideError, beneath, masked, reopen
 from ds_flow.work import LASTING, Batch, Result, Results
 from steps import job_exit
-from steps.profile import Profiler
+from steps.profile import Profiler, rows_of_each
 from steps.transform import (
     APPENDED,
     Transform,
@@ -132,6 +132,7 @@ class Shard:
     results: Results
     transform: Transform
     transform_file: str
+    profiled: Mapping[str, int]  # files that get a profile, each with the rows to look at
 
     def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
         """Read one file once, to its end. Returns its result."""
@@ -175,6 +176,7 @@ class Shard:
             header=profiler.header,
             empty=profiler.empty,
             rows_read=profiler.rows,
+            profile=profiler.profile(self.plan.options.hide_columns),
         )
 
     def _convert(
@@ -191,7 +193,7 @@ class Shard:
                 encoding=options.encoding,
                 first_column=options.first_column,
             )
-            profiler = Profiler()
+            profiler = Profiler(self.profiled.get(planned.path))
             return write(self._rows(records, profiler), target, constants), records, profiler
         except TableError as error:
             return error.without_quotes() if options.hide_columns else error
@@ -280,7 +282,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         plan = Batch(Path(work)).plan
         spec, root = plan.options.transform, Path(plan.options.root)
-        shard = Shard(plan, Results(Path(results)), load(spec, root), file_of(spec, root))
+        transform, own = load(spec, root), rows_of_each(plan)
+        shard = Shard(plan, Results(Path(results)), transform, file_of(spec, root), own)
         print(run(shard, first, last))
     except DsFlowError as error:
         print(f"process: {error}", file=sys.stderr)

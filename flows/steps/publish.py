@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ds_flow.work import (
 )
 from steps.drift import compare_inputs
 from steps.file_results import file_results, union
+from steps.profiles import put_profile
 from steps.union_limit import APPENDED
 
 
@@ -76,6 +77,9 @@ def finish(batch: Batch, run: Run) -> Published:
         sources[name] = run.combined
         outputs.append(_combined_output(name, run.combined, good))
     manifest = compare(plan, _manifest(batch, run, outputs, good, bad))
+    if profile := put_profile(batch, run.run_id, good):
+        sources[profile.name] = profile
+        manifest = replace(manifest, profile=profile.name)
     manifest = publish(batch, manifest, sources)
     out = os.path.relpath(plan.options.output_dir, plan.options.root)
     names = [*(output.name for output in manifest.outputs), manifest_name(manifest.run_id)]

@@ -37,7 +37,7 @@ PLACES = {
     "a dropper's own file in `data/`": ("data/student_alice.csv",),
     "another dropper's file in `data/`": ("data/student_bob.csv",),
     "`out/`": ("out",),
-    "what was published": ("out/final_combined_*.csv", "out/processed_*.csv", "out/manifest_*"),
+    "what was published": ("out/final_combined_*.csv", "out/processed_*.csv", "out/*_*.json"),
     "`out/.work/`": ("out/.work", "out/.work/project.json"),
     "the ledger": ("out/ledger.db", "out/ledger.db.lock"),
     "`log/`": ("log",),

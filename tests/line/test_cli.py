@@ -409,7 +409,7 @@ def test_the_manifest_schema_describes_manifests(project: Project, ds_flow_here:
     judge = Draft202012Validator(schema)
     judge.validate({**manifest, "later": 1})
     # Older manifests lack these, and stay valid.
-    added = {"selection", "compared_with", "columns", "transform", "shapes", "drift"}
+    added = {"selection", "compared_with", "columns", "transform", "shapes", "drift", "profile"}
     judge.validate({name: manifest[name] for name in manifest if name not in added})
     for key in manifest.keys() - added:
         assert not judge.is_valid({name: manifest[name] for name in manifest if name != key})

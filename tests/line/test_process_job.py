@@ -234,6 +234,7 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBat
         header=("name", "score"),
         empty=(0, 0),
         rows_read=2,
+        profile=result.profile,
         transform=str(CHECKOUT / "flows" / "transforms.py"),
         delimiter=",",
     )

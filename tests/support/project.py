@@ -381,6 +381,7 @@ class Project:
         """Outputs that no manifest names, and names without an output."""
         named = {f"manifest_{manifest.run_id}.json" for manifest in self.manifests()}
         named |= {out.name for manifest in self.manifests() for out in manifest.outputs}
+        named |= {manifest.profile for manifest in self.manifests() if manifest.profile}
         return named ^ self.names()
 
 

@@ -284,7 +284,7 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
         FIVE.replace("data/", "inbox/")
         + "csv: {delimiter: ';', encoding: UTF-16, first_column: row, columns: strict,"
         " max_columns: 9, required_columns: [id]}\n"
-        + "privacy: {hide_columns: [name]}\n"
+        + "profile: false\nprivacy: {hide_columns: [name]}\n"
         + "compute: {transform: 'a.b:c', shard_mb: 0.5, max_shards: 3, memory_factor: 2,"
         " memory_limit_mb: 9000}\n",
         PROCESS_TAG="t",

@@ -125,6 +125,7 @@ class Manifest:
     columns: tuple[str, ...] = ()  # of the combined file; () in manifests of older versions
     shapes: tuple[tuple[str, ...], ...] = ()  # the different lists of columns of the inputs
     drift: tuple[Drifted, ...] = ()
+    profile: str = ""  # the file beside it that describes what was read; "" if there is none
 
     @property
     def analysis_error(self) -> str:

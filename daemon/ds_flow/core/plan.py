@@ -116,6 +116,7 @@ class Options:
     columns: str = "union"
     max_columns: int = MAX_COLUMNS
     required_columns: tuple[str, ...] = ()
+    profile: bool = True  # of inputs and of the combined file
     hide_columns: tuple[str, ...] = ()  # values of these are nowhere but in the outputs
     transform: str = "transforms:transform"
     shard_mb: float = 64

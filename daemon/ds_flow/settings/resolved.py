@@ -73,6 +73,7 @@ class Settings:
     run: Running
     csv: Csv
     privacy: Privacy
+    profile: bool
     compute: Compute
     logging: Logging
     schedule: tuple[Schedule, ...]
@@ -187,6 +188,7 @@ class Settings:
             columns=self.csv.columns,
             max_columns=self.csv.max_columns,
             required_columns=self.csv.required_columns,
+            profile=self.profile,
             hide_columns=self.privacy.hide_columns,
             transform=self.compute.transform,
             shard_mb=self.compute.shard_mb,
@@ -260,10 +262,10 @@ def _hide(tree: dict[str, Any], instead: str | None) -> None:
         holder[key] = holder[key] and instead
 
 
-def _plain(section: BaseModel | tuple[BaseModel, ...]) -> Any:
+def _plain(section: object) -> Any:
     if isinstance(section, tuple):
         return [_plain(item) for item in section]
-    return section.model_dump()
+    return section.model_dump() if isinstance(section, BaseModel) else section
 
 
 def _lines(tree: Mapping[str, Any], loc: Loc, origins: Mapping[Loc, Origin]) -> Iterator[str]:

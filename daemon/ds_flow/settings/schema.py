@@ -377,6 +377,10 @@ class Keys(Section, frozen=True):
     batch: Batching = Field(default_factory=Batching)
     run: Running = Field(default_factory=Running)
     csv: Csv = Field(default_factory=Csv)
+    profile: bool = Field(
+        default=True,
+        description="Whether runs describe their inputs and the combined file, with first rows.",
+    )
     privacy: Privacy = Field(default_factory=Privacy)
     compute: Compute = Field(default_factory=Compute)
     logging: Logging = Field(default_factory=Logging)

@@ -11,6 +11,7 @@ from ds_flow.ledger import Ledger, LongRun, RunRow
 from ds_flow.settings import Settings
 from ds_flow.system import read_json, say
 from ds_flow.views.documents import jobs_by_stage, output_folder, run_document
+from ds_flow.views.profile import profile_document
 from ds_flow.work import Batch, find_analysis, find_manifest, read_analysis
 
 
@@ -43,6 +44,7 @@ def whole_run(settings: Settings, ledger: Ledger, row: RunRow) -> Document:
         **run_document(output_folder(settings), long),
         "analysis": _analysis_again(settings, row) or (manifest and manifest["analysis"]),
         "manifest": manifest,
+        "profile": profile_document(settings, row.run_id) if manifest and row.run_id else None,
         "jobs": [{"state": "failed" if job.get("failure") else "done", **job} for job in jobs],
     }
 

@@ -21,6 +21,8 @@ from ds_flow.work.published import (
     is_output_of,
     manifest_name,
     manifest_names,
+    names_of,
+    profile_name,
     put_name,
 )
 from ds_flow.work.upgrade import OLD_COMMIT, upgrade
@@ -127,8 +129,8 @@ def deliver(batch: Batch) -> Manifest | None:
     output_dir = batch.output_dir
     if not os.path.lexists(output_dir / REMOVED / name):
         if not os.path.lexists(output_dir / name):
-            for output in manifest.outputs:
-                put_name(folder / output.name, output_dir / output.name)
+            for part in names_of(manifest):
+                put_name(folder / part, output_dir / part)
             sync_dir(output_dir)
         put_name(folder / name, output_dir / name)
     sync_dir(output_dir)
@@ -150,4 +152,8 @@ def read_commit(batch: Batch) -> Manifest:
     for output in manifest.outputs:
         if not is_output_of(run_id, output.name):
             raise BatchError(f"{folder}: {output.name!r} is not an output's name of run {run_id}")
+    if manifest.profile not in {"", profile_name(run_id)}:
+        raise BatchError(
+            f"{folder}: {manifest.profile!r} is not the profile's name of run {run_id}"
+        )
     return manifest

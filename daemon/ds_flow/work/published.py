@@ -44,6 +44,17 @@ def manifest_name(run_id: str) -> str:
     return f"manifest_{run_id}.json"
 
 
+def profile_name(run_id: str) -> str:
+    """The file name of what describes a run's inputs and its combined file."""
+    return f"profile_{run_id}.json"
+
+
+def names_of(manifest: Manifest) -> list[str]:
+    """The names of all that a run has published beside its manifest."""
+    profile = [manifest.profile] if manifest.profile else []
+    return [*(output.name for output in manifest.outputs), *profile]
+
+
 def analysis_name(run_id: str, number: int) -> str:
     """The file name of an analysis that was done again. The first one is in the manifest."""
     return f"analysis_{run_id}_{number}.json"
@@ -139,5 +150,5 @@ def remove_outputs(output_dir: Path, run_ids: Iterable[str]) -> None:
     sync_dir(folder)
     sync_dir(output_dir)
     for manifest in manifests:
-        for output in manifest.outputs:
-            (output_dir / output.name).unlink(missing_ok=True)
+        for name in names_of(manifest):
+            (output_dir / name).unlink(missing_ok=True)

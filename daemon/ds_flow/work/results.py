@@ -49,6 +49,7 @@ class Result:
     header: tuple[str, ...] = ()  # of the input; () if it is too wide to be compared
     empty: tuple[int, ...] = ()  # cells in each of the header's columns
     rows_read: int = 0  # of the input; a transform may give fewer
+    profile: Mapping[str, Any] | None = None  # of the input, as its job has described it
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:

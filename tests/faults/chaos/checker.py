@@ -178,6 +178,7 @@ class _Look:
         """Nothing unpublished, no work directory of a batch that is over, no process is left."""
         named = {out["name"] for manifest in self.manifests for out in manifest["outputs"]}
         named |= {f"manifest_{manifest['run_id']}.json" for manifest in self.manifests}
+        named |= {manifest.get("profile") for manifest in self.manifests}
         for path in self.project.out.iterdir():
             is_ledgers = path.name.startswith("ledger.db")
             if path.name not in named and path.name != ".work" and not is_ledgers:

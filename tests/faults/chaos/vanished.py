@@ -13,7 +13,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-PUBLISHED = ("processed_", "final_combined_", "manifest_")
+PUBLISHED = ("processed_", "final_combined_", "manifest_", "profile_")
 
 
 class _Vanished(FileSystemEventHandler):

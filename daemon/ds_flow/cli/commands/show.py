@@ -25,6 +25,7 @@ MANIFEST_TABLES = {
     "rejected": ("path", "version", "cause", "line", "reason"),
     "drift": ("path", "version", "kind", "text"),
 }
+PROFILE_COLUMNS = ("name", "looks_like", "empty", "distinct", "smallest", "largest")
 JOB_COLUMNS = (
     *("stage", "backend", "round", "index", "state", "host", "native_id", "since"),
     *("exit_code", "reason"),
@@ -56,12 +57,22 @@ def _put_run(run: Document) -> None:
     _put_fields(manifest, MANIFEST_FIELDS)
     for part, columns in MANIFEST_TABLES.items():
         _put_rows(part, columns, manifest.get(part, ()))
+    _put_profile(run["profile"])
     _put_jobs(run["jobs"])
     if analysis := run["analysis"]:
         name = f"analysis, done again ({analysis['file']})" if "file" in analysis else "analysis"
         why = analysis.get("error")
         heading = f"{name} failed: {why}" if why else name
         _put_section(heading, analysis["stdout"].splitlines())
+
+
+def _put_profile(profile: Document | None) -> None:
+    """Show what the combined file looks like. Of the inputs, --json tells."""
+    if profile and (combined := profile["combined"]):
+        some = f", by {combined['rows_looked_at']:,} of {combined['rows']:,} rows"
+        is_whole = combined["rows_looked_at"] == combined["rows"]
+        rows = [{**one, "empty": f"{one['empty']:.0%}"} for one in combined["columns"]]
+        _put_rows(f"combined file{'' if is_whole else some}", PROFILE_COLUMNS, rows)
 
 
 def _put_jobs(jobs: Sequence[Document]) -> None:
