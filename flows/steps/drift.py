@@ -1,9 +1,9 @@
 """In what the inputs of a run differ from the files of their families before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ds_flow.core import Drifted, Family, Look, drift, family_of, shallow, shapes_of
+from ds_flow.core import Comparison, Drifted, Look, family_of, shallow, shapes_of
 from ds_flow.work import Batch, Result, read_families
 
 MARKS_A_RUN = 5000  # further files are not marked
@@ -22,7 +22,7 @@ def compare_inputs(batch: Batch, good: Sequence[Result]) -> Compared:
     """Compare each input with what its family had before this batch."""
     looks = [_look(one) for one in good]
     shapes, which = shapes_of(looks)
-    families = read_families(batch)
+    families = {name: Comparison(name, family) for name, family in read_families(batch).items()}
     marks: list[Drifted] = []
     for one, look, shape in zip(good, looks, which, strict=True):
         if look is not None and shape is not None and len(marks) < MARKS_A_RUN:
@@ -37,7 +37,7 @@ def _look(one: Result) -> Look | None:
     return Look(columns=one.header, rows=one.rows_read, empty=one.empty)
 
 
-def _marks(families: dict[str, Family], one: Result, look: Look) -> Iterator[Drifted]:
+def _marks(families: Mapping[str, Comparison], one: Result, look: Look) -> Iterator[Drifted]:
     name = family_of(one.path)
-    for mark in drift(name, families.get(name, Family()), look):
+    for mark in families[name].marks(look) if name in families else ():
         yield Drifted(path=one.path, version=one.version, family=name, **shallow(mark))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from ds_flow.core.drift import KNOWN_DAYS, MARKS_A_FILE, Mark, drift
+from ds_flow.core.drift import KNOWN_DAYS, MARKS_A_FILE, Comparison, Mark
 from ds_flow.core.families import Family, Look
 
 COLUMNS = ("id", "name", "class", "score", "note")
@@ -23,6 +23,10 @@ def family(nights: Iterable[Look], first: int = 1) -> Family:
     for day, one in enumerate(nights, start=first):
         found = found.with_file(one, f"2026-11-{day:02}")
     return found
+
+
+def drift(name: str, before: Family, one: Look) -> list[Mark]:
+    return Comparison(name, before).marks(one)
 
 
 def marked(before: Family, one: Look) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from ds_flow.core.batching import Ages, Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
-from ds_flow.core.drift import Mark, drift, named, plain, sentence
+from ds_flow.core.drift import Comparison, Mark, named, plain, sentence
 from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
     FORK,
@@ -149,6 +149,7 @@ __all__ = [
     "BatchState",
     "Cause",
     "Clock",
+    "Comparison",
     "Dead",
     "DispatchError",
     "DockerSite",
@@ -198,7 +199,6 @@ __all__ = [
     "compared",
     "counted",
     "cut_groups",
-    "drift",
     "due_fire",
     "escape",
     "failed_and_done_again",

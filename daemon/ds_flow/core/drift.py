@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ds_flow.core.families import Day, Family, Look, label_of
@@ -53,21 +53,83 @@ class Mark:
     since: str = ""  # the first day with the same columns; "" if this file is the first
 
 
-def drift(name: str, family: Family, look: Look) -> list[Mark]:
-    """Everything that differs in a file. A family without files has nothing to compare with."""
-    if not family.days:
-        return []
-    found = [*_columns(family, look)]
-    if family.files >= LEAST_FILES:
-        found += [*_rows(family, look), *_empties(family, look)]
-    label = label_of(name)
-    kept = found[:MARKS_A_FILE]
-    if more := len(found) - len(kept):
-        kept.append(Mark(kind="more", column="", text=f"and {more} more"))
-    return [
-        Mark(kind=one.kind, column=one.column, text=f"{label}: {one.text}", since=one.since)
-        for one in kept
-    ]
+class Comparison:
+    """A family with which files are compared. What is usual is found out once for all of them."""
+
+    def __init__(self, name: str, family: Family) -> None:
+        self._label = label_of(name)
+        self._family = family
+        self._files = family.files
+        self._shapes: dict[tuple[str, ...], list[str]] = {}
+        for one in family.days:
+            self._shapes.setdefault(one.columns, []).append(one.day)
+        self._row_bounds = [one.rows for one in family.days]
+        self._usual_shares: dict[str, tuple[float, float] | None] = {}
+
+    def marks(self, look: Look) -> list[Mark]:
+        """Everything that differs in a file. A family without files compares nothing."""
+        if not self._files:
+            return []
+        found = [*self._columns(look)]
+        if self._files >= LEAST_FILES:
+            found += [*self._rows(look), *self._empties(look)]
+        kept = found[:MARKS_A_FILE]
+        if more := len(found) - len(kept):
+            kept.append(Mark(kind="more", column="", text=f"and {more} more"))
+        return [replace(one, text=f"{self._label}: {one.text}") for one in kept]
+
+    # ------------------------------------------------------------------ columns
+
+    def _columns(self, look: Look) -> Iterator[Mark]:
+        """Compare the columns with the known ones that are most like them."""
+        days = self._shapes.get(look.columns, [])
+        if len(days) >= KNOWN_DAYS or look.columns == (usual := self._usual(look.columns)):
+            return
+        since = min(days, default="")
+        told = f"; since {since}" if since else ""
+        for kind, column, text in _changes(self._family, usual, look.columns):
+            yield Mark(kind=kind, column=column, text=text + told, since=since)
+
+    def _usual(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns to compare with: known ones, or else those of most days, or the first."""
+        known = [shape for shape, days in self._shapes.items() if len(days) >= KNOWN_DAYS]
+        if not known:
+            return max(self._shapes, key=lambda shape: len(self._shapes[shape]))
+        return min(reversed(known), key=lambda shape: _distance(shape, columns))
+
+    # ------------------------------------------------------------------ rows and empty cells
+
+    def _rows(self, look: Look) -> Iterator[Mark]:
+        low, high = _normal(self._row_bounds)
+        room = max(high - low, ROWS_LEAST)
+        below, above = ROWS_BELOW_ABOVE[len(self._row_bounds) < FEW_DAYS]
+        if not low - max(below * low, room) <= look.rows <= high + max(above * high, room):
+            usual = " to ".join(dict.fromkeys([f"{low:,}", f"{high:,}"]))
+            rows = f"{look.rows:,} row{'s' * (look.rows != 1)}"
+            yield Mark(kind="rows", column="", text=f"it has {rows}; {usual} were usual")
+
+    def _empties(self, look: Look) -> Iterator[Mark]:
+        by_chance = CHANCE / math.sqrt(max(1, look.rows))
+        for column, share in zip(look.columns, look.shares, strict=False):
+            bounds = self._shares(column)
+            if bounds is None:
+                continue
+            low, high = bounds
+            off = max(SHARE_LEAST, high - low, by_chance)
+            if not low - off <= share <= high + off:
+                usual = (
+                    f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+                )
+                text = f"{share:.0%} of the cells of column {named(column)} are empty"
+                yield Mark(kind="empty", column=column, text=f"{text}; {usual} were usual")
+
+    def _shares(self, column: str) -> tuple[float, float] | None:
+        """The usual share of empty cells of a column; None if it was in too few files."""
+        if column not in self._usual_shares:
+            bounds = [*_shares_of(self._family.days, column)]
+            is_known = bounds and self._family.files_with(column) >= LEAST_FILES
+            self._usual_shares[column] = _normal(bounds) if is_known else None
+        return self._usual_shares[column]
 
 
 def named(column: str) -> str:
@@ -88,32 +150,6 @@ def plain(column: str) -> str:
 
 
 # --------------------------------------------------------------------------- columns
-
-
-def _columns(family: Family, look: Look) -> list[Mark]:
-    """Compare the columns with the known ones that are most like them."""
-    days = [one.day for one in family.days if one.columns == look.columns]
-    usual = _usual(family, look.columns)
-    if len(days) >= KNOWN_DAYS or look.columns == usual:
-        return []
-    since = min(days, default="")
-    texts = _changes(family, usual, look.columns)
-    told = f"; since {since}" if since else ""
-    return [
-        Mark(kind=kind, column=column, text=text + told, since=since)
-        for kind, column, text in texts
-    ]
-
-
-def _usual(family: Family, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns to compare with: known ones, or else those of most days, of the first if even."""
-    days: dict[tuple[str, ...], list[Day]] = {}
-    for one in family.days:
-        days.setdefault(one.columns, []).append(one)
-    known = [shape for shape, seen in days.items() if len(seen) >= KNOWN_DAYS]
-    if not known:
-        return max(days, key=lambda shape: len(days[shape]))
-    return min(reversed(known), key=lambda shape: _distance(shape, columns))
 
 
 def _distance(shape: Sequence[str], columns: Sequence[str]) -> tuple[int, bool]:
@@ -158,38 +194,6 @@ def _renamed(
 
 def _was_there(family: Family, column: str) -> str:
     return f"it was there in {family.files_with(column)} of {family.files} files"
-
-
-# --------------------------------------------------------------------------- rows and empty cells
-
-
-def _rows(family: Family, look: Look) -> Iterator[Mark]:
-    seen = [one.rows for one in family.days]
-    low, high = _normal(seen)
-    room = max(high - low, ROWS_LEAST)
-    below, above = ROWS_BELOW_ABOVE[len(seen) < FEW_DAYS]
-    if not low - max(below * low, room) <= look.rows <= high + max(above * high, room):
-        usual = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        text = f"it has {_rows_of(look.rows)}; {usual} were usual"
-        yield Mark(kind="rows", column="", text=text)
-
-
-def _rows_of(rows: int) -> str:
-    return f"{rows:,} row{'s' * (rows != 1)}"
-
-
-def _empties(family: Family, look: Look) -> Iterator[Mark]:
-    for column, share in zip(look.columns, look.shares, strict=False):
-        bounds = [*_shares_of(family.days, column)]
-        if not bounds or family.files_with(column) < LEAST_FILES:
-            continue
-        low, high = _normal(bounds)
-        by_chance = CHANCE / math.sqrt(look.rows)
-        off = max(SHARE_LEAST, high - low, by_chance)
-        if not low - off <= share <= high + off:
-            usual = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
-            text = f"{share:.0%} of the cells of column {named(column)} are empty"
-            yield Mark(kind="empty", column=column, text=f"{text}; {usual} were usual")
 
 
 def _shares_of(days: Iterable[Day], column: str) -> Iterator[tuple[float, float]]:

@@ -107,13 +107,17 @@ class Family:
 
     days: tuple[Day, ...] = ()
 
+    def with_files(self, looks: Iterable[Look], day: str) -> Self:
+        """The family with the files of one more day."""
+        known = {(one.day, one.columns): one for one in self.days}
+        for look in looks:
+            key, new = (day, look.columns), Day.of(look, day)
+            known[key] = known[key].and_also(new) if key in known else new
+        return replace(self, days=tuple(_newest(known.values())))
+
     def with_file(self, look: Look, day: str) -> Self:
         """The family with one more file."""
-        known = {(one.day, one.columns): one for one in self.days}
-        new = Day.of(look, day)
-        key = (day, look.columns)
-        known[key] = known[key].and_also(new) if key in known else new
-        return replace(self, days=tuple(_newest(known.values())))
+        return self.with_files([look], day)
 
     @property
     def files(self) -> int:

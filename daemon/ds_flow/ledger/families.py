@@ -5,11 +5,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ds_flow.core import Drifted, Family, Input, Manifest, compared, family_of, first_of, sentence
+from ds_flow.core import (
+    Drifted,
+    Family,
+    Input,
+    Look,
+    Manifest,
+    compared,
+    family_of,
+    first_of,
+    sentence,
+)
 from ds_flow.ledger.store import BATCH_ROWS, Store, text
 
 FILE_DRIFTED = "file.drifted"  # its columns, rows or empty cells are not those of its family
 BATCH_DRIFTED = "batch.drifted"  # one for all files of a batch, if the change is new
+
+MOST_COUNTED = 1000  # marked files; whoever has so many needs no number
 
 _CORRECTED = """EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path
     AND newer.version > file.version AND newer.state = 'processed')"""
@@ -51,7 +63,10 @@ class Families:
 
     def newest_drifted(self, since: datetime, limit: int) -> tuple[int, list[DriftRow]]:
         """How many files were marked since a time and not corrected, and the newest of them."""
-        row = self._store.row(f"SELECT count(*) {_DRIFTED}", (text(since),))
+        row = self._store.row(
+            f"SELECT count(*) FROM (SELECT 1 {_DRIFTED} ORDER BY event.id DESC LIMIT ?)",
+            (text(since), MOST_COUNTED),
+        )
         rows = self._store.rows(
             f"SELECT path, version, run_id, event.at, event.detail {_DRIFTED}"
             " ORDER BY event.id DESC LIMIT ?",
@@ -64,17 +79,21 @@ class Families:
     def add(self, manifest: Manifest, inputs: Sequence[Input]) -> None:
         """Add files that were published for the first time, each to its family."""
         families = self.of(item.path for item in inputs)
-        names = set(compared(item.path for item in inputs))
-        day, changed = manifest.published_at[:10], set()
+        looks: dict[str, list[Look]] = {name: [] for name in compared(item.path for item in inputs)}
         for item in inputs:
-            name, look = family_of(item.path), manifest.look(item)
-            if look is not None and name in names:
-                families[name] = families.get(name, Family()).with_file(look, day)
-                changed.add(name)
+            look = manifest.look(item)
+            if look is not None and (family := family_of(item.path)) in looks:
+                looks[family].append(look)
+        day = manifest.published_at[:10]
+        changed = {
+            name: families.get(name, Family()).with_files(found, day)
+            for name, found in looks.items()
+            if found
+        }
         self._store.change_many(
             "INSERT INTO family (name, known) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET known = excluded.known",
-            ((name, json.dumps(families[name].to_json())) for name in sorted(changed)),
+            ((name, json.dumps(family.to_json())) for name, family in changed.items()),
         )
 
     def note(self, manifest: Manifest, run: int, files: Mapping[str, int], now: datetime) -> None:
