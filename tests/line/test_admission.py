@@ -462,6 +462,14 @@ def test_an_old_count_stays_no_longer_than_it_holds(
     assert not full.exists()
 
 
+def test_a_daemon_that_ends_leaves_no_count(slow: Admission, project: Project) -> None:
+    slow.admit()
+    full = project.settings.work_root / "look.json"
+    assert full.exists()
+    slow.close()
+    assert not full.exists()
+
+
 def test_a_short_look_writes_nothing_down(make: Make, project: Project) -> None:
     project.settings.work_root.mkdir()
     make().admit()

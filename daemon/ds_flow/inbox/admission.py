@@ -122,6 +122,11 @@ class Admission:
             return False
         return (self.hinted or now_s >= self._rescan_at_s) and now_s >= self._rest_until_s
 
+    def close(self) -> None:
+        """Leave no word about the inbox: nobody looks at it from now on."""
+        self._look_file.tell(None)
+        self._progress.tell([], 0.0)
+
     # ------------------------------------------------------------------ admit
 
     def admit(self) -> int:

@@ -304,6 +304,7 @@ def service(settings: Settings) -> Iterator[Service]:
         stack.callback(inbox.close)
         stack.callback(runs.dismiss)
         engine = Engine(settings, ledger, inbox, runs, SystemClock())
+        stack.callback(engine.admission.close)
         upkeep = Upkeep(settings, ledger, engine.clock)
         made = Service(settings, engine, upkeep, wake)
         engine.admission.pulse = engine.fires.pulse = made.pulse
