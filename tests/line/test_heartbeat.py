@@ -12,14 +12,16 @@ import pytest
 
 from cli_project import SETTINGS, Project
 from clock import MovedClock
+from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import Cause, FireOutcome
+from ds_flow.inbox.misnamed import Misnamed
 from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import Fire
 from ds_flow.runs.launch import Runs
 from ds_flow.service.engine import Engine
-from ds_flow.service.health import ASK_SECONDS, Health
+from ds_flow.service.health import ASK_SECONDS, NAMED, Health
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.system.wake import Wake
 from ds_flow.upkeep.alerts import Post
@@ -111,6 +113,17 @@ def test_it_does_not_beat_while_something_needs_a_person(world: World) -> None:
     assert world.wait(60) == 0
     (world.project.root / "data" / "student_a.csv").unlink()
     assert world.wait(1) == 1
+
+
+@pytest.mark.parametrize("error", [DispatchError("locked"), OSError("full"), KeyError("a bug")])
+def test_a_failure_stops_nothing_and_is_tried_again(world: World, error: Exception) -> None:
+    def fail(_settings: Settings) -> None:
+        raise error
+
+    world.health.beat = fail
+    world.wait(3)
+    world.health.beat = world.beat
+    assert world.wait(10) >= 1
 
 
 def test_it_does_not_beat_while_the_inbox_is_lost(world: World) -> None:
@@ -235,6 +248,34 @@ def test_misnamed_files_are_in_the_daemon_s_word(world: World) -> None:
     world.engine.tick()
     world.wait(1)
     assert world.record().misnamed[0][0] == "data/Student_X.CSV"
+
+
+def test_a_misnamed_delivery_is_told_once(world: World) -> None:
+    world.project.drop("Student_X.CSV")
+    world.project.drop("marks.xlsx")
+    world.engine.tick()
+    world.wait(1)
+    world.wait(1)
+    world.health._named.clear()  # as after a restart
+    world.wait(1)
+    now, every = world.clock.now(), timedelta(hours=1)
+    told = world.ledger.history.take_alert("file.misnamed", now, every=every, gather=timedelta())
+    assert told is not None
+    (example,) = told.examples
+    assert example.startswith("data/Student_X.CSV: its name differs from student_*.csv in capital")
+    assert example.endswith("; student_X.csv would be read")
+
+
+def test_who_makes_many_names_does_not_fill_the_history(world: World) -> None:
+    world.engine.admission.misnamed = [
+        Misnamed(f"data/Student_{number}.CSV", "x", "", is_alike=True)
+        for number in range(2 * NAMED)
+    ]
+    world.wait(1)
+    now, every = world.clock.now(), timedelta(hours=1)
+    told = world.ledger.history.take_alert("file.misnamed", now, every=every, gather=timedelta())
+    assert told is not None
+    assert told.count == NAMED
 
 
 def test_the_word_of_another_process_is_not_taken(world: World) -> None:

@@ -36,6 +36,7 @@ FOR_KINDS = {
     "batch.drifted": Remedy("ask their sender whether this is meant"),
     "batch.held_back": Remedy("remove the cause; the batch then goes on", "ds-flow status"),
     "file.left_out": Remedy("correct the file; until then, its earlier output stays"),
+    "file.misnamed": Remedy("rename it, or save it as CSV under such a name", "ds-flow status"),
     "files.missing": Remedy("ask their sender", "ds-flow status"),
     "report.written": Remedy("open it in a browser"),
     "schedule.caught_up": Remedy(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from threading import Thread
 
-from ds_flow.core import DispatchError, FireOutcome, RunState
+from ds_flow.core import DispatchError, DsFlowError, FireOutcome, RunState
 from ds_flow.doctor import silent_backends
 from ds_flow.service.engine import Engine
 from ds_flow.settings import Settings
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 60.0  # between two questions to a backend
 ANSWER_SECONDS = 10.0
+NAMED = 100  # misnamed files
+REST_SECONDS = 60.0  # after a failure
 DAY = timedelta(days=1)
 LOOK_SECONDS = 30.0  # between two looks at whether all is well
 RECORD_SECONDS = 30.0  # between two records of a daemon for which nothing changes
@@ -42,12 +44,14 @@ class Health:
     refused: str = ""
     refused_at: str = ""
     _record: Record | None = None
+    _rest_until_s: float = 0.0
     _record_at_s: float = 0.0
     _ask_at_s: float = 0.0
     _thread: Thread | None = None
     _look_at_s: float = 0.0
     _beat_at_s: float = 0.0
     _nights: frozenset[tuple[str, str]] = frozenset()  # the last good fires
+    _named: set[str] = field(default_factory=set)  # misnamed files that were told
     _answers: list[dict[str, str]] = field(default_factory=list)  # what the thread has found
     _heard: dict[str, Heard] = field(default_factory=dict)
     _silent: dict[str, int] = field(default_factory=dict)  # how often in a row
@@ -58,9 +62,25 @@ class Health:
         self.refused_at = self.engine.clock.now().isoformat() if why else ""
 
     def keep(self) -> None:
-        """Ask what is due, take what was answered, and write what has changed."""
+        """Ask what is due, take what was answered, and write what has changed.
+
+        A failure here never stops the line.
+        """
         now_s = self.engine.clock.monotonic_s()
+        if now_s < self._rest_until_s:
+            return
+        try:
+            self._keep(now_s)
+        except Exception as error:
+            self._rest_until_s = now_s + REST_SECONDS
+            if isinstance(error, (DsFlowError, OSError)):  # the line tells of it, too
+                log.warning("health.waits", extra={"why": str(error)})
+            else:
+                log.exception("health.bug")
+
+    def _keep(self, now_s: float) -> None:
         self._take_answers()
+        self._tell_misnamed()
         if now_s >= self._ask_at_s and self._thread is None:
             self._ask_at_s = now_s + ASK_SECONDS
             self._ask()
@@ -68,6 +88,20 @@ class Health:
         if self.settings.alerts.heartbeat and now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_SECONDS
             self._beat(now_s)
+
+    def _tell_misnamed(self) -> None:
+        """Note once each file that begins like an input and is none. Only some in a daemon's life.
+
+        So whoever drops files cannot fill the history with names.
+        """
+        for one in self.engine.admission.misnamed:
+            if not one.is_alike or one.path in self._named or len(self._named) >= NAMED:
+                continue
+            self._named.add(one.path)
+            kind, nearest = "file.misnamed", f"; {one.nearest} would be read" if one.nearest else ""
+            if self.engine.ledger.history.last(kind, f"{one.path}: ") is None:
+                log.warning(kind, extra={"path": one.path, "why": one.why})
+                self._note(kind, f"{one.path}: {one.why}{nearest}")
 
     # ------------------------------------------------------------------ heartbeat
 

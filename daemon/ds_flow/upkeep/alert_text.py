@@ -19,6 +19,7 @@ SAID = {
     "batch.drifted": "files differ from those before them; they are published all the same",
     "batch.held_back": "a batch cannot start; it goes on by itself once the cause is removed",
     "file.left_out": "a rerun left files out that were published before",
+    "file.misnamed": "files came that are not read, because of their names",
     "file.quarantined": "files were set aside",
     "files.missing": "expected files did not come",
     "report.written": "the daily report was written",
