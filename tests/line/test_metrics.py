@@ -3,7 +3,6 @@
 import http.server
 import json
 import re
-import socket
 import subprocess
 import threading
 import urllib.parse
@@ -33,6 +32,7 @@ from samples import BATCH, OTHER_BATCH
 
 MONITORING = CHECKOUT / "config" / "monitoring"
 LATER = NOON + timedelta(minutes=10)
+LISTENS = re.compile(r'msg="Listening on" address=(127\.0\.0\.1:[0-9]+)')
 NAME = re.compile(r"\bds_flow_\w+")
 
 
@@ -294,19 +294,22 @@ def prometheus(folder: Path, target: int) -> Iterator[tuple[str, "subprocess.Pop
         ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     words = [
         require("prometheus"),
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.listen-address=127.0.0.1:0",
     ]
-    with (folder / "prometheus.log").open("wb") as log:
+    said = folder / "prometheus.log"
+    with said.open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log)
+
+    def address() -> list[str]:
+        return LISTENS.findall(said.read_text())
+
     try:
-        yield f"http://127.0.0.1:{port}", process
+        until("it listens", address, while_lives=process)
+        yield f"http://{address()[0]}", process
     finally:
         process.terminate()
         process.wait()
