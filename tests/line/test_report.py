@@ -54,10 +54,10 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield made
 
 
-def of_run(project: Project, run_id: str = "1001", **given: Any) -> dict[str, Any]:
+def of_run(project: Project, run_id: str = "1001") -> dict[str, Any]:
     row = project.ledger.read.run(run_id)
     assert row is not None
-    return run_report(project.settings, project.ledger, row, LATER, **given)
+    return run_report(project.settings, project.ledger, row, LATER)
 
 
 def of_span(project: Project, span: timedelta = DAY) -> dict[str, Any]:
@@ -176,12 +176,23 @@ def test_drift_changes_and_previews_are_told_where_they_are_known(project: Proje
     ]
     update_manifest(project, "1001", drift=drift, outputs=outputs)
     column = {"name": "id", "looks_like": "whole number", "empty": 0.25, "distinct": 3}
-    secret = {"name": "name", "hidden": True, "smallest": None, "largest": None}
-    table = {"path": path, "columns": [column, secret], "first_rows": [["17", None]]}
-    told = of_run(project, profile={"combined": None, "inputs": [table]})
+    column |= {"smallest": "17", "largest": "<b>19", "hidden": False, "approximate": True}
+    secret = {**column, "name": "name", "smallest": "Ann", "largest": "Zoe"}
+    rows = [["17", "Ann"], ["<i>18", "Zoe"]]
+    table = {"path": path, "rows": 3000, "rows_looked_at": 500}
+    table |= {"columns": [column, secret], "first_rows": rows}
+    profile = {"combined": None, "inputs": [table], "left_out": 4}
+    (project.root / "out" / "profile_1001.json").write_text(json.dumps(profile))
+    project.config.write_text(f"{project.config.read_text()}privacy: {{hide_columns: [name]}}\n")
+    project.settings = load_settings(project.config, {})
+    told = of_run(project)
     text = Page(report_html(told)).text
-    for words in ("column `score` is missing", "whole number", "25.0 %", "17", "hidden", "code"):
+    for words in ("column `score` is missing", "whole number", "25.0 %", "code", "500 of 3,000"):
         assert words in text
+    for words in ("17", "<b>19", "<i>18", "hidden", "And 4 more files."):
+        assert words in text
+    assert "Ann" not in text
+    assert "Zoe" not in text
     assert "1 difference from earlier files" in told["problems"]
     assert of_span(project)["drift"] == drift
     assert [one["because"] for one in of_span(project)["changes"]] == [["code"]]

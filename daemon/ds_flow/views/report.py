@@ -21,14 +21,13 @@ LISTED = 500  # rows of each table; the others are counted
 READ = 1000  # manifests of a span
 COLUMNS = 24  # of a chart
 BARS = 20
+PREVIEWS = 20  # of inputs
 
 Lists = dict[str, list[Document]]
 
 
-def run_report(
-    settings: Settings, ledger: Ledger, row: RunRow, now: datetime, profile: Document | None = None
-) -> Document:
-    """Tell of one run. `profile` is what its files look like, if that is known."""
+def run_report(settings: Settings, ledger: Ledger, row: RunRow, now: datetime) -> Document:
+    """Tell of one run."""
     run = whole_run(settings, ledger, row)
     manifest = run["manifest"] or {}
     outputs = manifest.get("outputs", [])
@@ -57,7 +56,7 @@ def run_report(
             _fact("batch", f"{row.batch}, attempt {row.attempt}"),
         ],
         "charts": [*_rows_chart(own), *gantt("Jobs", run["jobs"])],
-        "profile": profile,
+        "profile": _previews(run["profile"]),
         "analysis": (run["analysis"] or {}).get("stdout", ""),
         "note": "",
         **_cut(lists),
@@ -115,6 +114,15 @@ def span_report(settings: Settings, ledger: Ledger, since: datetime, now: dateti
         **cut,
         "more": {**cut["more"], "set_aside": count - len(aside)},
     }
+
+
+def _previews(profile: Document | None) -> Document | None:
+    """The combined file and the first inputs, with the number of the others."""
+    if profile is None:
+        return None
+    shown = profile["inputs"][:PREVIEWS]
+    left_out = profile["left_out"] + len(profile["inputs"]) - len(shown)
+    return {**profile, "inputs": shown, "left_out": left_out}
 
 
 def _failed(runs: Sequence[RunRow]) -> Counter[str]:
