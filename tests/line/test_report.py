@@ -419,6 +419,13 @@ def test_bars_stay_within_their_chart() -> None:
             assert bar["y"] + bar["height"] <= chart["height"] + 0.1
 
 
+def test_a_few_columns_are_named_in_their_order_and_many_by_their_ends() -> None:
+    few = columns("few", [Column("a", 3), Column("b", 1)])
+    assert few["ends"][0] == "From left to right: a, b"
+    many = columns("many", [Column(str(number), number) for number in range(20)])
+    assert many["ends"] == ["0", "19"]
+
+
 def test_a_job_whose_times_are_unknown_is_not_drawn() -> None:
     assert [*gantt("jobs", [{"stage": "process", "started_at": None}])] == []
 

@@ -28,6 +28,8 @@ def columns(title: str, values: Sequence[Column]) -> Document:
         words = f"{one.words}: {one.value:,}"
         bars.append(_bar(place * step + 1, HEIGHT - height, step - 2, height, words))
     ends = [values[0].words, values[-1].words] if values else ["", ""]
+    if step == WIDEST:  # the last column is not at the end of the chart
+        ends = [f"From left to right: {', '.join(one.words for one in values)}", ""]
     return {"title": title, "height": HEIGHT, "top": f"{top:,}", "ends": ends, "bars": bars}
 
 
