@@ -10,6 +10,7 @@ from cli_project import Project
 from clock import NOON
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, FireOutcome, RunState
+from ds_flow.ledger import overview
 from ds_flow.ledger.schedules import Fire
 from ds_flow.views import of_service
 from ds_flow.views.health import Problem, problems
@@ -147,3 +148,68 @@ def test_the_last_day_is_counted(project: Project) -> None:
         "last_night"
     ]
     assert (later["runs"], later["rows"], later["set_aside"]) == (0, 0, 0)
+
+
+# --------------------------------------------------------------------------- a long history
+
+
+def fill(project: Project, runs: int) -> None:
+    """A history of this many runs, one in ten of which failed and was made up for."""
+    long_ago = (NOON - timedelta(days=90)).isoformat()
+    store = project.ledger._store
+    states = [(n, "failed" if n % 10 == 0 else "succeeded", f"{n:010}") for n in range(1, runs)]
+    with store.transaction():
+        store.change_many(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, ended_at)"
+            " VALUES (?1, iif(?2 = 'failed', 'dead', ?2), 'arrival', ?3, ?3, ?3)",
+            ((batch, state, long_ago) for _, state, batch in states),
+        )
+        store.change_many(
+            "INSERT INTO file (id, path, version, size_bytes, stat, seen_at, state)"
+            " VALUES (?1, 'data/' || ?1, 1, 1, '', ?2, 'processed')",
+            ((n, long_ago) for n, _, _ in states),
+        )
+        store.change_many(
+            "INSERT INTO batch_file (batch_id, file_id, live) VALUES (?, ?, 0)",
+            ((batch, n) for n, _, batch in states),
+        )
+        store.change_many(
+            "INSERT INTO run (id, batch_id, attempt, state, run_id, started_at, ended_at)"
+            " VALUES (?1, ?2, 1, ?3, ?1, ?4, ?4)",
+            ((n, batch, state, long_ago) for n, state, batch in states),
+        )
+        store.change_many(
+            "INSERT INTO event (at, kind, file_id, batch_id) VALUES (?, 'file.quarantined', ?, ?)",
+            ((long_ago, n, batch) for n, _, batch in states),
+        )
+
+
+def steps(project: Project) -> int:
+    """How much SQLite works for all questions about the whole, in hundreds of its steps."""
+    counted: list[int] = []
+    overview = project.ledger.overview
+    project.ledger._store._db.set_progress_handler(lambda: counted.append(1), 100)
+    overview.dead(5)
+    overview.set_aside(5)
+    overview.since(NOON)
+    overview.lost(NOON, 5)
+    overview.newest_combined()
+    overview.fires("nightly", NOON, 5)
+    overview.repaired(1)
+    project.ledger._store._db.set_progress_handler(None, 100)
+    return len(counted)
+
+
+def test_no_question_about_the_whole_gets_slower_with_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COUNTED_RUNS", "COUNTED_EVENTS", "LOOKED_THROUGH"):
+        monkeypatch.setattr(overview, name, 100)
+    worked = []
+    for runs in (2000, 20_000):
+        (tmp_path / str(runs)).mkdir()
+        with Project(tmp_path / str(runs)) as made:
+            fill(made, runs)
+            worked.append(steps(made))
+    assert worked[0] > 0
+    assert worked[1] <= worked[0] * 1.2
