@@ -5,8 +5,8 @@ command's on a real ledger.
 """
 
 import os
+import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -162,7 +162,7 @@ def test_a_changed_output_that_the_night_has_found(project: Project, operator: O
 def test_no_bsub(project: Project, operator: Operator) -> None:
     project.configure(compute={"executor": "lsf"})
     project.environment = {**project.environment, "PATH": "/usr/bin:/bin"}
-    assert subprocess.run(["which", "bsub"], env=project.environ(), check=False).returncode
+    assert shutil.which("bsub", path="/usr/bin:/bin") is None
     assert project.ds_flow("serve").returncode == 78
     operator.types("status")
     operator.reads("the daemon is not running", "lsf does not answer: bjobs: ", "ds-flow check")
