@@ -142,7 +142,7 @@ def test_the_overview_of_an_empty_project_says_that_all_is_well(tmp_path: Path) 
     with Project(tmp_path) as project:
         project.ledger.close()
         project.settings.ledger.unlink()
-        with asked(project) as page, single_instance(project.settings):
+        with single_instance(project.settings), asked(project) as page:
             text = page.get("/").text
         assert "All is well" in text
         assert "No run yet" in text
