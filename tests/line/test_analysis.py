@@ -99,7 +99,8 @@ def test_a_person_is_told_once(project: Project, tmp_path: Path) -> None:
     project.once()
 
     alert = json.loads(told.read_text())
-    assert (alert["kind"], alert["text"]) == ("analysis.failed", alerts.SAID["analysis.failed"])
+    assert alert["kind"] == "analysis.failed"
+    assert alerts.SAID["analysis.failed"] in alert["text"]
     assert SAID in alert["examples"][0]
 
 
