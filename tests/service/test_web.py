@@ -35,6 +35,7 @@ from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import load_settings
 from ds_flow.system.instance import WAKE_SIGNAL, single_instance
 from ds_flow.web.app import make_app
+from ds_flow.work import profile_name
 from page import DS_FLOW, asked, open_files_of, served, set_up
 from project import until
 
@@ -170,6 +171,28 @@ def test_a_run_has_its_files_its_reasons_and_its_log(page: TestClient, project: 
     assert 'href="/runs/101/outputs/final_combined_101.csv"' in text
     assert "&lt;b&gt;second&lt;/b&gt;" in text
     assert "it broke" in page.get("/runs/102").text
+
+
+def test_what_the_data_looks_like_is_shown_without_what_is_hidden(
+    page: TestClient, project: Project
+) -> None:
+    cell = "<script>alert(1)</script>"
+    seen = {"looks_like": "text", "empty": 0.25, "distinct": 3, "approximate": False}
+    columns = [
+        {"name": "score", "hidden": False, "smallest": cell, "largest": "9", **seen},
+        {"name": "name", "hidden": True, "smallest": None, "largest": None, **seen},
+    ]
+    rows = [[cell, None], ["", None]]
+    table = {"path": "data/student_a.csv", "rows": 2, "rows_looked_at": 2}
+    table |= {"columns": columns, "first_rows": rows}
+    profile = {"combined": None, "inputs": [table], "left_out": 3}
+    (project.root / "out" / profile_name("101")).write_text(json.dumps(profile))
+    text = page.get("/runs/101").text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert "<script>alert" not in text
+    assert text.count(">hidden</") == 3  # the least and the most, and two cells
+    assert "25.0 %" in text
+    assert "and 3 more" in text
 
 
 def test_of_a_long_log_the_end_is_shown(page: TestClient, project: Project) -> None:
