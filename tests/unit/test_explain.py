@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -192,6 +193,16 @@ def test_every_quarantine_has_a_remedy(project: Project, cause: Cause) -> None:
     assert advice
 
 
+def test_a_name_cannot_end_the_command_that_it_is_in(project: Project) -> None:
+    name = "student_`; rm x `.csv"
+    project.admit(name, cause=Cause.REJECTED, reason="so it is")
+    _, advice = verdict(project, f"data/{name}")
+    (command,) = advice.split("`")[1::2]
+    *said, typed = shlex.split(command)
+    assert said == ["ds-flow", "release", "--"]
+    assert find_place(project.settings, project.ledger, typed, "/").path == f"data/{name}"
+
+
 def test_a_changed_file_is_explained_as_both(project: Project) -> None:
     project.published("0123456789", "17", "student_a.csv")
     project.drop("student_a.csv", "other")
@@ -263,3 +274,22 @@ def test_what_is_no_input_says_why(project: Project) -> None:
         "../student_a.csv": "it is outside the inbox",
     }.items():
         assert verdict(project, f"data/{name}")[0].startswith(f"Not an input: {why}")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("Student_A.CSV", "student_A.csv"), ("students.xlsx", "student_students.csv"), ("x.py", "")],
+)
+def test_what_is_nearly_an_input_is_told_its_name(
+    project: Project, name: str, nearest: str
+) -> None:
+    (project.root / "data" / name).write_text("a\n1\n", encoding="utf-8")
+    _, advice = verdict(project, f"data/{name}")
+    assert (f"{nearest} would be read" in advice) if nearest else (advice == "")
+
+
+def test_what_is_elsewhere_or_gone_is_told_no_name(project: Project) -> None:
+    (project.root / "data" / "sub").mkdir()
+    (project.root / "data" / "sub" / "Student_A.CSV").write_text("a\n1\n", encoding="utf-8")
+    for name in ("sub/Student_A.CSV", "Student_Gone.CSV"):
+        assert verdict(project, f"data/{name}")[1] == ""

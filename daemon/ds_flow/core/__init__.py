@@ -48,6 +48,7 @@ from ds_flow.core.manifest import (
 from ds_flow.core.paths import (
     SECRET_CHARACTERS,
     escape,
+    in_backquotes,
     is_hostile,
     natural_order,
     output_stems,
@@ -208,6 +209,7 @@ __all__ = [
     "for_file",
     "hides",
     "holds_up",
+    "in_backquotes",
     "inherited_variables",
     "is_disk_error",
     "is_hostile",

@@ -45,6 +45,11 @@ def unescape(path: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def in_backquotes(path: str) -> str:
+    """Write a path of `escape` such that it cannot end the backquotes around it."""
+    return path.replace("`", "\\x60")
+
+
 def is_hostile(text: str) -> bool:
     """Whether a name holds control characters or undecodable bytes."""
     return any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)

@@ -2,7 +2,7 @@
 
 from ds_flow.inbox.admission import Admission
 from ds_flow.inbox.known import Known
-from ds_flow.inbox.misnamed import Misnamed
+from ds_flow.inbox.misnamed import Misnamed, judge_name
 from ds_flow.inbox.progress import being_read, last_look, told
 from ds_flow.inbox.scan import (
     Pattern,
@@ -20,6 +20,7 @@ __all__ = [
     "Misnamed",
     "Pattern",
     "being_read",
+    "judge_name",
     "last_look",
     "needed_quiet_s",
     "require_answer",

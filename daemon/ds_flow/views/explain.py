@@ -18,11 +18,19 @@ from ds_flow.core import (
     Manifest,
     Stat,
     escape,
+    in_backquotes,
     moment,
     sentence,
 )
 from ds_flow.dispatch import StageJobs, told
-from ds_flow.inbox import Pattern, being_read, needed_quiet_s, require_answer, sight_file
+from ds_flow.inbox import (
+    Pattern,
+    being_read,
+    judge_name,
+    needed_quiet_s,
+    require_answer,
+    sight_file,
+)
 from ds_flow.inbox import told as how_far
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
 from ds_flow.runs import why_must_wait, why_no_slot, why_not_started
@@ -186,7 +194,7 @@ def _batch_advice(question: Question, row: FileRow) -> str:
 
 def remedy(question: Question, row: FileRow) -> str:
     """Say what a person should do about a quarantined version."""
-    release = f"`ds-flow release -- {shlex.quote(row.path)}`"
+    release = f"`ds-flow release -- {shlex.quote(in_backquotes(row.path))}`"
     match row.cause:
         case Cause.NAME:
             return "rename the file"
@@ -226,7 +234,7 @@ def _from_look(question: Question, latest: FileRow | None) -> tuple[str, str]:
     settings, path = question.settings, question.place.path
     seen = look(Pattern.parse(settings.pattern, settings.root), question.place.raw)
     if isinstance(seen, str):
-        return _not_seen(seen, latest), ""
+        return _not_seen(seen, latest), "" if latest else _better_name(question)
     known = question.ledger.read.seen([path]).get(path)
     if known == str(seen):
         return "", ""
@@ -241,6 +249,19 @@ def _not_seen(why: str, latest: FileRow | None) -> str:
     if latest is None:
         return f"not an input: {why}"
     return "" if latest.cause == Cause.GONE else f"it is no longer an input: {why}"
+
+
+def _better_name(question: Question) -> str:
+    """Say how a file whose name matches nothing would be read; "" if nothing comes to mind."""
+    folder, name = os.path.split(question.place.raw)
+    pattern = Pattern.parse(question.settings.pattern, question.settings.root)
+    whole = str(Path(pattern.base, *pattern.parts))
+    if matches(whole, question.place.raw) or not Path(question.place.raw).is_file():
+        return ""
+    judged = judge_name(name, pattern.parts[-1])
+    if judged is None or not matches(whole, os.path.join(folder, judged[1])):
+        return ""
+    return f"rename it, or save it as CSV: {escape(judged[1])} would be read"
 
 
 def _arriving(question: Question, seen: Stat) -> tuple[str, str]:
