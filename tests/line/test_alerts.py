@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from io import BufferedIOBase
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from cli_project import Project
+from cli_project import Project, manifest_of
 from clock import NOON
+from ds_flow.core.manifest import Drifted
 from ds_flow.core.states import Cause
 from ds_flow.ledger.events import Alert
 from ds_flow.ledger.ledger import Ledger
@@ -24,7 +26,7 @@ from ds_flow.upkeep import alerts
 from ds_flow.upkeep.alerts import Post, message, ways_of
 from ds_flow.upkeep.spool import MESSAGES
 from project import until
-from samples import settled
+from samples import BATCH, settled
 
 HOUR, NOW_TOLD = timedelta(hours=1), timedelta()
 ALERT = Alert(kind="batch.dead", count=2, first_at="1", last_at="2", examples=("x: it broke",))
@@ -99,6 +101,30 @@ def test_a_clock_that_was_set_back_does_not_silence_alerts(ledger: Ledger) -> No
     assert take(ledger, 0)
     quarantine(ledger, 1, 1, -600)
     assert take(ledger, -600)
+
+
+def test_drift_is_told_with_the_family_the_column_and_the_command(project: Project) -> None:
+    text = "student_north: column `score` is missing; it was there in 41 of 41 files"
+    with project:
+        rows = project.admit("student_north_2026-11-28.csv")
+        project.start(project.form(BATCH, rows), "17")
+        mark = Drifted(
+            path=rows[0].path,
+            version=1,
+            family="student_north_#",
+            kind="missing",
+            column="score",
+            text=text,
+        )
+        project.ledger.record(replace(manifest_of(BATCH, "17", rows), drift=(mark,)), NOON)
+        found = project.ledger.history.take_alert(
+            "batch.drifted", NOON + timedelta(minutes=1), every=HOUR, gather=NOW_TOLD
+        )
+    assert found is not None
+    said = json.loads(message(project.settings, found))["text"]
+    assert "student_north: column 'score' is missing; it was there in 41 of 41 files" in said
+    assert "To do: ask their sender whether this is meant." in said
+    assert "Type: `ds-flow show 17`" in said
 
 
 # --------------------------------------------------------------------------- how

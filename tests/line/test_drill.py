@@ -87,6 +87,43 @@ def test_a_misnamed_delivery(project: Project, operator: Operator) -> None:
     project.stop()
 
 
+def deliver_nights(project: Project, odd_header: str) -> tuple[str, str]:
+    """Publish a source's files of two nights, and an odd one; the odd one's path and its run."""
+    for day in (26, 27):
+        project.drop(f"student_north_2026-11-{day}.csv", "id,score\n1,2\n")
+    assert project.once().returncode == 0
+    cells = ",".join(str(number) for number, _ in enumerate(odd_header.split(",")))
+    odd = project.drop("student_north_2026-11-28.csv", f"{odd_header}\n{cells}\n")
+    assert project.once().returncode == 0
+    (run,) = project.runs()[1:]
+    return f"data/{odd.name}", str(run.run_id)
+
+
+MISSING = "column `score` is missing; it was there in 2 of 2 files"
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [("id", MISSING), ("id,Score", f"{MISSING}; a new column `Score` is there")],
+    ids=["a column is missing", "a column was renamed"],
+)
+def test_columns_that_are_not_those_of_the_files_before(
+    project: Project, operator: Operator, header: str, what: str
+) -> None:
+    path, run_id = deliver_nights(project, header)
+    project.start()
+    operator.types("status")
+    operator.reads(
+        "status all is well",
+        f"note {path} is published, but differs from the files before it: student_north: {what}",
+        "remedy ask their sender whether this is meant",
+        f"type ds-flow show {run_id}",
+    )
+    operator.types("explain", path)
+    operator.reads(f"drift: student_north: {what}")
+    project.stop()
+
+
 def test_a_transform_that_raises_on_all(project: Project, operator: Operator) -> None:
     project.configure(run={"attempts": 1})
     for name in ("a", "b"):

@@ -292,7 +292,8 @@ def test_a_column_that_was_renamed_is_told_wherever_people_look(project: Project
     status = project.status()
     assert [(one["path"], one["text"]) for one in status["drift"]] == [(name, said)]
     shown = project.ds_flow("status").stdout
-    assert f"drift      1 file unlike those before, in a week\n           {name}: {said}" in shown
+    assert "drift      1 file unlike those before, in a week\n" in shown
+    assert f"{name} is published, but differs from the files before it: {said} (since" in shown
     answer = json.loads(project.ds_flow("explain", "--json", str(odd)).stdout)
     assert answer["drift"] == [said]
     assert answer["verdict"].endswith(f"; drift: {said}.")

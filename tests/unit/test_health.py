@@ -1,18 +1,20 @@
 """What needs a person now: each kind of problem, with its cause, its remedy and what to type."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from cli_project import Project
+from cli_project import Project, manifest_of
 from clock import NOON
+from ds_flow.core.manifest import Drifted
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, FireOutcome, RunState
 from ds_flow.ledger import overview
 from ds_flow.ledger.schedules import Fire
-from ds_flow.views import of_service
+from ds_flow.views import of_files, of_service
 from ds_flow.views.health import Problem, problems
 from ds_flow.views.status import status_document
 
@@ -213,3 +215,33 @@ def test_no_question_about_the_whole_gets_slower_with_the_history(
             worked.append(steps(made))
     assert worked[0] > 0
     assert worked[1] <= worked[0] * 1.2
+
+
+def test_marked_files_are_a_few_notes_and_the_number_of_the_others(project: Project) -> None:
+    rows = project.admit(*(f"student_{number}.csv" for number in range(of_files.NAMED + 3)))
+    project.start(project.form(BATCH, rows), "17")
+    made = manifest_of(BATCH, "17", rows)
+    marks = [
+        Drifted(
+            path=row.path,
+            version=row.version,
+            family="student_#",
+            kind="missing",
+            column="score",
+            text=f"{row.id} is missing",
+        )
+        for row in rows
+    ]
+    project.ledger.record(replace(made, drift=tuple(marks)), NOON)
+
+    notes = [one for one in found(project) if one.kind == "drift"]
+
+    assert len(notes) == of_files.NAMED + 1
+    assert not any(one.needs_person for one in notes)
+    newest = rows[-1]
+    assert notes[0].text == (
+        f"{newest.path} is published, but differs from the files before it: {newest.id} is missing"
+    )
+    assert notes[0].remedy == "ask their sender whether this is meant"
+    assert notes[0].command == "ds-flow show 17"
+    assert notes[-1].text == "3 more files differ from those before them"

@@ -129,12 +129,9 @@ def _analyses(status: Document) -> Iterator[tuple[str, str]]:
 
 
 def _drift(status: Document) -> Iterator[tuple[str, str]]:
+    """Count them; the notes below name them."""
     if status["drifted"]:
         yield "drift", f"{counted(status['drifted'], 'file')} unlike those before, in a week"
-    for one in status["drift"][:NAMED]:
-        yield "", f"{one['path']}: {one['text']}"
-    if status["drift"]:
-        yield "", f"`ds-flow show {status['drift'][0]['run_id']}` shows what has drifted"
 
 
 def _night(status: Document) -> Iterator[tuple[str, str]]:

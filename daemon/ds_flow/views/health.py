@@ -42,6 +42,7 @@ ORDER = (
     of_files.misnamed,
     of_files.retrying,
     of_files.lost,
+    of_files.drifted,
 )
 """Each gives the problems of its kind. Those that need a person come before all others."""
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from ds_flow.core import BatchState, Document
-from ds_flow.ledger import Ledger
+from ds_flow.ledger import DriftRow, Ledger
 from ds_flow.runs import why_must_wait
 from ds_flow.settings import Settings
 from ds_flow.system import space_shortage
@@ -16,6 +16,8 @@ from ds_flow.views.engine import engine_document
 from ds_flow.views.inbox import InboxCheck, check_inbox
 
 NAMED_BATCHES = 5
+NAMED_DRIFTED = 20  # of the files that were marked
+DRIFT_TOLD = timedelta(days=7)  # a mark is told for so long
 RETRY_WAIT = timedelta(minutes=1)
 NOT_ASKED: Mapping[str, str] = MappingProxyType({})
 
@@ -42,6 +44,8 @@ class Look:
     held_back: list[str]
     jobs: list[Document]
     engine: Document
+    drifted: int  # files that were marked in the last week and not corrected
+    drift: list[DriftRow]  # the newest of them
 
 
 def look_around(
@@ -59,6 +63,7 @@ def look_around(
     record = seen.record if seen else read_record(settings.work_root, pid)
     inbox = seen.inbox if seen else check_inbox(settings, ledger, pid, now, record)
     jobs = list(_jobs(settings, ledger))
+    drifted, drift = ledger.families.newest_drifted(now - DRIFT_TOLD, NAMED_DRIFTED)
     return Look(
         settings=settings,
         ledger=ledger,
@@ -70,6 +75,8 @@ def look_around(
         held_back=list(_held_back(settings, ledger, now)),
         jobs=jobs,
         engine=engine_document(settings, record, jobs, asked, now),
+        drifted=drifted,
+        drift=drift,
     )
 
 

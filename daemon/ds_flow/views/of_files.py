@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from os.path import join
 
-from ds_flow.core import BatchState, Cause, counted, for_file, local_time, moment, unescape
+from ds_flow.core import (
+    BatchState,
+    Cause,
+    counted,
+    for_event,
+    for_file,
+    local_time,
+    moment,
+    unescape,
+)
 from ds_flow.settings import Settings
 from ds_flow.system import is_there
 from ds_flow.views.look import Look
@@ -148,5 +157,27 @@ def lost(look: Look) -> Iterator[Problem]:
             remedy="nothing; if it happens again, see who ends it",
             command=f"ds-flow logs {run.name}",
             since=run.ended_at.isoformat(),
+            needs_person=False,
+        )
+
+
+def drifted(look: Look) -> Iterator[Problem]:
+    """Name files that were marked in the last week. They are published all the same."""
+    for one in look.drift[:NAMED]:
+        remedy = for_event("batch.drifted", one.path, None, "", one.run_id)
+        yield Problem(
+            kind="drift",
+            text=f"{one.path} is published, but differs from the files before it: {one.text}",
+            remedy=remedy.text,
+            command=remedy.command,
+            since=one.at,
+            needs_person=False,
+        )
+    if look.drifted > NAMED:
+        yield Problem(
+            kind="drift",
+            text=f"{look.drifted - NAMED} more files differ from those before them",
+            remedy="see all of the week in a report",
+            command="ds-flow report --since 7d --output week.html",
             needs_person=False,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ds_flow.core import BatchState, Document
 from ds_flow.ledger import Ledger
@@ -14,8 +14,6 @@ from ds_flow.views.night import last_night, newest_combined, next_fire
 COUNT_TRIES = 3  # a running daemon may move a file between two counts
 NAMED_PATHS = 20  # of those unaccounted for
 NAMED_ANALYSES = 5  # of those that failed
-NAMED_DRIFTED = 20  # of the files that were marked
-DRIFT_TOLD = timedelta(days=7)  # a mark is told for so long
 
 
 def status_document(
@@ -38,7 +36,6 @@ def status_document(
     due_at = ledger.read.next_due()
     failed = ledger.history.failed_analyses()
     batches = ledger.read.counts("batch")
-    drifted, drift = ledger.families.newest_drifted(now - DRIFT_TOLD, NAMED_DRIFTED)
     return {
         "daemon": {"running": pid is not None, "pid": pid},
         "files": files,
@@ -71,8 +68,8 @@ def status_document(
         "next_fire": next_fire(settings, now),
         "newest_combined": newest_combined(settings, ledger),
         **health_document(pid, find_problems(look)),
-        "drifted": drifted,
-        "drift": list(map(asdict, drift)),
+        "drifted": look.drifted,
+        "drift": list(map(asdict, look.drift)),
     }
 
 
