@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cli_project import Project
 from clock import machine_in
 from ds_flow.core.paths import escape
-from ds_flow.settings.schema import Expected
+from ds_flow.settings.people import Expected
 from ds_flow.upkeep.expected_files import DAYS, Window, came, last_window
 
 MONDAY = datetime(2026, 3, 2, 12, tzinfo=UTC)

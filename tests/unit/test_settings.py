@@ -20,7 +20,8 @@ from ds_flow.core.program import CHECKOUT
 from ds_flow.settings.compute import Compute, Stage
 from ds_flow.settings.globs import example, matches
 from ds_flow.settings.load import Settings, effective, find_settings, load_settings, settings_schema
-from ds_flow.settings.schema import RENAMED, Expected, Keys, Schedule
+from ds_flow.settings.people import Expected
+from ds_flow.settings.schema import RENAMED, Keys, Schedule
 
 FIVE = """\
 project_name: ds_flow

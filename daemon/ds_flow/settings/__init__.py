@@ -3,8 +3,9 @@
 from ds_flow.settings.globs import TEMPORARY, matches, split
 from ds_flow.settings.in_force import IN_FORCE, in_force_text, restore, work_folders
 from ds_flow.settings.load import find_settings, load_settings, settings_schema
+from ds_flow.settings.people import Expected
 from ds_flow.settings.resolved import Settings, effective
-from ds_flow.settings.schema import Expected, Schedule
+from ds_flow.settings.schema import Schedule
 
 __all__ = [
     "IN_FORCE",

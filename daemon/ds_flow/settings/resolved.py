@@ -27,22 +27,18 @@ from ds_flow.core import (
 )
 from ds_flow.settings import globs
 from ds_flow.settings.compute import Analyze, Compute
+from ds_flow.settings.people import Alerts, Expected, Lineage, Report, Web
 from ds_flow.settings.schema import (
-    Alerts,
     Batching,
     Csv,
-    Expected,
     Keys,
-    Lineage,
     Logging,
     Paths,
     Privacy,
-    Report,
     Retention,
     Running,
     Schedule,
     Watch,
-    Web,
 )
 from ds_flow.settings.sources import PREFIX, Loc, Origin
 
