@@ -22,8 +22,8 @@ from ds_flow.runs.launch import Runs
 from ds_flow.system import metaflow_store
 from ds_flow.system.logging_setup import MASK
 from ds_flow.system.terminal import put
+from ds_flow.upkeep.daily import COLLECT_EVERY, collection
 from ds_flow.upkeep.retention import DONE
-from ds_flow.upkeep.upkeep import COLLECT_EVERY, Upkeep
 from ds_flow.work.batch import Batch
 from ds_flow.work.logs import attempt_log
 from ds_flow.work.upgrade import old_lock
@@ -146,10 +146,9 @@ def test_what_lies_in_the_current_folder_is_no_code(
 
     with closing(made.open()) as ledger:
         ledger.history.note(DONE, "", clock.now() - COLLECT_EVERY)
-        keeping = Upkeep(made.settings, ledger, clock)
-        keeping._collect(0)
-        assert keeping._collector is not None
-        assert keeping._collector.wait() == 0
+        daily = collection()
+        daily.keep(made.settings, ledger, clock.now(), 0)
+        until("it has ended", lambda: daily.child.ended() == (0, ""))
     found = check.run_checks(made.settings, os.environ)
     assert [one for one in found if one.level == "fault"] == []
     runs, nobodys = Runs(), Batch.at(made.settings.output_dir, "none")

@@ -22,7 +22,7 @@ from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.alerts import SAID
-from ds_flow.upkeep.daily_report import WRITTEN, DailyReport, last_due
+from ds_flow.upkeep.daily import WRITTEN, daily_report, last_due
 from ds_flow.views.charts import Column, columns, gantt
 from ds_flow.views.report import LISTED, report_html, run_report, span_report
 from project import until
@@ -343,7 +343,7 @@ def test_the_command_writes_the_report_of_the_day_and_notes_its_path(project: Pr
 
 
 def test_the_daemon_has_a_report_written_once_after_each_time(project: Project) -> None:
-    chosen, daily = of_day(project), DailyReport()
+    chosen, daily = of_day(project), daily_report()
     at = NOON + timedelta(days=400)
     for kept_at, is_due in (
         (at, True),  # there was none so far
@@ -355,13 +355,13 @@ def test_the_daemon_has_a_report_written_once_after_each_time(project: Project) 
         daily.keep(chosen, project.ledger, kept_at, 0.0)
         assert daily.child.is_there == is_due
         daily.child.close()
-        daily = DailyReport()
+        daily = daily_report()
         if is_due:
             project.ledger.history.note(WRITTEN, "out/reports/x.html", kept_at)
 
 
 def test_without_the_setting_there_is_no_report(project: Project) -> None:
-    daily = DailyReport()
+    daily = daily_report()
     daily.keep(project.settings, project.ledger, NOON, 0.0)
     assert not daily.child.is_there
 
@@ -369,7 +369,7 @@ def test_without_the_setting_there_is_no_report(project: Project) -> None:
 def test_a_report_that_cannot_be_written_is_tried_again_an_hour_later(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen, daily = of_day(project), DailyReport()
+    chosen, daily = of_day(project), daily_report()
     (project.root / "out" / "reports").write_text("in the way")
     daily.keep(chosen, project.ledger, LATER, 0.0)
 
@@ -378,7 +378,7 @@ def test_a_report_that_cannot_be_written_is_tried_again_an_hour_later(
         return not daily.child.is_there
 
     until("it has ended", has_ended)
-    (record,) = [one for one in caplog.records if one.msg == "report.failed"]
+    (record,) = [one for one in caplog.records if one.getMessage() == "report.failed"]
     assert "reports" in record.why  # type: ignore[attr-defined]
     daily.keep(chosen, project.ledger, LATER, 3600.0)
     assert not daily.child.is_there

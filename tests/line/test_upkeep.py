@@ -166,13 +166,12 @@ def test_garbage_is_collected_by_itself_once_a_day(
     os.utime(old, (1, 1))
     keeping = make()
     keep(keeping, clock, DAY_S / 2, step_s=600)
-    assert keeping._collector is None
+    assert not keeping.collection.child.is_there
     assert old.exists()
 
     keep(keeping, clock, DAY_S / 2 + 600, step_s=600)
     until("it is collected", lambda: not old.exists())
-    assert keeping._collector is not None
-    assert keeping._collector.wait() == 0
+    until("it has ended", lambda: keeping.collection.child.ended() == (0, ""))
     assert project.ledger.history.last(DONE, "1 logs") is not None
 
 
@@ -181,9 +180,9 @@ def test_the_first_day_has_nothing_to_collect(project: Project, clock: MovedCloc
     keep(keeping, clock, 600)
     project.ledger.admit([settled("data/a.csv", "1")], clock.now())
     keep(keeping, clock, DAY_S - 600, step_s=600)
-    assert keeping._collector is None
+    assert not keeping.collection.child.is_there
     keep(keeping, clock, 1200)
-    assert keeping._collector is not None
+    assert keeping.collection.child.is_there
     keeping.close()
 
 

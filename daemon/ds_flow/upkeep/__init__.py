@@ -1,6 +1,6 @@
 """Beside the line: alerts, expected files, disk space, retention."""
 
-from ds_flow.upkeep.daily_report import WRITTEN
+from ds_flow.upkeep.daily import WRITTEN
 from ds_flow.upkeep.expected_files import still_missing
 from ds_flow.upkeep.lineage_post import send_lineage
 from ds_flow.upkeep.record import RECORD, Heard, Record, leave_record, read_record

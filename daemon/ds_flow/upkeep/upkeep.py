@@ -1,29 +1,23 @@
 """What the daemon does beside the line: alerts, disk space, expected files, daily retention."""
 
 import logging
-import subprocess
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from ds_flow.core import PYTHON, Clock, DispatchError, DsFlowError, Problems
+from ds_flow.core import Clock, DispatchError, DsFlowError, Problems
 from ds_flow.ledger import Alert, Ledger
 from ds_flow.settings import Expected, Settings
 from ds_flow.system import space_shortage
 from ds_flow.upkeep import alerts, expected_files
-from ds_flow.upkeep.daily_report import DailyReport
+from ds_flow.upkeep.daily import Daily, collection, daily_report
 from ds_flow.upkeep.lineage_post import LineageSender
-from ds_flow.upkeep.retention import DONE
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 60.0  # between two looks at disk space, expected files and the last collection
 ALERT_SECONDS = 1.0  # between two looks for new events
 GATHER = timedelta(seconds=10)  # events of one kind tend to come together
-COLLECT_EVERY = timedelta(days=1)
-FAILED_REST_SECONDS = 3600.0
 LAST_MESSAGES_SECONDS = 10.0
-
-_GC = "import sys; from ds_flow.cli import main; sys.exit(main())"
 
 
 @dataclass(slots=True)
@@ -35,12 +29,11 @@ class Upkeep:
     clock: Clock
     post: alerts.Post = field(init=False)
     lineage: LineageSender = field(default_factory=LineageSender)
-    report: DailyReport = field(default_factory=DailyReport)
+    report: Daily = field(default_factory=daily_report)
+    collection: Daily = field(default_factory=collection)
     _look_at_s: float | None = None
     _alert_at_s: float = 0.0
     _problems: Problems = field(default_factory=Problems)  # subjects: upkeep, space
-    _collector: subprocess.Popen[bytes] | None = None
-    _collect_after_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.post = alerts.Post(self.settings)
@@ -73,16 +66,14 @@ class Upkeep:
         self.watch_space()
         for expected in self.settings.expect:
             self.judge(expected)
-        self.report.keep(self.settings, self.ledger, self.clock.now(), now_s)
-        self._collect(now_s)
+        for command in (self.report, self.collection):
+            command.keep(self.settings, self.ledger, self.clock.now(), now_s)
 
     def close(self) -> None:
         """Send the alerts that are due, and leave the rest to the next daemon."""
-        if self._collector is not None:
-            self._collector.terminate()
-            self._collector.wait()
+        for command in (self.report, self.collection):
+            command.child.close()
         self.lineage.close()
-        self.report.child.close()
         try:
             self.tell(timedelta())
         except DsFlowError as error:
@@ -144,34 +135,3 @@ class Upkeep:
         level = logging.INFO if kind == "files.expected" else logging.WARNING
         extra = {"pattern": expected.pattern, "came": count, "expected": expected.count}
         log.log(level, "%s", kind, extra=extra)
-
-    # ------------------------------------------------------------------ retention
-
-    def _collect(self, now_s: float) -> None:
-        """Start `ds-flow gc` once a day as a process of its own, and learn how it ended."""
-        if self._collector is not None:
-            code = self._collector.poll()
-            if code is None:
-                return
-            self._collector = None
-            self._note_end(code, now_s)
-        if now_s >= self._collect_after_s and self._is_due():
-            command = ["nice", *PYTHON, "-c", _GC, "gc", "--config", str(self.settings.file)]
-            self._collector = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
-            )
-
-    def _is_due(self) -> bool:
-        """Whether the last collection, or else the very first event, is a day ago."""
-        history, now = self.ledger.history, self.clock.now()
-        last = history.last(DONE)
-        since = last[0] if last else history.begun_at()
-        return since is not None and not now - COLLECT_EVERY < since <= now
-
-    def _note_end(self, code: int, now_s: float) -> None:
-        if code == 0:
-            last = self.ledger.history.last(DONE)
-            log.info(DONE, extra={"removed": last[1] if last else ""})
-        else:
-            self._collect_after_s = now_s + FAILED_REST_SECONDS
-            log.error("gc.failed", extra={"exit_code": code})
