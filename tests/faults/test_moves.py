@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ds_flow.work.place import Place, settle
+from ds_flow.work.root import work_root
 from project import DS_FLOW, Project, flow, ids, table
 
 COPY_CODE = 78
@@ -108,6 +110,27 @@ def test_a_resume_in_the_new_place_publishes_there(project: Project, tmp_path: P
     assert resumed.returncode == 0, resumed.stderr
     assert len(moved.manifests()) == 1
     assert not project.root.exists()
+
+
+@pytest.mark.parametrize("left", ["another project", "a link to the new place"])
+def test_a_project_goes_on_where_it_was_moved_to_whatever_is_in_its_old_place(
+    tmp_path: Path, left: str
+) -> None:
+    old, new = tmp_path / "project", tmp_path / "moved"
+
+    def settled(root: Path) -> Place:
+        work_root(root / "out").mkdir(parents=True, exist_ok=True)
+        settle(root / "out", root)
+        return Place(**json.loads((work_root(root / "out") / "project.json").read_text()))
+
+    was = settled(old)
+    old.rename(new)
+    if left == "another project":
+        settled(old)
+    else:
+        old.symlink_to(new)
+
+    assert (settled(new).id, settled(new).root) == (was.id, str(new))
 
 
 def test_a_note_that_a_crash_left_half_written_goes_at_the_next_start(project: Project) -> None:

@@ -325,6 +325,18 @@ def test_no_more_batches_form_than_runs_may_start(
     assert [admission.form(room=room) for room in (0, 2, 5)] == [0, 2, 1]
 
 
+def test_a_batch_is_full_at_its_megabytes(make: Make, quick: Project, clock: MovedClock) -> None:
+    quick.settings = load_settings(quick.config, {"DS_FLOW_BATCH__MAX_MB": "1"})
+    admission = make()
+    for name in "ab":
+        os.truncate(quick.drop(f"student_{name}.csv"), 2**20)
+    admission.admit()
+    clock.elapsed_s += 60
+    admission.admit()
+
+    assert admission.form(room=5) == 2
+
+
 def test_a_named_file_is_seen_although_others_are_due_for_another_look(
     make: Make, quick: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
