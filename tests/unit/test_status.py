@@ -165,6 +165,17 @@ def test_it_is_said_when_the_daemon_looked(project: Project) -> None:
     assert f"looked     {NOON.isoformat()}, by the daemon: the inbox is large" in lines
 
 
+def test_a_fire_that_names_many_files_takes_a_few_lines_only(project: Project) -> None:
+    document = status_document(project.settings, project.ledger, 7, NOON)
+    told = {"schedule": "nightly", "outcome": "nothing", "run_id": None, "run_state": None}
+    for detail, end in (("x" * 9000, "x… (all of it: `ds-flow schedule`)"), ("x" * 150, "xxx")):
+        fire = {**told, "at": NOON.isoformat(), "detail": f"left out: {detail}"}
+        document["last_night"]["fires"] = [fire]
+        (line,) = [line for line in status_lines(document) if line.startswith("fired")]
+        assert len(line) < 350
+        assert line.endswith(end)
+
+
 def test_a_file_that_is_to_be_read_again_is_accounted_for(project: Project) -> None:
     (row,) = project.admit("student_a.csv", cause=Cause.UNREADABLE, reason="EIO")
     project.ledger.release(row.id, NOON)

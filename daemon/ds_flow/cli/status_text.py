@@ -9,6 +9,7 @@ from ds_flow.inbox import told as how_far
 
 LABEL = 11  # columns before the text of a line
 NAMED = 5  # large files that are being read; fires
+DETAIL = 200  # characters of what a fire says; it may name many files
 
 VERDICTS = {"ok": "all is well", "attention": "needs a person", "down": "down"}
 BAD = frozenset({"failed", "timed_out", "lost", "stopped"})
@@ -158,7 +159,9 @@ def _night(status: Document) -> Iterator[tuple[str, str]]:
 
 def _fire(fire: Document) -> str:
     run = f" {fire['run_id']} {fire['run_state']}" if fire["run_id"] else ""
-    detail = f": {fire['detail']}" if fire["detail"] else ""
+    said = fire["detail"] or ""
+    cut = f"{said[:DETAIL]}… (all of it: `ds-flow schedule`)" if len(said) > DETAIL else said
+    detail = f": {cut}" if cut else ""
     return f"{fire['schedule']} at {moment(fire['at'])}: {fire['outcome']}{run}{detail}"
 
 
