@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -116,6 +117,15 @@ def test_what_was_repaired_since_is_not_counted_as_broken(project: Project, cli:
     assert "status     all is well\n" in out
     document = json.loads(cli("status", "--json")[1])
     assert (document["batches"], document["batches_repaired"]) == ({"succeeded": 1, "dead": 1}, 1)
+
+
+def test_what_is_to_be_typed_is_for_the_project_that_was_asked_about(
+    project: Project, cli: Cli
+) -> None:
+    out = cli("status")[1]
+    assert f"   type    ds-flow --config {shlex.quote(str(project.config))} serve\n" in out
+    document = status_document(project.settings, project.ledger, None, NOW)
+    assert "   type    ds-flow serve" in [*status_lines(document)]
 
 
 def test_the_last_day_says_which_failures_were_repaired(project: Project) -> None:

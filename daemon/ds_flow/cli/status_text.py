@@ -1,5 +1,6 @@
 """`ds-flow status` as people read it: lines for a terminal of a given width."""
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -15,13 +16,18 @@ VERDICTS = {"ok": "all is well", "attention": "needs a person", "down": "down"}
 BAD = frozenset({"failed", "timed_out", "lost", "stopped"})
 
 
-def status_lines(status: Document, width: int | None = None) -> Iterator[str]:
-    """Write the document for people; `width`: where long lines are folded, None for nowhere."""
+def status_lines(
+    status: Document, width: int | None = None, config: str | None = None
+) -> Iterator[str]:
+    """Write the document for people; `width`: where long lines are folded, None for nowhere.
+
+    Commands are for the project of `config`: the file that the person has named, if any.
+    """
     for label, text in _facts(status):
         yield from _folded(label, text, width)
     for number, one in enumerate(status["problems"], 1):
         yield ""
-        yield from _problem(number, one, width)
+        yield from _problem(number, _for_project(one, config), width)
 
 
 def _folded(label: str, text: str, width: int | None) -> Iterator[str]:
@@ -37,6 +43,13 @@ def _folded(label: str, text: str, width: int | None) -> Iterator[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _for_project(one: Document, config: str | None) -> Document:
+    name, space, rest = one["command"].partition(" ")
+    if config is None or name != "ds-flow":
+        return one
+    return {**one, "command": f"{name} --config {shlex.quote(config)}{space}{rest}"}
 
 
 def _problem(number: int, one: Document, width: int | None) -> Iterator[str]:
