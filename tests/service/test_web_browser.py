@@ -22,7 +22,7 @@ from page import served
 
 BATCH, OTHER = "0123456789", "abcdef0123"  # nothing of them runs
 EVIL = "<script>alert('cell')</script><img src=x onerror=alert(1)>"
-HOSTILE = "student_<img src=x onerror=alert('name')>&\"'.csv"
+HOSTILE = "student_<img src=x onerror=alert('name')>&\"'`id`.csv"
 PAGES = (
     "/",
     "/runs",
@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         rows = made.admit("student_a.csv", HOSTILE, "student_b.csv")
         made.start(made.form(BATCH, rows), "101")
         manifest = manifest_of(BATCH, "101", rows[:2], rows[2:])
-        refused = replace(manifest.rejected[0], reason=f"cell {EVIL} is no number")
+        refused = replace(manifest.rejected[0], reason=f"cell `{EVIL}` is no number")
         analysis = {"command": ["wc", "-l"], "stdout": f"{EVIL}\n", "error": ""}
         job = {"stage": "process", "index": 1, "native_id": "4711", "host": "node7", "exit_code": 0}
         times = {
@@ -55,7 +55,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
             "ended_at": (NOON + timedelta(seconds=9)).isoformat(),
         }
         job |= {"backend": "lsf", "reason": "", "round": "r", "key": "k", **times}
-        manifest = replace(manifest, rejected=(refused,), analysis=analysis, jobs=(job,))
+        short = {**job, "stage": "combine", "ended_at": times["started_at"]}
+        manifest = replace(manifest, rejected=(refused,), analysis=analysis, jobs=(job, short))
         made.ledger.record(manifest, NOON + timedelta(seconds=12))
         (made.root / "out" / "manifest_101.json").write_text(json.dumps(manifest.to_json()))
         (made.root / "log" / "run_101.log").write_text(f"the log says {EVIL}\n")
@@ -64,7 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
             OTHER,
             1,
             RunState.FAILED,
-            error=f"it broke: {EVIL}",
+            error=f"it broke: `{EVIL}`",
             results=0,
             then=Dead("used up"),
             now=NOON,
@@ -122,7 +123,7 @@ def test_the_overview_has_the_counts_of_status(
         first = seen.texts(".verdict > ol > li > p:first-child")
         assert len(first) == 3
         for text, one in zip(first, todo, strict=False):
-            assert text.startswith(one["text"].replace("`", ""))
+            assert text.startswith(one["text"])
         assert seen.texts(".how > code:last-child")[:3] == [one["command"] for one in todo[:3]]
 
 
@@ -166,9 +167,27 @@ def test_a_run_is_that_of_show(
         assert seen.texts("section[aria-labelledby=h-analysis] pre") == [EVIL]
         assert seen.texts("pre.log") == [f"the log says {EVIL}"]
         seen.tab.get_by_text("Ids, hosts and exit codes").click()
-        (job,) = seen.rows("#job-table tbody tr")
+        job, _ = seen.rows("#job-table tbody tr")
         assert job[:6] == ["process", "1", "done", "lsf", "4711", "node7"]
-        assert seen.tab.locator(".gantt .work").count() == 1
+        assert seen.tab.locator(".gantt .work").count() == 2
+        assert seen.texts(".gantt .num")[1:] == ["9.0 s", "under 1 s"]
+
+
+def test_the_cells_of_a_row_begin_on_one_line_however_long_a_name_is(
+    chromium: Browser, address: str
+) -> None:
+    tops = """row => [...row.querySelectorAll("td")].slice(0, 2).map(cell => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return [...range.getClientRects()].map(line => line.top);
+    })"""
+    with tab(chromium, address) as seen:
+        seen.tab.set_viewport_size({"width": 390, "height": 900})
+        seen.go("/files")
+        long = seen.tab.locator("tbody tr", has=seen.tab.locator("a.path", has_text="onerror"))
+        name, version = long.evaluate(tops)
+        assert max(name) - min(name) > 10  # the name takes several lines
+        assert abs(min(name) - min(version)) < 10
 
 
 def test_the_list_of_files_is_that_of_files(

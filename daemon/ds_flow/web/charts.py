@@ -16,6 +16,7 @@ HEIGHT, STEP, GAP = 100.0, 10.0, 2.0  # of a column chart, in its own units
 WIDTH = 1000.0  # of a time line
 LEAST_WIDTH = 4.0
 DRAWN_JOBS = 60
+LESS = "under 1 s"  # the times of jobs are whole seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,8 @@ def _line(
 
     width = max(LEAST_WIDTH, x_of(end) - x_of(began))
     x = min(x_of(began), WIDTH - LEAST_WIDTH)
-    return Line(job, x_of(start), x, width, span((end - began).total_seconds()))
+    took_s = (end - began).total_seconds()
+    return Line(job, x_of(start), x, width, span(took_s) if took_s else LESS)
 
 
 def _start(job: Mapping[str, Any]) -> datetime | None:
