@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ds_flow.core import Plan, RequestError, cut_groups
+from ds_flow.core import Plan, RequestError, counted, cut_groups
 from ds_flow.work import Batch
 from steps.jobs import Range
 
@@ -38,8 +38,8 @@ def begin(batch: Batch, run_id: str) -> list[list[Range]]:
     shards = sum(map(len, groups))
     size_mb = sum(file.size_bytes for file in plan.files) / 2**20
     print(
-        f"batch {plan.batch} ({plan.trigger}): {len(plan.files)} files, {size_mb:.1f} MB,"
-        f" in {shards} shards of {len(groups)} groups"
+        f"batch {plan.batch} ({plan.trigger}): {counted(len(plan.files), 'file')},"
+        f" {size_mb:.1f} MB, in {counted(shards, 'shard')} of {counted(len(groups), 'group')}"
     )
     return groups
 

@@ -203,6 +203,24 @@ def test_a_name_cannot_end_the_command_that_it_is_in(project: Project) -> None:
     assert find_place(project.settings, project.ledger, typed, "/").path == f"data/{name}"
 
 
+def test_a_reason_that_is_a_question_ends_as_one(project: Project) -> None:
+    project.admit("student_a.csv", cause=Cause.REJECTED, reason="is a quote left open?")
+    said, _ = verdict(project, "data/student_a.csv")
+    assert said == "Version 1 is quarantined: is a quote left open?"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["student_a.csv"], "1 file"), (["student_a.csv", "student_b.csv"], "2 files")],
+)
+def test_a_batch_says_how_many_files_it_has(project: Project, names: list[str], said: str) -> None:
+    project.form("0123456789", project.admit(*names))
+    place = find_place(project.settings, project.ledger, "data/student_a.csv", str(project.root))
+    question = Question(project.settings, project.ledger, place, has_daemon=True, now=NOON)
+    events = explanation(question)["events"]
+    assert [one["detail"] for one in events if one["kind"] == "batch.queued"] == [said]
+
+
 def test_a_changed_file_is_explained_as_both(project: Project) -> None:
     project.published("0123456789", "17", "student_a.csv")
     project.drop("student_a.csv", "other")

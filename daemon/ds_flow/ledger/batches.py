@@ -15,6 +15,7 @@ from ds_flow.core import (
     Plan,
     RequestError,
     Trigger,
+    counted,
     local_time,
 )
 from ds_flow.ledger.files import Files
@@ -84,7 +85,7 @@ class Batches:
             "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)",
             ((batch, file) for file in free),
         )
-        details = ", ".join(filter(None, (f"{len(free)} files", detail)))
+        details = ", ".join(filter(None, (counted(len(free), "file"), detail)))
         self._store.note(now, "batch.queued", batch_id=batch, detail=details)
         for file, state in free.items():
             if state == FileState.QUARANTINED:
@@ -137,7 +138,9 @@ class Batches:
             "UPDATE batch_file SET batch_id = ? WHERE batch_id = ? AND file_id = ?",
             ((new_batch, batch, file) for file in moving),
         )
-        detail = f"{len(moving)} files of batch {batch}, for which the disk has no room now"
+        detail = (
+            f"{counted(len(moving), 'file')} of batch {batch}, for which the disk has no room now"
+        )
         self._store.note(now, "batch.queued", batch_id=new_batch, detail=detail)
         for file in moving:
             self._store.note(now, "file.batched", file_id=file, batch_id=new_batch)

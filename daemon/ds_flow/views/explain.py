@@ -76,7 +76,8 @@ def explanation(question: Question) -> Document:
 
 def _sentence(*parts: str) -> str:
     text = "; ".join(part for part in parts if part)
-    return f"{text[:1].upper()}{text[1:]}."
+    end = "" if text.endswith("?") else "."
+    return f"{text[:1].upper()}{text[1:]}{end}"
 
 
 # --------------------------------------------------------------------------- from the ledger

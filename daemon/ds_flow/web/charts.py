@@ -86,9 +86,13 @@ def throughput(done: Sequence[Done], now: datetime) -> Chart:
         files, rows = sum(run.files for run in runs), sum(run.rows for run in runs)
         bad = sum(run.state != "succeeded" for run in runs)
         failed = f", {bad} failed" if bad else ""
-        words = f"{number(files)} files, {number(rows)} rows in {len(runs)} runs{failed}"
+        words = f"{_some(files, 'file')}, {_some(rows, 'row')} in {_some(len(runs), 'run')}{failed}"
         columns.append(Column(label, files, files, words))
     return Chart(columns, _nice(max(one.value for one in columns)))
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{number(count)} {noun}{'s' * (count != 1)}"
 
 
 def latency(done: Sequence[Done], now: datetime) -> Chart:
