@@ -20,11 +20,13 @@ from ds_flow.cli.main import main
 from ds_flow.core.errors import SettingsError
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import Cause, RunState
+from ds_flow.reports.charts import Column, columns, gantt
+from ds_flow.reports.html import report_html
+from ds_flow.reports.parts import LISTED
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.alerts import SAID
 from ds_flow.upkeep.daily import WRITTEN, daily_report, last_due
-from ds_flow.views.charts import Column, columns, gantt
-from ds_flow.views.report import LISTED, report_html, run_report, span_report
+from ds_flow.views.report import run_report, span_report
 from project import until
 from samples import BATCH, OTHER_BATCH
 

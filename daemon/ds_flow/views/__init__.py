@@ -11,7 +11,7 @@ from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
 from ds_flow.views.problem import Problem
 from ds_flow.views.profile import profile_document
-from ds_flow.views.report import report_html, run_report, span_report
+from ds_flow.views.report import run_report, span_report
 from ds_flow.views.run import newest_runs, run_documents, whole_run
 from ds_flow.views.schedules import schedule_document
 from ds_flow.views.status import status_document
@@ -43,7 +43,6 @@ __all__ = [
     "problems",
     "profile_document",
     "remedy",
-    "report_html",
     "run_document",
     "run_documents",
     "run_report",

@@ -24,7 +24,8 @@ UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days
 
 def run(args: argparse.Namespace) -> int:
     from ds_flow.cli.project import now, reading
-    from ds_flow.views import find_run, report_html, run_report, span_report
+    from ds_flow.reports import report_html
+    from ds_flow.views import find_run, run_report, span_report
 
     if args.run_name and args.since:
         raise UsageError("report: a RUN or --since, not both")
@@ -48,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
 def _write_daily(args: argparse.Namespace) -> int:
     """Write the report of a day under its date, and note that for an alert."""
     from ds_flow.cli.project import now, reading
+    from ds_flow.reports import report_html
     from ds_flow.upkeep import WRITTEN
-    from ds_flow.views import output_folder, report_html, span_report
+    from ds_flow.views import output_folder, span_report
 
     if args.run_name or args.since or args.output or args.json:
         raise UsageError("report: --daily goes with no other argument")
