@@ -23,6 +23,7 @@ from steps import failures, publish
 from steps.analyze import analyze_combined
 from steps.combine import combine_files
 from steps.process import process_shards
+from steps.report_card import with_report_card
 from steps.standby import wait_for_batch
 from steps.start import begin, open_batch
 from steps.task_forks import fork_tasks
@@ -77,6 +78,7 @@ class StudentDataFlow(FlowSpec):
             self.analysis = analyze_combined(batch, self.combined_in(batch))
         self.next(self.end)
 
+    @with_report_card
     @step
     def end(self) -> None:
         """Publish under the Run ID and commit; a batch that another run published stays its own."""

@@ -326,6 +326,42 @@ def test_a_blob_goes_with_the_last_run_that_refers_to_it(project: Project) -> No
     assert not (project.root / ".metaflow" / metaflow_store.STORE_TRASH).exists()
 
 
+def carded(run: Path) -> Path:
+    """A card of a run, as Metaflow leaves it."""
+    cards = run.parent.parent / "mf.cards" / run.parent.name / "runs" / run.name
+    write(cards / "steps" / "end" / "tasks" / "5" / "cards" / "ds_flow_report-0a1b.html")
+    return cards
+
+
+def test_the_cards_of_a_run_go_with_it(project: Project) -> None:
+    old, new, _latest = (stored(project, str(number), is_old=number == 1) for number in (1, 2, 3))
+    of_old, of_new = carded(old), carded(new)
+    gc(project)
+    assert [path.exists() for path in (old, of_old, new, of_new)] == [False, False, True, True]
+
+
+def test_a_gc_that_was_killed_between_the_cards_and_the_run_is_made_up_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _latest = (stored(project, str(number)) for number in (1, 2))
+    of_old = carded(old)
+    renamed: list[Path] = []
+    rename = Path.rename
+
+    def killed_at_the_second(path: Path, target: Path) -> None:
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(path)
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        gc(project)
+    monkeypatch.setattr(Path, "rename", rename)
+    gc(project)
+    assert [path.exists() for path in (old, of_old)] == [False, False]
+
+
 def test_of_metaflows_records_the_newest_are_kept_and_those_of_the_last_day(
     project: Project,
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from ds_flow.core.program import CHECKOUT
 
 # The daemon's upper packages hold the ledger and the processes; a flow leaves files.
-ALLOWED = {"core", "settings", "system", "work", "dispatch", "inbox"}
+ALLOWED = {"core", "settings", "system", "work", "dispatch", "inbox", "reports"}
 
 
 @pytest.mark.parametrize("flow", sorted(CHECKOUT.glob("flows/**/*.py")), ids=lambda path: path.name)

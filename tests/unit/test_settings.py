@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from ds_flow.core.environment import CARD
 from ds_flow.core.errors import SettingsError
 from ds_flow.core.program import CHECKOUT
 from ds_flow.settings.compute import Compute, Stage
@@ -154,6 +155,13 @@ def test_a_project_may_be_named_what_yaml_takes_for_truth_or_a_date(
 @pytest.mark.parametrize("tab", ["tab", r"'\t'", r'"\t"'])
 def test_a_tab_can_be_written_in_three_ways(project: Load, tab: str) -> None:
     assert project(FIVE + f"csv: {{delimiter: {tab}}}").options().delimiter == "\t"
+
+
+def test_a_run_is_told_whether_it_has_a_card(project: Load, faults: Faults) -> None:
+    assert project(FIVE).run_environment({})[CARD] == "false"
+    assert project(f"{FIVE}report: {{card: true}}\n").run_environment({})[CARD] == "true"
+    (fault,) = faults(f"{FIVE}report: {{card: perhaps}}\n")
+    assert "report.card" in fault
 
 
 def test_the_environment_goes_over_dotenv_over_the_file(project: Load) -> None:

@@ -4,6 +4,7 @@ from ds_flow.core.batching import Ages, Limits, Waiting, batches_to_form, second
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
 from ds_flow.core.drift import Comparison, Mark, named, plain, sentence
 from ds_flow.core.environment import (
+    CARD,
     DEFAULT_VARIABLES,
     FORK,
     GIVEN_NAMES,
@@ -121,6 +122,7 @@ from ds_flow.core.wording import Document, counted, local_time, moment
 __all__ = [
     "ATTEMPT_MARK",
     "BATCH_MOVES",
+    "CARD",
     "CHECKOUT",
     "COMPARED_COLUMNS",
     "DEFAULT_VARIABLES",

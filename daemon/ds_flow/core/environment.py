@@ -10,6 +10,9 @@ GIVEN_NAMES = "DS_FLOW_GIVEN"
 FORK = "DS_FLOW_RUN__FORK"
 """This variable is false in a run whose tasks are to be new programs, not forks."""
 
+CARD = "DS_FLOW_REPORT__CARD"
+"""This variable is true in a run that is to have a Metaflow card of its report."""
+
 STANDBY = "DS_FLOW_STANDBY"
 """A run with this variable is a standby: it waits for its batch. The value is its log."""
 

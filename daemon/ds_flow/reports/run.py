@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from ds_flow.core import Document
+from ds_flow.core import Document, Manifest, RunState
 from ds_flow.reports.charts import Column, columns, gantt
 from ds_flow.reports.parts import Lists, changes, cut, fact, head, problems, told, when
 
@@ -44,6 +44,29 @@ def run_report(project: str, run: Document, now: datetime) -> Document:
         "analysis": (run["analysis"] or {}).get("stdout", ""),
         "note": "",
         **cut(lists),
+    }
+
+
+def run_document(manifest: Manifest, profile: Document | None) -> Document:
+    """A published run as the report has it, for whoever knows nothing but its manifest."""
+    return {
+        "run_id": manifest.run_id,
+        "batch": manifest.batch,
+        "attempt": manifest.attempt,
+        "state": RunState.SUCCEEDED,
+        "trigger": manifest.trigger,
+        "started_at": manifest.started_at,
+        "ended_at": manifest.published_at,
+        "inputs": [
+            *(one.path for one in manifest.inputs),
+            *(one.path for one in manifest.rejected),
+        ],
+        "error": "",
+        "analysis": manifest.analysis,
+        "analysis_error": manifest.analysis_error,
+        "jobs": manifest.jobs,
+        "profile": profile,
+        "manifest": manifest.to_json(),
     }
 
 

@@ -98,12 +98,17 @@ class Lineage(Section, frozen=True):
 
 
 class Report(Section, frozen=True):
-    """The daily report."""
+    """Reports that nobody asks for."""
 
     daily: TimeOfDay | None = Field(
         default=None,
         description="The time of day, HH:MM by this machine's clock, at which a report of the last"
         " 24 hours is written to `reports/` in the output folder. Default: none.",
+    )
+    card: bool = Field(
+        default=False,
+        description="Whether each published run has a Metaflow card of its report, on the step"
+        " `end`. It takes a process more for each run.",
     )
 
 

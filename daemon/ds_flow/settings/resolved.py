@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ds_flow.core import (
+    CARD,
     DEFAULT_VARIABLES,
     FORK,
     GIVEN_NAMES,
@@ -150,6 +151,7 @@ class Settings:
             GIVEN_NAMES: ",".join(self.dotenv),
             "DS_FLOW_MASK": ",".join(secret),
             FORK: str(self.run.fork).lower(),
+            CARD: str(self.report.card).lower(),
         }
         cores = len(os.sched_getaffinity(0))
         return {

@@ -131,10 +131,13 @@ def _folders(path: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
 
 
 def remove_stored_run(run: Path) -> None:
-    """Remove a run's folder and its cards. Nobody ever sees half of one."""
+    """Remove a run's cards and its folder. Nobody ever sees half of one.
+
+    The folder is the last: a process that is killed before that comes again for it.
+    """
     store = run.parent.parent
     cards = store / "mf.cards" / run.parent.name / "runs" / run.name
-    for path in (run, cards):
+    for path in (cards, run):
         trash = store / STORE_TRASH / f"{run.name}-{secrets.token_hex(4)}"
         trash.parent.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):
