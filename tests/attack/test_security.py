@@ -354,7 +354,7 @@ def test_a_ledger_in_a_linked_folder_is_fine(tmp_path: Path) -> None:
 def test_what_is_published_obeys_the_umask(project: Project) -> None:
     files = [*everything_below(project.out), *everything_below(project.log)]
     assert [path for path in files if path.stat().st_mode & 0o077] == []
-    assert len(project.names()) == 4
+    assert len(project.names()) == 5
 
 
 def test_nothing_listens(project: Project) -> None:

@@ -2,36 +2,30 @@
 
 import logging
 import math
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from ds_flow.core import (
-    Ages,
     Arrival,
     Cause,
     Clock,
     DispatchError,
     DsFlowError,
-    Limits,
     Problems,
     Settled,
     Sighting,
-    Trigger,
-    holds_up,
-    seconds_until_due,
     split_settled,
 )
+from ds_flow.inbox.forming import Coming, Forming
 from ds_flow.inbox.hashing import Judged, Reading, Turns
-from ds_flow.inbox.known import Known, Pile
+from ds_flow.inbox.known import Known
 from ds_flow.inbox.misnamed import Misnamed
 from ds_flow.inbox.progress import Counted, LookFile, ProgressFile, told
 from ds_flow.inbox.slices import Scan
 from ds_flow.inbox.watcher import Inbox, too_large
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
-from ds_flow.system import require_space
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +50,6 @@ class Admission:
 
     known: Known = field(default_factory=Known)  # what the ledger has, as it looked
     arriving: dict[str, Arrival] = field(default_factory=dict)
-    name_batch: Callable[[], str] = lambda: secrets.token_hex(5)
     hinted: bool = True  # there is a reason to scan
     scan: Scan | None = None  # that is under way
     turns: Turns = field(default_factory=Turns)  # settled files that are to be read
@@ -68,18 +61,13 @@ class Admission:
     _rescan_at_s: float = 0.0  # a scan then, even without a hint
     _look_again_at_s: float = 0.0  # at the arriving files alone
     _to_look: deque[str] = field(default_factory=deque)  # at these, some in each turn
-    _looked_at_s: float | None = None  # when this turn's look began
-    _burst: dict[str, float] = field(default_factory=dict)
-    """When each path was first seen, of those that have come since the last batch."""
-    _newest_s: float = 0.0  # when the last of them was first seen
-    _oldest_s: float | None = None  # when the oldest waiting file was admitted
-    _pile: Pile = field(default_factory=Pile)  # what waits
-    _has_room: bool = True  # a run may start
     _counted: Counted | None = None  # what the last scan did, if it took long
+    forming: Forming = field(init=False)
     _progress: ProgressFile = field(init=False)
     _look_file: LookFile = field(init=False)
 
     def __post_init__(self) -> None:
+        self.forming = Forming(self.settings, self.ledger, self.clock)
         self._look_file = LookFile(self.settings.work_root)
         self._progress = ProgressFile(self.settings.work_root)
 
@@ -112,8 +100,8 @@ class Admission:
         waits = [0.0 if self.turns.is_soon_through else math.inf]
         if self.arriving:
             waits.append(self._look_again_at_s - now_s)
-        if self._oldest_s is not None and self._has_room and not self.inbox_error:
-            waits.append(seconds_until_due(self._ages(now_s), self._limits()))
+        if not self.inbox_error:
+            waits.append(self.forming.due_in_s(self._coming, now_s))
         return min(waits)
 
     def is_scan_due(self, now_s: float) -> bool:
@@ -141,7 +129,7 @@ class Admission:
         return admitted
 
     def _admit(self, now_s: float) -> int:
-        self._looked_at_s = now_s
+        self.forming.looked_at_s = now_s
         is_new = self.is_scan_due(now_s)
         if is_new:
             self.hinted = False
@@ -176,9 +164,7 @@ class Admission:
         new = [seen for seen in new if not self.turns.has(seen)]
         if not (looked_at or new):
             return
-        for seen in new:
-            if seen.path not in self._burst:  # one that changes again and again is no news
-                self._burst[seen.path] = self._newest_s = now_s
+        self.forming.see(new, now_s)
         quiet_s = self.settings.watch.quiet_seconds
         still, settled = split_settled(looked_at, new, now_s, quiet_s)
         for path in [*looked_at]:
@@ -272,8 +258,7 @@ class Admission:
             if self._is_news(path, item):
                 level = logging.WARNING if item.cause else logging.INFO
                 log.log(level, "file.%s", state, extra={"path": path, **_why(item.reason)})
-        self._oldest_s = self._oldest_s if self._oldest_s is not None else now_s
-        self._pile.add(items)
+        self.forming.add(items, now_s)
         return len(items)
 
     def _is_news(self, path: str, item: Settled) -> bool:
@@ -299,57 +284,12 @@ class Admission:
     # ------------------------------------------------------------------ form
 
     def form(self, room: int) -> int:
-        """Claim waiting files for the batches that are due, `room` of them at most.
+        """Claim waiting files for the batches that are due, `room` of them at most."""
+        return self.forming.form(self._coming, room, self.inbox_error)
 
-        While no run may start, no batch forms: what comes meanwhile is in the next one.
-        """
-        has_waiting = self.ledger.read.has_waiting()
-        if not has_waiting:
-            self._end_burst()
-        self._has_room = room > 0
-        if not has_waiting or self.inbox_error or not self._has_room:
-            return 0
-        now_s = self.clock.monotonic_s()
-        if self._oldest_s is None:  # waiting since before this daemon, or released
-            self._oldest_s = now_s
-        # What has come since this turn's look is not known yet, and hashing may have taken long.
-        seen_s, self._looked_at_s = self._looked_at_s, None
-        ages = self._ages(now_s if seen_s is None else seen_s)
-        groups = self._pile.to_form(self.ledger.read.waiting, ages, self._limits())[:room]
-        if groups:
-            require_space(self.settings)
-        for group in groups:
-            batch = self.name_batch()
-            ids = [file.id for file in group]
-            if files := self.ledger.form(batch, ids, Trigger.ARRIVAL, self.clock.now()):
-                log.info("batch.queued", extra={"batch": batch, "files": files})
-        if groups:
-            self._end_burst()
-        return len(groups)
-
-    def _end_burst(self) -> None:
-        """Take the next file for the first of a new drop. What is still arriving is no news."""
-        self._oldest_s = None
-        if len(self._burst) > len(self.arriving):
-            self._burst = {path: at for path, at in self._burst.items() if path in self.arriving}
-
-    def _ages(self, now_s: float) -> Ages:
-        oldest_s = now_s if self._oldest_s is None else self._oldest_s
-        patience_s = self.settings.watch.quiet_seconds + self.settings.batch.quiet_seconds
-        is_settling = self.turns.is_soon_through or any(
-            holds_up(arrival, self._burst.get(path, now_s), patience_s)
-            for path, arrival in self.arriving.items()
-        )
-        return Ages(now_s - self._newest_s, now_s - oldest_s, is_settling)
-
-    def _limits(self) -> Limits:
-        batch = self.settings.batch
-        return Limits(
-            quiet_s=batch.quiet_seconds,
-            max_wait_s=batch.max_wait_seconds,
-            max_files=batch.max_files,
-            max_bytes=batch.max_mb * 2**20,
-        )
+    @property
+    def _coming(self) -> Coming:
+        return Coming(self.arriving, self.turns.is_soon_through)
 
 
 def _why(reason: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Engine:
         self.clock = clock
         self.unreadable = Problems()  # by batch: why its files cannot be read
         self.admission = Admission(settings, ledger, inbox, clock, pulse)
-        self.admission.name_batch = runs.next_batch
+        self.admission.forming.name_batch = runs.next_batch
         self.starter = Starter(settings, ledger, runs, clock, self.unreadable)
         self.fires = Fires(settings, ledger, clock, pulse)
         self.supervisor = Supervisor(settings, ledger, runs, clock, self.unreadable)
@@ -165,7 +165,8 @@ class Engine:
     def change_settings(self, settings: Settings) -> None:
         """Work by other settings from now on; the inbox, the ledger and live runs stay."""
         self.settings = settings
-        for part in (self.admission, self.starter, self.fires, self.supervisor):
+        admission = self.admission
+        for part in (admission, admission.forming, self.starter, self.fires, self.supervisor):
             part.settings = settings
         try_held_batches(self.ledger, self.clock.now())
 
