@@ -301,7 +301,7 @@ def test_what_could_not_be_sent_is_kept_and_sent_by_the_next_daemon(project: Pro
 def test_what_could_not_be_sent_is_tried_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerts, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(alerts, "WAIT_SECONDS", (0.05, 600.0))
     chosen = settings(
         project, command=shell("test -e up && cat >> told; echo >> tried; test -e up")
     )

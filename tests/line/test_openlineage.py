@@ -428,10 +428,10 @@ def test_the_daemon_waits_for_no_answer_and_tries_again_after_longer_and_longer_
         assert server.got == []
         server.hold.set()
         sender_until(project, sender, chosen, lambda: not sender._child.is_there)
-        assert sender._after_s == 5.0
+        assert sender._backoff.retry_at_s == 5.0
         sender.keep(chosen, project.ledger, 4.9)
         assert not sender._child.is_there
-        sender_until(project, sender, chosen, lambda: sender._after_s == 15.0, 5.0)
+        sender_until(project, sender, chosen, lambda: sender._backoff.retry_at_s == 15.0, 5.0)
         sender_until(project, sender, chosen, lambda: sender._sent > 0, 15.0)
         assert [event["eventType"] for event in server.got] == ["START", "COMPLETE"]
     told = [one.why for one in caplog.records if one.msg == "lineage.waits"]  # type: ignore[attr-defined]
@@ -445,7 +445,7 @@ def test_a_process_that_takes_too_long_is_ended(project: Project) -> None:
         _configure(project, server.address)
         chosen, sender = load_settings(project.config, {}), LineageSender()
         sender.keep(chosen, project.ledger, 0.0)
-        sender_until(project, sender, chosen, lambda: sender._after_s > 600, 601.0)
+        sender_until(project, sender, chosen, lambda: sender._backoff.retry_at_s > 600, 601.0)
 
 
 def test_an_address_that_speaks_no_http_is_tried_again(project: Project) -> None:

@@ -69,7 +69,7 @@ from ds_flow.core.plan import (
     cut_groups,
 )
 from ds_flow.core.privacy import hides
-from ds_flow.core.problems import Problems, Quota
+from ds_flow.core.problems import Backoff, Problems, Quota
 from ds_flow.core.program import (
     CHECKOUT,
     FLOW,
@@ -148,6 +148,7 @@ __all__ = [
     "WORK",
     "Ages",
     "Arrival",
+    "Backoff",
     "BatchError",
     "BatchState",
     "Cause",

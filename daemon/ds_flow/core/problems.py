@@ -1,4 +1,4 @@
-"""What is told and how often: problems until they change, names up to a number of each kind."""
+"""What is told and tried how often: problems until they change, names up to a number, retries."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -8,10 +8,32 @@ LONGEST_WAIT_SECONDS = 30.0
 
 
 @dataclass(slots=True)
+class Backoff:
+    """How long to wait after failures in a row: each time twice as long, up to a limit."""
+
+    first_s: float
+    longest_s: float
+    wait_s: float = 0.0  # 0 after a success
+    retry_at_s: float = 0.0  # monotonic
+
+    def fail(self, now_s: float) -> None:
+        """Note a failure: the next try comes later."""
+        self.wait_s = min(max(self.first_s, 2 * self.wait_s), self.longest_s)
+        self.retry_at_s = now_s + self.wait_s
+
+    def reset(self) -> None:
+        """Try at once, and begin anew with the shortest wait."""
+        self.wait_s = self.retry_at_s = 0.0
+
+
+def _of_a_problem() -> Backoff:
+    return Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+
+
+@dataclass(slots=True)
 class _Problem:
     why: str
-    wait_s: float = 0.0
-    retry_at_s: float = 0.0  # monotonic
+    backoff: Backoff = field(default_factory=_of_a_problem)
 
 
 @dataclass(slots=True)
@@ -26,21 +48,21 @@ class Problems:
 
     def report(self, subject: str, why: str, now_s: float = 0.0) -> bool:
         """Note why a subject cannot work now; whether that is news."""
-        known = self._open.get(subject)
-        wait_s = min(known.wait_s * 2, LONGEST_WAIT_SECONDS) if known and known.wait_s else 0.0
-        wait_s = wait_s or FIRST_WAIT_SECONDS
-        self._open[subject] = _Problem(why, wait_s, now_s + wait_s)
-        return known is None or known.why != why
+        is_new = subject not in self._open
+        known = self._open.setdefault(subject, _Problem(why))
+        known.backoff.fail(now_s)
+        was, known.why = known.why, why
+        return is_new or was != why
 
     def must_wait(self, subject: str, now_s: float) -> bool:
         """Whether it is too early to try a subject again."""
         known = self._open.get(subject)
-        return known is not None and now_s < known.retry_at_s
+        return known is not None and now_s < known.backoff.retry_at_s
 
     def end_wait(self, subject: str) -> None:
         """Try the subject without a wait from now on. Its problem stays known, and is no news."""
         if known := self._open.get(subject):
-            known.wait_s = known.retry_at_s = 0.0
+            known.backoff.reset()
 
     def solve(self, subject: str) -> bool:
         """Forget a subject's problem; whether it had one."""
@@ -53,7 +75,7 @@ class Problems:
     @property
     def has_waits(self) -> bool:
         """Whether any subject waits to be tried again."""
-        return any(one.wait_s for one in self._open.values())
+        return any(one.backoff.wait_s for one in self._open.values())
 
     def __contains__(self, subject: object) -> bool:
         return subject in self._open

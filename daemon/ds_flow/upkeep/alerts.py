@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ds_flow.core import PYTHON, Document
+from ds_flow.core import PYTHON, Backoff, Document
 from ds_flow.ledger import Alert
 from ds_flow.settings import Settings
 from ds_flow.system import mask
@@ -27,8 +27,7 @@ __all__ = ["SAID", "Post", "message", "send", "shaped", "ways_of"]
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 200  # characters of what a failed command said
-FIRST_WAIT_SECONDS = 10.0  # before a message is tried again; then ever longer
-LONGEST_WAIT_SECONDS = 600.0
+WAIT_SECONDS = (10.0, 600.0)  # after the first failure, and at most
 
 COMMAND, WEBHOOK, EMAIL, HEARTBEAT = "command", "webhook", "email", "heartbeat"
 TEAMS = (".logic.azure.com", ".powerplatform.com", ".powerautomate.com")
@@ -63,8 +62,10 @@ class Way:
     """One way of telling people, and how it goes."""
 
     waiting: deque[tuple[str, Path | None]] = field(default_factory=deque)
-    wait_s: float = 0.0  # before the next try, after failures in a row
-    retry_at_s: float = 0.0  # monotonic
+    backoff: Backoff = field(default_factory=lambda: Backoff(*WAIT_SECONDS))
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.backoff.retry_at_s
 
 
 class Post:
@@ -101,7 +102,7 @@ class Post:
         one = self._ways[HEARTBEAT]
         if settings.alerts.heartbeat and not one.waiting:
             one.waiting.append(("", None))
-            one.retry_at_s = 0.0
+            one.backoff.retry_at_s = 0.0
             self._wake()
 
     def close(self, timeout_s: float) -> None:
@@ -130,12 +131,12 @@ class Post:
         while True:
             self._news.clear()
             for name, way in self._ways.items():
-                while way.waiting and (self._is_closing or time.monotonic() >= way.retry_at_s):
+                while way.waiting and (self._is_closing or way.is_due()):
                     if not self._send_first(name, way):
                         break
             if self._is_closing:
                 return
-            due_s = [way.retry_at_s for way in self._ways.values() if way.waiting]
+            due_s = [way.backoff.retry_at_s for way in self._ways.values() if way.waiting]
             self._news.wait(max(0.0, min(due_s) - time.monotonic()) if due_s else None)
 
     def _send_first(self, name: str, way: Way) -> bool:
@@ -145,10 +146,10 @@ class Post:
         if is_sent or name == HEARTBEAT or self._spool.is_outdated(path):
             way.waiting.popleft()
             self._spool.remove(path)
-        way.wait_s = 0.0 if is_sent else min(way.wait_s * 2, LONGEST_WAIT_SECONDS)
-        if not is_sent:
-            way.wait_s = way.wait_s or FIRST_WAIT_SECONDS
-            way.retry_at_s = time.monotonic() + way.wait_s
+        if is_sent:
+            way.backoff.reset()
+        else:
+            way.backoff.fail(time.monotonic())
         return is_sent
 
 

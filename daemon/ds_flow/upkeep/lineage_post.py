@@ -16,13 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from ds_flow.core import (
-    BatchError,
-    DispatchError,
-    Document,
-    Problems,
-    RequestError,
-)
+from ds_flow.core import Backoff, BatchError, DispatchError, Document, Problems, RequestError
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import mask, open_private, open_regular, read_json, sync_file, write_bytes
@@ -171,8 +165,7 @@ class LineageSender:
     _sending: int = 0  # up to this event
     _sent: int = -1
     _kill_at_s: float = 0.0
-    _after_s: float = 0.0
-    _rest_s: float = 0.0
+    _backoff: Backoff = field(default_factory=lambda: Backoff(*REST_SECONDS))
     _problems: Problems = field(default_factory=Problems)
 
     def keep(self, settings: Settings, ledger: Ledger, now_s: float) -> None:
@@ -186,7 +179,9 @@ class LineageSender:
             if ended is None:
                 return
             self._end(*ended, now_s)
-        if now_s >= self._after_s and (newest := ledger.lineage.last_run_event()) != self._sent:
+        if now_s < self._backoff.retry_at_s:
+            return
+        if (newest := ledger.lineage.last_run_event()) != self._sent:
             self._child.start(settings, "lineage", "--send")
             self._sending, self._kill_at_s = newest, now_s + SEND_SECONDS
 
@@ -196,15 +191,14 @@ class LineageSender:
 
     def _end(self, code: int, said: str, now_s: float) -> None:
         if code == 0:
-            self._sent, self._rest_s = self._sending, 0.0
+            self._sent = self._sending
+            self._backoff.reset()
             if said:
                 log.warning("lineage.said", extra={"why": said})
             if self._problems.solve("lineage"):
                 log.info("lineage.sent")
             return
-        first_s, longest_s = REST_SECONDS
-        self._rest_s = min(max(first_s, 2 * self._rest_s), longest_s)
-        self._after_s = now_s + self._rest_s
+        self._backoff.fail(now_s)
         why = said or f"exit code {code}"
         if self._problems.report("lineage", why):
             log.warning("lineage.waits", extra={"why": why})
