@@ -24,7 +24,7 @@ from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
 from ds_flow.ledger.figures import Histogram, RunOutput
 from ds_flow.ledger.ledger import Ledger, ask_ledger
 from ds_flow.ledger.lineage import Made, RunEvent
-from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire, SetAside
+from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire
 from ds_flow.ledger.pages import Done, FilesPage, ListedRun, RunsPage
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
@@ -64,7 +64,6 @@ __all__ = [
     "RunRow",
     "RunsPage",
     "ScheduleRow",
-    "SetAside",
     "Told",
     "ask_ledger",
     "fault_of",

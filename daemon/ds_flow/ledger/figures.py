@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ds_flow.ledger.queries import RUN_COLUMNS, run_row
-from ds_flow.ledger.rows import RunRow
+from ds_flow.ledger.rows import RunRow, SetAside
 from ds_flow.ledger.store import Store, text
 
 _SECONDS = "(julianday({until}) - julianday({since})) * 86400"
@@ -41,17 +41,6 @@ class Published:
     own_rows: int
     combined_bytes: int
     combined_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A version that was quarantined, and why."""
-
-    at: str
-    path: str
-    version: int
-    cause: str | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

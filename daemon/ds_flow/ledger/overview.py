@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ds_flow.core import Cause, FireOutcome, RunState
+from ds_flow.core import FireOutcome, RunState
 from ds_flow.ledger.queries import IS_LOOK
+from ds_flow.ledger.rows import SetAside
 from ds_flow.ledger.store import Row, Store, text
 
 COUNTED_RUNS = 10_000  # the newest; more in a day are not counted
@@ -33,7 +34,7 @@ _DEAD = f"""
 _MENDED = f"(batch.state = 'succeeded' OR (batch.state = 'dead' AND NOT {_LEFT}))"
 
 _SET_ASIDE = f"""
-    SELECT path, cause, reason, (SELECT max(at) FROM event WHERE file_id = file.id)
+    SELECT (SELECT max(at) FROM event WHERE file_id = file.id), path, version, cause, reason
     FROM (SELECT id, path, version, cause, reason FROM file WHERE state = 'quarantined'
           ORDER BY id DESC LIMIT ?) AS file
     WHERE NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path
@@ -49,16 +50,6 @@ class DeadBatch:
     id: str
     reason: str
     ended_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A quarantined version that is its file's newest."""
-
-    path: str
-    cause: Cause
-    reason: str
-    at: str | None  # when it last moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +128,9 @@ class Overview:
         return row is not None
 
     def set_aside(self, limit: int) -> list[SetAside]:
-        """The newest quarantined files, newest first."""
+        """The newest quarantined versions that are the newest of their files, newest first."""
         rows = self._store.rows(_SET_ASIDE, (LOOKED_THROUGH, limit))
-        return [SetAside(path, Cause(cause), why, at) for path, cause, why, at in rows]
+        return [SetAside(*row) for row in rows]
 
     def lost(self, since: datetime, limit: int) -> list[LostRun]:
         """The runs that were lost after a time, newest first, of batches that still live."""

@@ -54,6 +54,17 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """A version that was quarantined, when and why."""
+
+    at: str
+    path: str
+    version: int
+    cause: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventRow:
     """One row of the history."""
 

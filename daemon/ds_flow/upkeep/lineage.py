@@ -9,11 +9,11 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
-from ds_flow.core import Document, DsFlowError, Manifest, Output
+from ds_flow.core import Document, Manifest, Output
 from ds_flow.ledger import Ledger, RunEvent
 from ds_flow.settings import Settings
 from ds_flow.system import FLOW_NAME, mask
-from ds_flow.work import columns_of, find_manifest, read_manifest
+from ds_flow.work import columns_of, manifest_of
 
 SPEC = "https://openlineage.io/spec"
 TYPES = {
@@ -37,7 +37,7 @@ def lineage_event(settings: Settings, ledger: Ledger, told: RunEvent) -> Documen
             _dataset(settings, file.path, str(file.sha256))
             for file in ledger.read.planned(told.batch)
         ]
-    elif manifest := _manifest(settings, told) if kind == "COMPLETE" else None:
+    elif manifest := manifest_of(settings.output_dir, told.run_id) if kind == "COMPLETE" else None:
         inputs = _inputs(settings, manifest)
         outputs = [_output(settings, one) for one in manifest.outputs]
     return {
@@ -109,14 +109,6 @@ def _run_facets(settings: Settings, told: RunEvent) -> Document:
 
 
 # --------------------------------------------------------------------------- datasets
-
-
-def _manifest(settings: Settings, told: RunEvent) -> Manifest | None:
-    """What the run published; None if its manifest is gone."""
-    with suppress(DsFlowError, OSError):
-        if path := find_manifest(settings.output_dir, told.run_id):
-            return read_manifest(path)
-    return None
 
 
 def _inputs(settings: Settings, manifest: Manifest) -> list[Document]:

@@ -14,7 +14,6 @@ from ds_flow.core import (
     Cause,
     Document,
     FileState,
-    LedgerError,
     Manifest,
     Stat,
     escape,
@@ -38,7 +37,7 @@ from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage, user_name
 from ds_flow.views.documents import jobs_by_stage
 from ds_flow.views.lookup import Place
-from ds_flow.work import find_manifest, read_manifest
+from ds_flow.work import manifest_of
 
 READABLE = 0o444  # for everyone, as far as the folders above allow
 NO_DAEMON = "no daemon is running: start it, or run `ds-flow once`"
@@ -150,10 +149,7 @@ def _drift_in(manifest: Manifest, row: FileRow) -> list[str]:
 
 def _manifest(question: Question, row: FileRow) -> Manifest | None:
     """The manifest of the last run that published a version."""
-    path = find_manifest(question.settings.output_dir, row.run_id or "")
-    with suppress(LedgerError, OSError):
-        return read_manifest(path) if path else None
-    return None
+    return manifest_of(question.settings.output_dir, row.run_id or "")
 
 
 def _in_batch(question: Question, row: FileRow) -> str:

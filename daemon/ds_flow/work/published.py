@@ -5,9 +5,10 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from ds_flow.core import BatchError, Manifest
+from ds_flow.core import BatchError, LedgerError, Manifest
 from ds_flow.system import link_new, read_json, sync_dir
 from ds_flow.work.results import is_plain, measured
 
@@ -129,6 +130,14 @@ def find_manifest(output_dir: Path, run_id: str) -> Path | None:
     name = manifest_name(run_id)
     places = (output_dir / name, output_dir / REMOVED / name)
     return next((path for path in places if path.exists()), None)
+
+
+def manifest_of(output_dir: Path, run_id: str) -> Manifest | None:
+    """Read a run's manifest; None if it is gone, or cannot be read."""
+    with suppress(LedgerError, OSError):
+        if path := find_manifest(output_dir, run_id):
+            return read_manifest(path)
+    return None
 
 
 def remove_outputs(output_dir: Path, run_ids: Iterable[str]) -> None:
