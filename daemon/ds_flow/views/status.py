@@ -8,6 +8,7 @@ from ds_flow.core import BatchState, Document
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.views.health import find_problems, health_document
+from ds_flow.views.inbox import InboxCheck
 from ds_flow.views.look import NOT_ASKED, look_around
 from ds_flow.views.night import last_night, newest_combined, next_fire
 
@@ -29,20 +30,44 @@ def status_document(
     """
     # The inbox first: a file that is admitted meanwhile is then counted twice, and not left out.
     look = look_around(settings, ledger, pid, now, asked)
-    inbox = look.inbox
+    due_at = ledger.read.next_due()
+    return {
+        "daemon": {"running": pid is not None, "pid": pid},
+        **_counts(ledger, look.inbox),
+        **_of_inbox(look.inbox),
+        "next_due_at": due_at.isoformat() if due_at else None,
+        "low_space": look.low_space,
+        "held_back": look.held_back,
+        "jobs": look.jobs,
+        **_failed_analyses(ledger),
+        "ignored_paths": [one._asdict() for one in look.inbox.misnamed],
+        "engine": look.engine,
+        "last_night": last_night(settings, ledger, now),
+        "next_fire": next_fire(settings, now),
+        "newest_combined": newest_combined(settings, ledger),
+        **health_document(pid, find_problems(look)),
+        "drifted": look.drifted,
+        "drift": list(map(asdict, look.drift)),
+    }
+
+
+def _counts(ledger: Ledger, inbox: InboxCheck) -> Document:
+    """Count what the ledger has. If the counts do not add up, the inbox is told."""
     files, discovered = _count_files(ledger)
     if sum(files.values()) != discovered:
         inbox.reason = f"{sum(files.values())} of {discovered} files have a state"
-    due_at = ledger.read.next_due()
-    failed = ledger.history.failed_analyses()
     batches = ledger.read.counts("batch")
     return {
-        "daemon": {"running": pid is not None, "pid": pid},
         "files": files,
         "batches": batches,
         "batches_repaired": ledger.overview.repaired(batches.get(BatchState.DEAD, 0)),
         "runs": ledger.read.counts("run"),
         "discovered": discovered,
+    }
+
+
+def _of_inbox(inbox: InboxCheck) -> Document:
+    return {
         "accounted": not inbox.reason,
         "reason": inbox.reason,
         "arriving": inbox.arriving,
@@ -53,24 +78,16 @@ def status_document(
         ],
         "ignored": inbox.ignored,
         "unaccounted": inbox.unaccounted[:NAMED_PATHS],
-        "next_due_at": due_at.isoformat() if due_at else None,
-        "low_space": look.low_space,
-        "held_back": look.held_back,
-        "jobs": look.jobs,
-        "analyses_failed": len(failed),
-        "failed_analyses": [
-            {"run_id": run.run_id, "analysis_error": run.analysis_error}
-            for run in failed[:NAMED_ANALYSES]
-        ],
-        "ignored_paths": [one._asdict() for one in inbox.misnamed],
-        "engine": look.engine,
-        "last_night": last_night(settings, ledger, now),
-        "next_fire": next_fire(settings, now),
-        "newest_combined": newest_combined(settings, ledger),
-        **health_document(pid, find_problems(look)),
-        "drifted": look.drifted,
-        "drift": list(map(asdict, look.drift)),
     }
+
+
+def _failed_analyses(ledger: Ledger) -> Document:
+    failed = ledger.history.failed_analyses()
+    named = [
+        {"run_id": run.run_id, "analysis_error": run.analysis_error}
+        for run in failed[:NAMED_ANALYSES]
+    ]
+    return {"analyses_failed": len(failed), "failed_analyses": named}
 
 
 def _count_files(ledger: Ledger) -> tuple[dict[str, int], int]:
