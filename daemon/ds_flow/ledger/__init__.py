@@ -28,7 +28,7 @@ from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun,
 from ds_flow.ledger.pages import Done, FilesPage, ListedRun, RunsPage
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
-from ds_flow.ledger.schedules import RUN_PREFIX, Fire, FireRow, LastRun, ScheduleRow
+from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
 from ds_flow.ledger.store import fault_of
 
 __all__ = [
@@ -49,7 +49,6 @@ __all__ = [
     "FileRow",
     "FilesPage",
     "Fire",
-    "FireRow",
     "Histogram",
     "LastRun",
     "Ledger",

@@ -187,14 +187,14 @@ class Overview:
         )
         return Combined(*row) if row else None
 
-    def fires(self, schedule: str, since: datetime, limit: int) -> list[PastFire]:
-        """A schedule's fires that were due after a time, newest first."""
+    def fires(self, schedule: str, since: datetime | None, limit: int) -> list[PastFire]:
+        """A schedule's newest fires, newest first: those due after a time, if one is given."""
         rows = self._store.rows(
             "SELECT schedule, due_at, at, outcome, detail, fire.batch_id, run.run_id, run.state"
             " FROM fire LEFT JOIN run ON run.id ="
             "  (SELECT max(id) FROM run WHERE run.batch_id = fire.batch_id)"
             " WHERE schedule = ? AND due_at > ? ORDER BY due_at DESC LIMIT ?",
-            (schedule, text(since), limit),
+            (schedule, text(since) if since else "", limit),
         )
         return [_fire(row) for row in rows]
 

@@ -8,7 +8,6 @@ from ds_flow.core import FileState, RunState, Trigger
 from ds_flow.ledger.events import LONG_RUN, LongRun, long_run
 from ds_flow.ledger.queries import FILE_COLUMNS, RUN_COLUMNS, file_row, run_row
 from ds_flow.ledger.rows import FileRow, RunRow
-from ds_flow.ledger.schedules import FireRow, fire_row
 from ds_flow.ledger.store import Row, Store, text
 
 LOOKED_AT = 20_000  # rows that one page may look at
@@ -175,17 +174,6 @@ class Pages:
             f"{FILE_COLUMNS} WHERE file.id IN ({_marks(ids)}) ORDER BY path, version", ids
         )
         return FilesPage(list(map(file_row, rows)), more)
-
-    # ------------------------------------------------------------------ fires
-
-    def fires(self, schedule: str, limit: int) -> list[FireRow]:
-        """The newest fires of a schedule, newest first."""
-        rows = self._store.rows(
-            "SELECT due_at, outcome, batch_id, detail, at FROM fire WHERE schedule = ?"
-            " ORDER BY due_at DESC LIMIT ?",
-            (schedule, limit),
-        )
-        return [fire_row(schedule, row) for row in rows]
 
 
 def _marks(values: Sequence[object]) -> str:

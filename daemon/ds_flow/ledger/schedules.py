@@ -151,7 +151,7 @@ class Schedules:
             " ORDER BY id DESC LIMIT 1",
             (name,),
         )
-        return fire_row(name, row) if row else None
+        return _fire_row(name, row) if row else None
 
     def is_done(self, name: str, due_at: datetime) -> bool:
         """Whether this fire was recorded."""
@@ -184,7 +184,7 @@ class Schedules:
         return LastRun(*row) if row else None
 
 
-def fire_row(name: str, row: Row) -> FireRow:
+def _fire_row(name: str, row: Row) -> FireRow:
     """A fire of a schedule from a row of the ledger."""
     due_at, outcome, batch, detail, at = row
     fire = Fire(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from ds_flow.core import Document, Timetable
-from ds_flow.ledger import FAILURES, Ledger, PastFire
+from ds_flow.ledger import FAILURES, Ledger
 from ds_flow.settings import Settings
 from ds_flow.views.documents import output_folder
 
@@ -23,7 +23,7 @@ def last_night(settings: Settings, ledger: Ledger, now: datetime) -> Document:
     ]
     return {
         "since": since.isoformat(),
-        "fires": [_fire(one) for one in sorted(fires, key=lambda one: one.due_at, reverse=True)],
+        "fires": sorted(map(asdict, fires), key=lambda fire: fire["due_at"], reverse=True),
         "runs": sum(day.runs.values()),
         "runs_by_state": day.runs,
         "failures": sum(day.runs.get(state, 0) for state in FAILURES),
@@ -32,10 +32,6 @@ def last_night(settings: Settings, ledger: Ledger, now: datetime) -> Document:
         "rows": day.rows,
         "set_aside": day.set_aside,
     }
-
-
-def _fire(one: PastFire) -> Document:
-    return asdict(one)
 
 
 def next_fire(settings: Settings, now: datetime) -> Document | None:

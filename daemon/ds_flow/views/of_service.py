@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ds_flow.core import FireOutcome, is_missed, moment
+from ds_flow.core import FireOutcome, moment
 from ds_flow.ledger import PastFire
 from ds_flow.upkeep import still_missing
 from ds_flow.views.engine import SILENT
 from ds_flow.views.look import Look
 from ds_flow.views.night import DAY
 from ds_flow.views.problem import Problem
+from ds_flow.views.schedules import was_late
 
 STUCK = timedelta(minutes=10)  # after which a daemon that has left no word does not turn
 UNIT = Path("/etc/systemd/system/ds-flow.service")
 FIRES = 3  # of each schedule
 CHANGED = "is not as it was published"
+_at = datetime.fromisoformat
 
 
 def daemon(look: Look) -> Iterator[Problem]:
@@ -128,16 +130,10 @@ def fires(look: Look) -> Iterator[Problem]:
         for number, fire in enumerate(found):
             if fire.outcome == FireOutcome.MISSED and number == 0:
                 yield _missed(fire)
-            elif is_late(fire):
+            elif was_late(fire.outcome, _at(fire.due_at), _at(fire.at)):
                 yield _caught_up(fire)
             if CHANGED in fire.detail:
                 yield _changed(fire)
-
-
-def is_late(fire: PastFire) -> bool:
-    """Whether a fire was caught up. One that a person asked for is due when it was asked for."""
-    due_at, at = datetime.fromisoformat(fire.due_at), datetime.fromisoformat(fire.at)
-    return fire.outcome != FireOutcome.MISSED and is_missed(due_at, at)
 
 
 def _missed(fire: PastFire) -> Problem:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from ds_flow.core import Document, FireOutcome, Timetable, is_missed
-from ds_flow.ledger import FireRow, Ledger
+from ds_flow.ledger import Ledger
 from ds_flow.settings import Schedule
 
 
@@ -26,7 +26,7 @@ def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
     return {
         "last_due_at": last.fire.due_at.isoformat() if last else None,
         "last_at": last.at.isoformat() if last else None,
-        "was_late": last is not None and _is_late(last),
+        "was_late": last is not None and was_late(last.fire.outcome, last.fire.due_at, last.at),
         "outcome": last.fire.outcome if last else None,
         "batch": batch,
         "run_id": runs[-1].run_id if runs else None,
@@ -34,6 +34,6 @@ def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
     }
 
 
-def _is_late(last: FireRow) -> bool:
-    """Whether a fire was missed and caught up."""
-    return last.fire.outcome != FireOutcome.MISSED and is_missed(last.fire.due_at, last.at)
+def was_late(outcome: FireOutcome, due_at: datetime, at: datetime) -> bool:
+    """Whether a fire was caught up. One that a person asked for is due when it was asked for."""
+    return outcome != FireOutcome.MISSED and is_missed(due_at, at)

@@ -227,11 +227,8 @@ class Answers:
 
     def fires(self, schedule: str) -> list[Document]:
         """The newest fires of a schedule, newest first."""
-        rows = self.ask(lambda ledger: ledger.pages.fires(schedule, FIRES))
-        return [
-            {**asdict(row.fire), "due_at": row.fire.due_at.isoformat(), "at": row.at.isoformat()}
-            for row in rows
-        ]
+        rows = self.ask(lambda ledger: ledger.overview.fires(schedule, None, FIRES))
+        return list(map(asdict, rows))
 
 
 def _next(page: FilesPage) -> Document | None:
