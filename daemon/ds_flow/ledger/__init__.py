@@ -15,6 +15,7 @@ stands where its name says:
     queries    every question; changes nothing
     overview   short questions about the whole
     pages      the questions of the page, each of a bounded answer
+    rows       rows as frozen values
     store      the SQLite file: open, migrate, transactions, errors
     read_only  the same file, for a process that may not write
 """
