@@ -25,7 +25,8 @@ from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import FireOutcome, RunState
 from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import Settings, load_settings
-from ds_flow.upkeep.lineage_post import LineageSender, _only_one, send_lineage
+from ds_flow.upkeep.child import only_one
+from ds_flow.upkeep.lineage_post import LineageSender, send_lineage
 from ds_flow.work import make_root
 from project import until
 from samples import BATCH, OTHER_BATCH
@@ -294,7 +295,7 @@ def test_a_ledger_that_was_made_anew_is_followed_from_its_end(project: Project) 
 
 
 def test_two_processes_do_not_send_at_once(project: Project) -> None:
-    with _only_one(project.settings), pytest.raises(RequestError, match="another process"):
+    with only_one(project.settings, "lineage", ""), pytest.raises(RequestError, match="another"):
         sent(project)
 
 

@@ -27,7 +27,8 @@ from ds_flow.runs import recovery
 from ds_flow.settings.load import load_settings
 from ds_flow.system import metaflow_store
 from ds_flow.upkeep import retention
-from ds_flow.upkeep.retention import DONE, WAITS_FOR_RUNS, Collected, Retention, _only_one
+from ds_flow.upkeep.child import only_one
+from ds_flow.upkeep.retention import DONE, WAITS_FOR_RUNS, Collected, Retention
 from ds_flow.work.batch import Batch
 from ds_flow.work.published import find_manifest, removed_manifests
 from project import until
@@ -555,7 +556,7 @@ def test_the_command_says_what_it_removes_and_removes_nothing_when_dry(
 
 
 def test_two_collections_are_not_at_work_at_once(project: Project) -> None:
-    with _only_one(project.settings), pytest.raises(RequestError, match="another"):
+    with only_one(project.settings, "gc", ""), pytest.raises(RequestError, match="another"):
         gc(project)
 
 

@@ -1,13 +1,19 @@
 """A command of ds-flow in a process of its own, for what the daemon does not wait for."""
 
+import fcntl
 import io
+import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
-from ds_flow.core import PYTHON
+from ds_flow.core import PYTHON, RequestError
 from ds_flow.settings import Settings
+from ds_flow.system import open_private
+from ds_flow.work import make_root
 
 LAST_WORDS = 300  # characters of what it said that are kept
 _COMMAND = "import sys; from ds_flow.cli import main; sys.exit(main())"
@@ -55,3 +61,16 @@ class Child:
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
+
+
+@contextmanager
+def only_one(settings: Settings, name: str, refusal: str) -> Iterator[None]:
+    """Keep others from the same work meanwhile. Raises RequestError if another process is at it."""
+    descriptor = open_private(make_root(settings.output_dir) / f"{name}.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RequestError(refusal) from None
+    finally:
+        os.close(descriptor)

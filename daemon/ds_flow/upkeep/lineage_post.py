@@ -3,26 +3,23 @@
 The ledger is the spool. Beside it there is only how far each recipient has come.
 """
 
-import fcntl
 import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from ds_flow.core import Backoff, BatchError, DispatchError, Document, Problems, RequestError
+from ds_flow.core import Backoff, BatchError, DispatchError, Document, Problems
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
-from ds_flow.system import mask, open_private, open_regular, read_json, sync_file, write_bytes
-from ds_flow.upkeep.child import Child
+from ds_flow.system import mask, open_regular, read_json, sync_file, write_bytes
+from ds_flow.upkeep.child import Child, only_one
 from ds_flow.upkeep.lineage import lineage_event
-from ds_flow.work import make_root
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ def send_lineage(settings: Settings, ledger: Ledger, now: datetime) -> None:
         ways["file"] = partial(_add_line, settings.lineage_file)
     if settings.lineage.url:
         ways["url"] = partial(_post, settings.lineage.url, settings.lineage.token)
-    with _only_one(settings):
+    with only_one(settings, "lineage", "another process is sending lineage events here"):
         failed = [
             why for name, way in ways.items() if (why := _send(settings, ledger, name, way, now))
         ]
@@ -101,18 +98,6 @@ def _keep(settings: Settings, name: str, at: int) -> None:
 
 def _file(settings: Settings) -> Path:
     return settings.work_root / "lineage.json"
-
-
-@contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    descriptor = open_private(make_root(settings.output_dir) / "lineage.lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise RequestError("another process is sending lineage events here") from None
-    finally:
-        os.close(descriptor)
 
 
 # --------------------------------------------------------------------------- the ways

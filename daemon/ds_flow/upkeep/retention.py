@@ -1,30 +1,28 @@
 """Retention: what is kept for how long, and the removal of the rest (`ds-flow gc`)."""
 
-import fcntl
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from ds_flow.core import BatchState, DispatchError, DsFlowError, RequestError, Trigger, counted
+from ds_flow.core import BatchState, DispatchError, DsFlowError, Trigger, counted
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import (
     alone_in_store,
     empty_store_trash,
-    open_private,
     paths_below,
     remove_stored_run,
     store_folder,
     stored_runs,
     unused_blobs,
 )
+from ds_flow.upkeep.child import only_one
 from ds_flow.work import (
     Batch,
     all_logs,
@@ -32,7 +30,6 @@ from ds_flow.work import (
     find_manifest,
     is_committed,
     log_places,
-    make_root,
     remove_outputs,
 )
 
@@ -84,7 +81,7 @@ class Retention:
     def collect(self) -> Collected:
         """Remove what is outdated, and record that. Raises RequestError while another one runs."""
         found = Collected()
-        with _only_one(self.settings):
+        with only_one(self.settings, "gc", "another `ds-flow gc` is running here"):
             for part in (self.logs, self.work, self.outputs, self.metaflow_runs, self.events):
                 for one in part():
                     self._take(one, found)
@@ -229,18 +226,6 @@ class Retention:
                 count=len(some),
                 remove=partial(history.forget, some),
             )
-
-
-@contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    descriptor = open_private(make_root(settings.output_dir) / "gc.lock")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise RequestError("another `ds-flow gc` is running here") from None
-    finally:
-        os.close(descriptor)
 
 
 def _summary(found: Collected) -> str:
