@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -553,3 +554,13 @@ def test_where_no_watch_is_left_it_polls_and_says_so(root: Path) -> None:
     said = subprocess.check_output([sys.executable, "-c", WITHOUT_DESCRIPTORS, root], text=True)
 
     assert said == "WARNING inbox.polled\nTrue\n"
+
+
+def test_an_inbox_that_is_closed_leaves_no_thread(make: Make) -> None:
+    inbox, before = make(), set(threading.enumerate())
+    inbox.watch()
+    assert set(threading.enumerate()) > before
+
+    inbox.close()
+
+    assert set(threading.enumerate()) == before

@@ -331,6 +331,16 @@ def test_of_a_reason_without_end_the_start_is_kept(results: Results) -> None:
     assert len(found.reason) < 10**5
 
 
+def test_a_verdict_may_have_64_mib_and_no_more(results: Results) -> None:
+    made, file = result(results, "a"), results.folder / "a.json"
+    text = json.dumps(asdict(made)).ljust(2**26)
+
+    file.write_text(text)
+    assert results.get("a") == made
+    file.write_text(f"{text} ")
+    assert results.get("a") is None
+
+
 def fifo(path: Path) -> None:
     os.mkfifo(path)
 
