@@ -49,8 +49,10 @@ FOR_KINDS = {
 """What to do about an event, by its kind."""
 
 
-def for_event(kind: str, path: str, cause: str | None, batch: str, run_id: str) -> Remedy:
-    """Say what to do about one event of the history."""
+def for_event(
+    kind: str, path: str = "", cause: str | None = None, batch: str = "", run_id: str = ""
+) -> Remedy:
+    """Say what to do about one event of the history, of which this much is known."""
     if kind == "file.quarantined":
         return for_file(cause, path)
     remedy = FOR_KINDS.get(kind, Remedy("see what is wrong", "ds-flow status"))

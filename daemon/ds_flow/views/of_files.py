@@ -106,12 +106,13 @@ def _is_in_inbox(settings: Settings, path: str) -> bool:
 def analyses(look: Look) -> Iterator[Problem]:
     """Name failed analyses that nothing has made up for."""
     for run in look.ledger.history.failed_analyses()[:NAMED]:
+        remedy = for_event("analysis.failed", run_id=run.run_id or "")
         yield Problem(
             kind="analysis",
             text=f"the analysis of run {run.run_id} failed: {run.analysis_error};"
             " its data is published",
-            remedy="remove the cause, then do the analysis again",
-            command=f"ds-flow rerun --analyze {run.run_id}",
+            remedy=remedy.text,
+            command=remedy.command,
             since=run.ended_at,
         )
 
@@ -123,7 +124,7 @@ def misnamed(look: Look) -> Iterator[Problem]:
         yield Problem(
             kind="ignored",
             text=f"{one.path} is not read: {one.why}{rename}",
-            remedy="rename it, or save it as CSV under such a name",
+            remedy=for_event("file.misnamed").text,
             command=f"ds-flow explain -- {shlex.quote(one.path)}",
             needs_person=one.is_alike,
         )
@@ -164,7 +165,7 @@ def lost(look: Look) -> Iterator[Problem]:
 def drifted(look: Look) -> Iterator[Problem]:
     """Name files that were marked in the last week. They are published all the same."""
     for one in look.drift[:NAMED]:
-        remedy = for_event("batch.drifted", one.path, None, "", one.run_id)
+        remedy = for_event("batch.drifted", run_id=one.run_id)
         yield Problem(
             kind="drift",
             text=f"{one.path} is published, but differs from the files before it: {one.text}",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ds_flow.core import FireOutcome, moment
+from ds_flow.core import FireOutcome, for_event, moment
 from ds_flow.ledger import PastFire
 from ds_flow.upkeep import still_missing
 from ds_flow.views.engine import SILENT
@@ -117,7 +117,7 @@ def expected(look: Look) -> Iterator[Problem]:
             yield Problem(
                 kind="missing_files",
                 text=f"expected files have not come: {text}",
-                remedy="ask their sender",
+                remedy=for_event("files.missing").text,
                 command="ds-flow files",
                 since=since,
             )
@@ -140,19 +140,20 @@ def _missed(fire: PastFire) -> Problem:
     return Problem(
         kind="schedule",
         text=f"schedule {fire.schedule} was missed: {fire.detail}",
-        remedy="fire it now, or wait for its next time",
+        remedy=for_event("schedule.missed").text,
         command=f"ds-flow schedule run {shlex.quote(fire.schedule)}",
         since=fire.due_at,
     )
 
 
 def _caught_up(fire: PastFire) -> Problem:
+    remedy = for_event("schedule.caught_up")
     return Problem(
         kind="caught_up",
         text=f"schedule {fire.schedule} was missed at {moment(fire.due_at)}"
         f" and caught up at {moment(fire.at)}",
-        remedy="see why the daemon was down, or the machine asleep, at that time",
-        command="ds-flow schedule",
+        remedy=remedy.text,
+        command=remedy.command,
         since=fire.due_at,
         needs_person=False,
     )
