@@ -241,6 +241,19 @@ def test_nothing_in_a_report_runs_or_loads_anything(page: str) -> None:
     assert "@import" not in style
 
 
+def test_what_would_turn_the_text_round_is_escaped_in_a_report(project: Project) -> None:
+    document = of_run(project)
+    said = {"title": "a\u202eb", "analysis": "one\ntwo\u202e\n"}
+    preview = {"path": "c\u202e", "columns": [], "rows": 1, "rows_looked_at": 1}
+    profile = {"combined": None, "inputs": [preview], "left_out": 0}
+
+    page = report_html({**document, **said, "profile": profile})
+
+    assert "\u202e" not in page
+    assert r"<h1>a\u202eb</h1>" in page
+    assert "one\ntwo" in page
+
+
 def test_the_policy_allows_this_style_sheet_and_nothing_else(page: str) -> None:
     policies = [
         attributes["content"]

@@ -117,7 +117,7 @@ from ds_flow.core.states import (
     Trigger,
     starved,
 )
-from ds_flow.core.wording import Document, counted, local_time, moment
+from ds_flow.core.wording import Document, counted, local_time, moment, short_time
 
 __all__ = [
     "ATTEMPT_MARK",
@@ -237,6 +237,7 @@ __all__ = [
     "sentence",
     "shallow",
     "shapes_of",
+    "short_time",
     "split_settled",
     "starved",
     "unbegun_in_a_row",

@@ -17,6 +17,11 @@ def local_time(at: datetime, timespec: str = "seconds") -> str:
     return at.astimezone().isoformat(timespec=timespec)
 
 
+def short_time(at: str) -> str:
+    """Write a time of a document for people: as `moment`, without the offset."""
+    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def moment(at: str) -> str:
     """Write a time of a document for people: in local time, to the second."""
     return local_time(datetime.fromisoformat(at))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ds_flow.core import Document, counted, for_file
+from ds_flow.core import Document, counted, for_file, short_time
 
 LISTED = 500  # rows of each table; the others are counted
 
@@ -42,7 +42,7 @@ def cut(lists: Lists) -> Document:
 def when(words: str) -> str:
     """A time as people write it, in local time; anything else as it is."""
     try:
-        return datetime.fromisoformat(words).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return short_time(words)
     except ValueError:
         return words
 

@@ -6,12 +6,22 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from ds_flow.core import LIVE_RUNS, Cause, Document, FileState, RunState, Trigger, printable
+from ds_flow.core import (
+    LIVE_RUNS,
+    Cause,
+    Document,
+    FileState,
+    RunState,
+    Trigger,
+    printable,
+    short_time,
+)
+from ds_flow.reports import templates
 from ds_flow.web import charts, words
 from ds_flow.web.answers import Answers, now
 
@@ -28,13 +38,6 @@ NAV = (
     ("/quarantine", "Quarantine"),
     ("/schedules", "Schedules"),
 )
-
-
-def _plain(value: Any) -> Any:
-    """Escape what would deceive a reader: control characters, and those that turn text round."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(str(value))
-    return value
 
 
 def _code(text: str) -> Markup:
@@ -56,15 +59,7 @@ def _static(name: str) -> str:
 
 
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("ds_flow.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
+    made = templates("ds_flow.web")
     made.globals |= {"href": _href, "static": _static, "nav": NAV}
     made.filters |= {
         "code": _code,
@@ -72,7 +67,7 @@ def _environment() -> Environment:
         "size": words.size,
         "number": words.number,
         "span": words.span,
-        "short_time": words.short_time,
+        "short_time": short_time,
         "label": lambda word: str(word).replace("_", " "),
     }
     made.globals |= {"between": words.between}

@@ -59,11 +59,6 @@ def between(start: str | None, end: str | None) -> str:
     return span((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
 
 
-def short_time(at: str) -> str:
-    """Write a time of a document for people: local, to the second, without the offset."""
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
 def ago(at: str, now: datetime) -> str:
     """Say how long ago a time was, or in how long it is."""
     away = now - datetime.fromisoformat(at)
