@@ -2,7 +2,7 @@
 
 from ds_flow.core.batching import Ages, Limits, Waiting, batches_to_form, seconds_until_due
 from ds_flow.core.cron import LOCAL, Timetable, due_fire, is_missed, known_zone, moment_of
-from ds_flow.core.drift import Comparison, Mark, named, plain, sentence
+from ds_flow.core.drift import Comparison, Mark, plain, sentence
 from ds_flow.core.environment import (
     CARD,
     DEFAULT_VARIABLES,
@@ -31,7 +31,6 @@ from ds_flow.core.families import (
     Look,
     compared,
     family_of,
-    label_of,
     shapes_of,
 )
 from ds_flow.core.manifest import (
@@ -85,7 +84,6 @@ from ds_flow.core.retry_policy import (
     Policy,
     RetryAt,
     after_failure,
-    unbegun_in_a_row,
 )
 from ds_flow.core.settling import holds_up, split_settled
 from ds_flow.core.states import (
@@ -219,11 +217,9 @@ __all__ = [
     "is_missed",
     "is_no_room",
     "known_zone",
-    "label_of",
     "local_time",
     "moment",
     "moment_of",
-    "named",
     "natural_order",
     "output_stems",
     "pinned_variables",
@@ -240,6 +236,5 @@ __all__ = [
     "short_time",
     "split_settled",
     "starved",
-    "unbegun_in_a_row",
     "unescape",
 ]

@@ -28,7 +28,7 @@ from ds_flow.dispatch.backends import make_backends
 from ds_flow.dispatch.commands import call
 from ds_flow.dispatch.docker import DockerClient, unobtainable
 from ds_flow.dispatch.local_jobs import fork_program, is_forked_job
-from ds_flow.dispatch.progress import Job, StageJobs, jobs_in, stage_of, stages_in, told
+from ds_flow.dispatch.progress import StageJobs, jobs_in, stage_of, stages_in, told
 from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
 from ds_flow.dispatch.stage import LIVE, cancel_jobs, has_jobs_elsewhere, log_of, run_stage
@@ -37,7 +37,6 @@ __all__ = [
     "LIVE",
     "Backend",
     "DockerClient",
-    "Job",
     "JobSpec",
     "Outcome",
     "Report",

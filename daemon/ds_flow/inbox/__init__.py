@@ -1,7 +1,6 @@
 """From the inbox to queued batches: look, settle, admit, form."""
 
 from ds_flow.inbox.admission import Admission
-from ds_flow.inbox.known import Known
 from ds_flow.inbox.misnamed import Misnamed, judge_name
 from ds_flow.inbox.progress import being_read, last_look, told
 from ds_flow.inbox.scan import (
@@ -16,7 +15,6 @@ from ds_flow.inbox.watcher import Inbox
 __all__ = [
     "Admission",
     "Inbox",
-    "Known",
     "Misnamed",
     "Pattern",
     "being_read",

@@ -21,12 +21,12 @@ stands where its name says:
 """
 
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun, Told
-from ds_flow.ledger.families import BATCH_DRIFTED, FILE_DRIFTED, DriftRow
-from ds_flow.ledger.figures import Histogram, RunOutput
+from ds_flow.ledger.families import BATCH_DRIFTED, DriftRow
+from ds_flow.ledger.figures import Histogram
 from ds_flow.ledger.ledger import Ledger, ask_ledger
 from ds_flow.ledger.lineage import Made, RunEvent
-from ds_flow.ledger.overview import FAILURES, Combined, Day, DeadBatch, LostRun, PastFire
-from ds_flow.ledger.pages import Done, FilesPage, ListedRun, RunsPage
+from ds_flow.ledger.overview import FAILURES, PastFire
+from ds_flow.ledger.pages import Done, FilesPage, ListedRun
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
@@ -36,15 +36,11 @@ __all__ = [
     "ANALYSIS_FAILED",
     "BATCH_DRIFTED",
     "FAILURES",
-    "FILE_DRIFTED",
     "JOBS_REDONE",
     "LEFT_OUT",
     "RUN_PREFIX",
     "Alert",
     "BatchRow",
-    "Combined",
-    "Day",
-    "DeadBatch",
     "Done",
     "DriftRow",
     "FileRow",
@@ -55,14 +51,11 @@ __all__ = [
     "Ledger",
     "ListedRun",
     "LongRun",
-    "LostRun",
     "Made",
     "PastFire",
     "Reading",
     "RunEvent",
-    "RunOutput",
     "RunRow",
-    "RunsPage",
     "ScheduleRow",
     "Told",
     "ask_ledger",

@@ -12,7 +12,6 @@ from ds_flow.runs.recovery import (
     tidy_work_dirs,
     try_held_batches,
 )
-from ds_flow.runs.room import why_no_room
 from ds_flow.runs.start import Starter, why_must_wait, why_no_slot, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 
@@ -32,7 +31,6 @@ __all__ = [
     "tidy_work_dirs",
     "try_held_batches",
     "why_must_wait",
-    "why_no_room",
     "why_no_slot",
     "why_not_started",
 ]

@@ -29,7 +29,6 @@ from ds_flow.system.links import (
     OutsideError,
     beneath,
     is_there,
-    open_beneath,
     reopen,
 )
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
@@ -106,7 +105,6 @@ __all__ = [
     "masked",
     "need",
     "only_look",
-    "open_beneath",
     "open_log",
     "open_private",
     "open_regular",

@@ -1,15 +1,14 @@
 """What people are told: one document for each question, for the commands and the page."""
 
 from ds_flow.views.datapackage import datapackage_document
-from ds_flow.views.documents import file_document, jobs_by_stage, output_folder, run_document
+from ds_flow.views.documents import file_document, output_folder
 from ds_flow.views.explain import Question, explanation, remedy
-from ds_flow.views.health import ATTENTION, DOWN, OK, problems, verdict
+from ds_flow.views.health import problems
 from ds_flow.views.inbox import InboxCheck
 from ds_flow.views.lineage import lineage_document, lineage_mermaid, lineage_tree
 from ds_flow.views.look import Seen
 from ds_flow.views.lookup import Place, find_batch, find_place, find_run, log_of
 from ds_flow.views.metrics import CONTENT_TYPE, metrics_text
-from ds_flow.views.problem import Problem
 from ds_flow.views.profile import profile_document
 from ds_flow.views.report import run_report, span_report
 from ds_flow.views.run import newest_runs, run_documents, whole_run
@@ -17,13 +16,9 @@ from ds_flow.views.schedules import schedule_document
 from ds_flow.views.status import status_document
 
 __all__ = [
-    "ATTENTION",
     "CONTENT_TYPE",
-    "DOWN",
-    "OK",
     "InboxCheck",
     "Place",
-    "Problem",
     "Question",
     "Seen",
     "datapackage_document",
@@ -32,7 +27,6 @@ __all__ = [
     "find_batch",
     "find_place",
     "find_run",
-    "jobs_by_stage",
     "lineage_document",
     "lineage_mermaid",
     "lineage_tree",
@@ -43,12 +37,10 @@ __all__ = [
     "problems",
     "profile_document",
     "remedy",
-    "run_document",
     "run_documents",
     "run_report",
     "schedule_document",
     "span_report",
     "status_document",
-    "verdict",
     "whole_run",
 ]

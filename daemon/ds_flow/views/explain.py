@@ -17,6 +17,7 @@ from ds_flow.core import (
     Manifest,
     Stat,
     escape,
+    for_file,
     in_backquotes,
     moment,
     sentence,
@@ -193,10 +194,8 @@ def remedy(question: Question, row: FileRow) -> str:
     """Say what a person should do about a quarantined version."""
     release = f"`ds-flow release -- {shlex.quote(in_backquotes(row.path))}`"
     match row.cause:
-        case Cause.NAME:
-            return "rename the file"
-        case Cause.GONE | Cause.CHANGED:
-            return "put it into the inbox again"
+        case Cause.NAME | Cause.GONE | Cause.CHANGED:
+            return for_file(row.cause, row.path).text
         case Cause.UNREADABLE:
             return f"{_make_readable(question.place.raw)}, then {release}"
         case Cause.REJECTED:
