@@ -84,6 +84,22 @@ def test_what_a_look_found_when_the_system_refused_is_found_again_without_a_hint
     assert [row.path for row in engine.ledger.read.latest()] == ["data/a.csv"]
 
 
+def test_a_batch_forms_by_the_settings_that_were_read_again(
+    engine: Engine, clock: MovedClock, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "a.csv").write_text("id\n1\n")
+    for _ in range(3):
+        engine.admission.admit()
+        clock.elapsed_s += 1
+    assert engine.admission.form(room=1) == 0
+
+    engine.change_settings(
+        load_settings(engine.settings.file, {"DS_FLOW_BATCH__QUIET_SECONDS": "0.5"})
+    )
+
+    assert engine.admission.form(room=1) == 1
+
+
 def test_nothing_is_admitted_before_the_ledger_knows_what_was_published_by_hand(
     engine: Engine, clock: MovedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
