@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("unit/test_batch.py", "unit/test_torn_files.py", "unit/test_states.py"),
         *("line/test_publication.py", "line/test_publish_step.py", "line/test_process_job.py"),
         *(*LINE, "line/test_retention.py", "attack/test_security.py", "line/test_analysis.py"),
-        *("line/test_two_users.py", "faults/test_moves.py"),
+        *("line/test_two_users.py", "faults/test_moves.py", "attack/test_one_file.py"),
     ),
     "daemon/ds_flow/ledger": (
         *("unit/test_ledger.py", "unit/test_ledger_moves.py", "unit/test_ledger_requests.py"),
@@ -43,6 +43,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             *LINE,
         ),
         *("line/test_fires.py", "line/test_retention.py", "line/test_cli.py"),
+        *("line/test_held_back.py", "line/test_checks.py", "line/test_upgrade.py"),
     ),
     "daemon/ds_flow/dispatch": (
         *("unit/test_lsf_texts.py", "unit/test_commands.py", "unit/test_torn_files.py"),
@@ -64,6 +65,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             *LINE,
         ),
         *("line/test_bad_input.py", "line/test_clients.py"),
+        *("attack/test_one_file.py", "attack/test_security.py"),
     ),
     "daemon/ds_flow/runs": (
         *(*LINE, "line/test_supervise.py", "line/test_environment.py", "unit/test_commands.py"),

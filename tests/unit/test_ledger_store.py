@@ -140,6 +140,17 @@ def test_a_broken_file_is_refused_with_the_remedy(path: Path) -> None:
         Ledger(path)
 
 
+def test_a_check_finds_what_only_a_reading_of_the_whole_ledger_shows(path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("DELETE FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+
+    assert "never used" in fault_of(path)
+    with closing(Ledger(path)) as ledger, pytest.raises(LedgerError, match="never used"):
+        ledger.back_up(path.with_name("copy.db"))
+
+
 def test_a_page_that_breaks_later_is_a_ledger_error_too(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.admit([settled(f"{i}", "1") for i in range(500)], NOON)
