@@ -316,7 +316,9 @@ def published(project: Project, prefix: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-VARYING = re.compile(r'"(sha256|user|key|native_id)": "[^"]*"|[-0-9]{10}T[0-9:.]{8,}(\+00:00|Z)')
+VARYING = re.compile(
+    r'"(sha256|user|key|native_id|git_commit)": "[^"]*"|[-0-9]{10}T[0-9:.]{8,}(\+00:00|Z)'
+)
 
 
 def known(project: Project) -> list[FileRow]:
