@@ -97,9 +97,14 @@ class StudentDataFlow(FlowSpec):
         self.combined = published.combined
 
 
+PARAMETERS = {name: it for name, it in vars(StudentDataFlow).items() if isinstance(it, Parameter)}
+
+
 def run_task() -> None:
     """Run the task that the arguments name, as a program does that is started for it."""
     metaflow_env.go_home(sys.argv)
+    for name, parameter in PARAMETERS.items():
+        setattr(StudentDataFlow, name, parameter)  # a task has put properties in their place
     StudentDataFlow()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from metaflow import card
 from metaflow.cards import MetaflowCard
-from metaflow.plugins import CARDS
 
 from ds_flow.core import CARD, Document, LedgerError, Manifest
 from ds_flow.reports import report_html, run_document, run_report
@@ -47,6 +46,8 @@ def with_report_card(step: Step) -> Step:
     """Give a step the card, if the settings want it: a process more at its end."""
     if os.environ.get(CARD) != "true":
         return step
+    from metaflow.plugins import CARDS  # the card types that there are
+
     CARDS.append(RunReport)
     decorated: Step = card(type=RunReport.type)(step)
     return decorated

@@ -6,6 +6,8 @@ all the time of a small run goes into that. Nothing here outlives the run.
 
 import gc
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +27,8 @@ from ds_flow.system import fork, keep_from_children, open_streams
 from steps.command_line import command_of
 from steps.jobs import STEPS
 
+Task = Callable[[], object]
+
 RUNNING = frozenset({"run", "resume"})
 LATER = ("metaflow.cli", "metaflow.task", "pyarrow.pandas_compat")
 """What a task or a job would import once it needs it."""
@@ -32,9 +36,12 @@ LATER = ("metaflow.cli", "metaflow.task", "pyarrow.pandas_compat")
 PROCESS_NAME = "ds-flow-task"
 POPEN_OPTIONS = {"bufsize": 1, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)}
 """How Metaflow's local runtime starts a task, beside its environment."""
+CARD_OPTIONS = {"stderr", "timeout"}
+"""How a task has a card made."""
+LONGEST_S = 60.0  # that a card may take which has no limit of its own
 
 
-def fork_tasks(task: Callable[[], object]) -> None:
+def fork_tasks(task: Task) -> None:
     """From now on, if this process runs the flow, fork its tasks and their local jobs.
 
     `task` runs the flow's command line as a task has it, in `sys.argv`.
@@ -62,7 +69,20 @@ def fork_tasks(task: Callable[[], object]) -> None:
             return ForkedTask(task, command, environ)
         return subprocess.Popen(command, env=environ, **options)
 
+    def check_output(command: Sequence[str], **options: Any) -> bytes:
+        environ = options.pop("env", None)
+        is_card = tuple(command[:2]) == start_of_task and {"card", "create"} <= {*command}
+        is_alone = threading.active_count() == 1
+        if is_card and is_alone and environ is not None and options.keys() == CARD_OPTIONS:
+            return _output_of_fork(task, command, environ, options["timeout"] or LONGEST_S)
+        said: bytes = subprocess.check_output(command, env=environ, **options)
+        return said
+
     metaflow.runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    cards = sys.modules.get("metaflow.plugins.cards.card_creator")
+    if getattr(cards, "subprocess", None) is subprocess:
+        replaced = {**vars(subprocess), "check_output": check_output}
+        setattr(cards, "subprocess", SimpleNamespace(**replaced))  # noqa: B010 - of a module
     gc.freeze()  # what is imported stays shared between the forks
 
 
@@ -99,9 +119,7 @@ def _leave_out_package() -> None:
 class ForkedTask:
     """A task as a fork: as much of `subprocess.Popen` as Metaflow's runtime uses."""
 
-    def __init__(
-        self, task: Callable[[], object], command: Sequence[str], environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, task: Task, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.returncode: int | None = None
         theirs: list[int] = []
         self.stdin, self.stdout, self.stderr = (_pipe(mode, theirs) for mode in ("wb", "rb", "rb"))
@@ -110,11 +128,7 @@ class ForkedTask:
             for descriptor, end in enumerate(theirs):
                 os.dup2(end, descriptor)
                 os.close(end)
-            open_streams()
-            os.environ.clear()
-            os.environ.update(environ)
-            sys.argv = list(command[1:])
-            task()
+            _run(task, command, environ)
 
         try:
             self.pid = fork(main, PROCESS_NAME)
@@ -140,6 +154,64 @@ class ForkedTask:
             pid, status = os.waitpid(self.pid, options)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
+
+
+def _run(task: Task, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Run a command line of the flow, in a fork that has its three descriptors."""
+    open_streams()
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.argv = list(command[1:])
+    task()
+
+
+def _output_of_fork(
+    task: Task, command: Sequence[str], environ: Mapping[str, str], limit_s: float
+) -> bytes:
+    """Do as `subprocess.check_output` does, with both streams as its output.
+
+    Also a system without room is a failure of the command, which Metaflow lets pass.
+    """
+    try:
+        code, output = _ended_fork(task, command, environ, limit_s)
+    except OSError as error:
+        raise subprocess.CalledProcessError(1, command, str(error).encode()) from error
+    if code is None:
+        raise subprocess.TimeoutExpired(command, limit_s, output)
+    if code:
+        raise subprocess.CalledProcessError(code, command, output)
+    return output
+
+
+def _ended_fork(
+    task: Task, command: Sequence[str], environ: Mapping[str, str], limit_s: float
+) -> tuple[int | None, bytes]:
+    """Run a command line in a fork: its exit code, None if it took too long, and what it said."""
+    with os.fdopen(os.memfd_create("said"), "w+b") as said:
+
+        def main() -> None:
+            for descriptor in (1, 2):
+                os.dup2(said.fileno(), descriptor)
+            _run(task, command, environ)
+
+        pid = fork(main, PROCESS_NAME)
+        is_in_time = _has_ended(pid, limit_s)
+        if not is_in_time:
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        said.seek(0)
+        return (code if is_in_time else None), said.read()
+
+
+def _has_ended(pid: int, limit_s: float) -> bool:
+    """Wait for a child; whether it ended in time."""
+    child = os.pidfd_open(pid)
+    try:
+        ends = select.poll()
+        ends.register(child, select.POLLIN)
+        return bool(ends.poll(limit_s * 1000))
+    finally:
+        os.close(child)
 
 
 def _pipe(mode: str, theirs: list[int]) -> IO[bytes]:

@@ -1,5 +1,6 @@
 """steps/task_forks: tasks and local jobs are forks, unless that cannot be or is not wanted."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import metaflow.runtime
 import pytest
+from metaflow.plugins.cards import card_creator
 
 from project import Project, table, until
 from steps import task_forks
@@ -44,6 +46,12 @@ def transform(frame):
     print("and complaints", file=sys.stderr)
     os._exit(5)
 """
+
+
+@pytest.fixture(autouse=True)
+def _cards_of_metaflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test replaces is put back."""
+    monkeypatch.setattr(card_creator, "subprocess", subprocess)
 
 
 def names(pids: list[int]) -> set[str]:
@@ -217,3 +225,60 @@ def test_another_way_to_start_a_process_is_left_as_it_is(
     assert isinstance(process, subprocess.Popen)
     assert process.wait() == 0
     assert made.exists()
+
+
+def make_card(
+    monkeypatch: pytest.MonkeyPatch, task: task_forks.Task, *words: str, limit_s: float = 60
+) -> bytes:
+    """Have a command run as a task has a card made, in a run whose tasks are forks."""
+    monkeypatch.setattr(card_creator, "subprocess", subprocess)
+    monkeypatch.setattr(metaflow.runtime, "subprocess", subprocess)
+    monkeypatch.setattr(task_forks, "_import_programs", lambda: None)
+    monkeypatch.setattr(task_forks, "_leave_out_package", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["-c", "run"])
+    task_forks.fork_tasks(task)
+    made: bytes = card_creator.subprocess.check_output(
+        [sys.executable, "-c", *words],
+        env={**os.environ, "SEEN": "here"},
+        stderr=subprocess.STDOUT,
+        timeout=limit_s,
+    )
+    return made
+
+
+def tell() -> None:
+    sys.stdout.write(f"{os.environ['SEEN']} {sys.argv}\n")
+    sys.stderr.write("complaint\n")
+
+
+def test_a_card_is_made_in_a_fork_that_has_the_command_line_of_a_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert make_card(monkeypatch, tell, "card", "create") == (
+        b"here ['-c', 'card', 'create']\ncomplaint\n"
+    )
+    assert make_card(monkeypatch, tell, "print('a program')") == b"a program\n"
+
+
+def test_a_card_that_fails_or_hangs_ends_as_a_program_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        sys.stdout.write("no card")
+        sys.exit(3)
+
+    def hang() -> None:
+        threading.Event().wait()
+
+    def no_room(*_: object) -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        make_card(monkeypatch, fail, "card", "create")
+    assert (failed.value.returncode, failed.value.output) == (3, b"no card")
+    with pytest.raises(subprocess.TimeoutExpired):
+        make_card(monkeypatch, hang, "card", "create", limit_s=0.2)
+    monkeypatch.setattr(task_forks, "fork", no_room)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        make_card(monkeypatch, tell, "card", "create")
+    assert b"Resource temporarily unavailable" in refused.value.output
