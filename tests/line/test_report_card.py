@@ -109,6 +109,15 @@ def test_a_run_has_no_card_unless_the_settings_say_so(tmp_path: Path) -> None:
     assert not (made.root / ".metaflow" / "mf.cards").exists()
 
 
+def test_a_run_that_publishes_no_file_has_a_card_that_says_why(tmp_path: Path) -> None:
+    made = Project(tmp_path / "project", report={"card": True}, profile=False)
+    made.drop("student_bad.csv", "id,score\n1,2\n3\n")
+    made.once()
+    (manifest,) = made.manifests()
+    (card,) = cards(made, manifest.run_id)
+    assert "line 3: " in words_of(card["html"])
+
+
 @pytest.mark.parametrize("fork", [True, False], ids=["forks", "programs"])
 def test_a_card_that_cannot_be_written_fails_no_run(tmp_path: Path, *, fork: bool) -> None:
     made = project_of(tmp_path / "project", fork=fork)

@@ -79,7 +79,7 @@ def _put(args: argparse.Namespace, document: Document) -> None:
     from ds_flow.cli.status_text import status_lines
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in status_lines(document, width, args.config):
+    for line in status_lines(document, width, getattr(args, "config", None)):
         put(line)
 
 
