@@ -1,5 +1,6 @@
 """What many tests stand on: a clock that is moved, and a ledger in a file of its own."""
 
+import logging
 import os
 import shutil
 import signal
@@ -59,6 +60,21 @@ def pytest_terminal_summary(
 ) -> None:
     if config.option.markexpr == "not exhaustive":
         terminalreporter.write_line("left out: what is marked exhaustive; `make check` runs it too")
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """What a test sets up by running a command in this process ends with it."""
+    raises, on_io = logging.raiseExceptions, signal.getsignal(signal.SIGIO)
+    yield
+    package = logging.getLogger("ds_flow")
+    for target in package.handlers[:]:
+        package.removeHandler(target)
+        target.close()
+    package.propagate = True
+    package.setLevel(logging.NOTSET)
+    logging.raiseExceptions = raises
+    signal.signal(signal.SIGIO, on_io)
 
 
 @pytest.fixture

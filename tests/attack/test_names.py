@@ -14,7 +14,6 @@ from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.system import set_up_logging
 from ds_flow.system.wake import Wake
-from own_logs import own_logs
 
 MANY = 3000
 log = logging.getLogger("ds_flow.sample")
@@ -27,14 +26,11 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def logged(project: Project) -> Iterator[Path]:
+def logged(project: Project) -> Path:
     """A log that three hundred kilobytes rotate away."""
     file = project.root / "log" / "ds-flow.log"
-    with own_logs():
-        set_up_logging(
-            level="INFO", json_lines=False, secrets=(), file=file, max_bytes=100_000, keep=2
-        )
-        yield file
+    set_up_logging(level="INFO", json_lines=False, secrets=(), file=file, max_bytes=100_000, keep=2)
+    return file
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import os
 import pty
 import re
@@ -53,11 +52,8 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def ds_flow_here(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def ds_flow_here(project: Project, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run a command in this process: its exit code, standard output and standard error."""
-    log = logging.getLogger("ds_flow")
-    before = (log.handlers[:], log.level, log.propagate)
-    on_io = signal.getsignal(signal.SIGIO)
 
     def run(*argv: str) -> tuple[int, str, str]:
         try:
@@ -67,9 +63,7 @@ def ds_flow_here(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterat
         out, err = capsys.readouterr()
         return code, out, err
 
-    yield run
-    log.handlers[:], log.level, log.propagate = before
-    signal.signal(signal.SIGIO, on_io)
+    return run
 
 
 def command(project: Project, *argv: str) -> list[str]:
@@ -424,7 +418,7 @@ def test_status_says_what_to_do_next(project: Project, ds_flow_here: Cli) -> Non
     kill(project, batch)
     project.admit("student_b.csv")
     out = ds_flow_here("status")[1]
-    assert f"type    ds-flow retry {BATCH}\n" in out
+    assert f"type    ds-flow --config {project.config} retry {BATCH}\n" in out
     assert "`ds-flow once`" in out
     assert "files      2: 1 waiting, 1 quarantined" in out
 

@@ -1,7 +1,6 @@
 """`ds-flow status` as a person, a monitor and a terminal see it."""
 
 import json
-import logging
 import os
 import pty
 import shlex
@@ -41,18 +40,12 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def cli(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    log = logging.getLogger("ds_flow")
-    before = (log.handlers[:], log.level, log.propagate)
-    on_io = signal.getsignal(signal.SIGIO)
-
+def cli(project: Project, capsys: pytest.CaptureFixture[str]) -> Cli:
     def run(*argv: str) -> tuple[int, str, str]:
         code = main(["--config", str(project.config), *argv])
         return (code, *capsys.readouterr())
 
-    yield run
-    log.handlers[:], log.level, log.propagate = before
-    signal.signal(signal.SIGIO, on_io)
+    return run
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import html
 import json
-import logging
 import os
 import re
 import signal
@@ -76,17 +75,14 @@ def page(project: Project) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def printed(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+def printed(project: Project, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """What a command prints with `--json`."""
-    log = logging.getLogger("ds_flow")
-    before = (log.handlers[:], log.level, log.propagate)
 
     def run(*argv: str) -> Any:
         assert main(["--config", str(project.config), *argv, "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 
-    yield run
-    log.handlers[:], log.level, log.propagate = before
+    return run
 
 
 # --------------------------------------------------------------------------- what it says

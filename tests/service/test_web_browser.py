@@ -1,7 +1,6 @@
 """The page in a real browser: what people read there is what the commands say."""
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -82,17 +81,14 @@ def address(project: Project) -> Iterator[str]:
 
 
 @pytest.fixture
-def printed(project: Project, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+def printed(project: Project, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """What a command prints with `--json`."""
-    log = logging.getLogger("ds_flow")
-    before = (log.handlers[:], log.level, log.propagate)
 
     def run(*argv: str) -> Any:
         assert main(["--config", str(project.config), *argv, "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 
-    yield run
-    log.handlers[:], log.level, log.propagate = before
+    return run
 
 
 def shown(value: object) -> str:

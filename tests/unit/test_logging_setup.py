@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from clock import machine_in
 from ds_flow.system import logging_setup
-from own_logs import own_logs
 
 SECRET = "hunter2 hunter2"  # noqa: S105 - a sample
 KEY = '-----BEGIN "KEY"-----\nhunter2\tC:\\hunter2 ü\r\n  hunter2+/==\n'
@@ -26,9 +24,8 @@ log = logging.getLogger("ds_flow.sample")
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Path]:
-    with own_logs():
-        yield tmp_path / "log" / "ds-flow.log"
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "log" / "ds-flow.log"
 
 
 def set_up(file: Path, *, json_lines: bool = False, max_bytes: int = 10_000, keep: int = 2) -> None:
