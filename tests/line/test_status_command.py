@@ -15,7 +15,7 @@ import pytest
 
 from cli_project import SETTINGS, Project
 from clock import NOON
-from ds_flow.cli.main import main
+from ds_flow.cli.main import main, parser
 from ds_flow.cli.status_text import status_lines
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, RunState
@@ -117,8 +117,32 @@ def test_what_is_to_be_typed_is_for_the_project_that_was_asked_about(
 ) -> None:
     out = cli("status")[1]
     assert f"   type    ds-flow --config {shlex.quote(str(project.config))} serve\n" in out
-    document = status_document(project.settings, project.ledger, None, NOW)
-    assert "   type    ds-flow serve" in [*status_lines(document)]
+
+
+def test_what_is_to_be_typed_for_the_usual_project_is_short(
+    project: Project, cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del cli  # it gives the log and the signals back
+    monkeypatch.setenv("DS_FLOW_CONFIG", str(project.config))
+    assert main(["status"]) == 0
+    assert "   type    ds-flow serve\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pause", ["nan", "x", ""])
+def test_a_pause_that_is_no_number_is_a_usage_error(
+    cli: Cli, pause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli("status", "--watch", "--every", pause)
+    assert ended.value.code == 2
+    assert f"{pause!r} is no number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pause", "seconds"), [("inf", 86_400), ("1e300", 86_400), ("-1", 0.1), ("2", 2)]
+)
+def test_a_pause_is_one_that_a_clock_can_count(pause: str, seconds: float) -> None:
+    assert parser().parse_args(["status", "--every", pause]).every == seconds
 
 
 def test_the_last_day_says_which_failures_were_repaired(project: Project) -> None:

@@ -595,6 +595,16 @@ def test_a_listener_hears_of_a_change(project: Project) -> None:
         assert waiting == 2
 
 
+def test_an_address_that_is_taken_is_said_to_be(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        set_up(project, listen=listen)
+        command = [*DS_FLOW, "web", "--config", str(project.config)]
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 78
+    assert refused.stderr == f"ds-flow: web.listen: {listen}: another process listens there\n"
+
+
 def test_a_socket_is_for_its_user_and_group(project: Project) -> None:
     place = project.root / "web.socket"
     set_up(project, listen=place)

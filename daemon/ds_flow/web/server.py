@@ -5,6 +5,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EADDRINUSE
 from pathlib import Path
 from types import FrameType
 
@@ -74,7 +75,9 @@ def _listening(listen: str) -> Iterator[socket.socket]:
     try:
         opened = _at_path(listen) if listen.startswith("/") else _at_address(listen)
     except OSError as error:
-        raise SettingsError(f"web.listen: {listen}: {error.strerror or error}") from error
+        is_taken = error.errno == EADDRINUSE
+        why = "another process listens there" if is_taken else error.strerror or error
+        raise SettingsError(f"web.listen: {listen}: {why}") from error
     with opened:
         try:
             yield opened
@@ -98,7 +101,7 @@ def _at_path(path: str) -> socket.socket:
             raise FileExistsError(17, "is not a socket; remove it", path)
         with socket.socket(socket.AF_UNIX) as asked:
             if asked.connect_ex(path) == 0:
-                raise OSError(98, "another process listens there")
+                raise OSError(EADDRINUSE, "another process listens there")
         Path(path).unlink()
     opened = socket.socket(socket.AF_UNIX)
     umask = os.umask(GROUP_ONLY)

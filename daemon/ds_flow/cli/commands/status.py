@@ -1,8 +1,10 @@
 """`ds-flow status`: count everything, check that it adds up, and say what needs a person."""
 
 import argparse
+import math
 import shutil
 import sys
+from contextlib import suppress
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -14,17 +16,29 @@ if TYPE_CHECKING:
     from ds_flow.settings import Settings
 
 HELP = "say whether all is well, what needs a person, and how many files are where"
+LEAST_SECONDS, MOST_SECONDS = 0.1, 86_400.0
+
+
+def _seconds(typed: str) -> float:
+    """Read a pause. Raises ArgumentTypeError for what is none."""
+    with suppress(ValueError):
+        if not math.isnan(seconds := float(typed)):
+            return min(max(seconds, LEAST_SECONDS), MOST_SECONDS)
+    raise argparse.ArgumentTypeError(f"{typed!r} is no number of seconds")
+
+
 ARGUMENTS: Arguments = (
     JSON,
     flag("--check", help="one line; exit code 0: all is well, 3: needs a person, 4: no daemon"),
     flag("--watch", help="show it again and again, until Ctrl-C"),
-    argument("--every", type=float, default=2.0, metavar="SECONDS", help="how often --watch looks"),
+    argument(
+        "--every", type=_seconds, default=2.0, metavar="SECONDS", help="how often --watch looks"
+    ),
 )
 
 NEEDS_PERSON, NO_DAEMON = 3, 4
 CODES = {"ok": DONE, "attention": NEEDS_PERSON, "down": NO_DAEMON}
 ANSWER_SECONDS = 2.0  # for a backend that no daemon has asked
-LEAST_SECONDS = 0.1
 
 AGAIN = "\x1b[H\x1b[J"
 """Go to the first line of the terminal, and clear what is below."""
@@ -95,7 +109,7 @@ def _watch(args: argparse.Namespace) -> None:
             _begin_block()
             _put(args, document)
         sys.stdout.flush()
-        Event().wait(max(args.every, LEAST_SECONDS))
+        Event().wait(args.every)
         if not sys.stdout.isatty() and not args.json:
             put()
 
