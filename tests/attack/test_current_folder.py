@@ -51,7 +51,11 @@ GIVEN: dict[str, list[list[str]]] = {
     "schedule": [[]],
     "release": [["student_a.csv"]],
     "cancel": [[BATCH]],
-    "manifest": [[], ["--csv"]],
+    "manifest": [[], ["--csv"], ["--datapackage", "RUN"]],
+    "lineage": [["student_a.csv"]],
+    "metrics": [[]],
+    "report": [["RUN", "--output", "../run.html"], ["--since", "24h", "--output", "../day.html"]],
+    "web": [[]],  # ends at once: it cannot listen there
     "verify": [[]],
     "gc": [[]],
     "backup": [["../copy.db"]],
@@ -67,6 +71,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     """A project with one file, whose inbox is full of traps, and where every command is typed."""
     made = Project(tmp_path / "project")
     made.environment[FORK] = "false"  # each task starts Python anew
+    made.environment["DS_FLOW_WEB__LISTEN"] = "/nowhere/page.sock"
     set_traps(made.inbox, tmp_path / "pwned")
     shutil.copytree(made.inbox / ".metaflow", tmp_path / ".metaflow")  # all above count, too
     made.drop("student_a.csv", table("a"))

@@ -92,6 +92,6 @@ def test_an_image_that_does_all_it_can_harms_its_own_files_alone(tmp_path: Path,
     assert states.pop("data/student_after.csv") == FileState.PROCESSED
     assert set(states.values()) == {FileState.QUARANTINED}
     assert before.items() <= published(project).items()
-    assert len(published(project)) == len(before) + 3
+    assert len(published(project)) == len(before) + 4
     assert project.ds_flow("verify").returncode == 0
     assert project.status()["accounted"]
