@@ -65,7 +65,10 @@ class Events:
             return
 
     async def _watch(self) -> None:
-        """Look, make the new status, and only then say that there is one."""
+        """Look, make the new status, and only then say that there is one.
+
+        The first look is news, too: whoever listens may have read what was true before it.
+        """
         loop = asyncio.get_running_loop()
         live_s = loop.time()
         while self.listeners and not self.is_closed:
@@ -73,7 +76,7 @@ class Events:
             if mark != self._mark or loop.time() - live_s >= LIVE_SECONDS:
                 is_news = await run_in_threadpool(self._renew)
                 live_s = loop.time()
-                if (mark != self._mark and self._mark) or is_news:
+                if mark != self._mark or is_news:
                     self._say()
                 self._mark = mark
             await asyncio.sleep(LOOK_SECONDS)
