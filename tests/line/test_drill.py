@@ -145,6 +145,7 @@ def test_a_lost_run(project: Project, operator: Operator) -> None:
     project.drop("student_a.csv", "id,gate\n1,held\n")
     project.start()
     gate.wait()
+    until("its Run ID is known", lambda: bool(project.runs()[0].run_id))
     (first,) = project.runs()
     gate.forget()
     for pid in project.marked():

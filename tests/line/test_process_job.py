@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from csv_io.errors import TableError
@@ -279,6 +279,7 @@ def test_any_text_survives_the_way_through_the_script(
     path.parent.mkdir()
     with path.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, delimiter=delimiter).writerows([["a", "b"], *rows])
+    assume(not path.read_bytes().rstrip(b"\r\n ").endswith(b"\x1a"))  # there it is no data
     assert project.run() == 0
     assert [row[:2] for row in project.rows("student_a.csv")] == [["a", "b"], *rows]
 

@@ -183,7 +183,8 @@ def test_a_transform_that_leaves_no_file_to_open_costs_the_files_after_it_nothin
     assert isinstance(found["a"], Result)
     assert isinstance(found["c"], Result)
     assert isinstance(found["b"], Rejected)
-    assert "Too many open files" in found["b"].reason
+    # whether in the transform or right after it depends on what else is open
+    assert re.search("Too many open files|left none to open", found["b"].reason)
 
 
 def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:

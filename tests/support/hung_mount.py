@@ -11,7 +11,7 @@ import pytest
 from ds_flow.system import mounts
 
 DEVICE = "/dev/fuse"
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
 
 
 @contextmanager
@@ -29,8 +29,9 @@ def hung_mount(point: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            libc.umount2(place, MNT_FORCE)  # ends every wait for it with an error
             libc.umount2(place, MNT_DETACH)
     finally:
-        os.close(descriptor)  # ends the connection, and every wait for it with an error
+        os.close(descriptor)
         for asking in [*mounts.asking.values()]:
             asking.join()

@@ -247,12 +247,20 @@ def _not_seen(why: str, latest: FileRow | None) -> str:
     return "" if latest.cause == Cause.GONE else f"it is no longer an input: {why}"
 
 
+def _is_file(raw: str) -> bool:
+    """Whether a file is there; a link is none, and is not followed: it may lead to a dead mount."""
+    try:
+        return stat.S_ISREG(os.lstat(raw).st_mode)
+    except OSError:
+        return False
+
+
 def _better_name(question: Question) -> str:
     """Say how a file whose name matches nothing would be read; "" if nothing comes to mind."""
     folder, name = os.path.split(question.place.raw)
     pattern = Pattern.parse(question.settings.pattern, question.settings.root)
     whole = str(Path(pattern.base, *pattern.parts))
-    if matches(whole, question.place.raw) or not Path(question.place.raw).is_file():
+    if matches(whole, question.place.raw) or not _is_file(question.place.raw):
         return ""
     judged = judge_name(name, pattern.parts[-1])
     if judged is None or not matches(whole, os.path.join(folder, judged[1])):
