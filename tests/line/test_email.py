@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage  # noqa: TC003 - as everywhere in tests
 from pathlib import Path
@@ -119,6 +120,24 @@ def test_an_alert_is_mailed_to_all_recipients(project: Project) -> None:
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["Date"]
     assert mail["Message-ID"].endswith("@lab.example>")
+
+
+def test_a_daily_report_goes_with_the_mail_that_tells_of_it(project: Project) -> None:
+    name = "report_2026-01-02.html"
+    reports = project.root / "out" / "reports"
+    reports.mkdir(parents=True)
+    (reports / name).write_text("<h1>Last night</h1>")
+    alert = replace(ALERT, kind="report.written", examples=(f"out/reports/{name}",))
+    with server() as (inbox, port):
+        chosen = settings(project, port)
+        assert alerts.send("email", chosen, message(chosen, alert))
+        (page,) = inbox.got.get()[2].iter_attachments()
+        (reports / name).unlink()
+        (reports / name).symlink_to(project.config)
+        assert alerts.send("email", chosen, message(chosen, alert))
+        assert not [*inbox.got.get()[2].iter_attachments()]
+    assert (page.get_filename(), page.get_content_type()) == (name, "text/html")
+    assert "Last night" in page.get_content()
 
 
 def test_starttls_and_a_login_keep_the_password_from_the_wire(

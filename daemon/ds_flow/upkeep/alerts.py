@@ -20,6 +20,7 @@ from ds_flow.ledger import Alert
 from ds_flow.settings import Settings
 from ds_flow.system import mask
 from ds_flow.upkeep.alert_text import SAID, subject_of, text_of
+from ds_flow.upkeep.daily import WRITTEN
 from ds_flow.upkeep.spool import MESSAGES, Spool
 
 __all__ = ["SAID", "Post", "message", "send", "shaped", "ways_of"]
@@ -176,8 +177,16 @@ def _post(settings: Settings, text: str) -> None:
 
 def _mail(settings: Settings, text: str) -> None:
     if settings.alerts.email.to:
-        chosen = json.dumps(settings.alerts.email.model_dump())
-        _pipe(settings, EMAIL, _program("email"), f"{chosen}\n{text}")
+        chosen = {**settings.alerts.email.model_dump(), "attached": _report(settings, text)}
+        _pipe(settings, EMAIL, _program("email"), f"{json.dumps(chosen)}\n{text}")
+
+
+def _report(settings: Settings, text: str) -> str | None:
+    """The file of a daily report, which goes with the mail that tells of it."""
+    alert = json.loads(text)
+    if alert["kind"] != WRITTEN or not alert["examples"]:
+        return None
+    return str(settings.output_dir / "reports" / Path(alert["examples"][-1]).name)
 
 
 def _beat(settings: Settings, _text: str) -> None:

@@ -5,14 +5,18 @@ takes too long. The password is a secret, so it is no argument.
 """
 
 import json
+import os
 import smtplib
 import ssl
 import sys
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
+from pathlib import Path
 from typing import IO, Any
 
 TIMEOUT_SECONDS = 30.0  # of one answer; the whole has the limit of whoever starts this
+MOST_BYTES = 5 * 2**20  # of a report; many servers take no more than 10 MB, encoded
 
 
 def compose(chosen: dict[str, Any], alert: dict[str, Any]) -> EmailMessage:
@@ -25,7 +29,22 @@ def compose(chosen: dict[str, Any], alert: dict[str, Any]) -> EmailMessage:
     mail["Message-ID"] = make_msgid(domain=chosen["sender"].rpartition("@")[2])
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(alert["text"])
+    if page := _read(chosen.get("attached")):
+        name = Path(chosen["attached"]).name
+        mail.add_attachment(page, maintype="text", subtype="html", filename=name)
     return mail
+
+
+def _read(path: str | None) -> bytes:
+    """Read a report. One that is gone or too large is left out: the text names it."""
+    if not path:
+        return b""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            page = file.read(MOST_BYTES + 1)
+            return page if len(page) <= MOST_BYTES else b""
+    return b""
 
 
 def send(text: IO[str]) -> None:
