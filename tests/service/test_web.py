@@ -595,6 +595,20 @@ def test_a_listener_hears_of_a_change(project: Project) -> None:
         assert waiting == 2
 
 
+def test_the_first_look_is_news_to_whoever_listens(project: Project) -> None:
+    """What moved between the page and the first look would never be told otherwise."""
+    import urllib.request
+
+    with (
+        served(project) as address,
+        urllib.request.urlopen(f"{address}/events") as listener,  # noqa: S310 - our own
+    ):
+        said = [listener.readline() for _ in range(3)]
+        while not said[-1].startswith((b"data:", b":")):  # a comment says that nothing has come
+            said.append(listener.readline())
+    assert [line for line in said if line.startswith(b"data:")] == [b"data: 0\n", b"data: 1\n"]
+
+
 def test_an_address_that_is_taken_is_said_to_be(project: Project) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
