@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from conftest import require
 
 from ds_flow.core.errors import DispatchError, LedgerError
 from ds_flow.core.manifest import Rejected
@@ -542,6 +544,32 @@ def test_very_many_files_are_synced_by_one_flush_of_their_file_system(
     synced = fsyncs_of(lambda: sync_files(paths))
 
     assert synced == min(files, at_most)
+
+
+@pytest.mark.parametrize(("fault", "said"), [((), ""), (("-e", "inject=syncfs:error=EIO"), "EIO")])
+def test_a_flush_asks_the_kernel_and_hears_what_it_says(
+    tmp_path: Path, fault: tuple[str, ...], said: str
+) -> None:
+    if fs_type(tmp_path) not in FLUSHED:
+        pytest.skip("this file system is synced file by file")
+    for number in range(MANY_FILES):
+        (tmp_path / f"{number}.csv").write_text("a")
+    probe = (
+        "import errno, sys; from pathlib import Path; from ds_flow.system import sync_files\n"
+        "try: sync_files(Path(sys.argv[1]).glob('*.csv'))\n"
+        "except OSError as error: print(errno.errorcode[error.errno], end='')"
+    )
+    calls = tmp_path / "calls"
+    traced = [require("strace"), "-f", "-qq", "-e", "trace=syncfs", *fault, "-o", str(calls)]
+    done = subprocess.run(
+        [*traced, sys.executable, "-c", probe, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout == said
+    assert calls.read_text().count("syncfs(") == 1
 
 
 def test_files_of_a_file_system_that_is_not_known_are_synced_one_by_one() -> None:
