@@ -528,6 +528,7 @@ def test_a_running_daemon_is_woken(project: Project) -> None:
         ({"name": " "}, 403, "The field &#39;name&#39; is empty"),
         ({"target": ""}, 403, "The field &#39;target&#39; is empty"),
         ({"name": "x" * 9000}, 403, "The form is too long"),
+        ({str(number): "x" for number in range(10)}, 403, "The form has too many fields"),
         ({"target": "data/nobody.csv"}, 404, "is not in the ledger"),
         ({"target": "data/student_a.csv"}, 404, "is processed, not quarantined"),
         ({"headers": {}}, 403, "not from this page"),
@@ -557,6 +558,13 @@ def test_without_the_setting_or_a_token_there_are_no_actions(project: Project) -
         assert (refused.status_code, "There is no token" in refused.text) == (403, True)
         assert "<form" not in page.get("/files/data/student_c.csv").text
     assert project.ledger.history.last("web.asked") is None
+
+
+def test_the_answer_to_a_form_stays_as_it_is(project: Project) -> None:
+    """Fetched again for news, its address would answer that it takes forms only."""
+    with acting(project) as send:
+        for answer in (send("release", token=""), send("release")):
+            assert "<script" not in answer.text
 
 
 def test_there_is_no_other_action(project: Project) -> None:
@@ -709,10 +717,17 @@ def test_a_page_that_may_write_nowhere_reads_beside_the_daemon_and_without_it(
 def test_a_page_that_may_not_write_says_which_command_to_type(project: Project) -> None:
     word = {"actions": True, "token": WORD}
     with served_read_only(project, **word) as address, httpx.Client(base_url=address) as page:
-        given = {"target": "data/student_c.csv", "name": "Olga", "token": WORD}
-        answer = page.post("/actions/release", data=given, headers={"origin": address})
-    assert answer.status_code == 403
-    assert "<code>ds-flow release -- data/student_c.csv</code>" in answer.text
+        for path, command in (
+            ("data/student_c.csv", "ds-flow release -- data/student_c.csv"),
+            (
+                "data/student_$(id)`id`.csv",
+                "ds-flow release -- 'data/student_$(id)\\x60id\\x60.csv'",
+            ),
+        ):
+            given = {"target": path, "name": "Olga", "token": WORD}
+            answer = page.post("/actions/release", data=given, headers={"origin": address})
+            assert answer.status_code == 403
+            assert f"<code>{command}</code>" in html.unescape(answer.text)
 
 
 OTHER_USER = ("setpriv", "--reuid=5555", "--regid=1234", "--clear-groups", "--")

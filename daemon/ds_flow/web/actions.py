@@ -6,6 +6,7 @@ They record a wish in the ledger, as the commands do, and wake the daemon.
 import asyncio
 import hmac
 import os
+import shlex
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ds_flow.core import DsFlowError, RequestError
+from ds_flow.core import DsFlowError, RequestError, in_backquotes
 from ds_flow.ledger import Ledger
 from ds_flow.service import cancel, release, rerun, retry
 from ds_flow.settings import Settings
@@ -28,6 +29,7 @@ from ds_flow.work import require_own
 
 FORM = "application/x-www-form-urlencoded"
 MOST_BYTES = 8192  # of a form
+MOST_FIELDS = 10
 MOST_NAME = 100
 WRONG_TOKEN_SECONDS = 1.0  # so long a wrong token waits for its answer
 
@@ -91,7 +93,10 @@ async def _form(request: Request) -> Mapping[str, str]:
         body += chunk
         if len(body) > MOST_BYTES:
             raise RefusedError("The form is too long.")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MOST_FIELDS))
+    except ValueError as error:
+        raise RefusedError("The form has too many fields.") from error
 
 
 async def _require_token(settings: Settings, form: Mapping[str, str]) -> None:
@@ -131,7 +136,8 @@ def _carry_out(settings: Settings, wish: Wish) -> str:
 def _require_writable(settings: Settings, wish: Wish) -> None:
     needed = (settings.ledger, settings.ledger.parent)
     if not all(os.access(path, os.W_OK) for path in needed):
-        command = f"{COMMANDS[wish.action]} {wish.target}"
+        target = shlex.quote(in_backquotes(wish.target))
+        command = f"{COMMANDS[wish.action]} {target}"
         raise RefusedError(f"This page may only read here. Type the command instead: `{command}`")
 
 

@@ -88,6 +88,7 @@ def page(request: Request, template: str, code: int = 200, /, **values: Any) -> 
         "path": request.url.path,
         "query": dict(request.query_params),
         "web": answers.settings.web,
+        "can_follow": request.method != "POST",  # the answer to a form cannot be fetched again
     }
     text = ENVIRONMENT.get_template(template).render({**common, **values})
     return HTMLResponse(text, code)
