@@ -1,5 +1,6 @@
 """The page: what it says, what it refuses, and that it changes nothing."""
 
+import dataclasses
 import html
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING
 from datetime import timedelta
 from pathlib import Path
 from stat import S_IMODE
@@ -27,6 +29,7 @@ from starlette.testclient import TestClient
 from cli_project import SETTINGS, Project
 from clock import NOON
 from ds_flow.cli.main import main
+from ds_flow.core.manifest import Input, Manifest, Output
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
@@ -212,6 +215,33 @@ def test_a_link_in_place_of_a_log_or_an_output_is_not_followed(
     assert (answer.status_code, "of-the-team" in answer.text) == (404, False)
 
 
+def test_a_run_of_an_older_version_is_shown(page: TestClient, project: Project) -> None:
+    """Its manifest lacks the keys that came later."""
+    file = project.root / "out" / "manifest_101.json"
+    manifest = json.loads(file.read_text())
+    for kind, rows in (
+        (Manifest, [manifest]),
+        (Input, manifest["inputs"]),
+        (Output, manifest["outputs"]),
+    ):
+        later = [one.name for one in dataclasses.fields(kind) if one.default is not MISSING]
+        for row in rows:
+            assert [row.pop(name) for name in later if name in row]
+    file.write_text(json.dumps(manifest))
+    assert "final_combined_101.csv" in page.get("/runs/101").text
+
+
+def test_a_fault_of_the_page_is_told_in_words(page: TestClient, project: Project) -> None:
+    (project.root / "out" / "manifest_101.json").write_text("[]")
+    calm = TestClient(page.app, base_url=str(page.base_url), raise_server_exceptions=False)
+    for address in ("/runs/101", "/api/runs/101"):
+        answer = calm.get(address)
+        assert answer.status_code == 503
+        assert "a fault of its own; see its log" in answer.text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
+        assert answer.headers["cache-control"] == "no-store"
+
+
 def test_a_quarantined_file_has_its_reason_and_its_remedy(page: TestClient) -> None:
     text = page.get("/quarantine").text
     assert "line 3: cells: 2, 3 in the header" in text
@@ -274,7 +304,7 @@ def test_a_page_that_looks_at_few_rows_comes_to_all_of_them(
 @pytest.mark.parametrize(
     ("address", "code", "words"),
     [
-        ("/nope", 404, "there is no such page"),
+        ("/nope", 404, "this page does not exist"),
         ("/runs/7", 404, "no run &#39;7&#39;"),
         ("/api/runs/7", 404, "no run '7'; `ds-flow runs` lists them"),
         ("/api/runs?state=odd", 400, "should be one of starting, running, succeeded"),

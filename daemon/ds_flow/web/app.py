@@ -18,7 +18,7 @@ from ds_flow.web import api, downloads, pages
 from ds_flow.web.actions import RefusedError, act
 from ds_flow.web.answers import Answers, WrongQuestionError
 from ds_flow.web.events import Events
-from ds_flow.web.guard import Guard
+from ds_flow.web.guard import HEADERS, Guard
 
 THREADS = 4  # questions at the same time
 
@@ -43,6 +43,7 @@ def make_app(settings: Settings) -> Starlette:
             DsFlowError: _explained,
             OSError: _explained,
             HTTPException: _explained,
+            Exception: _fault,
         },
         lifespan=lifespan,
     )
@@ -89,10 +90,17 @@ def _explained(request: Request, error: Exception) -> Response:
     """What went wrong, in words: a page, or a document for programs."""
     code, why = _code(error), str(error)
     if isinstance(error, HTTPException):
-        why = "there is no such page" if code == 404 else error.detail  # noqa: PLR2004 - HTTP's
+        why = "this page does not exist" if code == 404 else error.detail  # noqa: PLR2004 - HTTP's
     if request.url.path.startswith("/api/"):
         return api.Document({"error": why}, code)
     return pages.page(request, "error.html", code, why=why, code=code)
+
+
+def _fault(request: Request, _: Exception) -> Response:
+    """A fault of the page. Nothing else adds the headers here, and what it was goes to the log."""
+    answer = _explained(request, DsFlowError("The page has met a fault of its own; see its log."))
+    answer.headers.update(HEADERS)
+    return answer
 
 
 def _code(error: Exception) -> int:

@@ -178,6 +178,6 @@ def static_file(request: Request) -> Response:
     """One of the page's own few files."""
     name = request.path_params["name"]
     if name not in STATIC:
-        return Response("there is no such file\n", 404, media_type="text/plain")
+        return Response("this file does not exist\n", 404, media_type="text/plain")
     kind = KINDS[name.rpartition(".")[2]]
     return Response(STATIC[name], media_type=kind, headers={"Cache-Control": "max-age=86400"})
