@@ -1,5 +1,6 @@
 """The page: what it says, what it refuses, and that it changes nothing."""
 
+import asyncio
 import dataclasses
 import html
 import json
@@ -36,6 +37,7 @@ from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import load_settings
 from ds_flow.system.instance import WAKE_SIGNAL, single_instance
+from ds_flow.web import downloads
 from ds_flow.web.app import make_app
 from ds_flow.work import profile_name
 from page import DS_FLOW, asked, open_files_of, served, set_up
@@ -393,6 +395,26 @@ def test_an_output_is_an_attachment_under_its_own_name(page: TestClient, project
         "attachment; filename*=UTF-8''processed_"
     )
     assert page.get("/runs/101/outputs/manifest_101.json").json()["run_id"] == "101"
+
+
+def test_a_download_that_nobody_takes_leaves_no_file_open(
+    page: TestClient, project: Project
+) -> None:
+    """Whoever asked is gone before the first byte."""
+    file = project.root / "out" / "final_combined_101.csv"
+    file.write_text("a,b\n")
+    answer = downloads.output(page.app.state.answers, "101", "final_combined_101.csv")  # type: ignore[attr-defined]
+
+    async def gone(*_: object) -> Any:
+        return {"type": "http.disconnect"}
+
+    assert _is_open(file)
+    asyncio.run(answer({"type": "http", "method": "GET"}, gone, gone))
+    assert not _is_open(file)
+
+
+def _is_open(file: Path) -> bool:
+    return str(file) in {os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()}
 
 
 def test_a_hostile_name_is_text_and_no_element(page: TestClient) -> None:

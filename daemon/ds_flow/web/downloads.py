@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ds_flow.core import RequestError
 from ds_flow.ledger import Ledger
@@ -36,18 +38,30 @@ def output(answers: Answers, run_id: str, name: str) -> Response:
         descriptor = open_regular(path)
     except OSError as error:
         raise RequestError(f"{name} cannot be read: {error.strerror}") from error
+    file = os.fdopen(descriptor, "rb")
     size = os.fstat(descriptor).st_size
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "Content-Length": str(size),
     }
     kind = "application/json" if is_manifest else "text/csv; charset=utf-8"
-    return StreamingResponse(_chunks(descriptor, size), media_type=kind, headers=headers)
+    return _Download(file, _chunks(file, size), media_type=kind, headers=headers)
 
 
-def _chunks(descriptor: int, size: int) -> Iterator[bytes]:
+class _Download(StreamingResponse):
+    """Closes its file also if whoever asked is gone before the first byte."""
+
+    def __init__(self, file: BinaryIO, chunks: Iterator[bytes], **more: Any) -> None:
+        super().__init__(chunks, **more)
+        self.file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.file:
+            await super().__call__(scope, receive, send)
+
+
+def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Read as many bytes as were promised."""
-    with os.fdopen(descriptor, "rb") as file:
-        while size > 0 and (chunk := file.read(min(CHUNK_BYTES, size))):
-            size -= len(chunk)
-            yield chunk
+    while size > 0 and (chunk := file.read(min(CHUNK_BYTES, size))):
+        size -= len(chunk)
+        yield chunk
