@@ -34,11 +34,13 @@ from ds_flow.core.manifest import Input, Manifest, Output
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
 from ds_flow.ledger.ledger import Ledger
+from ds_flow.ledger.pages import Done
 from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import load_settings
 from ds_flow.system.instance import WAKE_SIGNAL, single_instance
-from ds_flow.web import downloads
+from ds_flow.web import charts, downloads
 from ds_flow.web.app import make_app
+from ds_flow.web.events import Events
 from ds_flow.work import profile_name
 from page import DS_FLOW, asked, open_files_of, served, set_up
 from project import until
@@ -249,6 +251,17 @@ def test_a_quarantined_file_has_its_reason_and_its_remedy(page: TestClient) -> N
     assert "line 3: cells: 2, 3 in the header" in text
     assert "<code>ds-flow release -- data/student_c.csv</code>" in text
     assert f"<code>ds-flow logs {OTHER}</code>" in text
+
+
+def test_a_run_of_yesterday_is_not_in_the_hour_of_now() -> None:
+    now = NOON.replace(hour=12, minute=10)
+    done = Done(now - timedelta(hours=23, minutes=50), NOON, "arrival", "succeeded", 3, 9)
+    drawn = charts.throughput([done], now)
+    assert len(drawn.columns) == charts.DAYS
+    assert drawn.columns[-1].value == 0
+    assert drawn.columns[-2].value == 3
+    drawn = charts.throughput([dataclasses.replace(done, ended_at=now)], now)
+    assert (len(drawn.columns), drawn.columns[-1].value) == (charts.HOURS, 3)
 
 
 def test_a_missed_fire_is_shown(page: TestClient, project: Project) -> None:
@@ -517,6 +530,21 @@ def test_a_ledger_that_is_no_ledger_is_told(tmp_path: Path) -> None:
         assert "file is not a database" in answer.text
         project.settings.ledger.unlink()
         project.open()
+
+
+def test_a_folder_that_cannot_be_looked_into_ends_no_listening(project: Project) -> None:
+    project.ledger.close()
+    out, away = project.root / "out", project.root / "away"
+    with asked(project) as page:
+        out.rename(away)
+        out.symlink_to(out)  # a circle
+        answers = page.app.state.answers  # type: ignore[attr-defined]
+        assert answers.mark() == "0 None"
+        assert not Events(answers)._renew()
+        assert page.get("/runs").status_code == 503
+        out.unlink()
+        away.rename(out)
+    project.open()
 
 
 # --------------------------------------------------------------------------- actions

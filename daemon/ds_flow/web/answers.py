@@ -78,7 +78,7 @@ class Answers:
         The files of the ledger would not do: they are written to before a move can be seen.
         """
         event = 0
-        with suppress(DsFlowError):  # whoever asks more is told
+        with suppress(DsFlowError, OSError):  # whoever asks more is told
             event = self.ask(lambda ledger: ledger.pages.newest_event())
         return f"{event} {self.pid()}"
 
@@ -86,7 +86,7 @@ class Answers:
         """The daemon's, also for a user who may not open its locks."""
         try:
             return running_pid(self.settings)
-        except RequestError:
+        except (RequestError, OSError):
             return told_pid(self.settings)
 
     def ask(self, question: Callable[[Ledger], Answer]) -> Answer:

@@ -108,10 +108,11 @@ def latency(done: Sequence[Done], now: datetime) -> Chart:
 
 
 def _by_time(done: Sequence[Done], now: datetime) -> Iterable[tuple[str, list[Done]]]:
-    """Sort runs by the hour if all are of the last day, else by the day; in local time."""
+    """Sort runs by the hour if the last 24 hours on the clock hold all, else by the day."""
     here = now.astimezone()
-    if all(now - run.ended_at < timedelta(hours=HOURS) for run in done):
-        starts = [here - timedelta(hours=back) for back in range(HOURS - 1, -1, -1)]
+    first = here.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
+    if all(run.ended_at >= first for run in done):
+        starts = [first + timedelta(hours=on) for on in range(HOURS)]
         form = "%H:00"
     else:
         starts = [here - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]

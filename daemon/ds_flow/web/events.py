@@ -85,7 +85,7 @@ class Events:
         """Make the status anew; whether runs are live."""
         try:
             status = self.answers.status.renew()
-        except DsFlowError:
+        except (DsFlowError, OSError):  # whoever asks is told
             return False
         return bool(status["batches"].get("running") or status["arriving"])
 
