@@ -20,10 +20,12 @@ from ds_flow.cli.status_text import status_lines
 from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, RunState
 from ds_flow.service.process import leave_in_force
+from ds_flow.settings.in_force import in_force_text
 from ds_flow.settings.load import load_settings
 from ds_flow.system.instance import single_instance
 from ds_flow.upkeep.record import Heard, Record, leave_record
 from ds_flow.views.status import status_document
+from rights import NOBODY
 
 BATCH, OTHER = "0123456789", "9876543210"
 DS_FLOW = [sys.executable, "-c", "import sys; from ds_flow.cli import main; sys.exit(main())"]
@@ -242,6 +244,32 @@ def test_bad_settings_without_a_daemon_stay_an_error(project: Project, cli: Cli)
     project.config.write_text(SETTINGS + "runs: {}\n")
     code, _, err = cli("status", "--check")
     assert (code, "runs: unknown setting" in err) == (78, True)
+
+
+@pytest.mark.parametrize(("owner", "mode"), [(NOBODY, 0o600), (None, 0o620), (None, 0o602)])
+def test_settings_that_somebody_else_may_have_written_start_no_program(
+    project: Project, cli: Cli, owner: int | None, mode: int
+) -> None:
+    if owner is not None and os.geteuid() != 0:
+        pytest.skip("only root can give files to others")
+    marker, program = project.root / "ran", project.root / "data" / "docker"
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    project.config.write_text(
+        SETTINGS.replace("output_dir: out", "output_dir: results")
+        + f"compute: {{executor: docker, docker_image: x, docker_command: {program}}}\n"
+    )
+    forged = load_settings(project.config, {}, to_work=False)
+    with single_instance(forged):
+        planted = project.root / "data" / ".work" / "in_force.json"
+        planted.parent.mkdir()
+        planted.write_text(in_force_text(forged))
+        planted.chmod(mode)
+        if owner is not None:
+            os.chown(planted, owner, -1)
+        project.config.write_text(SETTINGS + "runs: {}\n")
+        code, _, err = cli("status")
+    assert (code, marker.exists()) == (78, False), err
 
 
 def test_what_a_daemon_leaves_of_its_settings_holds_no_secret(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def _in_force(args: argparse.Namespace, why: str) -> Settings | None:
     file = Path.cwd() / find_settings(getattr(args, "config", None), os.environ)
     for folder in work_folders(file, os.environ):
         with suppress(OSError, DsFlowError):
-            settings = restore(file, read_json(folder / IN_FORCE, MOST_BYTES), why)
+            row = read_json(folder / IN_FORCE, MOST_BYTES, is_own=True)  # it names programs
+            settings = restore(file, row, why)
             refuse_root(settings.output_dir, settings.root)
             if running_pid(settings):
                 set_up_logging(level="WARNING", json_lines=False, secrets=settings.secrets)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from ds_flow.core import BatchError
 from ds_flow.system.mounts import fs_type
-from ds_flow.system.private_files import NotRegularError, open_regular
+from ds_flow.system.private_files import NotRegularError, open_own, open_regular
 
 COPY_BYTES = 2**20  # at once
 MANY_FILES = 500  # whose fsyncs take longer than to write out whatever else is not on the disk yet
@@ -118,13 +118,14 @@ def put_file(
         sync_dir(path.parent)
 
 
-def read_json(path: Path, limit_bytes: int | None = None) -> Any:
-    """Read a JSON file of at most `limit_bytes`.
+def read_json(path: Path, limit_bytes: int | None = None, *, is_own: bool = False) -> Any:
+    """Read a JSON file of at most `limit_bytes`. `is_own`: only one that no other user wrote.
 
-    Raises BatchError if it is longer, not JSON or not a regular file, FileNotFoundError if gone.
+    Raises BatchError if it is longer, not JSON or not a regular file, FileNotFoundError if gone,
+    PermissionError if it is or may be another user's.
     """
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with os.fdopen((open_own if is_own else open_regular)(path), "rb") as file:
             if limit_bytes is not None and os.fstat(file.fileno()).st_size > limit_bytes:
                 raise BatchError(f"{path}: longer than {limit_bytes} bytes")
             return json.loads(file.read())

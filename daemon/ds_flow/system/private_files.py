@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
+OTHERS_WRITE = 0o022  # bits of a mode
 IS_LINK = "is a symbolic link, and links are not followed here; remove it"
 NOT_REGULAR = "is not a regular file; remove it"
+NOT_OWN = "is another user's, or others may write to it"
 
 
 def user_name(number: int) -> str:
@@ -41,6 +43,19 @@ def open_regular(path: Path, access: int = os.O_RDONLY, mode: int = 0o600) -> in
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotRegularError(errno.EPERM, NOT_REGULAR, str(path))
+    return descriptor
+
+
+def open_own(path: Path) -> int:
+    """Open a regular file that nobody but this user has written, for reading.
+
+    Raises OSError; PermissionError for one that another user owns or may write to.
+    """
+    descriptor = open_regular(path)
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, NOT_OWN, str(path))
     return descriptor
 
 

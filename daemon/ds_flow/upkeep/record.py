@@ -50,7 +50,7 @@ def read_record(folder: Path, pid: int | None) -> Record | None:
     if pid is None:
         return None
     try:
-        row = read_json(folder / RECORD, MOST_BYTES)
+        row = read_json(folder / RECORD, MOST_BYTES, is_own=True)
         row["heard"] = tuple(Heard(**one) for one in row["heard"])
         row["misnamed"] = tuple(tuple(one) for one in row["misnamed"])
         record = Record(**row)
