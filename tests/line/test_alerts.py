@@ -3,7 +3,9 @@
 import http.server
 import json
 import logging
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +26,7 @@ from ds_flow.ledger.ledger import Ledger
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep import alerts
 from ds_flow.upkeep.alerts import Post, message, ways_of
-from ds_flow.upkeep.spool import MESSAGES
+from ds_flow.upkeep.spool import MESSAGES, MOST_BYTES, Spool
 from project import until
 from samples import BATCH, settled
 
@@ -324,6 +326,68 @@ def test_one_way_that_fails_holds_no_other_up(project: Project) -> None:
     assert (project.root / "told").read_text() == "{}"
     (left,) = waits(project)
     assert left.endswith(".webhook")
+
+
+def test_a_message_that_is_never_taken_holds_no_other_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "WAIT_SECONDS", (0.05, 0.1))
+    command = shell('read -r it; echo "$it" >> tried; test "$it" != bad && echo "$it" >> told')
+    chosen = settings(project, command=command)
+    post, told = Post(chosen), project.root / "told"
+    for text in ("bad\n", "one\n", "two\n"):
+        post.put(chosen, text)
+    until("the others are sent", lambda: told.exists() and told.read_text() == "one\ntwo\n")
+    tried = project.root / "tried"
+    until("it is tried again", lambda: tried.read_text().count("bad") > 1)
+    post.close(60)
+    assert len(waits(project)) == 1
+
+
+def test_what_a_daemon_has_not_left_there_is_not_sent(project: Project) -> None:
+    folder = project.settings.work_root / "alerts"
+    folder.mkdir(parents=True)
+    now = f"{time.time_ns():020}"
+    (folder / f"{now}-1.heartbeat").write_text("")
+    (folder / f"{now}-2.command").write_text("x" * (MOST_BYTES + 1))
+    (folder / f"{now}-3.command").write_text("others may write to it")
+    (folder / f"{now}-3.command").chmod(0o622)
+    os.mkfifo(folder / f"{now}-4.command")
+    (folder / f"{now}-5.command").symlink_to(project.config)
+    chosen = settings(project, command=shell("echo >> told"), heartbeat="http://127.0.0.1:1/x")
+    post = Post(chosen)
+    post.take_up()
+    assert post._thread is None
+    post.close(60)
+    assert not (project.root / "told").exists()
+
+
+def test_no_more_messages_are_taken_up_than_may_wait(project: Project) -> None:
+    chosen = settings(project, command=shell("false"))
+    folder = project.settings.work_root / "alerts"
+    folder.mkdir(parents=True)
+    for number in range(2 * MESSAGES):
+        (folder / f"{time.time_ns():020}-{number}.command").write_text("x")
+    post = Post(chosen)
+    post.take_up()
+    assert len(post._ways["command"].waiting) == MESSAGES
+    post.close(60)
+
+
+def test_the_longest_message_can_be_kept(project: Project) -> None:
+    example = "\u202e" * 100_000
+    long = replace(ALERT, examples=(example,) * 5)
+    assert len(message(settings(project), long).encode()) < MOST_BYTES
+
+
+def test_a_message_that_no_disk_keeps_becomes_old_too(project: Project) -> None:
+    project.settings.work_root.parent.mkdir(exist_ok=True)
+    project.settings.work_root.write_text("a file where the folder should be")
+    spool = Spool(project.settings.work_root)
+    path = spool.put("command", "x")
+    assert not spool.is_outdated(path)
+    number, rest = path.name.split("-")
+    assert spool.is_outdated(path.with_name(f"{int(number) - 2 * 10**9 * 86_400:020}-{rest}"))
 
 
 def test_a_message_of_yesterday_is_no_news(project: Project) -> None:

@@ -28,9 +28,11 @@ __all__ = ["SAID", "Post", "message", "send", "shaped", "ways_of"]
 log = logging.getLogger(__name__)
 
 LAST_WORDS = 200  # characters of what a failed command said
+EXAMPLE_CHARACTERS = 2000  # so a message has a limit
 WAIT_SECONDS = (10.0, 600.0)  # after the first failure, and at most
 
 COMMAND, WEBHOOK, EMAIL, HEARTBEAT = "command", "webhook", "email", "heartbeat"
+KEPT = (COMMAND, WEBHOOK, EMAIL)  # by these a message is tried until it is sent
 TEAMS = (".logic.azure.com", ".powerplatform.com", ".powerautomate.com")
 """Where Microsoft's Workflows take messages for Teams. They want a card, and no text."""
 
@@ -46,9 +48,13 @@ def message(settings: Settings, alert: Alert) -> str:
         "count": alert.count,
         "first_at": alert.first_at,
         "last_at": alert.last_at,
-        "examples": [mask(example, settings.secrets) for example in alert.examples],
+        "examples": [_cut(mask(example, settings.secrets)) for example in alert.examples],
     }
     return json.dumps(document)
+
+
+def _cut(example: str) -> str:
+    return f"{example[:EXAMPLE_CHARACTERS]}…" if len(example) > EXAMPLE_CHARACTERS else example
 
 
 def ways_of(settings: Settings) -> list[str]:
@@ -78,7 +84,7 @@ class Post:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._spool = Spool(settings.work_root)
-        self._ways = {way: Way() for way in (COMMAND, WEBHOOK, EMAIL, HEARTBEAT)}
+        self._ways = {way: Way() for way in (*KEPT, HEARTBEAT)}
         self._news = threading.Event()
         self._is_closing = False
         self._thread: threading.Thread | None = None
@@ -86,7 +92,7 @@ class Post:
     def take_up(self) -> None:
         """Go on with what an earlier daemon could not send."""
         for way, text, path in self._spool.left():
-            if way in self._ways:
+            if way in KEPT and len(self._ways[way].waiting) < MESSAGES:
                 self._ways[way].waiting.append((text, path))
         if any(one.waiting for one in self._ways.values()):
             self._wake()
@@ -141,12 +147,17 @@ class Post:
             self._news.wait(max(0.0, min(due_s) - time.monotonic()) if due_s else None)
 
     def _send_first(self, name: str, way: Way) -> bool:
-        """Send the oldest message of a way. If that fails, the next try comes later."""
+        """Send the first message of a way. If that fails, the next try is later, with the next one.
+
+        So a message that its receiver never takes holds up no other.
+        """
         text, path = way.waiting[0]
         is_sent = send(name, self._settings, text)
         if is_sent or name == HEARTBEAT or self._spool.is_outdated(path):
             way.waiting.popleft()
             self._spool.remove(path)
+        else:
+            way.waiting.rotate(-1)
         if is_sent:
             way.backoff.reset()
         else:

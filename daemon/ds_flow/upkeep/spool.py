@@ -1,16 +1,17 @@
 """Messages that are not sent yet, one file each in the work folder, so that none is lost."""
 
+import errno
 import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ds_flow.system import open_regular, put_file
+from ds_flow.system import open_own, put_file
 
 FOLDER = "alerts"
 MESSAGES = 100  # of each way; more are dropped, and logged
-MOST_BYTES = 2**20  # of one message
+MOST_BYTES = 2**17  # of one message; ours are shorter
 LONGEST_SECONDS = 86_400.0  # after that a message is no news
 
 
@@ -21,16 +22,14 @@ class Spool:
         self._folder = work_root / FOLDER
         self._count = 0
 
-    def put(self, way: str, text: str) -> Path | None:
-        """Keep a message until it is sent; None if it cannot be kept."""
+    def put(self, way: str, text: str) -> Path:
+        """Keep a message until it is sent, if the disk takes it; give its name."""
         self._count += 1
         path = self._folder / f"{time.time_ns():020}-{self._count}.{way}"
-        try:
+        with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with put_file(path, mode=0o600) as file:
                 file.write(text.encode())
-        except OSError:
-            return None
         return path
 
     def left(self) -> Iterator[tuple[str, str, Path]]:
@@ -56,5 +55,9 @@ class Spool:
 
 
 def _read(path: Path) -> str:
-    with os.fdopen(open_regular(path), "rb") as file:
-        return file.read(MOST_BYTES).decode(errors="replace")
+    """Read a message. Raises OSError for a file that no daemon of this user has left."""
+    with os.fdopen(open_own(path), "rb") as file:
+        said = file.read(MOST_BYTES + 1)
+    if len(said) > MOST_BYTES:
+        raise OSError(errno.EFBIG, "longer than any message", str(path))
+    return said.decode(errors="replace")
