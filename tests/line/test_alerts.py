@@ -4,6 +4,7 @@ import http.server
 import json
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from ds_flow.ledger.ledger import Ledger
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep import alerts
 from ds_flow.upkeep.alerts import Post, message, ways_of
+from ds_flow.upkeep.child import last_words
 from ds_flow.upkeep.spool import MESSAGES, MOST_BYTES, Spool
 from project import until
 from samples import BATCH, settled
@@ -255,6 +257,20 @@ def test_a_command_that_hangs_is_killed_with_its_children(project: Project) -> N
     send(chosen, "{}")
     child = Path("/proc", (project.root / "pid").read_text().strip(), "cmdline")
     until("it is gone", lambda: not child.exists() or not child.read_bytes())
+
+
+def test_what_a_command_leaves_in_the_background_is_no_failure(project: Project) -> None:
+    script = "sleep 600 & echo $! > pid"
+    chosen = settings(project, command=shell(script), limit_seconds="5")
+    assert alerts.send("command", chosen, "{}")
+    os.kill(int((project.root / "pid").read_text()), signal.SIGKILL)
+
+
+def test_of_what_a_command_says_only_the_end_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w+b") as said:
+        said.seek(2**36)  # a file with a hole of 64 GB
+        said.write("\u00e9 the end\n".encode())
+        assert last_words(said, 9) == "\u00e9 the end"
 
 
 def test_the_line_never_waits_for_an_alert(project: Project) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from ds_flow.ledger import Alert
 from ds_flow.settings import Settings
 from ds_flow.system import mask
 from ds_flow.upkeep.alert_text import SAID, subject_of, text_of
+from ds_flow.upkeep.child import last_words
 from ds_flow.upkeep.daily import WRITTEN
 from ds_flow.upkeep.spool import MESSAGES, Spool
 
@@ -233,25 +235,30 @@ def shaped(address: str, text: str) -> str:
 
 
 def _pipe(settings: Settings, way: str, command: Sequence[str], text: str) -> None:
-    """Give a text to a command. Raises SubprocessError or OSError if it fails or takes too long."""
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=settings.root,
-        env={**settings.dotenv, **settings.inherited(os.environ)},
-        process_group=0,
-    )
-    try:
-        _, said = child.communicate(text.encode(), timeout=settings.alerts.limit_seconds)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        raise
-    if child.returncode:
-        words = said.decode(errors="replace").strip()[-LAST_WORDS:]
-        raise subprocess.SubprocessError(f"exit code {child.returncode}: {words}")
+    """Give a text to a command. Raises SubprocessError or OSError if it fails or takes too long.
+
+    What it says goes to a file: a pipe would be waited for as long as anything that it has left in
+    the background holds it open.
+    """
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            cwd=settings.root,
+            env={**settings.dotenv, **settings.inherited(os.environ)},
+            process_group=0,
+        )
+        try:
+            child.communicate(text.encode(), timeout=settings.alerts.limit_seconds)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+        if child.returncode:
+            words = last_words(said, LAST_WORDS)
+            raise subprocess.SubprocessError(f"exit code {child.returncode}: {words}")
     level = logging.DEBUG if way == HEARTBEAT else logging.INFO
     log.log(level, "alert.sent", extra={"way": way})

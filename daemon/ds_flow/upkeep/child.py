@@ -48,8 +48,7 @@ class Child:
             return None
         code, self._process = self._process.returncode, None
         with self._said as said:
-            said.seek(0)
-            return code, said.read().decode(errors="replace").strip()[-LAST_WORDS:]
+            return code, last_words(said, LAST_WORDS)
 
     def kill(self) -> None:
         """End it at once."""
@@ -61,6 +60,13 @@ class Child:
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
+
+
+def last_words(said: IO[bytes], characters: int) -> str:
+    """Read the end of what a process has said, however long the whole is."""
+    most_bytes = 4 * characters
+    said.seek(max(0, said.seek(0, os.SEEK_END) - most_bytes))
+    return said.read(most_bytes).decode(errors="replace").strip()[-characters:]
 
 
 @contextmanager
