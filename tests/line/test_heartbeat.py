@@ -69,6 +69,10 @@ class World:
         until("it is answered", lambda: bool(self.health._answers))
         self.health.keep()
 
+    def reopen(self) -> None:
+        """Have a ledger again after `ledger.close`."""
+        self.ledger = self.engine.ledger = Ledger(self.settings.ledger)
+
     def record(self) -> Record:
         found = read_record(self.settings.work_root, os.getpid())
         assert found is not None
@@ -217,6 +221,39 @@ def test_the_silence_has_its_beginning_and_its_end(on_docker: World) -> None:
     assert on_docker.ledger.history.last("backend.answers") is not None
 
 
+def test_a_silence_that_the_ledger_did_not_take_is_told_later(on_docker: World) -> None:
+    on_docker.why = "cannot connect"
+    on_docker.asked()
+    on_docker.ledger.close()
+    on_docker.asked()
+    assert on_docker.record().heard[0].why == "cannot connect"
+    on_docker.reopen()
+    on_docker.asked()
+    on_docker.wait(3)
+    on_docker.asked()
+    assert on_docker.ledger.history.last("backend.silent") is not None
+
+
+def test_a_question_that_ends_in_a_bug_is_asked_again(
+    on_docker: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bugs: Queue[object] = Queue()
+    monkeypatch.setattr(threading, "excepthook", bugs.put)
+
+    def ask(_settings: Settings) -> dict[str, str]:
+        raise KeyError("a bug")
+
+    on_docker.health.ask = ask
+    on_docker.wait(1.1)
+    bugs.get()
+    thread = on_docker.health._thread
+    assert thread is not None
+    thread.join()
+    on_docker.health.ask = on_docker.ask
+    on_docker.asked()
+    assert on_docker.record().heard[0].why == ""
+
+
 def test_a_question_that_is_not_answered_holds_nothing_up(on_docker: World) -> None:
     gate = threading.Event()
 
@@ -264,6 +301,17 @@ def test_a_misnamed_delivery_is_told_once(world: World) -> None:
     (example,) = told.examples
     assert example.startswith("data/Student_X.CSV: its name differs from student_*.csv in capital")
     assert example.endswith("; student_X.csv would be read")
+
+
+def test_a_misnamed_delivery_that_the_ledger_did_not_take_is_told_later(world: World) -> None:
+    world.project.drop("Student_X.CSV")
+    world.engine.tick()
+    world.ledger.close()
+    world.wait(1)
+    assert world.record().misnamed[0][0] == "data/Student_X.CSV"
+    world.reopen()
+    world.wait(2)
+    assert world.ledger.history.last("file.misnamed") is not None
 
 
 def test_who_makes_many_names_does_not_fill_the_history(world: World) -> None:

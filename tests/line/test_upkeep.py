@@ -96,6 +96,25 @@ def test_a_bug_in_telling_is_in_the_log_and_what_was_to_be_told_is_told_later(
     assert kinds(project) == [("space.low", 1)]
 
 
+@pytest.mark.parametrize("error", [OSError("no process can be started"), KeyError("a bug")])
+def test_a_part_that_fails_holds_no_other_up_and_is_done_again(
+    project: Project, make: Make, clock: MovedClock, error: Exception
+) -> None:
+    keeping, tries = make(), []
+
+    def is_due(*_: object) -> bool:
+        tries.append(1)
+        raise error
+
+    keeping.report.is_due = is_due
+    keeping.keep()
+    clock.elapsed_s += LOOK_SECONDS
+    project.ledger.history.note("schedule.missed", "nightly", clock.now())
+    keep(keeping, clock, 600)
+    until("it is told", lambda: ("schedule.missed", 1) in kinds(project))
+    assert len(tries) > 2
+
+
 # --------------------------------------------------------------------------- low space
 
 

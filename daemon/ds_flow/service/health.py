@@ -3,16 +3,15 @@
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from threading import Thread
 
-from ds_flow.core import DispatchError, DsFlowError, FireOutcome, RunState
+from ds_flow.core import DispatchError, FireOutcome, RunState
 from ds_flow.doctor import silent_backends
 from ds_flow.service.engine import Engine
 from ds_flow.settings import Settings
-from ds_flow.upkeep import Heard, Record, leave_record
+from ds_flow.upkeep import Beside, Heard, Record, leave_record
 from ds_flow.views import InboxCheck, Seen, problems
 
 log = logging.getLogger(__name__)
@@ -20,7 +19,6 @@ log = logging.getLogger(__name__)
 ASK_SECONDS = 60.0  # between two questions to a backend
 ANSWER_SECONDS = 10.0
 NAMED = 100  # misnamed files
-REST_SECONDS = 60.0  # after a failure
 DAY = timedelta(days=1)
 LOOK_SECONDS = 30.0  # between two looks at whether all is well
 RECORD_SECONDS = 30.0  # between two records of a daemon for which nothing changes
@@ -44,7 +42,7 @@ class Health:
     refused: str = ""
     refused_at: str = ""
     _record: Record | None = None
-    _rest_until_s: float = 0.0
+    _beside: Beside = field(default_factory=lambda: Beside("health"))
     _record_at_s: float = 0.0
     _ask_at_s: float = 0.0
     _thread: Thread | None = None
@@ -55,6 +53,7 @@ class Health:
     _answers: list[dict[str, str]] = field(default_factory=list)  # what the thread has found
     _heard: dict[str, Heard] = field(default_factory=dict)
     _silent: dict[str, int] = field(default_factory=dict)  # how often in a row
+    _told: set[str] = field(default_factory=set)  # backends whose silence was noted
 
     def refuse(self, why: str) -> None:
         """Note that the settings on disk were refused; "" once they are in force."""
@@ -62,29 +61,18 @@ class Health:
         self.refused_at = self.engine.clock.now().isoformat() if why else ""
 
     def keep(self) -> None:
-        """Ask what is due, take what was answered, and write what has changed.
-
-        A failure here never stops the line.
-        """
+        """Ask what is due, take what was answered, and write what has changed."""
         now_s = self.engine.clock.monotonic_s()
-        if now_s < self._rest_until_s:
-            return
-        try:
-            self._keep(now_s)
-        except Exception as error:
-            self._rest_until_s = now_s + REST_SECONDS
-            if isinstance(error, (DsFlowError, OSError)):  # the line tells of it, too
-                log.warning("health.waits", extra={"why": str(error)})
-            else:
-                log.exception("health.bug")
+        self._beside.keep(now_s, lambda: self._keep(now_s))
 
     def _keep(self, now_s: float) -> None:
         self._take_answers()
-        self._tell_misnamed()
-        if now_s >= self._ask_at_s and self._thread is None:
+        if now_s >= self._ask_at_s and not (self._thread and self._thread.is_alive()):
             self._ask_at_s = now_s + ASK_SECONDS
             self._ask()
         self._leave(now_s)
+        self._tell_silent()
+        self._tell_misnamed()
         if self.settings.alerts.heartbeat and now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_SECONDS
             self._beat(now_s)
@@ -97,11 +85,11 @@ class Health:
         for one in self.engine.admission.misnamed:
             if not one.is_alike or one.path in self._named or len(self._named) >= NAMED:
                 continue
-            self._named.add(one.path)
             kind, nearest = "file.misnamed", f"; {one.nearest} would be read" if one.nearest else ""
             if self.engine.ledger.history.last(kind, f"{one.path}: ") is None:
                 log.warning(kind, extra={"path": one.path, "why": one.why})
                 self._note(kind, f"{one.path}: {one.why}{nearest}")
+            self._named.add(one.path)
 
     # ------------------------------------------------------------------ heartbeat
 
@@ -155,38 +143,36 @@ class Health:
         self._thread.start()
 
     def _work(self, settings: Settings) -> None:
-        try:
-            self._answers.append(self.ask(settings))
-        except Exception:
-            log.exception("backend.bug")
-            self._answers.append({})
+        self._answers.append(self.ask(settings))
 
     def _take_answers(self) -> None:
         if not self._answers:
             return
-        found, self._thread = self._answers.pop(), None
-        now = self.engine.clock.now().isoformat()
+        found, now = self._answers.pop(), self.engine.clock.now().isoformat()
+        self._answers.clear()  # an older one
         for backend, why in found.items():
             old = self._heard.get(backend)
             since = old.since if old and bool(old.why) == bool(why) else now
             self._heard[backend] = Heard(backend=backend, why=why, since=since, asked_at=now)
-            self._tell(backend, why)
+            self._silent[backend] = self._silent.get(backend, 0) + 1 if why else 0
         self._heard = {name: one for name, one in self._heard.items() if name in found}
 
-    def _tell(self, backend: str, why: str) -> None:
+    def _tell_silent(self) -> None:
         """Note a silence that lasts, and its end. A single one is a hiccup."""
-        count = self._silent.get(backend, 0)
-        self._silent[backend] = count + 1 if why else 0
-        if why and count == 1:
-            log.error("backend.silent", extra={"backend": backend, "why": why})
-            self._note("backend.silent", f"{backend}: {why}")
-        elif not why and count > 1:
-            log.info("backend.answers", extra={"backend": backend})
-            self._note("backend.answers", backend)
+        for backend, one in self._heard.items():
+            is_told = backend in self._told
+            if self._silent[backend] > 1 and not is_told:
+                log.error("backend.silent", extra={"backend": backend, "why": one.why})
+                self._note("backend.silent", f"{backend}: {one.why}")
+                self._told.add(backend)
+            elif not one.why and is_told:
+                log.info("backend.answers", extra={"backend": backend})
+                self._note("backend.answers", backend)
+                self._told.remove(backend)
 
     def _note(self, kind: str, detail: str) -> None:
-        with suppress(DispatchError):  # a full disk
-            self.engine.ledger.history.note(kind, detail, self.engine.clock.now())
+        """Note an event. Raises DispatchError, such as on a full disk; it is noted later then."""
+        self.engine.ledger.history.note(kind, detail, self.engine.clock.now())
 
     # ------------------------------------------------------------------ the record
 

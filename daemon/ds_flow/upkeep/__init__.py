@@ -1,5 +1,6 @@
 """Beside the line: alerts, expected files, disk space, retention."""
 
+from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import WRITTEN
 from ds_flow.upkeep.expected_files import still_missing
 from ds_flow.upkeep.lineage_post import send_lineage
@@ -10,6 +11,7 @@ from ds_flow.upkeep.upkeep import Upkeep
 __all__ = [
     "RECORD",
     "WRITTEN",
+    "Beside",
     "Collected",
     "Heard",
     "Record",

@@ -9,6 +9,7 @@ from ds_flow.ledger import Alert, Ledger
 from ds_flow.settings import Expected, Settings
 from ds_flow.system import space_shortage
 from ds_flow.upkeep import alerts, expected_files
+from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import Daily, collection, daily_report
 from ds_flow.upkeep.lineage_post import LineageSender
 
@@ -31,43 +32,39 @@ class Upkeep:
     lineage: LineageSender = field(default_factory=LineageSender)
     report: Daily = field(default_factory=daily_report)
     collection: Daily = field(default_factory=collection)
-    _look_at_s: float | None = None
-    _alert_at_s: float = 0.0
-    _problems: Problems = field(default_factory=Problems)  # subjects: upkeep, space
+    _is_begun: bool = False
+    _problems: Problems = field(default_factory=Problems)  # subject: space
+    _looks: tuple[Beside, ...] = field(init=False)  # of which none comes before the inbox
+    _alerts: Beside = field(default_factory=lambda: Beside("alerts", ALERT_SECONDS))
+    _lineage: Beside = field(default_factory=lambda: Beside("lineage"))
 
     def __post_init__(self) -> None:
         self.post = alerts.Post(self.settings)
+        names = ("space", "expected files", "report", "gc")
+        self._looks = tuple(Beside(name, LOOK_SECONDS) for name in names)
 
     def keep(self) -> None:
-        """Do what is due. A failure here never stops the line."""
+        """Do what is due. A failure here never stops the line, nor another part of this."""
         now_s = self.clock.monotonic_s()
-        if self._look_at_s is None:  # the first scan of the inbox comes first
-            self._look_at_s = now_s + LOOK_SECONDS
+        if not self._is_begun:  # the first scan of the inbox comes first
+            self._is_begun = True
+            for part in self._looks:
+                part.due_s = now_s + LOOK_SECONDS
             self.post.take_up()
-        try:
-            if now_s >= self._look_at_s:
-                self._look_at_s = now_s + LOOK_SECONDS
-                self._look(now_s)
-            if now_s >= self._alert_at_s:
-                self._alert_at_s = now_s + ALERT_SECONDS
-                self.tell(GATHER)
-            self.lineage.keep(self.settings, self.ledger, now_s)
-        except (DispatchError, OSError) as error:
-            self._alert_at_s = now_s + LOOK_SECONDS
-            if self._problems.report("upkeep", str(error)):
-                log.warning("upkeep.waits", extra={"why": str(error)})
-        except Exception:
-            self._alert_at_s = now_s + LOOK_SECONDS
-            log.exception("upkeep.bug")
-        else:
-            self._problems.solve("upkeep")
+        space, expected, report, collection = self._looks
+        space.keep(now_s, self.watch_space)
+        expected.keep(now_s, self._judge_all)
+        report.keep(now_s, lambda: self._keep_daily(self.report, now_s))
+        collection.keep(now_s, lambda: self._keep_daily(self.collection, now_s))
+        self._alerts.keep(now_s, lambda: self.tell(GATHER))
+        self._lineage.keep(now_s, lambda: self.lineage.keep(self.settings, self.ledger, now_s))
 
-    def _look(self, now_s: float) -> None:
-        self.watch_space()
+    def _judge_all(self) -> None:
         for expected in self.settings.expect:
             self.judge(expected)
-        for command in (self.report, self.collection):
-            command.keep(self.settings, self.ledger, self.clock.now(), now_s)
+
+    def _keep_daily(self, command: Daily, now_s: float) -> None:
+        command.keep(self.settings, self.ledger, self.clock.now(), now_s)
 
     def close(self) -> None:
         """Send the alerts that are due, and leave the rest to the next daemon."""
