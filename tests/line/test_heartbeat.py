@@ -287,6 +287,21 @@ def test_misnamed_files_are_in_the_daemon_s_word(world: World) -> None:
     assert world.record().misnamed[0][0] == "data/Student_X.CSV"
 
 
+def test_many_long_problems_and_names_leave_a_word_that_can_be_read(world: World) -> None:
+    name = "/".join(["\u00e9" * 120] * 17)
+    for number in range(3000):
+        world.engine.unreadable.report(str(number), f"batch {number}: {name}: it is gone")
+    world.engine.admission.misnamed = [
+        Misnamed(f"{name}/{number}", name, name, is_alike=False) for number in range(20)
+    ]
+    world.health.refuse("bad settings")
+    world.wait(1)
+    found = world.record()
+    assert found.refused == "bad settings"
+    assert found.problems[0].startswith("batch 0: ")
+    assert found.problems[-1] == "2980 more problems: see the log"
+
+
 def test_a_misnamed_delivery_is_told_once(world: World) -> None:
     world.project.drop("Student_X.CSV")
     world.project.drop("marks.xlsx")

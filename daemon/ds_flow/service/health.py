@@ -11,7 +11,7 @@ from ds_flow.core import DispatchError, FireOutcome, RunState
 from ds_flow.doctor import silent_backends
 from ds_flow.service.engine import Engine
 from ds_flow.settings import Settings
-from ds_flow.upkeep import Beside, Heard, Record, leave_record
+from ds_flow.upkeep import Beside, Heard, Record, leave_record, named
 from ds_flow.views import InboxCheck, Seen, problems
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Health:
             started_at=old.started_at if old else now,
             refused=self.refused,
             refused_at=self.refused_at,
-            problems=tuple(self.engine.problems),
+            problems=named(self.engine.problems),
             heard=tuple(self._heard.values()),
             misnamed=tuple(self.engine.admission.misnamed),
         )

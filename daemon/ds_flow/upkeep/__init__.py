@@ -4,7 +4,7 @@ from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import WRITTEN
 from ds_flow.upkeep.expected_files import still_missing
 from ds_flow.upkeep.lineage_post import send_lineage
-from ds_flow.upkeep.record import RECORD, Heard, Record, leave_record, read_record
+from ds_flow.upkeep.record import RECORD, Heard, Record, leave_record, named, read_record
 from ds_flow.upkeep.retention import Collected, Retention
 from ds_flow.upkeep.upkeep import Upkeep
 
@@ -18,6 +18,7 @@ __all__ = [
     "Retention",
     "Upkeep",
     "leave_record",
+    "named",
     "read_record",
     "send_lineage",
     "still_missing",

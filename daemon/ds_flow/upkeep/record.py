@@ -1,6 +1,7 @@
 """What a running daemon knows and nobody else can find out: it leaves that for `status`."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from ds_flow.core import BatchError
 from ds_flow.system import put_file, read_json
 
 RECORD = "daemon.json"
-MOST_BYTES = 2**18
+MOST_BYTES = 2**22  # what `status` reads; a daemon's word is shorter
+NAMED = 20  # of its problems
+PROBLEM_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,12 @@ class Record:
     problems: tuple[str, ...] = ()  # why stages and batches cannot work now
     heard: tuple[Heard, ...] = ()
     misnamed: tuple[tuple[Any, ...], ...] = ()  # as the last scan found them
+
+
+def named(problems: Sequence[str]) -> tuple[str, ...]:
+    """The first of so many problems, so that the record stays small enough to be read."""
+    more = (f"{len(problems) - NAMED} more problems: see the log",) * (len(problems) > NAMED)
+    return (*(one[:PROBLEM_CHARACTERS] for one in problems[:NAMED]), *more)
 
 
 def leave_record(folder: Path, record: Record) -> None:
