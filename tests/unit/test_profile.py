@@ -1,11 +1,17 @@
 """What a file holds, found out while it passes."""
 
-from dataclasses import replace
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from csv_io.table import TEXT
+from csv_io import records
+from csv_io.records import Records
+from csv_io.table import TEXT, Lines, Rows, Source, read_rows, read_tables
 from ds_flow.core.families import COMPARED_COLUMNS
 from samples import PLAN, planned
 from steps.profile import FILES, LEAST_ROWS, ROWS, Profiler, count_empty, rows_of_each
@@ -76,3 +82,97 @@ def test_the_first_files_of_a_batch_get_a_profile_and_share_the_rows() -> None:
 def test_no_file_gets_a_profile_if_the_settings_want_none() -> None:
     plan = replace(PLAN, options=replace(PLAN.options, profile=False))
     assert rows_of_each(plan) == {}
+
+
+# --------------------------------------------------------------------------- lines and tables
+
+CELLS = st.sampled_from(["", "", "1", "20", "a", " ", ",", ";", "é", "-1.5", '"', "\n"])
+TABLES = st.integers(1, 5).flatmap(
+    lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), max_size=8)
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A table as somebody may have written it."""
+
+    table: list[list[str]]
+    delimiter: str = ","
+    end: str = "\n"
+    has_last_end: bool = True
+    has_unnamed: bool = False  # an empty column at its end
+    block_bytes: int = 60
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return tuple(f"n{number}" for number in range(len(self.table[0]) if self.table else 3))
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Without those that are blank lines."""
+        return [row for row in self.table if row != [""] or self.has_unnamed]
+
+    def records(self) -> Records:
+        """Read it in blocks, although it is shorter than what is looked at first."""
+        rows = [[*row, *[""] * self.has_unnamed] for row in [list(self.header), *self.table]]
+        lines = [self.delimiter.join(map(self._written, row)) for row in rows]
+        content = (self.end.join(lines) + self.end * self.has_last_end).encode()
+        source = Source(io.BytesIO(content), self.block_bytes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(records, "SAMPLE_BYTES", len(",".join(self.header)) + 4)
+            return Records(source, delimiter=self.delimiter, encoding="utf-8")
+
+    def _written(self, cell: str) -> str:
+        is_quoted = any(mark in cell for mark in (self.delimiter, '"', "\n"))
+        return '"' + cell.replace('"', '""') + '"' if is_quoted else cell
+
+
+def profiled(rows: Iterable[Rows], least_rows: int) -> Profiler:
+    profiler = Profiler(least_rows)
+    for some in rows:
+        profiler.add(some)
+    return profiler
+
+
+@given(
+    st.builds(
+        Text,
+        table=TABLES,
+        delimiter=st.sampled_from(",;\t|:"),
+        end=st.sampled_from(["\n", "\r\n", "\r\r\n", "\r"]),
+        has_last_end=st.booleans(),
+        has_unnamed=st.booleans(),
+        block_bytes=st.integers(1, 60),
+    )
+)
+@example(Text([["1", "2"], ["", "3"]]))
+@example(Text([["1", "2"], ["3", ""]]))
+@example(Text([["1", "", "2"]]))
+@example(Text([["", "2"]]))
+@example(Text([["a", ""], ["", ""]], ";", "\r\r\n"))
+@example(Text([["a", ""], ["", "b"]], end="\r\n", has_unnamed=True))
+@example(Text([["", ""]], has_last_end=False, block_bytes=3))
+@example(Text([], end="\r\n"))
+@example(Text([["1"], [""], ["2"]], end="\r\r\n"))
+def test_a_file_has_the_same_profile_whether_its_rows_come_as_lines_or_as_tables(
+    text: Text,
+) -> None:
+    least = len(text.table)
+    as_lines = profiled(read_rows(text.records()), least)
+    as_tables = profiled(read_tables(text.records()), least)
+    empty = tuple(sum(row[n] == "" for row in text.rows) for n in range(len(text.header)))
+    for made in (as_lines, as_tables):
+        assert (made.header, made.empty, made.rows) == (text.header, empty, len(text.rows))
+    assert as_lines.profile(["n1"]) == as_tables.profile(["n1"])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
+def test_a_hidden_column_is_hidden_in_rows_that_come_as_lines(end: str) -> None:
+    text = Text([["1", "Quentin", ""], ["2", "", ""]], ";", end)
+    rows = list(read_rows(text.records()))
+    assert any(isinstance(some, Lines) and len(some.bounds) == 3 for some in rows)
+    made = profiled(rows, 9).profile(["N 1"])
+    assert made is not None
+    assert "Quentin" not in str(made)
+    assert made["first_rows"] == [["1", None, ""], ["2", None, ""]]
+    assert [column["empty"] for column in made["columns"]] == [0, 0.5, 1]
