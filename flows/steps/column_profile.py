@@ -131,7 +131,7 @@ def checked(made: Any, hidden: Sequence[str]) -> Profile | None:
             "columns_left_out": _count(made["columns_left_out"]),
             "first_rows": rows,
         }
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return None
 
 

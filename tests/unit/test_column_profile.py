@@ -83,6 +83,8 @@ GOOD = describe(["a", "b"], [["1"], ["2"]], rows=1, empty=None, hidden=[])
         {},
         "text",
         {**GOOD, "rows": "many"},
+        {**GOOD, "rows": float("inf")},
+        {**GOOD, "columns": [{**GOOD["columns"][0], "empty": 10**400}]},
         {**GOOD, "columns": None},
         {**GOOD, "columns": [1]},
         {**GOOD, "first_rows": [[1, 2]]},
