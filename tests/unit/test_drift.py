@@ -146,6 +146,11 @@ def test_two_files_before_say_nothing_of_rows_and_empty_cells() -> None:
     assert marked(family([look("id")]), look("nr")) == [("renamed", "id")]
 
 
+def test_a_name_with_an_accent_of_its_own_is_the_same_name_spelt_otherwise() -> None:
+    found = marked(family([look("prénom", "id")]), look("id", "pre\u0301nom"))
+    assert ("renamed", "prénom") in found
+
+
 def test_a_larger_file_each_monday_becomes_known() -> None:
     nights = [look(rows=1000 if day % 7 == 2 else 100) for day in range(1, 31)]
     assert drift(NAME, family(nights), look(rows=1000)) == []

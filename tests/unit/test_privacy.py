@@ -17,6 +17,8 @@ from ds_flow.core.privacy import hides
         ("*name", "Sur_name", True),
         ("*birth*", "Date of Birth", True),
         ("n?me", "näme", True),
+        ("prénom", "pre\u0301nom", True),  # an accent of its own, as macOS writes it
+        ("pre\u0301nom", "Prénom", True),
         ("*", "anything", True),
         ("nota[1]", "nota[1]", True),
         ("!!", "name", False),

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ds_flow.core.families import Day, Family, Look, label_of
 from ds_flow.core.paths import printable
+from ds_flow.core.privacy import folded
 
 KNOWN_DAYS = 3
 """Days after which a list of columns is known, and is not marked any more: a change is told on the
@@ -146,7 +147,7 @@ def sentence(texts: Sequence[str]) -> str:
 
 def plain(column: str) -> str:
     """A column's name without what people write differently: case, blanks and punctuation."""
-    return "".join(char for char in column.casefold() if char.isalnum()) or column
+    return "".join(char for char in folded(column) if char.isalnum()) or column
 
 
 # --------------------------------------------------------------------------- columns
