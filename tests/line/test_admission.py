@@ -122,6 +122,56 @@ def test_what_could_not_be_entered_is_not_read_again(
     assert read.count("data/student_a.csv") == 1
 
 
+def test_what_was_read_before_a_file_that_cannot_be_read_now_is_not_read_again(
+    make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission, read = make(), []
+    fingerprint = admission.inbox.fingerprint
+
+    def refuse_second(arrival: Arrival, *rest: Any) -> Any:
+        read.append(arrival.sighting.path)
+        if len(read) > 1:
+            raise DispatchError("too many open files")
+        return fingerprint(arrival, *rest)
+
+    monkeypatch.setattr(admission.inbox, "fingerprint", refuse_second)
+    for name in "ab":
+        project.drop(f"student_{name}.csv")
+    admission.admit()
+    clock.elapsed_s += 60
+    with pytest.raises(DispatchError, match="open files"):
+        admission.admit()
+
+    assert admission.admit() == 1
+    for _ in range(3):
+        clock.elapsed_s += 60
+        with pytest.raises(DispatchError, match="open files"):
+            admission.admit()
+    assert read.count(read[0]) == 1
+    assert project.ledger.read.counts("file")["waiting"] == 1
+
+
+def test_a_scan_that_overtakes_another_look_leaves_nothing_to_look_at_again_and_again(
+    make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "LOOKS_A_TURN", 2)
+    admission, quiet_s = make(), project.settings.watch.quiet_seconds
+    for number in range(5):
+        project.drop(f"student_{number}.csv")
+    admission.admit()
+    clock.elapsed_s += quiet_s
+    admission.admit()  # looks at two of them
+    project.drop("student_new.csv")
+    clock.elapsed_s += project.settings.watch.poll_seconds
+    assert admission.is_scan_due(clock.elapsed_s)
+    turns = 0
+    while admission.patience_s(clock.elapsed_s) <= 0 and turns < 20:
+        admission.admit()
+        turns += 1
+    assert admission.arriving.keys() == {"data/student_new.csv"}
+    assert turns < 20
+
+
 @pytest.mark.parametrize("look", range(2))
 def test_what_is_no_input_is_said_once_and_again_when_it_has_been_away(
     make: Make, project: Project, clock: MovedClock, caplog: pytest.LogCaptureFixture, look: int

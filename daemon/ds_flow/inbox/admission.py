@@ -119,11 +119,12 @@ class Admission:
 
     def admit(self) -> int:
         """Enter every new file that has finished arriving."""
+        is_through = False
         try:
             admitted = self._admit(self.clock.monotonic_s())
-        except Exception:
-            self.hinted = True  # what this scan found was not admitted: scan again
-            raise
+            is_through = True
+        finally:
+            self.hinted |= not is_through  # what this scan found was not admitted: scan again
         arriving = len(self.arriving) + len(self.turns)
         self._look_file.tell(self._counted and self._counted._replace(arriving=arriving))
         return admitted
@@ -158,6 +159,8 @@ class Admission:
         some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
         if paths:
             self._settle(some, self._look_at(paths), now_s)
+        elif turn:  # a scan was faster
+            self._plan_look(now_s)
 
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> None:
         """Let those of the files looked at that have settled wait for their turn to be read."""
@@ -232,11 +235,11 @@ class Admission:
         3. Remember how each looked, so that the next scan takes it for known. Log each.
         """
         self.pulse()
-        entered: list[tuple[Arrival, Settled]] = []
+        entered: list[Settled] = []
         arriving = len(self.arriving)
         for arrival, judged in self.turns.turn(lambda one, room: self._judge(one, now_s, room)):
             if isinstance(judged, Settled):
-                entered.append((arrival, judged))
+                entered.append(judged)
             else:
                 held = replace(arrival, reason=judged.reason, is_settling=judged.is_settling)
                 self.arriving[arrival.sighting.path] = held
@@ -245,14 +248,9 @@ class Admission:
         self._progress.tell(self.turns.progress(), self.clock.monotonic_s())
         return self._enter(entered, now_s) if entered else 0
 
-    def _enter(self, entered: list[tuple[Arrival, Settled]], now_s: float) -> int:
-        items = [item for _, item in entered]
-        try:
-            states = self.ledger.admit(items, self.clock.now())
-        except Exception:
-            for arrival, item in entered:  # their hashes are kept for the next turn
-                self.turns.add(arrival, item)
-            raise
+    def _enter(self, items: list[Settled], now_s: float) -> int:
+        states = self.ledger.admit(items, self.clock.now())
+        self.turns.entered()
         self.known.add((path, str(stat)) for path, stat in (item.sighting for item in items))
         for item, (path, state) in zip(items, states, strict=True):
             if self._is_news(path, item):

@@ -76,7 +76,6 @@ class Reading:
 
     arrival: Arrival
     so_far: Hash = field(default_factory=Hash)
-    judged: "Judged | None" = None  # what came of it, if that could not be entered yet
 
 
 class Progress(NamedTuple):
@@ -101,6 +100,7 @@ class Turns:
         self._readings: dict[str, Reading] = {}
         self._small: deque[Reading] = deque()
         self._large: deque[Reading] = deque()
+        self._through: list[tuple[Reading, Settled]] = []  # and not entered yet
 
     def __len__(self) -> int:
         return len(self._readings)
@@ -115,24 +115,28 @@ class Turns:
         del self._readings[seen.path]
         return False
 
-    def add(self, arrival: Arrival, judged: "Judged | None" = None) -> None:
-        """Let a file wait for its turn. One that has had it is not read again."""
-        made = self._readings[arrival.sighting.path] = Reading(arrival, judged=judged)
+    def add(self, arrival: Arrival) -> None:
+        """Let a file wait for its turn."""
+        made = self._readings[arrival.sighting.path] = Reading(arrival)
         is_large = arrival.sighting.stat.size_bytes > LARGE_BYTES
         (self._large if is_large else self._small).append(made)
 
     def turn(
         self, read: Callable[[Reading, int], Judged | None]
     ) -> Iterator[tuple[Arrival, Judged]]:
-        """Read one piece of small files and one of large ones; give those that are through."""
-        for queue in (self._small, self._large):
+        """Read one piece of small files and one of large ones; give those that are through.
+
+        Those that have settled stay until they are `entered`. If that fails, or a file cannot be
+        read now, the next turn gives them again and reads nothing.
+        """
+        self._through = [(item, judged) for item, judged in self._through if self._is_wanted(item)]
+        yield from [(item.arrival, judged) for item, judged in self._through]
+        for queue in () if self._through else (self._small, self._large):
             left, done = PIECE_BYTES, 0
             while queue and left > 0 and done < FILES_A_TURN:
                 item = queue[0]
                 before = item.so_far.read_bytes
-                judged = item.judged
-                if judged is None and self._is_wanted(item):
-                    judged = read(item, left)
+                judged = read(item, left) if self._is_wanted(item) else None
                 queue.popleft()  # not before: what could not be read now keeps its place
                 left -= item.so_far.read_bytes - before
                 if not self._is_wanted(item):
@@ -141,8 +145,18 @@ class Turns:
                     queue.append(item)
                     continue
                 done += 1
-                del self._readings[item.arrival.sighting.path]
+                if isinstance(judged, Settled):
+                    self._through.append((item, judged))
+                else:
+                    del self._readings[item.arrival.sighting.path]
                 yield item.arrival, judged
+
+    def entered(self) -> None:
+        """Forget those that have settled and are in the ledger now."""
+        for item, _ in self._through:
+            if self._is_wanted(item):
+                del self._readings[item.arrival.sighting.path]
+        self._through.clear()
 
     @property
     def is_soon_through(self) -> bool:
