@@ -190,6 +190,20 @@ def test_a_rerun_counts_no_file_twice_and_tells_nobody_again(school: School) -> 
     assert school.ledger.families.newest_drifted(NOON, 9)[0] == count == 1
 
 
+def test_a_ledger_that_is_built_again_tells_of_no_mark_as_if_it_were_new(
+    school: School, tmp_path: Path
+) -> None:
+    for day, columns in ((1, "id,a"), (2, "id,A")):
+        school.night(day, school.drop(f"student_{day}.csv", [columns, "1,2"]))
+
+    with closing(Ledger(tmp_path / "again.db")) as again:
+        for made in school.manifests:
+            assert again.record(made, NOON + timedelta(days=400))
+        assert again.families.newest_drifted(NOON + timedelta(days=390), 9) == (0, [])
+        (told,) = again.families.newest_drifted(NOON, 9)[1]
+        assert told.at.startswith("2026-11-02T02:00")
+
+
 def test_a_batch_with_a_new_change_is_one_event_and_one_that_goes_on_is_none(
     school: School,
 ) -> None:

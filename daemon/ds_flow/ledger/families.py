@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -99,8 +100,10 @@ class Families:
     def note(self, manifest: Manifest, run: int, files: Mapping[str, int], now: datetime) -> None:
         """Note which of these files were marked, and once for the batch if a change is new.
 
-        A change that lasts is told of once. The files of its next days are marked all the same.
+        A change that lasts is told of once. The files of its next days are marked all the same. A
+        file was marked when it was published: in a ledger that is built again, long ago.
         """
+        marked_at = _published(manifest, now)
         marks: dict[str, list[Drifted]] = {}
         for mark in manifest.drift:
             if mark.path in files:
@@ -108,7 +111,7 @@ class Families:
         texts = {path: sentence([one.text for one in found]) for path, found in marks.items()}
         for path, detail in texts.items():
             self._store.note(
-                now,
+                marked_at,
                 FILE_DRIFTED,
                 file_id=files[path],
                 batch_id=manifest.batch,
@@ -119,3 +122,10 @@ class Families:
         if new:
             why = first_of([f"{path}: {texts[path]}" for path in new], "; ")
             self._store.note(now, BATCH_DRIFTED, batch_id=manifest.batch, run=run, detail=why)
+
+
+def _published(manifest: Manifest, now: datetime) -> datetime:
+    """When a run was published, as far as its manifest says that."""
+    with suppress(ValueError, TypeError):  # not a time, or in no time zone
+        return min(now, datetime.fromisoformat(manifest.published_at))
+    return now
