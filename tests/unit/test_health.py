@@ -152,6 +152,18 @@ def test_the_last_day_is_counted(project: Project) -> None:
     assert (later["runs"], later["rows"], later["set_aside"]) == (0, 0, 0)
 
 
+def test_a_run_that_set_all_of_its_files_aside_does_not_hide_the_newest_combined_file(
+    project: Project,
+) -> None:
+    project.published(BATCH, "17", "student_a.csv")
+    rows = project.admit("student_b.csv")
+    project.start(project.form("1" * 10, rows), "18")
+    nothing = manifest_of("1" * 10, "18", [], rows)
+    project.ledger.record(replace(nothing, outputs=()), NOW)
+    document = status_document(project.settings, project.ledger, PID, NOW)
+    assert document["newest_combined"]["file"] == "out/final_combined_17.csv"
+
+
 # --------------------------------------------------------------------------- a long history
 
 
@@ -179,6 +191,11 @@ def fill(project: Project, runs: int) -> None:
             "INSERT INTO run (id, batch_id, attempt, state, run_id, started_at, ended_at)"
             " VALUES (?1, ?2, 1, ?3, ?1, ?4, ?4)",
             ((n, batch, state, long_ago) for n, state, batch in states),
+        )
+        store.change_many(
+            "INSERT INTO output (run, name, sha256, size_bytes, rows)"
+            " VALUES (?1, 'final_combined_' || ?1 || '.csv', '', 1, 1)",
+            ((n,) for n, _, _ in states),
         )
         store.change_many(
             "INSERT INTO event (at, kind, file_id, batch_id) VALUES (?, 'file.quarantined', ?, ?)",

@@ -177,12 +177,11 @@ class Overview:
         )
 
     def newest_combined(self) -> Combined | None:
-        """The combined file of the newest run whose outputs are still there."""
+        """The newest combined file that is there. A run that sets all files aside makes none."""
         row = self._store.row(
-            "SELECT run_id, name, rows, size_bytes, ended_at FROM output JOIN"
-            " (SELECT id, run_id, ended_at FROM run WHERE state = 'succeeded'"
-            "  AND removed_at IS NULL ORDER BY id DESC LIMIT 1) AS newest ON run = newest.id"
-            " WHERE name BETWEEN ? AND ?",
+            "SELECT run_id, name, rows, size_bytes, ended_at FROM run CROSS JOIN output"
+            " ON output.run = run.id AND name BETWEEN ? AND ?"
+            " WHERE state = 'succeeded' AND removed_at IS NULL ORDER BY run.id DESC LIMIT 1",
             COMBINED,
         )
         return Combined(*row) if row else None
