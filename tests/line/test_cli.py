@@ -30,7 +30,7 @@ from ds_flow.cli.process_now import Tally, summarize
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
-from ds_flow.core.wording import local_time
+from ds_flow.core.wording import local_time, moment
 from ds_flow.dispatch import JobSpec, Round, open_round
 from ds_flow.ledger.schedules import Fire
 from ds_flow.system.instance import single_instance
@@ -202,9 +202,10 @@ def waiting_jobs(project: Project, attempt: int = 1) -> Round:
     return opened
 
 
+SINCE = moment("2027-01-15T08:00:00+00:00")
 TOLD = (
-    "process on lsf: 2 pending since 2027-01-15T08:00:00Z (No host has enough memory),"
-    " 1 running since 2027-01-15T08:00:00Z; ids 123"
+    f"process on lsf: 2 pending since {SINCE} (No host has enough memory),"
+    f" 1 running since {SINCE}; ids 123"
 )
 
 

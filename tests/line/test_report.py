@@ -299,6 +299,14 @@ def test_the_command_writes_a_file_or_prints_the_page_or_its_document(
     assert json.loads(capsys.readouterr().out)["title"] == "Run 1001"
 
 
+def test_a_chart_tells_times_as_this_machines_clock_shows_them(project: Project) -> None:
+    with machine_in("Europe/Berlin"):
+        (rows, _) = of_span(project)["charts"]
+    began = LATER - DAY
+    assert rows["bars"][0]["words"] == f"{began + timedelta(hours=1):%Y-%m-%d %H:%M:%S}: 0"
+    assert rows["ends"][0] == began.isoformat()
+
+
 @pytest.mark.parametrize("words", [["1001", "--since", "1h"], ["--since", "1w"], ["--since", "0h"]])
 def test_what_makes_no_sense_is_a_usage_error(project: Project, words: list[str]) -> None:
     assert main(["--config", str(project.config), "report", *words]) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clock import machine_in
 from ds_flow.core.states import FailureClass
 from ds_flow.dispatch import JobSpec, Round, open_round
 from ds_flow.dispatch.docker.handover import SILENT
@@ -18,7 +19,7 @@ from ds_flow.dispatch.rounds import Outcome
 from samples import BATCH
 
 BEGAN, ENDED = 1_800_000_000, 1_800_000_060
-BEGAN_AT = "2027-01-15T08:00:00Z"
+BEGAN_AT = "2027-01-15T09:00:00+01:00"  # in Berlin
 
 
 def opened(
@@ -77,7 +78,9 @@ def test_a_stage_tells_how_many_jobs_are_in_each_state_since_when_and_why(tmp_pa
 
     assert (stage.pending, stage.running, stage.done, stage.failed) == (2, 1, 1, 1)
     assert stage.native_ids == ["123"]
-    assert told(stage) == (
+    with machine_in("Europe/Berlin"):
+        words = told(stage)
+    assert words == (
         f"process on lsf: 2 pending since {BEGAN_AT} (Job slot limit reached),"
         f" 1 running since {BEGAN_AT}, 1 done, 1 failed; ids 123"
     )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ds_flow.core import FailureClass, LsfSite, failed_and_done_again, first_of
+from ds_flow.core import FailureClass, LsfSite, failed_and_done_again, first_of, moment
 from ds_flow.dispatch import docker, local, lsf
 from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, End, of_exit_code
 from ds_flow.dispatch.rounds import Outcome, Round, rounds_in
@@ -213,7 +213,7 @@ def told(stage: StageJobs) -> str:
 
 
 def _since(at: str) -> str:
-    return f" since {at[:19]}Z" if at else ""
+    return f" since {moment(at)}" if at else ""
 
 
 def _why(reason: str) -> str:

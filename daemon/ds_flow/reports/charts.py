@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ds_flow.core import Document
+from ds_flow.reports.parts import when
 
 WIDTH, HEIGHT, LINE = 720, 120, 16
 WIDEST, NARROWEST = 60.0, 2.0  # of a bar
@@ -25,7 +26,7 @@ def columns(title: str, values: Sequence[Column]) -> Document:
     bars = []
     for place, one in enumerate(values):
         height = HEIGHT * one.value / top if top else 0
-        words = f"{one.words}: {one.value:,}"
+        words = f"{when(one.words)}: {one.value:,}"
         bars.append(_bar(place * step + 1, HEIGHT - height, step - 2, height, words))
     ends = [values[0].words, values[-1].words] if values else ["", ""]
     if step == WIDEST:  # the last column is not at the end of the chart
