@@ -82,7 +82,8 @@ def test_a_misnamed_delivery(project: Project, operator: Operator) -> None:
         "data/students.csv is not read: its name does not match student_*.csv",
         "data/marks.xlsx is not read: a workbook, and only CSV is read;"
         " student_marks.csv would be read",
-        "remedy rename it, or save it as CSV under such a name",
+        "remedy rename it",
+        "remedy save it as CSV",
     )
     project.stop()
 

@@ -14,6 +14,7 @@ from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, FireOutcome, RunState
 from ds_flow.ledger import overview
 from ds_flow.ledger.schedules import Fire
+from ds_flow.upkeep.record import Record, leave_record
 from ds_flow.views import of_files, of_service
 from ds_flow.views.health import Problem, problems
 from ds_flow.views.status import status_document
@@ -53,6 +54,21 @@ def test_a_daemon_that_is_not_running_comes_first(project: Project) -> None:
     assert [one["kind"] for one in document["problems"]] == ["daemon", "dead"]
     assert document["verdict"] == "down"
     assert document["summary"].startswith("the daemon is not running; batch 0123456789 has used")
+
+
+def test_good_settings_that_need_a_restart_are_told_apart_from_bad_ones(project: Project) -> None:
+    at = NOW.isoformat()
+    why = "settings refused: config/settings.yaml: watch.observer changed: restart for that"
+    record = Record(pid=PID, at=at, started_at=at, refused=why, refused_at=at)
+    project.settings.work_root.mkdir(parents=True, exist_ok=True)
+    leave_record(project.settings.work_root, record)
+    (one,) = found(project)
+    assert one.text == (
+        "the daemon goes on with its old settings, because it refused the new ones:"
+        " config/settings.yaml: watch.observer changed: restart for that"
+    )
+    assert one.remedy == "restart it; if they were corrected since, a reload is enough"
+    assert one.command == f"ds-flow check && kill {PID}"
 
 
 def test_an_installed_service_is_started_by_systemd(
@@ -115,6 +131,7 @@ def test_files_that_match_nothing_are_named_with_the_nearest_name(project: Proje
     alike, other = found(project)
     assert (alike.needs_person, other.needs_person) == (True, False)
     assert "student_X.csv would be read" in alike.text
+    assert (alike.remedy, other.remedy) == ("rename it", "save it as CSV")
 
 
 def test_a_missed_fire_is_named_with_the_command_that_fires_it(project: Project) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_flow.inbox.misnamed import judge_name
+from ds_flow.inbox.misnamed import how_to_mend, judge_name
 
 GLOB = "student_*.csv"
 
@@ -38,6 +38,20 @@ def test_a_misnamed_delivery_is_named_with_the_nearest_name_that_would_be_read(
     assert judged is not None
     assert why in judged[0]
     assert judged[1:] == (nearest, is_alike)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("Student_X.CSV", "rename it"),
+        ("data/student_x.txt", "rename it"),
+        ("marks.XLSX", "save it as CSV"),
+        ("student_x.csv.gz", "unpack it"),
+        ("student_x.tgz", "unpack it"),
+    ],
+)
+def test_the_remedy_is_what_makes_a_file_of_this_kind_an_input(name: str, remedy: str) -> None:
+    assert how_to_mend(name) == remedy
 
 
 @pytest.mark.parametrize("name", ["README.md", "notes.txt", "x", "Makefile", "a.py", "student.py"])

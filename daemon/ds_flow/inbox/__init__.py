@@ -1,7 +1,7 @@
 """From the inbox to queued batches: look, settle, admit, form."""
 
 from ds_flow.inbox.admission import Admission
-from ds_flow.inbox.misnamed import Misnamed, judge_name
+from ds_flow.inbox.misnamed import Misnamed, how_to_mend, judge_name
 from ds_flow.inbox.progress import being_read, last_look, told
 from ds_flow.inbox.scan import (
     Pattern,
@@ -18,6 +18,7 @@ __all__ = [
     "Misnamed",
     "Pattern",
     "being_read",
+    "how_to_mend",
     "judge_name",
     "last_look",
     "needed_quiet_s",

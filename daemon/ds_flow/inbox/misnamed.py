@@ -51,6 +51,14 @@ def _why(name: str, ending: str, glob: str) -> str:
     return f"its name does not match {glob}"
 
 
+def how_to_mend(name: str) -> str:
+    """Say what makes a misnamed file an input."""
+    ending = _ending(name)[1]
+    if ending in _WORKBOOKS:
+        return "save it as CSV"
+    return "unpack it" if ending in _PACKED else "rename it"
+
+
 def _ending(name: str) -> tuple[str, str]:
     """Split a name; of `x.csv.gz`, both endings go, and the last one tells what it is."""
     whole = PurePath(name)

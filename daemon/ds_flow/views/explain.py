@@ -26,6 +26,7 @@ from ds_flow.dispatch import StageJobs, told
 from ds_flow.inbox import (
     Pattern,
     being_read,
+    how_to_mend,
     judge_name,
     needed_quiet_s,
     require_answer,
@@ -265,7 +266,7 @@ def _better_name(question: Question) -> str:
     judged = judge_name(name, pattern.parts[-1])
     if judged is None or not matches(whole, os.path.join(folder, judged[1])):
         return ""
-    return f"rename it, or save it as CSV: {escape(judged[1])} would be read"
+    return f"{how_to_mend(name)}: {escape(judged[1])} would be read"
 
 
 def _arriving(question: Question, seen: Stat) -> tuple[str, str]:

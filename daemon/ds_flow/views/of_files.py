@@ -15,6 +15,7 @@ from ds_flow.core import (
     moment,
     unescape,
 )
+from ds_flow.inbox import how_to_mend
 from ds_flow.settings import Settings
 from ds_flow.system import is_there
 from ds_flow.views.look import Look
@@ -124,7 +125,7 @@ def misnamed(look: Look) -> Iterator[Problem]:
         yield Problem(
             kind="ignored",
             text=f"{one.path} is not read: {one.why}{rename}",
-            remedy=for_event("file.misnamed").text,
+            remedy=how_to_mend(one.path),
             command=f"ds-flow explain -- {shlex.quote(one.path)}",
             needs_person=one.is_alike,
         )

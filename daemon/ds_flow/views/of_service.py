@@ -57,17 +57,26 @@ def _service(look: Look, verb: str) -> str:
 
 
 def settings(look: Look) -> Iterator[Problem]:
-    """Say that the settings on disk are bad, and why."""
+    """Say that the daemon has refused the settings on disk, and why.
+
+    If this command could read them, they are good: they need a restart, or were corrected since.
+    """
     refused = look.settings.refused or (look.record.refused if look.record else "")
-    if refused:
-        why = refused.removeprefix("settings refused: ")
-        yield Problem(
-            kind="settings",
-            text=f"the settings on disk are bad, and the daemon goes on with the old ones: {why}",
-            remedy="correct them, then reload; a restart would fail until then",
-            command=f"ds-flow check && {_service(look, 'reload')}",
-            since=look.record.refused_at or None if look.record else None,
-        )
+    if not refused:
+        return
+    why = refused.removeprefix("settings refused: ")
+    text = f"the settings on disk are bad, and the daemon goes on with the old ones: {why}"
+    remedy, verb = "correct them, then reload; a restart would fail until then", "reload"
+    if not look.settings.refused:
+        text = f"the daemon goes on with its old settings, because it refused the new ones: {why}"
+        remedy, verb = "restart it; if they were corrected since, a reload is enough", "restart"
+    yield Problem(
+        kind="settings",
+        text=text,
+        remedy=remedy,
+        command=f"ds-flow check && {_service(look, verb)}",
+        since=look.record.refused_at or None if look.record else None,
+    )
 
 
 def space(look: Look) -> Iterator[Problem]:
