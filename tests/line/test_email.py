@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import socket
 import ssl
 import subprocess
@@ -26,7 +27,8 @@ from ds_flow.settings.load import Settings, load_settings
 from ds_flow.settings.resolved import effective
 from ds_flow.upkeep import alerts
 from ds_flow.upkeep.alerts import message
-from ds_flow.upkeep.email import compose
+from ds_flow.upkeep.email import MOST_BYTES, compose
+from rights import NOBODY
 
 ALERT = Alert(kind="batch.dead", count=1, first_at="", last_at="", examples=("x: it broke",))
 USER, PASSWORD = b"flow", b"sesame-open"
@@ -138,6 +140,37 @@ def test_a_daily_report_goes_with_the_mail_that_tells_of_it(project: Project) ->
         assert not [*inbox.got.get()[2].iter_attachments()]
     assert (page.get_filename(), page.get_content_type()) == (name, "text/html")
     assert "Last night" in page.get_content()
+
+
+def attached(project: Project, page: Path) -> list[Any]:
+    chosen = settings(project, 25).alerts.email.model_dump() | {"attached": str(page)}
+    mail = compose(chosen, json.loads(message(project.settings, ALERT)))
+    return [one.get_content() for one in mail.iter_attachments()]
+
+
+def test_what_is_no_report_of_ours_is_not_mailed(project: Project) -> None:
+    page = project.root / "report.html"
+    page.write_text("x")
+    assert attached(project, page) == ["x"]
+    os.truncate(page, MOST_BYTES + 1)
+    assert attached(project, page) == []
+    page.unlink()
+    os.mkfifo(page)
+    reader = os.open(page, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(page, os.O_WRONLY)
+    assert attached(project, page) == []  # while a writer has it open and says nothing
+    os.write(writer, b"a stranger's words")
+    assert attached(project, page) == []
+    os.close(writer)
+    os.close(reader)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_a_report_that_another_user_wrote_is_not_mailed(project: Project) -> None:
+    page = project.root / "report.html"
+    page.write_text("x")
+    os.chown(page, NOBODY, -1)
+    assert attached(project, page) == []
 
 
 def test_starttls_and_a_login_keep_the_password_from_the_wire(

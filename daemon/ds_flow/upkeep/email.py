@@ -8,6 +8,7 @@ import json
 import os
 import smtplib
 import ssl
+import stat
 import sys
 from contextlib import suppress
 from email.message import EmailMessage
@@ -36,13 +37,18 @@ def compose(chosen: dict[str, Any], alert: dict[str, Any]) -> EmailMessage:
 
 
 def _read(path: str | None) -> bytes:
-    """Read a report. One that is gone or too large is left out: the text names it."""
+    """Read a report. One that is gone, too large or another user's is left out: the text names it.
+
+    The folder may be a link, such as to another disk; what lies there is this user's all the same.
+    """
     if not path:
         return b""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            page = file.read(MOST_BYTES + 1)
+            status = os.fstat(descriptor)
+            is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+            page = file.read(MOST_BYTES + 1) if is_ours else b""
             return page if len(page) <= MOST_BYTES else b""
     return b""
 
