@@ -431,6 +431,9 @@ def test_an_engine_that_has_the_image_is_ok(project: Project, tmp_path: Path) ->
             "[ $1 = image ] && echo No such image: own >&2 || echo no host >&2; exit 1",
             "the image own is missing and cannot be pulled: no host; load it, or set another image",
         ),
+        ("true", "its answer is not that of an engine: ''; start it"),
+        ("echo 'Welcome!'", "its answer is not that of an engine: 'Welcome!'; start it"),
+        ("echo '[]'", "its answer is not that of an engine: '[]'; start it"),
     ],
 )
 def test_an_unusable_engine_is_a_fault(

@@ -98,3 +98,19 @@ def test_an_engine_that_answers_too_late_is_silent(batch_round: Round, tmp_path:
 
     with pytest.raises(EngineSilentError, match=r"no answer in 0\.1 s"):
         client.containers_of(batch_round.folder)
+
+
+@pytest.mark.parametrize("words", ["Welcome!", "{", "[{}]", '[{"State": 1}]', "[1]"])
+def test_an_engine_that_answers_in_other_words_is_silent(tmp_path: Path, words: str) -> None:
+    speaks = tmp_path / "engine"
+    speaks.write_text(f"#!/bin/sh\necho '{words}'\n")
+    speaks.chmod(0o755)
+    client = DockerClient(DockerSite(command=str(speaks)), {})
+
+    for ask in (
+        lambda: client.inspect(["a"]),
+        lambda: client.find_image("own"),
+        lambda: client.containers_of(tmp_path) if words == "Welcome!" else client.inspect(["a"]),
+    ):
+        with pytest.raises(EngineSilentError, match="not that of an engine"):
+            ask()

@@ -12,12 +12,22 @@ from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.texts import Container, Image
 
 PULL_SECONDS = 3600  # an image may be large
+SAID_CHARACTERS = 200  # of an answer that is none
 
 Result = TypeVar("Result")
 
 
 class EngineSilentError(DispatchError):
     """The engine gave no answer that can be relied on."""
+
+
+def _understood(read: Callable[[str], Result], text: str) -> Result:
+    """What the engine's words mean. Raises EngineSilentError where they are those of no engine."""
+    try:
+        return read(text)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        said = " ".join(text[:SAID_CHARACTERS].split())
+        raise EngineSilentError(f"its answer is not that of an engine: {said!r}") from error
 
 
 @dataclass(slots=True)
@@ -92,7 +102,7 @@ class DockerClient:
         lines = answer.err.splitlines()
         if answer.exit_code and not all(map(texts.NOT_THERE.search, lines)):
             raise EngineSilentError(answer.text)
-        return texts.containers_in(answer.out)
+        return _understood(texts.containers_in, answer.out)
 
     def containers_of(self, folder: Path) -> dict[str, str]:
         """The containers of a round's folder in any state: name to id."""
@@ -101,13 +111,13 @@ class DockerClient:
         answer = self.call(*listed)
         if answer.exit_code:
             raise EngineSilentError(answer.text)
-        return dict(line.split() for line in answer.out.splitlines())
+        return _understood(texts.listed_in, answer.out)
 
     def find_image(self, name: str) -> Image | None:
         """The image of this name on this host, if there is one."""
         answer = self.call("image", "inspect", "--", name)
         if answer.exit_code == 0:
-            return texts.image_in(answer.out)
+            return _understood(texts.image_in, answer.out)
         if texts.NOT_THERE.search(answer.err):
             return None
         raise DispatchError(f"image {name}: {texts.refusal(answer.text)}")

@@ -212,6 +212,11 @@ def containers_in(text: str) -> list[Container]:
     return [_container(row) for row in rows]
 
 
+def listed_in(text: str) -> dict[str, str]:
+    """Read a `ps` of names and ids."""
+    return dict(line.split() for line in text.splitlines())
+
+
 def _container(row: Mapping[str, Any]) -> Container:
     state = row["State"]
     return Container(
