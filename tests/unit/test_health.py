@@ -120,6 +120,16 @@ def test_many_quarantined_files_are_a_few_and_the_way_to_the_others(project: Pro
     assert kinds[-1] == "ds-flow files --state quarantined"
 
 
+def test_many_files_that_were_removed_hide_none_that_is_still_there(project: Project) -> None:
+    project.admit("student_old.csv", cause=Cause.REJECTED, reason="no table")
+    names = [f"student_{number}.csv" for number in range(300)]
+    project.admit(*names, cause=Cause.REJECTED, reason="no table")
+    for name in names:
+        (project.root / "data" / name).unlink()
+    (one,) = found(project)
+    assert one.text.startswith("data/student_old.csv is set aside")
+
+
 def test_files_that_match_nothing_are_named_with_the_nearest_name(project: Project) -> None:
     for name in ("Student_X.CSV", "marks.xlsx", "README.md"):
         project.drop(name)

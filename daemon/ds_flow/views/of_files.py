@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from os.path import join
 
 from ds_flow.core import (
@@ -23,7 +24,7 @@ from ds_flow.views.night import DAY
 from ds_flow.views.problem import Problem
 
 NAMED = 5  # of each kind; the others are one line
-CONSIDERED = 100  # quarantined files: those that have left the inbox are no problem any more
+CONSIDERED = 1000  # quarantined files: those that have left the inbox are no problem any more
 
 
 def inbox(look: Look) -> Iterator[Problem]:
@@ -76,9 +77,10 @@ def dead(look: Look) -> Iterator[Problem]:
 def set_aside(look: Look) -> Iterator[Problem]:
     """Name quarantined files that still are in the inbox. Whoever removes one has seen to it."""
     found = look.ledger.overview.set_aside(CONSIDERED)
-    here = [
+    still = (
         one for one in found if one.cause != Cause.DEAD and _is_in_inbox(look.settings, one.path)
-    ]
+    )
+    here = [*islice(still, NAMED + 1)]
     for one in here[:NAMED]:
         remedy = for_file(one.cause, one.path)
         yield Problem(
