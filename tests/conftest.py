@@ -62,10 +62,14 @@ def pytest_terminal_summary(
         terminalreporter.write_line("left out: what is marked exhaustive; `make check` runs it too")
 
 
+OF_A_DAEMON = (signal.SIGIO, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
 @pytest.fixture(autouse=True)
 def own_logs() -> Iterator[None]:
     """What a test sets up by running a command in this process ends with it."""
-    raises, on_io = logging.raiseExceptions, signal.getsignal(signal.SIGIO)
+    raises = logging.raiseExceptions
+    handled = {number: signal.getsignal(number) for number in OF_A_DAEMON}
     yield
     package = logging.getLogger("ds_flow")
     for target in package.handlers[:]:
@@ -74,7 +78,8 @@ def own_logs() -> Iterator[None]:
     package.propagate = True
     package.setLevel(logging.NOTSET)
     logging.raiseExceptions = raises
-    signal.signal(signal.SIGIO, on_io)
+    for number, handler in handled.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from ds_flow.ledger.schedules import Fire
 from ds_flow.runs.launch import Runs
 from ds_flow.service.engine import Engine
 from ds_flow.service.health import ASK_SECONDS, NAMED, Health
+from ds_flow.service.process import service
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.system.wake import Wake
 from ds_flow.upkeep.alerts import Post
@@ -278,6 +279,14 @@ def test_a_daemon_that_does_not_turn_is_told_by_the_age_of_its_word(world: World
     (one,) = problems(settings, world.ledger, pid, now + timedelta(minutes=11))
     assert "has done nothing since" in one.text
     assert one.command == f"kill {pid}"
+
+
+def test_a_daemon_that_waits_for_its_last_run_leaves_its_word_too(project: Project) -> None:
+    with service(project.settings) as made:
+        made.health = Health(made.settings, made.engine, made.upkeep.post.beat)
+        project.start(project.form("0123456789", project.admit("student_a.csv")), "17")
+        made._drain()
+        assert read_record(made.settings.work_root, os.getpid()) is not None
 
 
 def test_misnamed_files_are_in_the_daemon_s_word(world: World) -> None:

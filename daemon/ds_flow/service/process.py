@@ -118,10 +118,14 @@ class Service:
         if self.reload_asked:
             self._reload()
         moved = self._turn()
+        self._keep_beside()
+        return moved or self.stops
+
+    def _keep_beside(self) -> None:
+        """Tell people what is new, and leave a sign of life for `status`."""
         self.upkeep.keep()
         if self.health is not None:
             self.health.keep()
-        return moved or self.stops
 
     def _turn(self) -> int:
         """Run one tick. Only that feeds systemd's watchdog: waiting is no sign of life."""
@@ -172,7 +176,9 @@ class Service:
                 supervisor.kill_runs()
                 log.error("daemon.stopped", extra={"why": "the ends of its runs are not recorded"})
                 return
-            if not self._turn():
+            moved = self._turn()
+            self._keep_beside()
+            if not moved:
                 self._wait(0.1)
         log.info("daemon.stopped")
 
