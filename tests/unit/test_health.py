@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from ds_flow.core.states import Cause, FireOutcome, RunState
 from ds_flow.ledger import overview
 from ds_flow.ledger.schedules import Fire
 from ds_flow.upkeep.record import Record, leave_record
+from ds_flow.upkeep.spool import Spool
 from ds_flow.views import of_files, of_service
 from ds_flow.views.health import Problem, problems
 from ds_flow.views.status import status_document
@@ -128,6 +129,28 @@ def test_many_files_that_were_removed_hide_none_that_is_still_there(project: Pro
         (project.root / "data" / name).unlink()
     (one,) = found(project)
     assert one.text.startswith("data/student_old.csv is set aside")
+
+
+def test_alerts_that_cannot_be_sent_are_named_once_they_wait_for_long(project: Project) -> None:
+    spool = Spool(project.settings.work_root)
+    path = spool.put("email", "{}")
+    (path.parent / ".part").touch()
+    (path.parent / f"{'9' * 20}-1.email").touch()
+    (path.parent / "notes").touch()
+    project.settings.log_dir.mkdir(exist_ok=True)
+    now = datetime.now(UTC)
+
+    def told(minutes: float, pid: int | None = PID) -> list[Problem]:
+        at = now + timedelta(minutes=minutes)
+        found = problems(project.settings, project.ledger, pid, at)
+        return [one for one in found if one.kind == "alerts"]
+
+    assert told(14) == []
+    (one,) = told(16)
+    assert (one.text, one.needs_person) == ("1 alert could not be sent", True)
+    assert told(16, None) == []
+    spool.remove(path)
+    assert told(16) == []
 
 
 def test_files_that_match_nothing_are_named_with_the_nearest_name(project: Project) -> None:

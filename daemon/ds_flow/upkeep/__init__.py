@@ -6,6 +6,7 @@ from ds_flow.upkeep.expected_files import still_missing
 from ds_flow.upkeep.lineage_post import send_lineage
 from ds_flow.upkeep.record import RECORD, Heard, Record, leave_record, named, read_record
 from ds_flow.upkeep.retention import Collected, Retention
+from ds_flow.upkeep.spool import Spool
 from ds_flow.upkeep.upkeep import Upkeep
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Heard",
     "Record",
     "Retention",
+    "Spool",
     "Upkeep",
     "leave_record",
     "named",

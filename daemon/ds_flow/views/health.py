@@ -30,6 +30,7 @@ ORDER = (
     of_service.daemon,
     of_service.settings,
     of_service.space,
+    of_service.alerts,
     of_service.engine,
     of_files.inbox,
     of_files.held_back,

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ds_flow.core import FireOutcome, for_event, moment
+from ds_flow.core import FireOutcome, counted, for_event, moment
 from ds_flow.ledger import PastFire
-from ds_flow.upkeep import still_missing
+from ds_flow.upkeep import Spool, still_missing
 from ds_flow.views.engine import SILENT
 from ds_flow.views.look import Look
 from ds_flow.views.night import DAY
@@ -102,6 +102,20 @@ def engine(look: Look) -> Iterator[Problem]:
                 command="ds-flow check",
                 since=one["since"],
             )
+
+
+def alerts(look: Look) -> Iterator[Problem]:
+    """Say that people cannot be told of anything."""
+    count, since = Spool(look.settings.work_root).late(look.now)
+    if count and look.pid is not None:
+        file = shlex.quote(str(look.settings.log_dir / "ds-flow.log"))
+        yield Problem(
+            kind="alerts",
+            text=f"{counted(count, 'alert')} could not be sent",
+            remedy="see in the log why, and correct the settings under alerts; they are then sent",
+            command=f"grep alert.failed -- {file} | tail -n 3",
+            since=since,
+        )
 
 
 def line(look: Look) -> Iterator[Problem]:
