@@ -1,6 +1,7 @@
 """OpenLineage: what each event says by the official models, and that each comes at least once."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.child import only_one
 from ds_flow.upkeep.lineage_post import LineageSender, send_lineage
 from ds_flow.work import make_root
+from ds_flow.work.published import HEADER_BYTES
 from project import until
 from samples import BATCH, OTHER_BATCH
 
@@ -189,6 +191,26 @@ def test_a_published_run_says_what_it_read_and_what_it_made(project: Project) ->
     ]
     assert described["facets"]["version"]["datasetVersion"] == "0" * 64
     assert described["outputFacets"]["outputStatistics"]["rowCount"] == 3
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"), [("x" * 200_000, 1), ("x" * (HEADER_BYTES + 1), 0), ('"a"b\0', 1)]
+)
+def test_no_header_of_an_output_stops_lineage(project: Project, header: str, columns: int) -> None:
+    publish(project)
+    combined = project.root / "out" / "final_combined_1001.csv"
+    combined.write_text(f"{header}\n")
+    made = {Path(one["name"]).name: one for one in sent(project)[-1]["outputs"]}
+    fields = made[combined.name]["facets"].get("schema", {}).get("fields", [])
+    assert len(fields) == columns
+
+
+def test_an_output_that_somebody_made_a_pipe_stops_no_lineage(project: Project) -> None:
+    publish(project)
+    combined = project.root / "out" / "final_combined_1001.csv"
+    combined.unlink(missing_ok=True)
+    os.mkfifo(combined)
+    assert sent(project)[-1]["eventType"] == "COMPLETE"
 
 
 def test_the_ids_follow_from_the_pathspec_and_the_batch(project: Project) -> None:

@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ds_flow.core import BatchError, LedgerError, Manifest
-from ds_flow.system import link_new, read_json, sync_dir
+from ds_flow.system import link_new, open_regular, read_json, sync_dir
 from ds_flow.work.results import is_plain, measured
 
 REMOVED = "removed"
 """The folder in the output folder that holds the manifests of outputs that retention removed."""
 
+HEADER_BYTES = 16 * 2**20  # as long as a record of a table may be
 ANALYSIS_NAME = re.compile(r"analysis_([^/\0]+)_([1-9][0-9]{0,8})\.json")
 OUTPUT_NAME = re.compile(r"(processed|final_combined)_[^/\0\ud800-\udfff]+\.csv")
 
@@ -120,9 +121,13 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def columns_of(output: Path) -> list[str]:
-    """The names of an output's columns. Raises OSError if it is gone."""
-    with output.open(encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), [])
+    """The names of an output's columns. Raises OSError if it is gone, ValueError if it has none."""
+    csv.field_size_limit(HEADER_BYTES)  # the module refuses names over 128 KiB otherwise
+    with os.fdopen(open_regular(output), encoding="utf-8", newline="") as file:
+        try:
+            return next(csv.reader(file), [])
+        except csv.Error as error:
+            raise ValueError(f"{output}: {error}") from error
 
 
 def find_manifest(output_dir: Path, run_id: str) -> Path | None:
