@@ -177,7 +177,8 @@ class Records:
             to = f" (to line {last})" if lines else ""
             cells = layout.cells[ragged]
             reason = f"cells: {cells} in this row{to}, {len(self.header)} in the header"
-            self._refuse([Fault(start, reason)])
+            is_cut = cells < len(self.header) and end >= len(self._pending)
+            self._refuse([Fault(start, reason + (self._perhaps_cut_off() if is_cut else ""))])
         self.notes.append("blanks after its last row were left out")
         self._pending = self._pending[:start]
         return layout.until(ragged)
@@ -199,7 +200,8 @@ class Records:
                 self._refuse([Fault(0, f"a record of over {limit_mb} MB; is a quote left open?")])
             self._fill(min(2 * len(text), MAX_RECORD_BYTES) + 1)  # not again for each block
         if self._ended and layout.length < len(text):
-            self._refuse([*layout.faults, Fault(layout.open_quote, "a quote is never closed")])
+            reason = f"a quote is never closed{self._perhaps_cut_off()}"
+            self._refuse([*layout.faults, Fault(layout.open_quote, reason)])
         return layout if layout.length else None
 
     def _note_no_line_end(self) -> None:
@@ -207,6 +209,10 @@ class Records:
         line = self._pending.rpartition(b"\n")[2]
         if not self._decoder.has_end_mark and line.strip(b"\r "):
             self.notes.append(NO_LINE_END)
+
+    def _perhaps_cut_off(self) -> str:
+        """What to add to a reason that a cut at the end of the text may explain."""
+        return f"; {NO_LINE_END}" if NO_LINE_END in self.notes else ""
 
     def _fill(self, size: int) -> None:
         """Read on until `size` bytes are pending or the text ends."""

@@ -405,7 +405,7 @@ OTHERWISE = "; if it is in another encoding, set csv.encoding"
         (b"a,b\n1,2\n3\n", 3, "cells: 1 in this row, 2 in the header"),
         (b"a,b\n1,2,3\n", 2, "cells: 3 in this row, 2 in the header"),
         (b"a,a\n1,2\n", 1, "the header names 'a' twice"),
-        (b'a,b\n1,"2\n3', 2, "a quote is never closed"),
+        (b'a,b\n1,"2\n3\n', 2, "a quote is never closed"),
         (b"a,tag\n1,2\n", 1, "it has a column 'tag'; the name is taken"),
         (b"a,processed_at\n", 1, "it has a column 'processed_at'; the name is taken"),
     ],

@@ -3,6 +3,7 @@ import hashlib
 import io
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -124,10 +125,15 @@ def test_every_cell_is_written_as_it_was_read(rows: Rows, constants: dict[str, s
     assert parsed(content) == [[*rows[0], *constants], *([*row, *tail] for row in rows[1:])]
 
 
+QUOTED_BLANK_AT_END = re.compile(r'^" *"(\n *)*\Z', re.MULTILINE)
+"""The reference takes it for a line of blanks. It is a row of one cell, and is refused as such."""
+
+
 @given(st.text(',"\n a', max_size=24), SMALL)
 def test_what_strict_csv_reads_as_a_table_is_read_alike_and_the_rest_is_refused(
     text: str, block_bytes: int
 ) -> None:
+    assume(not QUOTED_BLANK_AT_END.search(text))
     expected = as_table(strict_rows(text))
     if expected is not None:
         assert read(text.encode(), ",", "utf-8", block_bytes) == expected
@@ -385,6 +391,7 @@ def test_an_end_mark_within_a_text_is_a_character() -> None:
 OTHERWISE = "; if it is in another encoding, set csv.encoding"
 NAMELESS = "of the header has no name, but there is text in it"
 INDEX = "; to name a row index, as pandas and R write it, set csv.first_column"
+CUT = "; its last line has no line end; perhaps it was cut off"
 OLD_MAC = "where other lines end with a carriage return (old Mac line ends)"
 
 
@@ -404,6 +411,11 @@ OLD_MAC = "where other lines end with a carriage return (old Mac line ends)"
         (b"\na, \n1,\n3,4\n", 2, f"column 2 {NAMELESS} in line 4"),
         (b"a,,c\n1,\n2,3,4\n", 2, "cells: 2 in this row, 3 in the header"),
         (b",a\n0,1\n", 1, f"column 1 {NAMELESS} in line 2{INDEX}"),
+        (b"a,b\n1,2\n3", 3, f"cells: 1 in this row, 2 in the header{CUT}"),
+        (b"a,b\n1,2\n3,4,5", 3, "cells: 3 in this row, 2 in the header"),
+        (b"a,b\n1\n3", 2, "cells: 1 in this row, 2 in the header"),
+        (b'a,b\n1,2\n" "\n', 3, "cells: 1 in this row, 2 in the header"),
+        (b'a,b\n1,2\n3,"4', 3, f"a quote is never closed{CUT}"),
         (b'a,b\n1,2\n3,"4\n5,6\n', 3, "a quote is never closed"),
         (b'"a,b\n1,2\n', 1, "a quote is never closed"),
         (b'a,b\n1,"2"3\n', 2, "text after a closing quote"),
