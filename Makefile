@@ -35,7 +35,7 @@ endif
 
 demo: setup ## run the samples in data/ once and show what came out
 	@$(DS_FLOW) once
-	@ls -1 out/*.csv out/manifest_*.json
+	@ls -1 out/*.csv out/*.json
 	@$(DS_FLOW) manifest
 
 test: setup ## run the tests, but for those marked exhaustive

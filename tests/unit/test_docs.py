@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ds_flow.cli.main import COMMANDS
 from ds_flow.core.program import CHECKOUT
+from ds_flow.settings.resolved import SECRETS
 
 ROOTS = (".ci", ".github", "bash", "config", "daemon", "docs", "flows", "systemd", "tests")
 CHANGELOG = CHECKOUT / "CHANGELOG.md"  # tells of names of its time, in one line an entry
@@ -94,6 +96,17 @@ def test_every_claim_of_security_names_a_test_that_exists() -> None:
     for module, part in proofs:
         name = part.strip("…").replace(" ", "_")
         assert re.search(rf"def test_\w*{name}", modules[module]), f"{module}: {part}"
+
+
+def test_security_names_every_setting_that_is_secret() -> None:
+    told = (CHECKOUT / "SECURITY.md").read_text().partition("## Secrets")[2].partition("##")[0]
+    assert {".".join(loc) for loc in SECRETS} <= set(QUOTED.findall(told))
+
+
+def test_every_command_stands_in_a_table_of_the_readme() -> None:
+    lines = (CHECKOUT / "README.md").read_text().split("\n")
+    tables = "\n".join(line for line in lines if line.startswith("|"))
+    assert set(COMMANDS) <= set(re.findall(r"ds-flow ([a-z]+)", tables))
 
 
 @each_document

@@ -1,6 +1,7 @@
 """Settings: what a file, `.env` and the environment result in, and the message of each fault."""
 
 import json
+import re
 import string
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -844,6 +845,13 @@ def test_the_reference_holds_the_defaults_and_says_them() -> None:
             assert at[key] == plain
             said = line.partition("default: ")[2].partition("   ")[0]
             assert yaml.safe_load(said) == plain, line
+
+
+def test_the_reference_names_the_keys_that_are_required() -> None:
+    schema = settings_schema()
+    required = {"project_name", *schema["$defs"]["Paths"]["required"]}
+    (line,) = (one for one in REFERENCE.read_text().split("\n") if " are required" in one)
+    assert set(re.findall(r"\w+_\w+", line)) == required
 
 
 def test_the_reference_says_the_defaults_of_an_expectation() -> None:
