@@ -1,5 +1,6 @@
 """When a schedule fires: cron in a time zone, and which of its fires is due now."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
@@ -150,7 +151,12 @@ def _trigger(cron: str) -> "CronTrigger":
         CronTrigger,  # importing it takes 20 ms, which every command would pay
     )
 
-    return CronTrigger.from_crontab(cron, timezone=UTC)
+    try:
+        return CronTrigger.from_crontab(cron, timezone=UTC)
+    except ValueError as error:
+        raise ValueError(
+            re.sub(r"^Error validating expression (.+?): ", r"in \1, ", str(error))
+        ) from None
 
 
 def known_zone(zone: str) -> ZoneInfo:

@@ -122,6 +122,19 @@ def _line(given: Given, loc: Loc, text: str) -> str:
     return f"{origin.place}: {origin.variable or dotted(loc)}: {text}"
 
 
+WHOLE, NUMBER, TRUTH = "should be a whole number", "should be a number", "should be true or false"
+SHOULD_BE = {
+    "model_type": "should be a mapping of settings",
+    "model_attributes_type": "should be a mapping of settings",
+    "tuple_type": "should be a list",
+    "string_type": "should be text; put it in quotes",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), TRUTH),
+}
+"""What pydantic says by these words, for people."""
+
+
 def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
     match fault["type"]:
         case "missing":
@@ -130,14 +143,8 @@ def _text(given: Given, loc: Loc, fault: ErrorDetails) -> str:
             return "unknown setting" + _suggestion(loc, given.origin(loc))
         case "value_error":
             text = str(fault["ctx"]["error"])
-        case "model_type" | "model_attributes_type":
-            text = "should be a mapping of settings"
-        case "tuple_type":
-            text = "should be a list"
-        case "string_type":
-            text = "should be text; put it in quotes"
         case _:
-            text = fault["msg"].removeprefix("Input ")
+            text = SHOULD_BE.get(fault["type"]) or fault["msg"].removeprefix("Input ")
     found = None if loc in SECRETS else fault["input"]
     is_shown = isinstance(found, str | float | int) and not _is_endless(found)
     return f"{text} (it is {reprlib.repr(found)})" if is_shown else text
