@@ -307,7 +307,7 @@ def test_what_changes_appears_without_a_reload(
     with tab(chromium, address) as seen:
         seen.go("/files?state=waiting")
         seen.tab.locator(".live.on").wait_for(timeout=0)
-        assert seen.texts(".empty") == ["No file is like this."]
+        assert seen.texts(".empty") == ["No file matches."]
         seen.tab.evaluate("window.wasHere = true")
         project.admit("student_new.csv")
         seen.tab.locator("td:has-text('student_new.csv')").wait_for(timeout=0)
