@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,32 +59,42 @@ def fork_tasks(task: Task) -> None:
     _import_programs()
     _learn_commit()
     _leave_out_package()
-    start_of_task = (sys.executable, sys.argv[0])
-
-    def popen(command: Sequence[str], **options: Any) -> object:
-        environ = options.pop("env", None)
-        is_task = tuple(command[:2]) == start_of_task and "step" in command
-        # A lock that another thread holds stays locked in a fork for ever.
-        is_alone = threading.active_count() == 1
-        if is_task and is_alone and environ is not None and options == POPEN_OPTIONS:
-            return ForkedTask(task, command, environ)
-        return subprocess.Popen(command, env=environ, **options)
-
-    def check_output(command: Sequence[str], **options: Any) -> bytes:
-        environ = options.pop("env", None)
-        is_card = tuple(command[:2]) == start_of_task and {"card", "create"} <= {*command}
-        is_alone = threading.active_count() == 1
-        if is_card and is_alone and environ is not None and options.keys() == CARD_OPTIONS:
-            return _output_of_fork(task, command, environ, options["timeout"] or LONGEST_S)
-        said: bytes = subprocess.check_output(command, env=environ, **options)
-        return said
-
-    metaflow.runtime.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+    _replace(metaflow.runtime, Popen=partial(_popen, task))
     cards = sys.modules.get("metaflow.plugins.cards.card_creator")
-    if getattr(cards, "subprocess", None) is subprocess:
-        replaced = {**vars(subprocess), "check_output": check_output}
-        setattr(cards, "subprocess", SimpleNamespace(**replaced))  # noqa: B010 - of a module
+    _replace(cards, check_output=partial(_check_output, task))
     gc.freeze()  # what is imported stays shared between the forks
+
+
+def _replace(module: object, **functions: Callable[..., object]) -> None:
+    """Give a module a `subprocess` of its own with these functions, if it has the known one."""
+    if getattr(module, "subprocess", None) is subprocess:
+        replaced = SimpleNamespace(**{**vars(subprocess), **functions})
+        setattr(module, "subprocess", replaced)  # noqa: B010 - of a module
+
+
+def _popen(task: Task, command: Sequence[str], **options: Any) -> object:
+    """Start a task of this flow as a fork, and any other program as it is."""
+    environ = options.pop("env", None)
+    if "step" in command and _can_fork(command, environ) and options == POPEN_OPTIONS:
+        return ForkedTask(task, command, environ)
+    return subprocess.Popen(command, env=environ, **options)
+
+
+def _check_output(task: Task, command: Sequence[str], **options: Any) -> bytes:
+    """Make a card of this flow in a fork, and run any other program as it is."""
+    environ = options.pop("env", None)
+    is_card = {"card", "create"} <= {*command}
+    if is_card and _can_fork(command, environ) and options.keys() == CARD_OPTIONS:
+        return _output_of_fork(task, command, environ, options["timeout"] or LONGEST_S)
+    said: bytes = subprocess.check_output(command, env=environ, **options)
+    return said
+
+
+def _can_fork(command: Sequence[str], environ: Mapping[str, str] | None) -> bool:
+    """Whether a command line is of this flow, and a fork may run it."""
+    is_own = tuple(command[:2]) == (sys.executable, sys.argv[0])
+    # A lock that another thread holds stays locked in a fork for ever.
+    return is_own and environ is not None and threading.active_count() == 1
 
 
 def _import_programs() -> None:
@@ -195,10 +206,13 @@ def _ended_fork(
             _run(task, command, environ)
 
         pid = fork(main, PROCESS_NAME)
-        is_in_time = _has_ended(pid, limit_s)
-        if not is_in_time:
-            os.kill(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        is_in_time = False
+        try:
+            is_in_time = _has_ended(pid, limit_s)
+        finally:
+            if not is_in_time:
+                os.kill(pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         said.seek(0)
         return (code if is_in_time else None), said.read()
 

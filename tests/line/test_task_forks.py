@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -282,3 +283,29 @@ def test_a_card_that_fails_or_hangs_ends_as_a_program_does(
     with pytest.raises(subprocess.CalledProcessError) as refused:
         make_card(monkeypatch, tell, "card", "create")
     assert b"Resource temporarily unavailable" in refused.value.output
+
+
+def test_a_run_that_is_told_to_end_while_a_card_is_made_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ToldError(Exception):
+        pass
+
+    def tell_and_hang() -> None:
+        wchan = Path(f"/proc/{os.getppid()}/wchan")
+        while "poll" not in wchan.read_text():  # it waits for this process
+            os.sched_yield()
+        os.kill(os.getppid(), signal.SIGUSR1)
+        threading.Event().wait()
+
+    def end(*_: object) -> None:
+        raise ToldError
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with pytest.raises(ToldError):
+            make_card(monkeypatch, tell_and_hang, "card", "create")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
