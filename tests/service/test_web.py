@@ -39,9 +39,10 @@ from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import load_settings
 from ds_flow.system.instance import WAKE_SIGNAL, single_instance
 from ds_flow.web import charts, downloads
-from ds_flow.web.app import make_app
+from ds_flow.web.app import THREADS, make_app
 from ds_flow.web.events import Events
 from ds_flow.work import profile_name
+from hung_mount import hung_mount
 from page import DS_FLOW, asked, open_files_of, served, set_up
 from project import until
 
@@ -539,12 +540,38 @@ def test_a_folder_that_cannot_be_looked_into_ends_no_listening(project: Project)
         out.rename(away)
         out.symlink_to(out)  # a circle
         answers = page.app.state.answers  # type: ignore[attr-defined]
-        assert answers.mark() == "0 None"
+        assert answers.mark() == ""
         assert not Events(answers)._renew()
         assert page.get("/runs").status_code == 503
         out.unlink()
         away.rename(out)
     project.open()
+
+
+@pytest.mark.parametrize(
+    ("folder", "still"), [("log", ["/runs", "/files", "/api/runs", "/api/schedules"]), ("out", [])]
+)
+def test_a_disk_that_does_not_answer_is_told_and_holds_up_no_other_page(
+    project: Project, folder: str, still: list[str]
+) -> None:
+    place = project.root / folder
+    with asked(project) as page, _once_it_has_read(page), hung_mount(place):
+        for address in ("/", "/runs/101", "/files/data/student_a.csv", "/metrics"):
+            for _ in range(THREADS):
+                answer = page.get(address)
+                assert answer.status_code == 503
+                assert f"{place} (fuse.dead) does not answer; mend or unmount it" in answer.text
+        for address in still:
+            assert page.get(address).status_code == 200
+        assert page.get("/static/style.css").status_code == 200
+
+
+@contextmanager
+def _once_it_has_read(page: TestClient) -> Iterator[None]:
+    """Nothing of what it does at its start goes on."""
+    for address in ("/", "/metrics"):
+        assert page.get(address).status_code == 200
+    yield
 
 
 # --------------------------------------------------------------------------- actions

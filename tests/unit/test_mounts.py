@@ -1,11 +1,13 @@
 """Mounts: which file system holds a path."""
 
 from pathlib import Path, PurePath
+from threading import Thread
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds_flow.system import mounts
 from ds_flow.system.mounts import (
     Mount,
     ask_mounts,
@@ -16,6 +18,7 @@ from ds_flow.system.mounts import (
     type_at,
 )
 from hung_mount import hung_mount
+from project import until
 
 MOUNTINFO = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -81,6 +84,36 @@ def test_a_mount_below_a_folder_that_is_a_link_is_asked(tmp_path: Path) -> None:
         assert ask_mounts(str(link)) == ""
         assert is_silent(str(served / "site" / "a.csv"))
         assert not is_silent(str(link))
+
+
+def test_who_asks_for_one_folder_takes_nothing_away_from_who_asks_for_another(
+    tmp_path: Path,
+) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    (inbox / "site").mkdir(parents=True)
+    out.mkdir()
+    with hung_mount(inbox / "site"):
+        assert ask_mounts(str(inbox)) == ""
+        assert ask_mounts(str(out)) == ""
+        assert is_silent(str(inbox / "site" / "a.csv"))
+    assert ask_mounts(str(inbox)) == ""
+    assert not is_silent(str(inbox / "site" / "a.csv"))
+
+
+def test_two_who_ask_at_the_same_time_wait_for_one_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "ANSWER_SECONDS", 1000.0)
+    said: list[str] = []
+    askers = [Thread(target=lambda: said.append(ask_mounts(str(tmp_path)))) for _ in range(2)]
+    with hung_mount(tmp_path):
+        askers[0].start()
+        until("one asks", lambda: str(tmp_path) in mounts.asking)
+        askers[1].start()
+        askers[1].join(1)  # it would say at once that nothing answers
+    for asker in askers:
+        asker.join()
+    assert said == ["", ""]
 
 
 def test_the_kernel_is_asked(tmp_path: Path) -> None:

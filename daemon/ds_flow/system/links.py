@@ -50,7 +50,7 @@ def beneath(base: str, path: str) -> Iterator[tuple[int, str]]:
     finally:
         os.close(root)
     try:
-        if way.real in mounts.silent:
+        if mounts.is_silent_point(way.real):
             raise OSError(errno.EHOSTDOWN, "its file system does not answer", path)
         if not _is_at(descriptor, way.real):
             raise FileNotFoundError(errno.ENOENT, "moved while its links were followed", path)
@@ -114,7 +114,7 @@ class _Way:
                 self.names.append(name)
                 os.close(self.at)
                 self.at = child
-                if self._left and mounts.silent and self.real in mounts.silent:
+                if self._left and mounts.is_silent_point(self.real):
                     raise OSError(errno.EHOSTDOWN, "its file system does not answer", self.path)
             else:
                 os.close(child)

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,16 +81,35 @@ def _unescape(field: str) -> str:
 
 ANSWER_SECONDS = 5.0
 
-silent: set[str] = set()
-"""Mount points that did not answer when they were last asked: nobody may touch what is there."""
+silent: dict[str, frozenset[str]] = {}
+"""By folder, the mount points that did not answer when it was last asked for: nobody may touch
+what is there. Several threads may ask at the same time, and none takes away what another found."""
 
 
 def is_silent(path: str) -> bool:
     """Whether a path is on a mount that did not answer when it was last asked."""
-    return bool(silent) and any(PurePath(path).is_relative_to(point) for point in silent)
+    return any(PurePath(path).is_relative_to(point) for point in _silent_points())
 
 
-asking: dict[str, threading.Thread] = {}
+def is_silent_point(point: str) -> bool:
+    """Whether a path is itself a mount point that did not answer when it was last asked."""
+    return bool(silent) and point in _silent_points()
+
+
+def _silent_points() -> frozenset[str]:
+    return frozenset[str]().union(*silent.copy().values())
+
+
+class _Asking(threading.Thread):
+    """Touches one mount, which may never end."""
+
+    def __init__(self, point: str) -> None:
+        super().__init__(target=_touch, args=(point,), daemon=True)
+        self.patience_ends = time.monotonic() + ANSWER_SECONDS
+        self.start()
+
+
+asking: dict[str, _Asking] = {}
 
 
 def ask_mounts(base: str) -> str:
@@ -102,25 +122,32 @@ def ask_mounts(base: str) -> str:
         mounts = parse(os.fsdecode(MOUNTINFO.read_bytes()))
     except OSError:
         return ""
-    silent.clear()
     served = [mount for mount in mounts if _may_hang(mount)]
-    if not served:
-        return ""
-    if why := _ask_near(base, served):
+    found: set[str] = set()
+    why = _ask(base, served, found) if served else ""
+    if found:
+        silent[base] = frozenset(found)
+    else:
+        silent.pop(base, None)
+    return why
+
+
+def _ask(base: str, served: Iterable[Mount], found: set[str]) -> str:
+    if why := _ask_near(base, served, found):
         return why
     if not _answers(base):
-        silent.add(base)
+        found.add(base)
         return f"what {base} leads to does not answer"
     real = os.path.realpath(base)
-    return _ask_near(real, served) if real != base else ""
+    return _ask_near(real, served, found) if real != base else ""
 
 
-def _ask_near(base: str, served: Iterable[Mount]) -> str:
+def _ask_near(base: str, served: Iterable[Mount], found: set[str]) -> str:
     for mount in served:
         point = str(mount.point)
         is_above = PurePath(base).is_relative_to(point)
         if (is_above or mount.point.is_relative_to(base)) and not _answers(point):
-            silent.add(point)
+            found.add(point)
             if is_above:
                 return f"the file system at {point} ({mount.fs_type}) does not answer"
     return ""
@@ -131,12 +158,11 @@ def _may_hang(mount: Mount) -> bool:
 
 
 def _answers(point: str) -> bool:
-    known = asking.get(point)
-    if known is not None and known.is_alive():
-        return False
-    asked = asking[point] = threading.Thread(target=_touch, args=(point,), daemon=True)
-    asked.start()
-    asked.join(ANSWER_SECONDS)
+    """Whether a mount answers in time. Who asks while another one asks waits for its answer."""
+    asked = asking.get(point)
+    if asked is None or not asked.is_alive():
+        asked = asking[point] = _Asking(point)
+    asked.join(max(0.0, asked.patience_ends - time.monotonic()))
     return not asked.is_alive()
 
 

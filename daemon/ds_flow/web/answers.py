@@ -5,12 +5,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
-from ds_flow.core import Document, DsFlowError, FileState, RequestError, RunState, Trigger, unescape
+from ds_flow.core import (
+    DispatchError,
+    Document,
+    DsFlowError,
+    FileState,
+    RequestError,
+    RunState,
+    Trigger,
+    unescape,
+)
 from ds_flow.ledger import Done, FileRow, FilesPage, Ledger, ListedRun, ask_ledger
 from ds_flow.settings import Settings
-from ds_flow.system import free_bytes, open_regular, running_pid, told_pid
+from ds_flow.system import ask_mounts, disks, free_bytes, open_regular, running_pid, told_pid
 from ds_flow.views import (
     Place,
     Question,
@@ -52,35 +62,34 @@ class Answers:
     """Every question of the page."""
 
     settings: Settings
-    status: Kept[Document] = field(init=False)
+    kept_status: Kept[Document] = field(init=False)
     done: Kept[list[Done]] = field(init=False)
-    metrics: Kept[str] = field(init=False)
+    kept_metrics: Kept[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.status = Kept(self._status, self.mark, KEEP_S, WAIT_S)
+        self.kept_status = Kept(self._status, self.mark, KEEP_S, WAIT_S)
         self.done = Kept(self._done, lambda: 0, CHARTS_KEEP_S, WAIT_S)
-        self.metrics = Kept(self._metrics, self.mark, KEEP_S, WAIT_S)
+        self.kept_metrics = Kept(self._metrics, self.mark, KEEP_S, WAIT_S)
 
     def prepare(self) -> None:
         """Begin with what takes longest in a large project, before somebody asks."""
-        self.status.prepare()
+        self.kept_status.prepare()
         self.done.prepare()
 
     def close(self) -> None:
         """End the threads."""
-        self.status.close()
+        self.kept_status.close()
         self.done.close()
-        self.metrics.close()
+        self.kept_metrics.close()
 
     def mark(self) -> str:
         """A text that changes when something has moved, or when the daemon comes or goes.
 
         The files of the ledger would not do: they are written to before a move can be seen.
         """
-        event = 0
         with suppress(DsFlowError, OSError):  # whoever asks more is told
-            event = self.ask(lambda ledger: ledger.pages.newest_event())
-        return f"{event} {self.pid()}"
+            return f"{self.ask(lambda ledger: ledger.pages.newest_event())} {self.pid()}"
+        return ""
 
     def pid(self) -> int | None:
         """The daemon's, also for a user who may not open its locks."""
@@ -91,17 +100,38 @@ class Answers:
 
     def ask(self, question: Callable[[Ledger], Answer]) -> Answer:
         """Ask the ledger, which stays as it is."""
+        self._require_answer(self.settings.ledger.parent, self.settings.output_dir)
         return ask_ledger(self.settings.ledger, question)
+
+    def _look(self, question: Callable[[Ledger], Answer]) -> Answer:
+        """Ask the ledger a question that looks at the disks, too."""
+        self._require_answer(*disks(self.settings))
+        return self.ask(question)
+
+    @staticmethod
+    def _require_answer(*folders: Path) -> None:
+        """Raise DispatchError if a disk does not answer: touching it would never end."""
+        for folder in dict.fromkeys(folders):
+            if why := ask_mounts(str(folder)):
+                raise DispatchError(f"{folder}: {why}; mend or unmount it")
 
     # ------------------------------------------------------------------ the whole
 
+    def status(self) -> Document:
+        """The status. Behind a disk that hangs, an old one would look like a new one."""
+        self._require_answer(*disks(self.settings))
+        return self.kept_status.get()
+
+    def metrics(self) -> str:
+        """The metrics, likewise."""
+        self._require_answer(*disks(self.settings))
+        return self.kept_metrics.get()
+
     def _status(self) -> Document:
-        pid = self.pid()
-        return self.ask(lambda ledger: status_document(self.settings, ledger, pid, now()))
+        return self._look(lambda ledger: status_document(self.settings, ledger, self.pid(), now()))
 
     def _metrics(self) -> str:
-        pid = self.pid()
-        return self.ask(lambda ledger: metrics_text(self.settings, ledger, pid, now()))
+        return self._look(lambda ledger: metrics_text(self.settings, ledger, self.pid(), now()))
 
     def _done(self) -> list[Done]:
         since = now() - timedelta(days=CHARTED_DAYS)
@@ -113,7 +143,8 @@ class Answers:
         folders = (settings.output_dir, settings.log_dir, settings.ledger.parent)
         found: dict[int, Document] = {}
         for folder in folders:
-            with suppress(OSError):
+            with suppress(OSError, DispatchError):
+                self._require_answer(folder)
                 disk = os.statvfs(folder)
                 total = disk.f_blocks * disk.f_frsize
                 free = {"folder": str(folder), "free": free_bytes(folder), "total": total}
@@ -145,11 +176,11 @@ class Answers:
 
     def run(self, name: str) -> Document:
         """One run with its manifest, as `ds-flow show --json` gives it."""
-        return self.ask(lambda ledger: whole_run(self.settings, ledger, find_run(ledger, name)))
+        return self._look(lambda ledger: whole_run(self.settings, ledger, find_run(ledger, name)))
 
     def log(self, name: str) -> tuple[list[str], bool]:
         """The last lines of a run's log, and whether these are all of them."""
-        path = self.ask(lambda ledger: log_of(self.settings, find_run(ledger, name)))
+        path = self._look(lambda ledger: log_of(self.settings, find_run(ledger, name)))
         try:
             with os.fdopen(open_regular(path), "rb") as file:
                 start = max(0, os.fstat(file.fileno()).st_size - LOG_BYTES)
@@ -186,7 +217,7 @@ class Answers:
 
     def file(self, path: str) -> Document:
         """Where one file is, and why, as `ds-flow explain --json` gives it."""
-        return self.ask(lambda ledger: explanation(self._question(ledger, path)))
+        return self._look(lambda ledger: explanation(self._question(ledger, path)))
 
     def versions(self, path: str) -> list[Document]:
         """The versions of one path, newest first."""
@@ -211,7 +242,7 @@ class Answers:
         def question(ledger: Ledger) -> list[tuple[FileRow, str]]:
             return [(row, remedy(self._question(ledger, row.path), row)) for row in page.files]
 
-        return self.ask(question), _next(page) or {}
+        return self._look(question), _next(page) or {}
 
     # ------------------------------------------------------------------ schedules
 

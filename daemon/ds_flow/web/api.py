@@ -28,7 +28,7 @@ def _answers(request: Request) -> Answers:
 
 
 def status(request: Request) -> Response:
-    return Document(_answers(request).status.get())
+    return Document(_answers(request).status())
 
 
 def runs(request: Request) -> Response:
@@ -52,7 +52,7 @@ def schedules(request: Request) -> Response:
 
 
 def metrics(request: Request) -> Response:
-    return Response(_answers(request).metrics.get(), headers={"Content-Type": CONTENT_TYPE})
+    return Response(_answers(request).metrics(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def openapi(_: Request) -> Response:

@@ -84,7 +84,7 @@ class Events:
     def _renew(self) -> bool:
         """Make the status anew; whether runs are live."""
         try:
-            status = self.answers.status.renew()
+            status = self.answers.kept_status.renew()
         except (DsFlowError, OSError):  # whoever asks is told
             return False
         return bool(status["batches"].get("running") or status["arriving"])

@@ -101,7 +101,7 @@ def _answers(request: Request) -> Answers:
 
 def overview(request: Request) -> Response:
     answers, at = _answers(request), now()
-    status, done = answers.status.get(), answers.done.get()
+    status, done = answers.status(), answers.done.get()
     return page(
         request,
         "overview.html",
@@ -162,7 +162,7 @@ def file(request: Request) -> Response:
 
 def quarantine(request: Request) -> Response:
     rows, after = _answers(request).quarantine(request.query_params)
-    status = _answers(request).status.get()
+    status = _answers(request).status()
     count = status["files"]["quarantined"]
     return page(request, "quarantine.html", rows=rows, after=after, count=count, name=Cause.NAME)
 
