@@ -38,7 +38,7 @@ demo: setup ## run the samples in data/ once and show what came out
 	@ls -1 out/*.csv out/*.json
 	@$(DS_FLOW) manifest
 
-test: setup ## run the tests, but for those marked exhaustive
+test: setup ## run the tests, except those marked exhaustive
 	@$(PYTEST) -m 'not exhaustive'
 
 check: setup ## run every check; all tests come last
