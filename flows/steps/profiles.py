@@ -56,8 +56,8 @@ def describe_combined(batch: Batch, good: Sequence[Result]) -> Profile:
         rows = _head(batch.results.folder / one.output, max(1, ROWS // len(some)))
         places = {name: place for place, name in enumerate(one.columns)}
         for column, name in zip(cells, names, strict=True):
-            place = places.get(name)
-            column.extend("" if place is None else row[place] for row in rows)
+            place = places.get(name, len(one.columns))
+            column.extend(row[place] if place < len(row) else "" for row in rows)
     return describe(
         union([one.columns for one in good]),
         cells,
