@@ -8,7 +8,6 @@ MAKEFLAGS += --no-print-directory
 UV := .ci/uv
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 3
-DS_FLOW := $(BIN)/ds-flow --config config/settings.yaml
 
 PREFIX := /opt/ds-flow
 DOCKER := docker
@@ -28,15 +27,12 @@ ifneq ($(file <.venv/.synced),$(CURDIR))
 .PHONY: .venv/.synced
 endif
 .venv/.synced: pyproject.toml
-	@echo 'Setting up .venv'
 	@[[ "$$(cat $@ 2>/dev/null)" == '$(CURDIR)' ]] || rm -rf .venv
-	@$(UV) sync --quiet
+	@.ci/sync
 	@echo '$(CURDIR)' >$@
 
-demo: setup ## run the samples in data/ once and show what came out
-	@$(DS_FLOW) once
-	@ls -1 out/*.csv out/*.json
-	@$(DS_FLOW) manifest
+demo: setup ## run a small project in build/demo and tell what happens
+	@$(BIN)/python .ci/demo.py build/demo
 
 test: setup ## run the tests, except those marked exhaustive
 	@$(PYTEST) -m 'not exhaustive'
