@@ -42,7 +42,8 @@ find_python() {
 
 shipped() {
     cd "$checkout"
-    find daemon flows bash systemd pyproject.toml README.md ARCHITECTURE.md CHANGELOG.md LICENSE \
+    find daemon flows bash systemd docs pyproject.toml LICENSE \
+        README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md \
         -name __pycache__ -prune -o -type f -print
 }
 

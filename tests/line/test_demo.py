@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ds_flow.core.program import CHECKOUT
+from shown import plain
 
 
 def demo(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -18,6 +19,12 @@ def demo(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         check=False,
         cwd=folder.parent,
     )
+
+
+def shown_by_the_readme() -> list[str]:
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    lines = text.partition("$ make demo\n")[2].partition("```")[0].splitlines()
+    return [plain(line.replace("build/demo", "demo")) for line in lines]
 
 
 def names_and_times(folder: Path) -> dict[str, int]:
@@ -43,6 +50,9 @@ def test_the_demo_tells_what_happened_twice_and_leaves_the_projects_own_files_al
         assert f"   {stage} " in second.stdout
     assert "http://127.0.0.1:8321/" in second.stdout
     assert "\x1b" not in second.stdout
+    said = shown_by_the_readme()
+    assert said
+    assert set(said) <= {plain(line) for line in second.stdout.splitlines()}
 
 
 def test_the_demo_uses_its_own_settings_whatever_the_environment_says(tmp_path: Path) -> None:
