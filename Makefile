@@ -14,7 +14,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check docs diagrams attack faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
+.PHONY: help setup demo test check docs reference diagrams attack faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -46,6 +46,7 @@ check: setup ## run every check; all tests come last
 	@find .ci bash systemd tests -type f \
 	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
+	@$(BIN)/python .ci/reference.py --check
 	@$(BIN)/python .ci/docs.py
 	@.ci/verify-unit systemd/ds-flow.service systemd/drop-ins/*.conf
 	@.ci/verify-unit systemd/ds-flow-web.service systemd/drop-ins/web/*.conf
@@ -54,6 +55,9 @@ check: setup ## run every check; all tests come last
 docs: setup ## build the documentation as a site, build/docs/index.html
 	@$(BIN)/python .ci/docs.py
 	@echo build/docs/index.html
+
+reference: setup ## write docs/reference/ from the code
+	@$(BIN)/python .ci/reference.py
 
 diagrams: ## draw docs/images/*.svg from the *.dot beside them; needs graphviz
 	@for file in docs/images/*.dot; do dot -Tsvg "$$file" -o "$${file%.dot}.svg"; done

@@ -7,17 +7,28 @@ from types import ModuleType
 
 import pytest
 
+from ds_flow.cli.main import COMMANDS
 from ds_flow.core.program import CHECKOUT
+from ds_flow.upkeep.alert_text import SAID
 
 
-@pytest.fixture(scope="module")
-def docs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_gate", CHECKOUT / ".ci/docs.py")
+def program(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"ci_{name}", CHECKOUT / f".ci/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def docs() -> ModuleType:
+    return program("docs")
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    return program("reference")
 
 
 @pytest.mark.parametrize(
@@ -54,3 +65,28 @@ def test_every_page_is_in_the_navigation() -> None:
     }
     pages = {path for path in (CHECKOUT / "docs").rglob("*.md") if path.parent.name != "decisions"}
     assert pages - {index} <= listed
+
+
+def test_the_reference_is_in_step_with_the_code(reference: ModuleType) -> None:
+    reference.main(["--check"])
+
+
+def test_a_reference_that_is_not_in_step_is_named(
+    reference: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docs/reference").mkdir(parents=True)
+    monkeypatch.setattr(reference, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(reference, "PAGES", tmp_path / "docs/reference")
+    with pytest.raises(SystemExit, match=r"docs/reference/settings\.md.*run make reference"):
+        reference.main(["--check"])
+    reference.main([])
+    reference.main(["--check"])
+
+
+def test_the_reference_has_every_command_setting_and_alert(reference: ModuleType) -> None:
+    for name in COMMANDS:
+        assert f"## ds-flow {name}\n" in reference.page("commands")
+    for key in ("paths.input_pattern", "compute.lsf.max_array", "alerts.email.host"):
+        assert f"| `{key}` |" in reference.page("settings")
+    for event in (*SAID, "run.succeeded", "file.waiting"):
+        assert f"| `{event}` |" in reference.page("events")

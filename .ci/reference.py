@@ -1,0 +1,369 @@
+"""reference.py: write docs/reference/ from the code. With --check, say what is not in step."""
+
+import argparse
+import ast
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from ds_flow.cli.arguments import UsageError
+from ds_flow.cli.commands.status import NEEDS_PERSON, NO_DAEMON
+from ds_flow.cli.main import CLOSED, COMMANDS, parser
+from ds_flow.core import LedgerError, SettingsError
+from ds_flow.core.states import BatchState, FileState, FireOutcome, RunState
+from ds_flow.settings import settings_schema
+from ds_flow.system import DONE, FAILED, INTERRUPTED
+from ds_flow.upkeep.alert_text import SAID
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAGES = CHECKOUT / "docs/reference"
+SOURCES = CHECKOUT / "daemon/ds_flow"
+WRITTEN = "Written from the code by `make reference`. Do not change it by hand."
+WIDTH = 100
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def code(value: object) -> str:
+    return f"`{value}`" if value != "" else ""
+
+
+# --------------------------------------------------------------------------- settings
+
+
+def settings() -> Iterator[str]:
+    schema = settings_schema()
+    yield (
+        "Every key of `config/settings.yaml`, which has a longer comment for each.\n"
+        "[Change settings](../how-to/settings.md) says how they are read."
+    )
+    sections: dict[str, list[tuple[str, dict[str, Any], bool]]] = {}
+    for key, one, is_required in keys(schema, schema, ""):
+        section = key.partition(".")[0] if "." in key else "top level"
+        sections.setdefault(section, []).append((key, one, is_required))
+    for section, found in sections.items():
+        yield f"## {section}"
+        yield table(
+            ("key", "type", "default", "meaning"),
+            (
+                (
+                    code(key),
+                    kind(one),
+                    "required" if must else code(json.dumps(one.get("default"))),
+                    one.get("description", ""),
+                )
+                for key, one, must in found
+            ),
+        )
+
+
+def keys(
+    schema: dict[str, Any], node: dict[str, Any], prefix: str
+) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Each key with its schema, in the order of the code. Sections are gone into."""
+    for name, said in node.get("properties", {}).items():
+        one = resolved(schema, said)
+        if "properties" in one:
+            yield from keys(schema, one, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", one, name in node.get("required", ())
+
+
+def resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref", "")
+    target = schema["$defs"][reference.rpartition("/")[2]] if reference else {}
+    return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+
+
+def kind(one: Mapping[str, Any]) -> str:
+    """A schema in a few words."""
+    if "enum" in one:
+        return ", ".join(code(choice) for choice in one["enum"])
+    if "anyOf" in one:
+        return " or ".join(kind(choice) for choice in one["anyOf"])
+    if "$ref" in one:
+        return str(one["$ref"]).rpartition("/")[2]
+    named = one.get("type", "")
+    name = " or ".join(named) if isinstance(named, list) else str(named)
+    limits = [
+        f"{word} {one[key]:g}"
+        for key, word in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "over"),
+            ("maximum", "to"),
+            ("exclusiveMaximum", "under"),
+        )
+        if key in one
+    ]
+    of = f" of {kind(one['items'])}" if one.get("items") else ""
+    return " ".join([f"{name}{of}", *limits])
+
+
+# --------------------------------------------------------------------------- commands
+
+
+def commands() -> Iterator[str]:
+    yield (
+        "[Daily use](../how-to/daily.md) has them by question. Each command also has `--help` and\n"
+        "`--config FILE`."
+    )
+    for name, sub in subparsers().items():
+        yield f"## ds-flow {name}"
+        yield f"{sentence(sub.description or COMMANDS[name].HELP)}"
+        if rows := list(arguments(sub)):
+            yield table(("argument", "meaning"), rows)
+
+
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    for action in parser()._actions:  # noqa: SLF001 - argparse has no other way to read itself
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            return {name: action.choices[name] for name in COMMANDS}
+    raise SystemExit("reference: the parser has no commands")
+
+
+def arguments(sub: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    for action in sub._actions:  # noqa: SLF001
+        if action.dest in {"help", "config"} or action.help == argparse.SUPPRESS:
+            continue
+        value = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+        choices = f" {{{', '.join(map(str, action.choices))}}}" if action.choices else ""
+        named = ", ".join(action.option_strings) or str(value)
+        shown = f"{named} {value}".strip() if action.option_strings else named
+        yield code(shown + (choices if not action.metavar else "")), action.help or ""
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+# --------------------------------------------------------------------------- exit codes
+
+MEANINGS = {
+    DONE: "done",
+    FAILED: "something failed (an analysis, too), was quarantined or is held back",
+    UsageError.exit_code: "wrong usage: the message says what is right",
+    NEEDS_PERSON: "only of `ds-flow status --check`: something needs a person",
+    NO_DAEMON: "only of `ds-flow status --check`: no daemon is running",
+    LedgerError.exit_code: "broken ledger, or a bug",
+    SettingsError.exit_code: (
+        "settings or machine: you must change something; also root in a project of another user,"
+        " and `ds-flow check` found a fault, such as a cluster or engine that is down"
+    ),
+    INTERRUPTED: "interrupted",
+    CLOSED: "the reader of the output went away (as with `head`)",
+}
+
+
+def exit_codes() -> Iterator[str]:
+    yield "The same for every command. They never change their meaning."
+    yield table(("exit code", "meaning"), ((str(one), text) for one, text in MEANINGS.items()))
+    yield "A job's exit code is another thing. `ds-flow show RUN` has it, with its reason."
+
+
+# --------------------------------------------------------------------------- JSON documents
+
+
+def documents() -> Iterator[str]:
+    api = json.loads((SOURCES / "web/openapi.json").read_text(encoding="utf-8"))
+    yield (
+        "What commands print with `--json`, and what [the page](../web.md) serves under `/api/`.\n"
+        "Keys may be added, and never change their meaning. The schemas as JSON:\n"
+        "`/api/openapi` of the page, or `daemon/ds_flow/web/openapi.json`."
+    )
+    served = []
+    for address, verbs in api["paths"].items():
+        answer = verbs["get"]["responses"]["200"]
+        schema = answer["content"]["application/json"]["schema"]
+        served.append((code(address), answer["description"], link(schema)))
+    yield table(("address", "command", "document"), served)
+    for name, schema in api["components"]["schemas"].items():
+        yield f"## {name}"
+        if said := schema.get("description"):
+            yield said
+        yield "\n".join(shape(schema))
+
+
+def link(schema: Mapping[str, Any]) -> str:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    return f"[{name}](#{name.lower()})" if name else ""
+
+
+def shape(schema: Mapping[str, Any]) -> Iterator[str]:
+    parts = [schema, *schema.get("allOf", ())]
+    for based in parts:
+        if "$ref" in based:
+            yield f"All keys of {link(based)}, and these:\n"
+    properties = {key: one for part in parts for key, one in part.get("properties", {}).items()}
+    if not properties:
+        yield f"{sentence(kind(schema))}"
+        return
+    needed = {key for part in parts for key in part.get("required", ())}
+    rows = (
+        (code(key), kind(one), "yes" if key in needed else "", one.get("description", ""))
+        for key, one in properties.items()
+    )
+    yield table(("key", "type", "always", "meaning"), rows)
+
+
+# --------------------------------------------------------------------------- the manifest
+
+
+def manifest() -> Iterator[str]:
+    text = (SOURCES / "core/manifest.schema.json").read_text(encoding="utf-8")
+    schema = json.loads(text)
+    yield schema["description"].replace("<", "`<", 1).replace(">", ">`", 1)
+    yield "The schema as JSON: `ds-flow check --schema manifest`."
+    yield from nested("Manifest", schema)
+
+
+def nested(title: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """The table of an object, and then those of the objects in it."""
+    yield f"## {title}"
+    yield "\n".join(shape(schema))
+    for key, one in schema.get("properties", {}).items():
+        inner = one.get("items", one)
+        if inner.get("properties"):
+            yield from nested(key, inner)
+
+
+# --------------------------------------------------------------------------- events
+
+
+STATES = {"file": FileState, "batch": BatchState, "run": RunState, "schedule": FireOutcome}
+KIND = re.compile(r"[a-z]+\.[a-z_]+")
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+
+
+def events() -> Iterator[str]:
+    found: dict[str, set[str]] = {}
+    for path in sorted(SOURCES.rglob("*.py")):
+        for where, text in written(ast.parse(path.read_text(encoding="utf-8"))):
+            found.setdefault(text, set()).add(where)
+    yield (
+        "Each has one word, the same in the log and in the ledger. INFO is for moves. WARNING means"
+        " that ds-flow tries again. ERROR means that somebody must act. `ledger` means that"
+        " `ds-flow explain` and the page tell it, too. With a text in the last column, it is also"
+        " an [alert](../how-to/alerts.md)."
+    )
+    kinds = sorted(found.keys() | SAID.keys())
+    yield table(
+        ("event", "written to", "alert"),
+        ((code(one), ", ".join(sorted(found.get(one, ()))), SAID.get(one, "")) for one in kinds),
+    )
+
+
+def written(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Where a kind of event is written, and the kind: by a call of a logger, or of `note`."""
+    names = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name) and isinstance(node.value.value, str)
+    }
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        if not isinstance(call.func, ast.Attribute):
+            continue
+        verb = call.func.attr
+        if verb in LEVELS and ast.unparse(call.func.value) in {"log", "_log", "logging"}:
+            yield from ((verb.upper(), text) for text in kinds_of(call.args[:1], names))
+        elif verb == "note":
+            yield from (("ledger", text) for text in kinds_of(call.args, names))
+
+
+def kinds_of(given: Iterable[ast.expr], names: Mapping[str, str]) -> Iterator[str]:
+    for one in given:
+        if isinstance(one, ast.Name) and KIND.fullmatch(names.get(one.id, "")):
+            yield names[one.id]
+        elif isinstance(one, ast.Constant) and KIND.fullmatch(str(one.value)):
+            yield str(one.value)
+        elif isinstance(one, ast.JoinedStr) and isinstance(one.values[0], ast.Constant):
+            thing = str(one.values[0].value).removesuffix(".")
+            yield from (f"{thing}.{state.value}" for state in STATES.get(thing, ()))
+
+
+# --------------------------------------------------------------------------- metrics
+
+
+def metrics() -> Iterator[str]:
+    yield (
+        "What `ds-flow metrics` prints, and the page under `/metrics`. Each sample has the label\n"
+        "`project`. [Metrics](../metrics.md) says how to scrape, and what to be warned of."
+    )
+    with tempfile.TemporaryDirectory(prefix="ds-flow-reference-") as made:
+        config = Path(made) / "config/settings.yaml"
+        (Path(made) / "data").mkdir()
+        config.parent.mkdir()
+        config.write_text(
+            "project_name: x\npaths: {input_pattern: data/student_*.csv, output_dir: out,"
+            " log_dir: log}\n",
+            encoding="utf-8",
+        )
+        ds_flow = Path(sys.executable).with_name("ds-flow")
+        done = subprocess.run(
+            [ds_flow, "--config", config, "metrics"], capture_output=True, text=True, check=True
+        )
+    texts: dict[str, str] = {}
+    types: dict[str, str] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("# "):
+            _, what, name, text = line.split(" ", 3)
+            (texts if what == "HELP" else types)[name] = text
+    rows = ((code(name), types[name], text) for name, text in texts.items())
+    yield table(("metric", "type", "meaning"), rows)
+
+
+# --------------------------------------------------------------------------- all of it
+
+
+REFERENCE: dict[str, tuple[str, Callable[[], Iterator[str]]]] = {
+    "settings": ("Settings", settings),
+    "commands": ("Commands", commands),
+    "exit-codes": ("Exit codes", exit_codes),
+    "json": ("JSON documents", documents),
+    "manifest": ("The manifest", manifest),
+    "events": ("Events", events),
+    "metrics": ("All metrics", metrics),
+}
+
+
+def page(name: str) -> str:
+    title, parts = REFERENCE[name]
+    return "\n\n".join([f"# {title}", WRITTEN, *map(wrapped, parts())]) + "\n"
+
+
+def wrapped(part: str) -> str:
+    return (
+        part
+        if part.startswith(("|", "#")) or "\n|" in part
+        else fill(part, WIDTH, break_on_hyphens=False, break_long_words=False)
+    )
+
+
+def main(words: Sequence[str]) -> None:
+    stale = []
+    for name in REFERENCE:
+        path, text = PAGES / f"{name}.md", page(name)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(CHECKOUT)))
+            if words != ["--check"]:
+                path.write_text(text, encoding="utf-8")
+    if words == ["--check"] and stale:
+        sys.exit(f"not in step with the code: {', '.join(stale)}; run make reference")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
