@@ -14,7 +14,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check docs reference diagrams attack faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
+.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -61,6 +61,9 @@ reference: setup ## write docs/reference/ from the code
 
 diagrams: ## draw docs/images/*.svg from the *.dot beside them; needs graphviz
 	@for file in docs/images/*.dot; do dot -Tsvg "$$file" -o "$${file%.dot}.svg"; done
+
+screenshots: setup ## take docs/images/*.png and docs/terminal/*.txt anew, from a real project
+	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/screenshots.py
 
 attack: setup ## attack ds-flow as a dropper of files, another user, an image; as root
 	@[[ $$EUID == 0 ]] || { echo 'make attack: needs root, because the tests act as other users' >&2; exit 1; }
