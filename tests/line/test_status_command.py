@@ -131,13 +131,10 @@ def test_what_is_to_be_typed_for_the_usual_project_is_short(
 
 
 @pytest.mark.parametrize("pause", ["nan", "x", ""])
-def test_a_pause_that_is_no_number_is_a_usage_error(
-    cli: Cli, pause: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli("status", "--watch", "--every", pause)
-    assert ended.value.code == 2
-    assert f"{pause!r} is no number of seconds" in capsys.readouterr().err
+def test_a_pause_that_is_no_number_is_a_usage_error(cli: Cli, pause: str) -> None:
+    code, _, err = cli("status", "--watch", "--every", pause)
+    assert code == 2
+    assert f"{pause!r} is no number of seconds" in err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """How a command declares its arguments, and the arguments that several commands share."""
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -50,9 +49,11 @@ def flag(*flags: str, help: str) -> Argument:  # noqa: A002 - argparse's word
     return argument(*flags, action="store_true", help=help)
 
 
-def words(states: Iterable[StrEnum]) -> list[str]:
-    """List states as plain text: argparse shows each choice by its repr."""
-    return [state.value for state in states]
+def state_option(states: type[StrEnum], help: str) -> Argument:  # noqa: A002 - argparse's word
+    """Declare `--state`. Its choices are plain text: argparse shows each choice by its repr."""
+    choices = [state.value for state in states]
+    text = f"{help}: {', '.join(choices)}"
+    return argument("--state", choices=choices, metavar="STATE", help=text)
 
 
 CONFIG = argument(
@@ -63,5 +64,10 @@ CONFIG = argument(
 )
 JSON = flag("--json", help="print one JSON document")
 NO_WAIT = flag("--no-wait", help="if no daemon is running, leave the work to the next one")
-BATCHES = argument("batches", nargs="+", metavar="BATCH", help="a batch, or the Run ID of its run")
-RUN = "Run ID, batch, or batch/attempt"
+BATCHES = argument(
+    "batches",
+    nargs="+",
+    metavar="BATCH",
+    help="a batch, the Run ID of its run, the beginning of either, or last",
+)
+RUN = "a Run ID, batch or batch/attempt, the beginning of one, or last for the newest"

@@ -30,24 +30,17 @@ class Log:
     is_over: Callable[[], bool]
 
 
-def find_log(settings: Settings, ledger: Ledger, name: str | None) -> Log:
-    """Find the log of a run, by default the newest. Raises RequestError without one."""
-    by_hand = run_log(settings.log_dir, name or "")
-    if name and "/" not in name and ledger.read.run(name) is None and by_hand.exists():
+def find_log(settings: Settings, ledger: Ledger, name: str) -> Log:
+    """Find the log of a run. Raises RequestError without one."""
+    by_hand = run_log(settings.log_dir, name)
+    if "/" not in name and ledger.read.run(name) is None and by_hand.exists():
         mark = _mark(settings, name)  # a run by hand enters the ledger only when it has ended
         return Log(lambda: by_hand, lambda: mark is None or not any(processes(mark)))
-    row = find_run(ledger, name) if name else _newest(ledger)
+    row = find_run(ledger, name)
     return Log(
         lambda: log_of(settings, _reread(ledger, row)),
         lambda: _reread(ledger, row).ended_at is not None,
     )
-
-
-def _newest(ledger: Ledger) -> RunRow:
-    last = next(ledger.history.newest_runs(None, 1), None)
-    if last is None:
-        raise RequestError("there is no run yet")
-    return last.row
 
 
 def _reread(ledger: Ledger, row: RunRow) -> RunRow:

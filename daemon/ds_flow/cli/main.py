@@ -5,68 +5,97 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from ds_flow.cli import commands
-from ds_flow.cli.arguments import CONFIG, Argument, Command
+from ds_flow.cli.arguments import CONFIG, Argument, Command, UsageError
+from ds_flow.cli.usage import COMMAND, Parser, whole_help
 from ds_flow.core import DsFlowError, SettingsError
-from ds_flow.system import FAILED, INTERRUPTED, say, speak_utf8
+from ds_flow.system import FAILED, INTERRUPTED, put_error, put_lines, say, speak_utf8
 
 BUG = 70
 CLOSED = 141  # what a shell reports after SIGPIPE: the reader of our output has gone away
 
-COMMANDS: dict[str, Command] = {
-    "serve": commands.serve,
-    "once": commands.once,
-    "status": commands.status,
-    "files": commands.files,
-    "runs": commands.runs,
-    "show": commands.show,
-    "explain": commands.explain,
-    "lineage": commands.lineage,
-    "logs": commands.logs,
-    "retry": commands.retry,
-    "rerun": commands.rerun,
-    "schedule": commands.schedule,
-    "release": commands.release,
-    "cancel": commands.cancel,
-    "manifest": commands.manifest,
-    "verify": commands.verify,
-    "report": commands.report,
-    "metrics": commands.metrics,
-    "gc": commands.gc,
-    "backup": commands.backup,
-    "detach": commands.detach,
-    "check": commands.check,
-    "web": commands.web,
-    "completion": commands.completion,
+GROUPS: dict[str, dict[str, Command]] = {
+    "Work": {
+        "serve": commands.serve,
+        "once": commands.once,
+        "web": commands.web,
+        "check": commands.check,
+    },
+    "Look": {
+        "status": commands.status,
+        "runs": commands.runs,
+        "show": commands.show,
+        "logs": commands.logs,
+        "files": commands.files,
+        "explain": commands.explain,
+        "manifest": commands.manifest,
+        "lineage": commands.lineage,
+        "report": commands.report,
+        "metrics": commands.metrics,
+    },
+    "Act": {
+        "retry": commands.retry,
+        "rerun": commands.rerun,
+        "release": commands.release,
+        "cancel": commands.cancel,
+        "schedule": commands.schedule,
+    },
+    "Keep in order": {
+        "verify": commands.verify,
+        "gc": commands.gc,
+        "backup": commands.backup,
+        "detach": commands.detach,
+    },
+    "This command line": {
+        "help": commands.command_help,
+        "completion": commands.completion,
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. Every error ends here."""
+    """Run one command and return its exit code. Every error ends here.
+
+    With --json, an error is a JSON document on standard output, too.
+    """
     speak_utf8()
+    words = sys.argv[1:] if argv is None else argv
     try:
         _refuse_copy(Path(sys.argv[0]))
-        args = parser().parse_args(argv)
+        args = parser().parse_args(words)
         code: int = args.run(args)
         sys.stdout.flush()
     except DsFlowError as error:
-        say(str(error))
-        return error.exit_code
+        return _tell(str(error), error.exit_code, words)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return CLOSED
     except OSError as error:  # such as a full disk, or a folder without read permission
-        say(str(error))
-        return FAILED
+        return _tell(str(error), FAILED, words)
     except Exception:  # noqa: BLE001 - a bug: show its traceback, and exit with a code for it
         traceback.print_exc()
         return BUG
     return code
+
+
+def _tell(message: str, code: int, words: Sequence[str]) -> int:
+    say(message)
+    if "--json" in words:
+        with suppress(OSError):  # standard output is perhaps what failed
+            put_error(message, code)
+    return code
+
+
+def _no_command(args: argparse.Namespace) -> int:
+    put_lines(args.parsers[""].format_help().rstrip())
+    return UsageError.exit_code
 
 
 def _refuse_copy(command: Path) -> None:
@@ -79,24 +108,25 @@ def _refuse_copy(command: Path) -> None:
         )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Build the parser from the table."""
-    top = argparse.ArgumentParser(
-        prog="ds-flow",
-        description="Watches a folder and runs new files through Metaflow.",
-        allow_abbrev=False,
-    )
-    top.add_argument("--version", action="version", version=f"ds-flow {version('ds-flow')}")
+    top = Parser(prog="ds-flow", whole=whole_help(GROUPS))
+    top.add_argument("-V", "--version", action="version", version=f"ds-flow {version('ds-flow')}")
     top.set_defaults(commands=COMMANDS)
     _add(top, CONFIG)
-    names = top.add_subparsers(required=True, metavar="COMMAND")
+    top.set_defaults(run=_no_command)
+    names = top.add_subparsers(metavar=COMMAND, parser_class=Parser)
     for name, command in COMMANDS.items():
         own = names.add_parser(
-            name, help=command.HELP, description=command.HELP, allow_abbrev=False
+            name,
+            help=command.HELP,
+            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+            examples=getattr(command, "EXAMPLES", ()),
         )
         for argument in (*command.ARGUMENTS, CONFIG):
             _add(own, argument)
-        own.set_defaults(run=command.run)
+        own.set_defaults(run=command.run, parser=own)
+    top.set_defaults(parsers={**names.choices, "": top})
     return top
 
 

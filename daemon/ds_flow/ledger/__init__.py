@@ -14,6 +14,7 @@ stands where its name says:
     families   what the files of each family had, and which were marked
     queries    every question; changes nothing
     overview   short questions about the whole
+    names      what a person has begun to type
     pages      the questions of the page, each of a bounded answer
     rows       rows as frozen values
     store      the SQLite file: open, migrate, transactions, errors

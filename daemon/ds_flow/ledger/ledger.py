@@ -24,6 +24,7 @@ from ds_flow.ledger.families import Families
 from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.lineage import Lineage
+from ds_flow.ledger.names import Names
 from ds_flow.ledger.overview import Overview
 from ds_flow.ledger.pages import Pages
 from ds_flow.ledger.queries import Reading
@@ -50,6 +51,7 @@ class Ledger:
         self.overview = Overview(self._store)
         self.families = Families(self._store)
         self.pages = Pages(self._store)
+        self.names = Names(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""

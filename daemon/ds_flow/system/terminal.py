@@ -15,12 +15,19 @@ STANDARD_ERROR = 2
 Cell = str | int | None
 
 
+class Output:
+    """What was printed so far."""
+
+    has_begun = False  # whether there is anything on standard output
+
+
 def speak_utf8() -> None:
     """Take and print all text as UTF-8, whatever the locale is: else a file has another name.
 
     The interpreter settles that when it starts. If it chose another encoding, this process becomes
     the same program again.
     """
+    Output.has_begun = False
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         again = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
         os.execv(sys.executable, again)  # noqa: S606 - this very process
@@ -55,12 +62,19 @@ def put(text: str = "") -> None:
 
 def put_lines(text: str) -> None:
     """Print text of our own as it is."""
+    Output.has_begun = True
     print(text)  # noqa: T201 - this is where data is printed
 
 
 def put_document(document: Any) -> None:
     """Print one JSON document, in ASCII, so that no locale can break it."""
     put_lines(json.dumps(document, indent=1))
+
+
+def put_error(message: str, exit_code: int) -> None:
+    """Print an error as the JSON document that was asked for, if none has begun."""
+    if not Output.has_begun:
+        put_document({"error": message, "exit_code": exit_code})
 
 
 def put_long_document(key: str, items: Iterable[Any]) -> None:

@@ -24,12 +24,23 @@ def find_place(settings: Settings, ledger: Ledger, typed: str, cwd: str) -> Plac
     """Find the file that a path means. It may be absolute, or written as ds-flow prints it.
 
     A relative path may start at `cwd`, at the root or at the inbox. The first reading that the
-    ledger knows wins, then the first that exists, then the one from `cwd`.
+    ledger knows wins, then the first that exists, then the one known file whose path begins so,
+    then the one from `cwd`. Raises RequestError if several known files begin so.
     """
     places = list(dict.fromkeys(_readings(settings, typed, cwd)))
     known = ledger.read.seen([one.path for one in places])
     existing = (one for one in places if os.path.lexists(one.raw))
-    return next((one for one in places if one.path in known), None) or next(existing, places[0])
+    found = next((one for one in places if one.path in known), None) or next(existing, None)
+    return found or _begun(settings, ledger, typed, places) or places[0]
+
+
+def _begun(settings: Settings, ledger: Ledger, typed: str, places: list[Place]) -> Place | None:
+    """Find the one known file whose path begins as typed."""
+    paths: dict[str, None] = {}
+    for place in places:
+        paths |= dict.fromkeys(ledger.names.paths(place.path, LISTED))
+    path = _only(typed, "file", list(paths))
+    return Place(path, os.path.join(settings.root, unescape(path))) if path else None
 
 
 def _readings(settings: Settings, typed: str, cwd: str) -> Iterator[Place]:
@@ -60,32 +71,60 @@ def _through_links(settings: Settings, absolute: str) -> str:
 # --------------------------------------------------------------------------- runs and batches
 
 
+LAST = "last"
+LISTED = 6  # names that are read, to tell one from several
+
+
 def find_run(ledger: Ledger, name: str) -> RunRow:
     """Find a run by Run ID, pathspec, batch/attempt, or batch (its newest run).
 
-    Raises RequestError if there is none.
+    The name may be the beginning of a Run ID or batch, or `last`, the newest run. Raises
+    RequestError if there is none, or several begin so.
     """
     before, _, last = name.rpartition("/")
-    runs = ledger.read.runs_of(before or name)
+    runs = ledger.read.runs_of(before or _whole(ledger, name))
     if before and runs:
         runs = [run for run in runs if str(run.attempt) == last]
-    found = ledger.read.run(last) or (runs[-1] if runs else None)
-    if found is None:
+    found = ledger.read.run(last if before else _whole(ledger, name))
+    if found is None and not runs:
         raise RequestError(f"no run {name!r}; `ds-flow runs` lists them")
-    return found
+    return found or runs[-1]
 
 
 def find_batch(ledger: Ledger, name: str) -> str:
-    """Find a batch by its id or by the Run ID of one of its runs.
+    """Find a batch by its id or by the Run ID of one of its runs, or by the beginning of either.
 
-    Raises RequestError if there is none.
+    `last` is that of the newest run. Raises RequestError if there is none, or several begin so.
     """
-    if ledger.read.batch(name):
-        return name
-    run = ledger.read.run(name)
+    whole = _whole(ledger, name)
+    if ledger.read.batch(whole):
+        return whole
+    run = ledger.read.run(whole)
     if run is None:
         raise RequestError(f"no batch {name!r}; `ds-flow runs` lists batches and runs")
     return run.batch
+
+
+def _whole(ledger: Ledger, name: str) -> str:
+    """The Run ID or batch that a person has typed the beginning of; the name itself if none is."""
+    if name == LAST:
+        newest = ledger.names.last_run()
+        if newest is None:
+            raise RequestError("there is no run yet")
+        return newest
+    if not name or ledger.read.run(name) or ledger.read.batch(name):
+        return name
+    begun = [*ledger.names.runs(name, LISTED), *ledger.names.batches(name, LISTED)]
+    return _only(name, "run or batch", begun) or name
+
+
+def _only(typed: str, what: str, found: list[str]) -> str:
+    """Return the only one that was found, or "". Raises RequestError if there are several."""
+    if len(found) > 1:
+        more = ", ..." if len(found) >= LISTED else ""
+        listed = ", ".join(found[: LISTED - 1])
+        raise RequestError(f"more than one {what} begins with {typed!r}: {listed}{more}")
+    return found[0] if found else ""
 
 
 def log_of(settings: Settings, run: RunRow) -> Path:

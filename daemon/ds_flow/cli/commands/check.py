@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ds_flow.doctor import Finding
     from ds_flow.settings import Settings
 
-HELP = "check the settings and the machine, and print the settings in force"
+HELP = "check the settings and the machine; print the settings in force"
 ARGUMENTS: Arguments = (
     argument(
         "--schema",

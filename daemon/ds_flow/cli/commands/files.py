@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ds_flow.cli.arguments import JSON, Arguments, argument, words
+from ds_flow.cli.arguments import JSON, Arguments, argument, state_option
 from ds_flow.core import FileState
 from ds_flow.system import DONE, FAILED, put_long_document, put_table, say
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "list file versions and where each is"
 ARGUMENTS: Arguments = (
     argument("paths", nargs="*", metavar="PATH", help="only these files"),
-    argument("--state", choices=words(FileState), help="only versions in this state"),
+    state_option(FileState, "only versions in this state"),
     JSON,
 )
 

@@ -7,7 +7,7 @@ from ds_flow.system import DONE
 
 HELP = "print the log of a run"
 ARGUMENTS: Arguments = (
-    argument("run_name", metavar="RUN", nargs="?", help=f"{RUN} (default: the newest)"),
+    argument("run_name", metavar="RUN", nargs="?", default="last", help=f"{RUN} (default: last)"),
     flag("-f", "--follow", help="print new lines until the run has ended"),
 )
 

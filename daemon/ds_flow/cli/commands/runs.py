@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from ds_flow.cli.arguments import JSON, Arguments, argument, words
+from ds_flow.cli.arguments import JSON, Arguments, argument, state_option
 from ds_flow.core import Document, RunState, moment
 from ds_flow.system import DONE, Cell, put_long_document, put_table
 
@@ -21,8 +21,8 @@ def count(text: str) -> int:
 
 HELP = "list runs, oldest first"
 ARGUMENTS: Arguments = (
-    argument("--state", choices=words(RunState), help="only runs in this state"),
-    argument("--limit", type=count, metavar="N", help="only the newest N"),
+    state_option(RunState, "only runs in this state"),
+    argument("-n", "--limit", type=count, metavar="N", help="only the newest N"),
     JSON,
 )
 

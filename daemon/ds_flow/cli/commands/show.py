@@ -9,7 +9,10 @@ from ds_flow.core import Document, moment
 from ds_flow.system import DONE, Cell, put, put_document, put_table
 
 HELP = "show one run, with its manifest once it is published"
-ARGUMENTS: Arguments = (argument("run_name", metavar="RUN", help=RUN), JSON)
+ARGUMENTS: Arguments = (
+    argument("run_name", metavar="RUN", nargs="?", default="last", help=f"{RUN} (default: last)"),
+    JSON,
+)
 
 RUN_FIELDS = (
     *("run_id", "batch", "attempt", "state", "trigger", "started_at", "ended_at"),

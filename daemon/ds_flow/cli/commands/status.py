@@ -15,7 +15,7 @@ from ds_flow.system import DONE, put, put_document, put_lines, running_pid
 if TYPE_CHECKING:
     from ds_flow.settings import Settings
 
-HELP = "say whether all is well, what needs a person, and how many files are where"
+HELP = "say whether all is well, what needs a person, and where files are"
 LEAST_SECONDS, MOST_SECONDS = 0.1, 86_400.0
 
 

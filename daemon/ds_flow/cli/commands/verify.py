@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ds_flow.ledger import Ledger, RunRow
     from ds_flow.settings import Settings
 
-HELP = "read outputs again and name those that changed since they were published"
+HELP = "read outputs again and name those that changed since publication"
 ARGUMENTS: Arguments = (
     argument("run_name", metavar="RUN", nargs="?", help=f"only this one: {RUN}"),
     JSON,
