@@ -23,10 +23,10 @@ Examples:
   ds-flow show last                   show the newest run
 
 Options:
-  --config FILE   the project's settings file; it may stand behind the command, too
-                  (default: $DS_FLOW_CONFIG, else this checkout's)
-  -V, --version   print the version
-  -h, --help      print this text; `ds-flow help COMMAND` explains one command"""
+  --config FILE  the project's settings file, before or behind the command
+                 (default: $DS_FLOW_CONFIG, else this checkout's)
+  -V, --version  print the version
+  -h, --help     print this text; `ds-flow help COMMAND` explains one command"""
 
 
 def whole_help(groups: Groups) -> str:

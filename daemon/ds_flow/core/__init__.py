@@ -115,7 +115,7 @@ from ds_flow.core.states import (
     Trigger,
     starved,
 )
-from ds_flow.core.wording import Document, counted, local_time, moment, short_time
+from ds_flow.core.wording import Document, ago, counted, local_time, moment, short_time
 
 __all__ = [
     "ATTEMPT_MARK",
@@ -195,6 +195,7 @@ __all__ = [
     "Trigger",
     "Waiting",
     "after_failure",
+    "ago",
     "attempt_command",
     "batches_to_form",
     "compare_manifests",

@@ -58,17 +58,16 @@ from ds_flow.system.private_files import (
     user_name,
 )
 from ds_flow.system.removal import paths_below, remove_tree
+from ds_flow.system.tables import Cell, Moment, put_table
 from ds_flow.system.terminal import (
     DONE,
     FAILED,
     INTERRUPTED,
-    Cell,
     put,
     put_document,
     put_error,
     put_lines,
     put_long_document,
-    put_table,
     say,
     speak_utf8,
 )
@@ -83,6 +82,7 @@ __all__ = [
     "NOT_REGULAR",
     "WAKE_SIGNAL",
     "Cell",
+    "Moment",
     "NotRegularError",
     "NowhereError",
     "OutsideError",

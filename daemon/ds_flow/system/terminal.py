@@ -2,17 +2,14 @@
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from ds_flow.core import printable
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 STANDARD_ERROR = 2
-
-Cell = str | int | None
 
 
 class Output:
@@ -84,57 +81,3 @@ def put_long_document(key: str, items: Iterable[Any]) -> None:
         put(before + json.dumps(item))
         before = ","
     put("]}" if before == "," else f"{before}]}}")
-
-
-def put_table(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
-    """Print a table: laid out for a terminal with room enough, else as whole, aligned columns."""
-    texts = [[*headings], *([_text(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    if sys.stdout.isatty() and _fits(headings, widths):
-        _put_rich(texts)
-        return
-    for line in texts:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        put("  ".join(cells).rstrip())
-
-
-def _fits(headings: Sequence[str], widths: Sequence[int]) -> bool:
-    """Say whether a terminal has room for the table with its long columns folded."""
-    needed = (
-        GAP + (min(width, FOLDED_WIDTH) if heading in LONG else width)
-        for heading, width in zip(headings, widths, strict=True)
-    )
-    return sum(needed) <= shutil.get_terminal_size().columns
-
-
-def _put_rich(texts: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in texts[0]:
-        table.add_column(heading, overflow="fold", no_wrap=heading not in LONG)
-    for row in texts[1:]:
-        # Text, since a cell must never be read as markup.
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
-
-
-GAP = 3  # between two columns
-FOLDED_WIDTH = 20
-LONG = frozenset({"path", "name", "reason", "error", "detail", "finding"})
-"""The columns that are folded where a terminal is too narrow for all."""
-
-STYLES = {
-    **dict.fromkeys(("processed", "succeeded", "ok"), "green"),
-    **dict.fromkeys(("quarantined", "dead", "failed", "timed_out", "fault"), "red"),
-    **dict.fromkeys(("retrying", "lost", "stopped", "cancelled", "warning"), "yellow"),
-}
-"""How a terminal shows a word; NO_COLOR turns it off (rich knows it)."""
-
-
-def _text(cell: Cell) -> str:
-    """Leave no cell empty, so that columns can be counted."""
-    return printable(str(cell)) if cell not in {None, ""} else "-"

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
-from ds_flow.core import Document, moment
-from ds_flow.system import DONE, FAILED, put, put_document, put_table, running_pid
+from ds_flow.core import Document
+from ds_flow.system import DONE, FAILED, Moment, put, put_document, put_table, running_pid
 
 HELP = "say where a file is, and why"
 ARGUMENTS: Arguments = (
@@ -36,5 +36,5 @@ def _put_answer(answer: Document) -> None:
         put(f"next: {answer['next']}")
     if answer["events"]:
         put()
-        rows = ([moment(one["at"]), one["kind"], one["detail"]] for one in answer["events"])
+        rows = ([Moment(one["at"]), one["kind"], one["detail"]] for one in answer["events"])
         put_table(("at", "kind", "detail"), rows)

@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, UsageError, argument, flag
-from ds_flow.core import Document, DsFlowError, RequestError, moment
-from ds_flow.system import DONE, FAILED, Cell, put_document, put_long_document, put_table, say
+from ds_flow.core import Document, DsFlowError, RequestError
+from ds_flow.system import (
+    DONE,
+    FAILED,
+    Cell,
+    Moment,
+    put_document,
+    put_long_document,
+    put_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from ds_flow.ledger import Ledger
@@ -98,7 +107,7 @@ def missing_manifests(settings: "Settings", ledger: "Ledger") -> list[str]:
 def _row(manifest: Document) -> list[Cell]:
     return [
         manifest["run_id"],
-        moment(manifest["published_at"]),
+        Moment(manifest["published_at"]),
         manifest["trigger"],
         len(manifest["inputs"]),
         sum(item["rows"] for item in manifest["inputs"]),

@@ -4,8 +4,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument, state_option
-from ds_flow.core import Document, RunState, moment
-from ds_flow.system import DONE, Cell, put_long_document, put_table
+from ds_flow.core import Document, RunState
+from ds_flow.system import DONE, Cell, Moment, put_long_document, put_table
 
 if TYPE_CHECKING:
     from ds_flow.dispatch import StageJobs
@@ -47,7 +47,7 @@ def _row(run: Document, jobs: "list[StageJobs]") -> list[Cell]:
     from ds_flow.dispatch import told
 
     batch = f"{run['batch']}/{run['attempt']}"
-    first = [run["run_id"], batch, run["state"], run["trigger"], moment(run["started_at"])]
+    first = [run["run_id"], batch, run["state"], run["trigger"], Moment(run["started_at"])]
     analysis = f"analysis failed: {run['analysis_error']}" if run["analysis_error"] else ""
     note = run["error"] or analysis or "; ".join(map(told, jobs))
     return [*first, len(run["inputs"]), len(run["outputs"]), note]

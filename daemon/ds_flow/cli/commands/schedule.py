@@ -4,7 +4,7 @@ import argparse
 
 from ds_flow.cli.arguments import JSON, NO_WAIT, Arguments, UsageError, argument
 from ds_flow.core import Document, RequestError, moment
-from ds_flow.system import DONE, Cell, put, put_long_document, put_table
+from ds_flow.system import DONE, Cell, Moment, put, put_long_document, put_table
 
 HELP = "list schedules with their next and last fires, or fire one now"
 ARGUMENTS: Arguments = (
@@ -58,7 +58,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _row(one: Document) -> list[Cell]:
-    times = [moment(at) if (at := one[key]) else None for key in ("next_at", "last_at")]
+    times = [Moment(at) if (at := one[key]) else None for key in ("next_at", "last_at")]
     named = [one[key] for key in ("name", "cron", "timezone", "select")]
     late = f"missed at {moment(one['last_due_at'])}, and caught up" if one["was_late"] else ""
     detail = "; ".join(filter(None, (late, one["detail"])))

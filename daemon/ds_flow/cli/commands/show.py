@@ -1,16 +1,18 @@
 """`ds-flow show`: one run, with its manifest."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ds_flow.cli.arguments import JSON, RUN, Arguments, argument
+from ds_flow.cli.arguments import JSON, RUN, Arguments, argument, flag
 from ds_flow.core import Document, moment
 from ds_flow.system import DONE, Cell, put, put_document, put_table
 
 HELP = "show one run, with its manifest once it is published"
 ARGUMENTS: Arguments = (
     argument("run_name", metavar="RUN", nargs="?", default="last", help=f"{RUN} (default: last)"),
+    flag("--all", help="list all inputs, outputs and jobs of a large run"),
     JSON,
 )
 
@@ -33,6 +35,7 @@ JOB_COLUMNS = (
     *("stage", "backend", "round", "index", "state", "host", "native_id", "since"),
     *("exit_code", "reason"),
 )
+LISTED = 20  # rows of each part that are shown without --all
 JOB_TIMES = ("ended_at", "started_at", "submitted_at")
 
 
@@ -45,28 +48,28 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         put_document(document)
     else:
-        _put_run(document)
+        _put_run(document, sys.maxsize if args.all else LISTED)
     return DONE
 
 
-def _put_run(run: Document) -> None:
+def _put_run(run: Document, listed: int) -> None:
     _put_fields(run, RUN_FIELDS)
     manifest = run["manifest"]
     if manifest is None:
-        _put_section("inputs", run["inputs"])
-        _put_section("outputs", run["outputs"])
-        _put_jobs(run["jobs"])
+        _put_section("inputs", run["inputs"], listed)
+        _put_section("outputs", run["outputs"], listed)
+        _put_jobs(run["jobs"], listed)
         return
     _put_fields(manifest, MANIFEST_FIELDS)
     for part, columns in MANIFEST_TABLES.items():
-        _put_rows(part, columns, manifest.get(part, ()))
+        _put_rows(part, columns, manifest.get(part, ()), listed)
     _put_profile(run["profile"])
-    _put_jobs(run["jobs"])
+    _put_jobs(run["jobs"], listed)
     if analysis := run["analysis"]:
         name = f"analysis, done again ({analysis['file']})" if "file" in analysis else "analysis"
         why = analysis.get("error")
         heading = f"{name} failed: {why}" if why else name
-        _put_section(heading, analysis["stdout"].splitlines())
+        _put_section(heading, analysis["stdout"].splitlines(), sys.maxsize)
 
 
 def _put_profile(profile: Document | None) -> None:
@@ -75,19 +78,33 @@ def _put_profile(profile: Document | None) -> None:
         some = f", by {combined['rows_looked_at']:,} of {combined['rows']:,} rows"
         is_whole = combined["rows_looked_at"] == combined["rows"]
         rows = [{**one, "empty": f"{one['empty']:.0%}"} for one in combined["columns"]]
-        _put_rows(f"combined file{'' if is_whole else some}", PROFILE_COLUMNS, rows)
+        _put_rows(f"combined file{'' if is_whole else some}", PROFILE_COLUMNS, rows, len(rows))
 
 
-def _put_jobs(jobs: Sequence[Document]) -> None:
+def _put_jobs(jobs: Sequence[Document], listed: int) -> None:
     rows = [{**job, "since": next(filter(None, map(job.get, JOB_TIMES)), "")} for job in jobs]
-    _put_rows("jobs", JOB_COLUMNS, rows)
+    _put_rows("jobs", JOB_COLUMNS, rows, listed)
 
 
-def _put_rows(heading: str, columns: Sequence[str], rows: Sequence[Document]) -> None:
+def _put_rows(heading: str, columns: Sequence[str], rows: Sequence[Document], listed: int) -> None:
     if rows:
         put()
-        put(heading)
-        put_table(columns, ([_cell(row.get(name)) for name in columns] for row in rows))
+        put(f"{heading}{_sums(rows) if len(rows) > listed else ''}")
+        some = rows[:listed]
+        put_table(columns, ([_cell(row.get(name)) for name in columns] for row in some))
+        _put_left(len(rows) - len(some))
+
+
+def _sums(rows: Sequence[Document]) -> str:
+    """What the rows are together, where not all of them are listed."""
+    sums = {name: sum(row.get(name) or 0 for row in rows) for name in ("rows", "bytes")}
+    told = [f"{total:,} {name}" for name, total in sums.items() if total]
+    return f": {', '.join([f'{len(rows):,} in all', *told])}"
+
+
+def _put_left(left: int) -> None:
+    if left > 0:
+        put(f"... and {left:,} more: --all lists them")
 
 
 def _cell(value: Any) -> Cell:
@@ -103,8 +120,9 @@ def _put_fields(document: Document, names: Iterable[str]) -> None:
             put(f"{name:<22}{moment(value) if name.endswith('_at') else value}")
 
 
-def _put_section(heading: str, lines: Iterable[str]) -> None:
+def _put_section(heading: str, lines: Sequence[str], listed: int) -> None:
     put()
     put(heading)
-    for line in lines:
+    for line in lines[:listed]:
         put(f"  {line}")
+    _put_left(len(lines) - listed)
