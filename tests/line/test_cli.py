@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from ds_flow.cli.process_now import Tally, summarize
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.retry_policy import Dead, RetryAt
 from ds_flow.core.states import BatchState, Cause, FileState, FireOutcome, RunState, Trigger
-from ds_flow.core.wording import ago, local_time, moment
+from ds_flow.core.wording import local_time, moment
 from ds_flow.dispatch import JobSpec, Round, open_round
 from ds_flow.ledger.schedules import Fire
 from ds_flow.system.instance import single_instance
@@ -448,7 +449,7 @@ def test_a_narrow_terminal_gets_a_run_id_whole_and_how_long_ago_it_was(project: 
     project.published(BATCH, "1795379747138327", "student_a.csv")
     shown = in_terminal(command(project, "runs"), ("COLUMNS", "60")).decode()
     assert "1795379747138327" in shown
-    assert f" {ago(NOON.isoformat(), datetime.now(UTC))} " in shown
+    assert "st…ed" in shown  # a heading gives way before a Run ID
     assert max(map(len, plain(shown).splitlines())) <= 60
 
 
@@ -860,11 +861,39 @@ def test_bash_completes_commands_and_flags(ds_flow_here: Cli) -> None:
         ("ds-flow --config x rerun --f", ["--file", "--failed"]),
         ("ds-flow logs --fo", ["--follow"]),
     ):
-        typed = words.split()
-        shell = f"{script}\nCOMP_WORDS=({words})\nCOMP_CWORD={len(typed) - 1}\n_ds_flow\n"
-        show = 'printf "%s\\n" "${COMPREPLY[@]}"'
-        done = subprocess.run(["bash", "-c", shell + show], check=True, capture_output=True)
-        assert done.stdout.decode().split() == wanted
+        assert bash_completes(script, words) == wanted
+
+
+def test_bash_completes_the_names_that_a_project_knows(project: Project, ds_flow_here: Cli) -> None:
+    project.published(BATCH, "1795379747138327", "student_a.csv", "student_b.csv")
+    script = ds_flow_here("completion", "bash")[1]
+    folder = project.root / "bin"
+    folder.mkdir()
+    (folder / "ds-flow").write_text(f'#!/bin/bash\nexec {shlex.join(DS_FLOW)} "$@"\n')
+    (folder / "ds-flow").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    for words, wanted in (
+        ("show 179", ["1795379747138327"]),
+        (f"cancel {BATCH[:4]}", [BATCH]),
+        ("explain data/student_", ["data/student_a.csv", "data/student_b.csv"]),
+        ("schedule run nig", ["nightly"]),
+        ("show --al", ["--all"]),
+    ):
+        typed = f"ds-flow --config {project.config} {words}"
+        assert bash_completes(script, typed, PATH=path) == wanted
+
+
+def bash_completes(script: str, words: str, **environ: str) -> list[str]:
+    shell = f"{script}\nCOMP_WORDS=({words})\nCOMP_CWORD={len(words.split()) - 1}\n_ds_flow\n"
+    show = 'printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "-c", shell + show],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ},
+    )
+    return done.stdout.split()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -173,6 +173,8 @@ def test_a_commit_is_told_with_the_files_that_it_left_out(
 
     succeeded, quarantined = caplog.records
     assert succeeded.message == "run.succeeded"
+    figures = [vars(succeeded)[name] for name in ("seconds", "files", "rows", "outputs")]
+    assert figures == [0.0, 0, 0, 0]
     assert quarantined.message == "file.quarantined"
     assert vars(quarantined)["path"] == PATH
     assert vars(quarantined)["why"] == "it is rejected"

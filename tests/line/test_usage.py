@@ -181,3 +181,15 @@ def test_a_large_run_is_summarised_unless_all_is_asked_for(
     assert "... and 280 more: --all lists them" in some
     assert [name for name in names if name not in every] == []
     assert len(some.splitlines()) < 80
+
+
+def test_once_can_be_told_how_long_to_wait_for_a_file_that_is_held_open(project: Project) -> None:
+    project.drop("student_done.csv")
+    held = project.drop("student_held.csv")
+    argv = ds_flow(project, "once", "--timeout", "4")
+    with held.open("a"):
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        assert "still arriving: data/student_held.csv: " in done.stdout
+        assert "run " in done.stdout
+    assert subprocess.run(argv, check=False, capture_output=True).returncode == 0

@@ -1,6 +1,8 @@
 """How a command declares its arguments, and the arguments that several commands share."""
 
 import argparse
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -47,6 +49,14 @@ def argument(*flags: str, **options: Any) -> Argument:
 def flag(*flags: str, help: str) -> Argument:  # noqa: A002 - argparse's word
     """Declare an option that takes no value."""
     return argument(*flags, action="store_true", help=help)
+
+
+def seconds(typed: str) -> float:
+    """Read a span of time. Raises ArgumentTypeError for what is none."""
+    with suppress(ValueError):
+        if not math.isnan(found := float(typed)):
+            return found
+    raise argparse.ArgumentTypeError(f"{typed!r} is no number of seconds")
 
 
 def state_option(states: type[StrEnum], help: str) -> Argument:  # noqa: A002 - argparse's word

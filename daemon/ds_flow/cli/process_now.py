@@ -1,5 +1,6 @@
 """Do all pending work in this process, with a progress bar and a summary."""
 
+import math
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -33,11 +34,13 @@ class Tally:
         )
 
 
-def process_now(settings: Settings, released: Collection[int] = ()) -> int:
+def process_now(
+    settings: Settings, released: Collection[int] = (), timeout_s: float = math.inf
+) -> int:
     """Do all pending work, print a summary, and return the exit code.
 
     `released`: quarantined files that a person has just released. If they end in quarantine again,
-    the summary names them.
+    the summary names them. `timeout_s`: how long to wait for files that still arrive.
     Raises RequestError if a daemon is running.
     """
     with service(settings) as process:
@@ -45,14 +48,16 @@ def process_now(settings: Settings, released: Collection[int] = ()) -> int:
         before = Tally.of(ledger.read)
         before.quarantined.difference_update(released)
         with progress_bar(settings):
-            process.once()
+            left = process.once(timeout_s)
         code = summarize(settings, ledger, before)
         if process.stops:
             return INTERRUPTED
         if error := process.engine.admission.inbox_error:
             say(error)
             return FAILED
-        return code
+        for path, why in left.items():
+            put(f"still arriving: {path}: {why}")
+        return FAILED if left else code
 
 
 def summarize(settings: Settings, ledger: Ledger, before: Tally) -> int:

@@ -9,6 +9,7 @@ from threading import Event, Thread
 from ds_flow.core import DsFlowError, FileState
 from ds_flow.ledger import Ledger, Reading
 from ds_flow.settings import Settings
+from ds_flow.work import Batch
 
 REFRESH_SECONDS = 0.5
 
@@ -39,19 +40,29 @@ def progress_bar(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _logs_above() -> Iterator[None]:
-    """Log to the stream that rich has put in front of standard error; it keeps the bar below."""
+    """Log to the stream that rich has put in front of standard error; it keeps the bar below.
+
+    Of single files only what is wrong is logged there: the bar and the summary tell of the rest.
+    """
     handlers = [
         (handler, handler.setStream(sys.stderr))
         for handler in logging.getLogger("ds_flow").handlers
         if isinstance(handler, logging.StreamHandler)
         and not isinstance(handler, logging.FileHandler)
     ]
+    for handler, _ in handlers:
+        handler.addFilter(_is_no_single_file)
     try:
         yield
     finally:
         for handler, stream in handlers:
+            handler.removeFilter(_is_no_single_file)
             if stream is not None:
                 handler.setStream(stream)
+
+
+def _is_no_single_file(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not record.getMessage().startswith("file.")
 
 
 @contextmanager
@@ -74,9 +85,13 @@ def _update_until(settings: Settings, update: Update, over: Event) -> None:
         try:
             first = _done(ledger.read)
             while not over.wait(REFRESH_SECONDS):
-                runs = [run.run_id or run.batch for run in ledger.read.live_runs()]
+                live = ledger.read.live_runs()
+                runs = [run.run_id or run.batch for run in live]
                 text = f"run {', '.join(runs)}" if runs else "scanning"
-                update(text, _done(ledger.read) - first, ledger.read.total() - first)
+                finished = sum(
+                    Batch.at(settings.output_dir, run.batch).count_results() for run in live
+                )
+                update(text, _done(ledger.read) + finished - first, ledger.read.total() - first)
         finally:
             ledger.close()
 

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -71,7 +71,7 @@ def admit_commits(
 def log_commit(ledger: Ledger, manifest: Manifest) -> None:
     """Say that a run has published, and which files of its batch it has not."""
     ids = {"run_id": manifest.run_id, "batch": manifest.batch}
-    log.info("run.succeeded", extra=ids)
+    log.info("run.succeeded", extra={**ids, **_figures(manifest)})
     for kind, why in (
         (ANALYSIS_FAILED, manifest.analysis_error),
         (JOBS_REDONE, manifest.redone),
@@ -80,6 +80,16 @@ def log_commit(ledger: Ledger, manifest: Manifest) -> None:
         if why:
             log.warning(kind, extra={**ids, "why": why})
     log_set_aside(ledger, manifest.batch, {item.path for item in manifest.rejected})
+
+
+def _figures(manifest: Manifest) -> Mapping[str, object]:
+    started, published = map(datetime.fromisoformat, (manifest.started_at, manifest.published_at))
+    return {
+        "seconds": round((published - started).total_seconds(), 1),
+        "files": len(manifest.inputs),
+        "rows": sum(item.rows for item in manifest.inputs),
+        "outputs": len(manifest.outputs),
+    }
 
 
 def log_set_aside(ledger: Ledger, batch: str, paths: Container[str]) -> None:

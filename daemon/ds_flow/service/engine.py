@@ -218,9 +218,13 @@ class Engine:
 
         While the inbox is lost, what waits forms no batch.
         """
-        return not (
-            self.admission.is_busy
-            or (self.ledger.read.has_waiting() and not self.admission.inbox_error)
+        return not (self.admission.is_busy or self.has_work)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether files that have arrived wait, or something runs or is due."""
+        return bool(
+            (self.ledger.read.has_waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
             or not self.fires.is_idle

@@ -88,19 +88,29 @@ class Service:
                 self._wait(self.engine.patience_s())
         self._drain()
 
-    def once(self) -> None:
+    def once(self, timeout_s: float = math.inf) -> dict[str, str]:
         """Process everything that is there, retries included, then return.
 
-        A batch whose runs cannot begin is left to wait: nobody knows when that is mended.
+        A batch whose runs cannot begin is left to wait: nobody knows when that is mended. So are
+        files that still arrive when nothing else has moved for `timeout_s` seconds. Returns these,
+        and why.
         """
+        clock = self.engine.clock
+        ends_s = clock.monotonic_s() + timeout_s
         while not self.stops:
             moved = self._step()
             if self.engine.is_idle or self.engine.is_held_back:
                 break
+            if moved or self.engine.has_work:
+                ends_s = clock.monotonic_s() + timeout_s
+            elif clock.monotonic_s() >= ends_s:
+                break
             if not moved:
                 self._tell_arriving()
-                self._wait(self.engine.patience_s())
+                self._wait(min(self.engine.patience_s(), max(0.0, ends_s - clock.monotonic_s())))
+        left = self.engine.admission.unfinished()
         self._drain()
+        return left
 
     def _tell_arriving(self) -> None:
         """Log which file this waits for, once it has been arriving for longer than it needs."""

@@ -6,51 +6,70 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 
-from ds_flow.cli.arguments import Arguments, argument
-from ds_flow.system import DONE, put_lines
+from ds_flow.cli.arguments import Argument, Arguments, UsageError, argument
+from ds_flow.system import DONE, put, put_lines
 
 Flags = Mapping[str, Sequence[str]]
 """The flags of each command."""
 
 Helps = Mapping[str, str]
+Kinds = Mapping[str, str]
+"""What the arguments of a command name, if a project knows it: runs, files or schedules."""
+
+KINDS = {
+    **dict.fromkeys(("RUN", "RUN_ID", "BATCH"), "runs"),
+    **dict.fromkeys(("FILE", "PATH"), "files"),
+    "NAME": "schedules",
+}
+"""By what an argument is called in the help; `backup` names a new file."""
+
+MOST_NAMES = 200
 
 BASH = """\
 _ds_flow() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} word words='{names} --config --version --help'
+    local current=${{COMP_WORDS[COMP_CWORD]}} word kind='' config=() before=''
+    local words='{names} --config --version --help'
     for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD - 1))}}"; do
+        [[ $before == --config ]] && config=(--config "$word") && before='' && continue
+        before=$word
         case $word in
 {cases}
-        *) continue ;;
         esac
-        break
     done
-    COMPREPLY=($(compgen -W "$words" -- "$current"))
+    if [[ -n $kind && $current != -* ]]; then
+        mapfile -t COMPREPLY < <("${{1:-ds-flow}}" completion --names "$kind" \\
+            --begun "$current" "${{config[@]}}" 2>/dev/null)
+    else
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+    fi
 }}
 complete -o default -F _ds_flow ds-flow"""
 
 ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
 
 
-def _bash(flags: Flags, _helps: Helps) -> str:
+def _bash(flags: Flags, _helps: Helps, kinds: Kinds) -> str:
     cases = (
-        f"        {name}) words='{' '.join([*own, '--config', '--help'])}' ;;"
+        f"        {name}) words='{' '.join([*own, '--config', '--help'])}'"
+        f" kind='{kinds.get(name, '')}' ;;"
         for name, own in flags.items()
     )
     return BASH.format(names=" ".join(flags), cases="\n".join(cases))
 
 
-def _zsh(flags: Flags, helps: Helps) -> str:
-    return ZSH + _bash(flags, helps)
+def _zsh(flags: Flags, helps: Helps, kinds: Kinds) -> str:
+    return ZSH + _bash(flags, helps, kinds)
 
 
-def _fish(flags: Flags, helps: Helps) -> str:
+def _fish(flags: Flags, helps: Helps, kinds: Kinds) -> str:
     lines = ["complete -c ds-flow -l config -r -d 'settings file of the project'"]
     for name, own in flags.items():
         lines.append(f"complete -c ds-flow -n __fish_use_subcommand -a {name} -d '{helps[name]}'")
-        lines += (
-            f"complete -c ds-flow -n '__fish_seen_subcommand_from {name}' {_fish_flag(flag)}"
-            for flag in own
-        )
+        after = f"complete -c ds-flow -n '__fish_seen_subcommand_from {name}'"
+        lines += (f"{after} {_fish_flag(flag)}" for flag in own)
+        if kind := kinds.get(name):
+            asked = f"ds-flow completion --names {kind} --begun (commandline -ct) 2>/dev/null"
+            lines.append(f"{after} -a '({asked})'")
     return "\n".join(lines)
 
 
@@ -58,7 +77,7 @@ def _fish_flag(flag: str) -> str:
     return f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
 
 
-SHELLS: dict[str, Callable[[Flags, Helps], str]] = {
+SHELLS: dict[str, Callable[[Flags, Helps, Kinds], str]] = {
     "bash": _bash,
     "zsh": _zsh,
     "fish": _fish,
@@ -66,15 +85,51 @@ SHELLS: dict[str, Callable[[Flags, Helps], str]] = {
 
 
 HELP = "print a completion script for a shell"
-ARGUMENTS: Arguments = (argument("shell", choices=[*SHELLS]),)
+ARGUMENTS: Arguments = (
+    argument("shell", nargs="?", choices=[*SHELLS]),
+    argument(
+        "--names",
+        choices=("runs", "files", "schedules"),
+        metavar="KIND",
+        help="print names of runs, files or schedules instead, as the scripts ask for them",
+    ),
+    argument("--begun", default="", metavar="TEXT", help="only names that begin so"),
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """Complete the table of commands, which `main` puts into the arguments."""
-    flags = {
-        name: [flag for one in command.ARGUMENTS for flag in one.flags if flag.startswith("-")]
-        for name, command in args.commands.items()
-    }
-    helps = {name: command.HELP for name, command in args.commands.items()}
-    put_lines(SHELLS[args.shell](flags, helps))
+    if args.names:
+        return _put_names(args)
+    if not args.shell:
+        raise UsageError(f"completion: name a shell: {', '.join(SHELLS)}")
+    flags, helps, kinds = {}, {}, {}
+    for name, command in args.commands.items():
+        every = [flag for one in command.ARGUMENTS for flag in one.flags]
+        flags[name] = [flag for flag in every if flag.startswith("-")]
+        helps[name] = command.HELP
+        named = [one.options.get("metavar", "") for one in command.ARGUMENTS if _is_place(one)]
+        kinds[name] = next((kind for one in named if (kind := KINDS.get(one))), "")
+    put_lines(SHELLS[args.shell](flags, helps, {**kinds, "backup": ""}))
+    return DONE
+
+
+def _is_place(one: Argument) -> bool:
+    return not one.flags[0].startswith("-")
+
+
+def _put_names(args: argparse.Namespace) -> int:
+    from ds_flow.cli.project import reading
+    from ds_flow.core import escape
+
+    with reading(args, is_told=False) as (settings, ledger):
+        begun, names = args.begun, ledger.names
+        if args.names == "schedules":
+            found = [one.name for one in settings.schedule if one.name.startswith(begun)]
+        elif args.names == "runs":
+            found = [*names.runs(begun, MOST_NAMES), *names.batches(begun, MOST_NAMES)]
+        else:
+            found = names.paths(escape(begun), MOST_NAMES)
+    for name in found:
+        put(name)
     return DONE

@@ -1,14 +1,12 @@
 """`ds-flow status`: count everything, check that it adds up, and say what needs a person."""
 
 import argparse
-import math
 import shutil
 import sys
-from contextlib import suppress
 from threading import Event
 from typing import TYPE_CHECKING
 
-from ds_flow.cli.arguments import JSON, Arguments, UsageError, argument, flag
+from ds_flow.cli.arguments import JSON, Arguments, UsageError, argument, flag, seconds
 from ds_flow.core import Document, DsFlowError
 from ds_flow.system import DONE, put, put_document, put_lines, running_pid
 
@@ -19,12 +17,8 @@ HELP = "say whether all is well, what needs a person, and where files are"
 LEAST_SECONDS, MOST_SECONDS = 0.1, 86_400.0
 
 
-def _seconds(typed: str) -> float:
-    """Read a pause. Raises ArgumentTypeError for what is none."""
-    with suppress(ValueError):
-        if not math.isnan(seconds := float(typed)):
-            return min(max(seconds, LEAST_SECONDS), MOST_SECONDS)
-    raise argparse.ArgumentTypeError(f"{typed!r} is no number of seconds")
+def _pause(typed: str) -> float:
+    return min(max(seconds(typed), LEAST_SECONDS), MOST_SECONDS)
 
 
 ARGUMENTS: Arguments = (
@@ -32,7 +26,7 @@ ARGUMENTS: Arguments = (
     flag("--check", help="one line; exit code 0: all is well, 3: needs a person, 4: no daemon"),
     flag("--watch", help="show it again and again, until Ctrl-C"),
     argument(
-        "--every", type=_seconds, default=2.0, metavar="SECONDS", help="how often --watch looks"
+        "--every", type=_pause, default=2.0, metavar="SECONDS", help="how often --watch looks"
     ),
 )
 
