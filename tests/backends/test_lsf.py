@@ -29,9 +29,8 @@ from ds_flow.dispatch import (
     stages_in,
     told,
 )
-from ds_flow.dispatch.lsf import backend as backend_module
-from ds_flow.dispatch.lsf.client import LsfClient
-from ds_flow.dispatch.lsf.handover import FILE, LEARNT, Handover
+from ds_flow.dispatch.cluster import backend as backend_module
+from ds_flow.dispatch.cluster.handover import Handover, file_of
 from ds_flow.doctor import probe_job
 from ds_flow.settings.load import load_settings
 from ds_flow.work.batch import Batch
@@ -320,11 +319,11 @@ def test_the_jobs_of_a_torn_handover_are_found_again(
     is_cancelled: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
-    (opened.folder / FILE).write_bytes(b"")
+    file_of(opened).write_bytes(b"")
 
     if not is_cancelled:
         until("it was found", lambda: backend.submit(opened))
-        assert Handover.of(opened, bench.place.site.lsf).job_ids
+        assert Handover.of(opened).job_ids
     until("it was ended", lambda: backend.cancel(opened))
     (job,) = bench.cluster.jobs()
     assert job.ended_at
@@ -421,12 +420,11 @@ def test_why_jobs_are_pending_is_told_and_asked_for_once_in_many_looks(tmp_path:
 
 def test_the_reason_goes_with_the_last_job_that_is_pending(bench: Bench) -> None:
     backend, opened = handed_over(bench, bench.job(0, "sleep 600"))
-    client = LsfClient(bench.place.site.lsf, os.environ, opened, Handover.of(opened, LSF_SITE))
-    client.handover.note(pending=["Job slot limit reached"])
+    Handover.of(opened).note(pending=["Job slot limit reached"])
 
     until("it runs", lambda: backend.ask(opened, [1])[1].state == JobState.RUNNING)
 
-    assert Handover.of(opened, LSF_SITE).pending == []
+    assert Handover.of(opened).pending == []
     until("it was ended", lambda: backend.cancel(opened))
 
 
@@ -568,7 +566,7 @@ def test_what_an_lsf_cannot_do_is_learnt_once_for_all_stages_and_batches(tmp_pat
 def test_what_an_lsf_could_not_do_is_tried_again_after_a_day(tmp_path: Path) -> None:
     with started(tmp_path, "openlava") as bench:
         bench.run(bench.job(0))
-        os.utime(bench.stage / LEARNT, (0, 0))
+        os.utime(bench.stage / "lsf.json", (0, 0))
         bench.run(bench.job(1))
 
         assert [call.exit_code for call in bench.cluster.calls("bsub")] == [255, 0, 255, 0]
@@ -578,7 +576,7 @@ def test_what_an_lsf_could_not_do_is_tried_again_after_a_day(tmp_path: Path) -> 
 def test_what_was_learnt_may_be_torn(tmp_path: Path, content: bytes) -> None:
     with started(tmp_path, "openlava") as bench:
         bench.stage.mkdir(parents=True)
-        (bench.stage / LEARNT).write_bytes(content)
+        (bench.stage / "lsf.json").write_bytes(content)
 
         assert bench.run(bench.job(0))[0].failure is None
 
@@ -767,7 +765,7 @@ def test_a_job_that_runs_by_an_array_that_bsub_told_nothing_of_is_followed_there
         until("one ran", lambda: bench.ran() and any(one.ended_at for one in bench.cluster.jobs()))
         (runs,) = (one for one in bench.cluster.jobs() if not one.ended_at)
         (ended,) = (one for one in bench.cluster.jobs() if one.ended_at)
-        handover = opened.folder / FILE
+        handover = file_of(opened)
         handover.write_text(handover.read_text().replace(str(runs.job_id), str(ended.job_id)))
 
         looks = [backend.ask(opened, [1])[1].state for _ in range(3)]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds_flow.core.states import FailureClass, JobState
+from ds_flow.dispatch.cluster import Row
 from ds_flow.dispatch.lsf import texts
-from ds_flow.dispatch.lsf.texts import Row
 
 NAME = "dsf-0123456789-process-1of1-1-1"
 HEADER = "JOBID   USER    STAT  QUEUE      FROM_HOST   EXEC_HOST   JOB_NAME   SUBMIT_TIME\n"

@@ -12,12 +12,13 @@ import pytest
 from clock import machine_in
 from ds_flow.core.states import FailureClass
 from ds_flow.dispatch import JobSpec, Round, open_round
+from ds_flow.dispatch.cluster.handover import file_of
 from ds_flow.dispatch.docker.handover import SILENT
-from ds_flow.dispatch.lsf.handover import FILE
 from ds_flow.dispatch.progress import jobs_in, stages_in, told
 from ds_flow.dispatch.rounds import Outcome
 from samples import BATCH
 
+FILE = "lsf/handover.json"
 BEGAN, ENDED = 1_800_000_000, 1_800_000_060
 BEGAN_AT = "2027-01-15T09:00:00+01:00"  # in Berlin
 
@@ -42,9 +43,9 @@ def ended(of: Round, index: int, code: int = 0) -> None:
 
 def submitted(of: Round, *pending: str) -> None:
     chunk = {"name": of.name, "first": 1, "count": len(of.jobs), "asked_at": BEGAN}
-    (of.folder / FILE).parent.mkdir()
+    file_of(of).parent.mkdir()
     text = json.dumps({"chunks": [{**chunk, "job_ids": ["123"]}], "pending": pending})
-    (of.folder / FILE).write_text(text)
+    file_of(of).write_text(text)
 
 
 def closed(of: Round, failure: FailureClass | None, reason: str) -> None:
@@ -204,7 +205,7 @@ def test_what_a_job_puts_in_place_of_a_file_is_not_followed_awaited_or_read_whol
 ) -> None:
     of = opened(tmp_path, "a", executor="docker" if name == SILENT else "lsf")
     submitted(of, "why")
-    (of.folder / SILENT).parent.mkdir()
+    (of.folder / SILENT).parent.mkdir(exist_ok=True)
     put(of.folder / name)
 
     found = jobs_in(tmp_path)
@@ -228,8 +229,8 @@ ODD_HANDOVERS: tuple[object, ...] = (
 @pytest.mark.parametrize("content", ODD_HANDOVERS)
 def test_a_handover_of_any_content_is_told_of_in_words(tmp_path: Path, content: object) -> None:
     of = opened(tmp_path, "a")
-    (of.folder / FILE).parent.mkdir()
-    (of.folder / FILE).write_text(json.dumps(content))
+    file_of(of).parent.mkdir()
+    file_of(of).write_text(json.dumps(content))
 
     (job,) = jobs_in(tmp_path)
     (stage,) = stages_in(tmp_path)

@@ -11,9 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ds_flow.core.errors import DispatchError, LedgerError
-from ds_flow.core.plan import LsfSite
 from ds_flow.core.program import CHECKOUT
-from ds_flow.dispatch.lsf.handover import FILE, Handover
+from ds_flow.dispatch.cluster.handover import Handover, array_of, file_of
 from ds_flow.dispatch.rounds import JobSpec, Round, open_round, rounds_in
 from ds_flow.runs.outcome import EXIT_CODE
 from ds_flow.system import durable
@@ -81,9 +80,9 @@ def test_a_torn_round_is_passed_over_and_keeps_its_number(content: bytes) -> Non
 def test_of_a_torn_handover_everything_may_be_with_lsf(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         made = open_round(Path(folder), BATCH, f"{BATCH}/1", "lsf", [JOB] * 3, [("true",)] * 3)
-        Handover.of(made, LsfSite()).save()
-        (made.folder / FILE).write_bytes(content)
-        torn = Handover.of(made, LsfSite(max_array=2))
+        Handover.of(made).save()
+        file_of(made).write_bytes(content)
+        torn = Handover.of(made, max_array=2)
     assert [(one.first, one.count) for one in torn.asked()] == [(1, 2), (3, 1)]
     assert torn.next_to_submit() is None
 
@@ -146,13 +145,19 @@ def test_a_plan_that_is_none_is_said_to_be_broken(content: bytes) -> None:
             _ = Batch(Path(folder)).plan
 
 
-def test_a_job_has_one_name_with_lsf_and_is_found_by_it(tmp_path: Path) -> None:
-    handover = Handover(tmp_path, [])
+@pytest.mark.parametrize(
+    ("executor", "form"), [("lsf", "{}[{}]"), ("slurm", "{}_{}")], ids=["lsf", "slurm"]
+)
+def test_a_job_has_one_name_with_its_cluster_and_is_found_by_it(
+    tmp_path: Path, executor: str, form: str
+) -> None:
+    handover = Handover(executor, tmp_path, [], {})
     handover.cut("name", 1, 5, 3)
     for chunk, job_id in zip(handover.chunks, ("70", "80"), strict=True):
         chunk.job_ids = [job_id]
 
     names = [handover.native_id(index) for index in range(1, 6)]
 
-    assert names == ["70[1]", "70[2]", "70[3]", "80[1]", "80[2]"]
+    assert names == [form.format(*of) for of in ((70, 1), (70, 2), (70, 3), (80, 1), (80, 2))]
+    assert [array_of(name) for name in names] == ["70", "70", "70", "80", "80"]
     assert handover.index_of("80", 2) == 5

@@ -58,6 +58,7 @@ from ds_flow.core.paths import (
 from ds_flow.core.plan import (
     MAX_COLUMNS,
     WORK,
+    ClusterSite,
     DockerSite,
     LsfSite,
     Options,
@@ -151,6 +152,7 @@ __all__ = [
     "BatchState",
     "Cause",
     "Clock",
+    "ClusterSite",
     "Comparison",
     "Dead",
     "DispatchError",

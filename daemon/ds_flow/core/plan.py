@@ -40,15 +40,12 @@ class StageOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LsfSite:
-    """How to talk to this site's LSF; `compute.lsf` of the settings."""
+class ClusterSite:
+    """How to talk to a cluster: what LSF and Slurm have in common."""
 
     extra: tuple[str, ...] = ()
-    project: str = ""
     max_array: int = 1000
     throttle: int = 0
-    memory_unit: str = "auto"
-    memory_per: str = "job"
     submissions_per_minute: int = 0
     pending_minutes: float = 0
     poll_seconds: float = 30
@@ -60,6 +57,15 @@ class LsfSite:
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `asdict` wrote."""
         return cls(**{**row, "extra": tuple(row.get("extra", ()))})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LsfSite(ClusterSite):
+    """How to talk to this site's LSF; `compute.lsf` of the settings."""
+
+    project: str = ""
+    memory_unit: str = "auto"
+    memory_per: str = "job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,15 @@
 disk, with one submission of the stage's open jobs. `backends.BACKENDS` is the table of backends,
 `protocol.Backend` is what each one provides.
 
-To add a backend, write a folder beside `lsf/` and `docker/` with the same files:
+To add a backend, write a folder beside `docker/` with the same files:
 
     client.py    calls the site's commands, each with a time limit
     texts.py     builds their arguments and reads what they print; pure
     handover.py  what the backend keeps in a round's folder, to continue after a crash
     backend.py   the five verbs of `Backend`
+
+A cluster with job arrays needs only the first two: `cluster/` decides for all of them, from what a
+`Scheduler` asks and reads; see `lsf/`.
 
 Then add its line to `BACKENDS`, its name to `Executor` in `settings/types.py`, its section to
 `settings/compute.py`, and the same fields to `core/plan.py`. Add a place to

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 
 from ds_flow.core import Site
 from ds_flow.dispatch import local
+from ds_flow.dispatch.cluster import ClusterBackend
 from ds_flow.dispatch.docker import Docker, DockerClient
-from ds_flow.dispatch.lsf import Lsf
+from ds_flow.dispatch.lsf import LsfScheduler
 from ds_flow.dispatch.protocol import Backend
 
 BACKENDS: dict[str, Callable[[Site, Mapping[str, str]], Backend]] = {
     "local": lambda _site, _environ: local,
-    "lsf": lambda site, environ: Lsf(site.lsf, environ),
+    "lsf": lambda site, environ: ClusterBackend(LsfScheduler(site.lsf), environ),
     "docker": lambda site, environ: Docker(DockerClient(site.docker, environ)),
 }
 

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ds_flow.core import FailureClass, LsfSite, failed_and_done_again, first_of, moment
-from ds_flow.dispatch import docker, local, lsf
+from ds_flow.core import FailureClass, failed_and_done_again, first_of, moment
+from ds_flow.dispatch import docker, local
+from ds_flow.dispatch.cluster import Handover, array_of
 from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, End, of_exit_code
 from ds_flow.dispatch.rounds import Outcome, Round, rounds_in
 
+CLUSTERS = ("lsf", "slurm")
 UNFINISHED = ("pending", "running")
 STATES = (*UNFINISHED, "done", "failed")
 TEXT_CHARACTERS = 500  # of a reason, or a name
@@ -80,7 +82,7 @@ def stage_of(folder: Path) -> str:
 
 
 def _jobs_of(stage: str, opened: Round) -> Iterator[Job]:
-    handover = lsf.Handover.of(opened, LsfSite()) if opened.executor == "lsf" else None
+    handover = Handover.of(opened) if opened.executor in CLUSTERS else None
     silent = docker.Handover(opened).silent if opened.executor == "docker" else ""
     is_dead = _is_dead(opened)  # before the exit codes: a job may end between the two looks
     closed = {outcome.index: outcome for outcome in opened.outcomes() or ()}
@@ -140,7 +142,7 @@ def _state(end: End | None, *, is_claimed: bool) -> str:
     return "failed" if end[0] else "done"
 
 
-def _as_submitted(job: Job, handover: lsf.Handover) -> Job:
+def _as_submitted(job: Job, handover: Handover) -> Job:
     """The job with what is known of its array: its id and age, and why it waits."""
     with suppress(StopIteration, TypeError, ValueError, LookupError, OverflowError, OSError):
         chunk = handover.chunk_of(job.index)
@@ -151,7 +153,7 @@ def _as_submitted(job: Job, handover: lsf.Handover) -> Job:
         if job.state in UNFINISHED:
             job = replace(job, silent=_word(handover.silent))
         if job.state == "pending":
-            job = replace(job, reason=_word("; ".join(map(str, handover.pending))))
+            job = replace(job, reason=_word(chunk.held or "; ".join(map(str, handover.pending))))
     return job
 
 
@@ -181,7 +183,7 @@ def _stage(jobs: Sequence[Job], done_again: list[str]) -> StageJobs:
         running=counts["running"],
         done=counts["done"],
         failed=counts["failed"],
-        native_ids=_distinct(job.native_id.partition("[")[0] for job in (*running, *pending)),
+        native_ids=_distinct(array_of(job.native_id) for job in (*running, *pending)),
         pending_since=min((job.submitted_at for job in pending if job.submitted_at), default=""),
         running_since=min((job.started_at for job in running), default=""),
         pending_reasons=_distinct(job.reason for job in pending),

@@ -62,11 +62,10 @@ class Stages(Section, frozen=True):
     analyze: Analyze = Field(default_factory=Analyze, description="Analyses the combined file.")
 
 
-class Lsf(Section, frozen=True):
-    """How the LSF of this site is called."""
+class Cluster(Section, frozen=True):
+    """How a cluster is called: what LSF and Slurm have in common."""
 
-    extra: Command = Field(default=(), description="Extra arguments for every bsub.")
-    project: Text = Field(default="", description="LSF project for the jobs (-P).")
+    extra: Command = Field(default=(), description="Extra arguments for every submission.")
     max_array: Count = Field(
         default=1000,
         le=1_000_000,
@@ -75,6 +74,31 @@ class Lsf(Section, frozen=True):
     throttle: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=0, description="Most elements of one array that run at once; 0 for no limit."
     )
+    submissions_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=0, description="Most submissions of a stage in a minute; 0 for no limit."
+    )
+    pending_minutes: Annotated[Number, Field(ge=0, le=YEAR_MINUTES)] = Field(
+        default=0, description="Minutes that a job may wait in the queue; 0 for no limit."
+    )
+    poll_seconds: Seconds = Field(
+        default=30, description="Most seconds between two questions about all jobs."
+    )
+    command_seconds: Seconds = Field(
+        default=60, description="Seconds that one command of the cluster may take."
+    )
+    grace_seconds: Seconds = Field(
+        default=60,
+        description="Seconds that a new job may not be listed, or an exit code be missing.",
+    )
+    unknown_minutes: Minutes = Field(
+        default=60, description="Minutes after which a job that is no longer reported is lost."
+    )
+
+
+class Lsf(Cluster, frozen=True):
+    """How the LSF of this site is called."""
+
+    project: Text = Field(default="", description="LSF project for the jobs (-P).")
     memory_unit: Literal["auto", "mb", "plain"] = Field(
         default="auto",
         description="How memory is requested: mb (with a unit), or plain (numbers for an old LSF:"
@@ -83,23 +107,6 @@ class Lsf(Section, frozen=True):
     memory_per: Literal["job", "slot"] = Field(
         default="job",
         description="What rusage[mem] counts for at this site. slot divides it by the cpus.",
-    )
-    submissions_per_minute: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        default=0, description="Most bsub calls of a stage in a minute; 0 for no limit."
-    )
-    pending_minutes: Annotated[Number, Field(ge=0, le=YEAR_MINUTES)] = Field(
-        default=0, description="Minutes that a job may wait in the queue; 0 for no limit."
-    )
-    poll_seconds: Seconds = Field(default=30, description="Most seconds between two bjobs calls.")
-    command_seconds: Seconds = Field(
-        default=60, description="Seconds that one LSF command may take."
-    )
-    grace_seconds: Seconds = Field(
-        default=60,
-        description="Seconds that bjobs may not list a new job, or an exit code be missing.",
-    )
-    unknown_minutes: Minutes = Field(
-        default=60, description="Minutes after which a job that LSF no longer reports is lost."
     )
 
 

@@ -1,6 +1,5 @@
 """The LSF backend, for IBM's LSF and openlava."""
 
-from ds_flow.dispatch.lsf.backend import Lsf
-from ds_flow.dispatch.lsf.handover import Handover
+from ds_flow.dispatch.lsf.client import LsfScheduler
 
-__all__ = ["Handover", "Lsf"]
+__all__ = ["LsfScheduler"]

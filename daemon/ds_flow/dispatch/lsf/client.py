@@ -1,155 +1,147 @@
-"""Calls of LSF's commands, each with a time limit, and what is certain from their answers."""
+"""LSF's commands: what is asked, and what is certain from their answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ds_flow.core import JobState, LsfSite
+from ds_flow.core import LsfSite
+from ds_flow.dispatch.cluster import (
+    NO_ANSWER,
+    Calls,
+    Chunk,
+    Poll,
+    Refusal,
+    Row,
+    Submitted,
+    shown,
+)
 from ds_flow.dispatch.commands import Answer, call
+from ds_flow.dispatch.exit_codes import End
 from ds_flow.dispatch.lsf import texts
-from ds_flow.dispatch.lsf.handover import Chunk, Handover
-from ds_flow.dispatch.lsf.texts import Row
-from ds_flow.dispatch.rounds import Round
 
 
 @dataclass(frozen=True, slots=True)
-class Poll:
-    """One answer of bjobs, by job index. If it is clean, a job it does not list is not there."""
-
-    rows: Mapping[int, Row]
-    is_clean: bool
-
-
-NO_ANSWER = Poll({}, is_clean=False)
-
-
-@dataclass(slots=True)
-class LsfClient:
-    """bsub, bjobs, bhist and bkill for one round."""
+class LsfScheduler:
+    """bsub, bjobs, bhist and bkill."""
 
     site: LsfSite
-    environ: Mapping[str, str]
-    batch_round: Round
-    handover: Handover
-    trouble: str = ""  # why the last call gave no answer
+    executor: str = "lsf"
+    title: str = "LSF"
+    submitter: str = "bsub"
+
+    def most_memory_mb(self, environ: Mapping[str, str]) -> int | None:
+        """What the largest host has."""
+        answer = call(["lshosts", "-w"], self.site.command_seconds, cwd=Path("/"), environ=environ)
+        return texts.largest_host_mb(answer.out)
 
     # ------------------------------------------------------------------ bsub
 
-    def bsub(self, chunk: Chunk) -> Answer:
-        """Submit one chunk. An array has one request: that of the job with the most memory."""
-        jobs = self.batch_round.jobs[chunk.first - 1 : chunk.first - 1 + chunk.count]
-        folder = self.batch_round.folder
+    def submit(self, calls: Calls, chunk: Chunk) -> Submitted:
+        """Submit one chunk by bsub."""
+        folder = calls.batch_round.folder
         command = texts.bsub_command(
             chunk.name,
             chunk.count,
-            max(jobs, key=lambda job: job.memory_mb),
+            max(calls.jobs_of(chunk), key=lambda job: job.memory_mb),
             folder,
             self.site,
-            plain=self.handover.is_plain,
+            plain=self._is_plain(calls),
         )
-        return self._call(command, stdin=texts.bsub_script(folder, chunk.first - 1))
+        answer = calls.call(command, stdin=texts.bsub_script(folder, chunk.first - 1))
+        if accepted := texts.ACCEPTED.search(f"{answer.out}\n{answer.err}"):
+            return Submitted(job_id=accepted[1])
+        if answer.exit_code and not answer.timed_out and texts.REFUSED.search(answer.text):
+            return Submitted(refused=answer.text)
+        return Submitted(said=f"bsub: no job id in its answer: {shown(answer)}")
 
-    def find(self, name: str) -> set[str] | None:
+    def _is_plain(self, calls: Calls) -> bool:
+        """Whether memory is requested as numbers without units."""
+        is_refused = self.site.memory_unit == "auto" and calls.handover.learnt.get("is_plain")
+        return bool(is_refused) or self.site.memory_unit == "plain"
+
+    def meaning(self, calls: Calls, refusal: str) -> Refusal:
+        """What a refusal of bsub means. A refused unit is left out from now on."""
+        if texts.BEYOND_LIMIT.search(refusal):
+            return Refusal.TOO_MUCH_MEMORY
+        if texts.TOO_LARGE.search(refusal):
+            return Refusal.TOO_LARGE
+        is_unit = texts.BAD_UNIT.search(refusal) and self.site.memory_unit == "auto"
+        if not is_unit or self._is_plain(calls):
+            return Refusal.FINAL
+        calls.handover.learn(is_plain=True)
+        return Refusal.LEARNT
+
+    def find(self, calls: Calls, name: str) -> set[str] | None:
         """The ids of arrays of this name. None if LSF gave no certain answer."""
-        listed = self._call(["bjobs", "-a", "-w", "-J", name])
+        listed = calls.call(["bjobs", "-a", "-w", "-J", name])
         found = texts.ids_in(listed.out)
         if found or not is_not_there(listed):
             return found or None
-        history = self._call(["bhist", "-n", "0", "-a", "-l", "-J", name])
+        history = calls.call(["bhist", "-n", "0", "-a", "-l", "-J", name])
         found = texts.ids_in(history.out)
         return found if found or is_not_there(history) else None
 
     # ------------------------------------------------------------------ bjobs
 
-    def poll(self) -> Poll:
+    def poll(self, calls: Calls) -> Poll:
         """Ask once about all arrays, in JSON if this LSF supports it."""
-        ids = self.handover.job_ids
+        ids = calls.handover.job_ids
         if not ids:
             return NO_ANSWER
-        if self.handover.speaks_json is not False:
-            answer = self._call(["bjobs", "-a", "-json", "-o", texts.FIELDS, *ids])
+        if calls.handover.learnt.get("speaks_json") is not False:
+            answer = calls.call(["bjobs", "-a", "-json", "-o", texts.FIELDS, *ids])
             rows = texts.rows_in_json(answer.out)
             if rows is not None or not texts.NO_SUCH_OPTION.search(answer.err):
-                return self._poll_of(answer, rows or [])
-            self.handover.learn(speaks_json=False)
-            self.handover.save()
-        answer = self._call(["bjobs", "-a", "-w", *ids])
-        names = [chunk.name for chunk in self.handover.chunks]
-        return self._poll_of(
-            answer, [row for name in names for row in texts.rows_in_table(answer.out, name)]
+                return _poll_of(calls, answer, rows or [])
+            calls.handover.learn(speaks_json=False)
+        answer = calls.call(["bjobs", "-a", "-w", *ids])
+        names = [chunk.name for chunk in calls.handover.chunks]
+        return _poll_of(
+            calls, answer, [row for name in names for row in texts.rows_in_table(answer.out, name)]
         )
 
-    def pending_reasons(self) -> list[str]:
+    def pending_reasons(self, calls: Calls) -> list[str]:
         """Why this round's jobs wait, in LSF's words."""
-        return texts.pending_reasons(self._call(["bjobs", "-p", *self.handover.job_ids]).out)
-
-    def _poll_of(self, answer: Answer, rows: Sequence[Row]) -> Poll:
-        """The rows by job index. Of two arrays for one chunk, the one that runs the job counts."""
-        if not rows and not is_not_there(answer):  # an empty answer with exit code 0, too
-            self.trouble = f"bjobs: {shown(answer)}"
-            return NO_ANSWER
-        by_index: dict[int, Row] = {}
-        for row in rows:
-            index = self.handover.index_of(row.job_id, row.index)
-            if index is None:
-                continue
-            other = by_index.setdefault(index, row)
-            if other is not row and self._is_better(index, row, other):
-                by_index[index] = row
-        return Poll(by_index, is_clean=not answer.timed_out)
-
-    def _is_better(self, index: int, row: Row, other: Row) -> bool:
-        """Whether this row, and not the other one, belongs to the array that claimed the job."""
-        claim = self.batch_round.claim_of(index)
-        if claim is None:
-            return row.state == JobState.RUNNING and other.state != JobState.RUNNING
-        return claim[1].partition("[")[0] == row.job_id
-
-    def find_claimer(self, index: int) -> bool:
-        """Record the array that claimed a job. Returns whether it was unknown until now.
-
-        If LSF accepts a chunk twice, bsub's answer may name only one of the two arrays.
-        """
-        job_id = self._claimer(index).partition("[")[0]
-        chunk = self.handover.chunk_of(index)
-        if not job_id or job_id in chunk.job_ids:
-            return False
-        chunk.job_ids.append(job_id)
-        self.handover.save()
-        return True
-
-    def _claimer(self, index: int) -> str:
-        """The array element that claimed a job, written `123[7]`, or ""."""
-        claim = self.batch_round.claim_of(index)
-        return claim[1] if claim and "[" in claim[1] else ""
+        return texts.pending_reasons(calls.call(["bjobs", "-p", *calls.handover.job_ids]).out)
 
     # ------------------------------------------------------------------ bhist, bkill
 
-    def history(self, indices: Iterable[int]) -> dict[int, Row | None]:
-        """What bhist says of jobs; None for a job it does not know. Empty if it did not answer."""
-        asked = {index: self._claimer(index) or self.handover.native_id(index) for index in indices}
-        answer = self._call(["bhist", "-n", "0", "-l", *asked.values()])
+    def history(self, calls: Calls, natives: Collection[str]) -> dict[str, Row] | None:
+        """What bhist says of elements, by native id."""
+        answer = calls.call(["bhist", "-n", "0", "-l", *natives])
         rows = {f"{row.job_id}[{row.index}]": row for row in texts.rows_in_history(answer.out)}
         if not rows and not is_not_there(answer):
-            self.trouble = f"bhist: {shown(answer)}"
-            return {}
-        return {index: rows.get(native) for index, native in asked.items()}
+            calls.trouble = f"bhist: {shown(answer)}"
+            return None
+        return rows
 
-    def bkill(self, ids: Sequence[str]) -> None:
+    def kill(self, calls: Calls, ids: Sequence[str]) -> None:
         """Ask LSF to kill jobs. The exit code is ignored: it is 255 even if LSF is killing them."""
-        self._call(["bkill", *ids])
+        calls.call(["bkill", *ids])
 
-    def _call(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
-        limit_s, folder = self.site.command_seconds, self.batch_round.folder
-        return call(argv, limit_s, stdin=stdin, cwd=folder, environ=self.environ)
+    # ------------------------------------------------------------------ ends
+
+    def is_explained(self, row: Row) -> bool:
+        """Whether bjobs gave the reason, or the exit code."""
+        return bool(row.term) or row.exit_code is not None
+
+    def end_with_code(self, _calls: Calls, _index: int, code: int, row: Row | None) -> End:
+        """Why a job with an exit code ended."""
+        return texts.end_with_code(code, row)
+
+    def end_without_code(self, _calls: Calls, _index: int, row: Row | None) -> End:
+        """Why a job without an exit code ended."""
+        return texts.end_without_code(row)
+
+
+def _poll_of(calls: Calls, answer: Answer, rows: Sequence[Row]) -> Poll:
+    """The rows by job index. An empty answer is none, with exit code 0, too."""
+    if not rows and not is_not_there(answer):
+        calls.trouble = f"bjobs: {shown(answer)}"
+        return NO_ANSWER
+    return calls.poll_of(answer, rows)
 
 
 def is_not_there(answer: Answer) -> bool:
     """Whether LSF says that it does not know the job. An empty answer does not say so."""
     return not answer.timed_out and bool(texts.NOT_THERE.search(answer.text))
-
-
-def shown(answer: Answer) -> str:
-    """An answer in words, for a message."""
-    if answer.timed_out:
-        return "no answer in time"
-    return answer.text[:500] or f"nothing, with exit code {answer.exit_code}"

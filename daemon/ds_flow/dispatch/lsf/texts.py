@@ -5,11 +5,11 @@ import math
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ds_flow.core import FailureClass, JobState, LsfSite
+from ds_flow.dispatch.cluster import Row, Terms, end_of_term
 from ds_flow.dispatch.exit_codes import RUN_LIMIT_REACHED, End, of_exit_code, signal_of
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec
 
@@ -23,7 +23,7 @@ STATES: dict[str, JobState] = {
 }
 
 # lsf_admin/termination_reasons_lsf. Any other reason counts as infrastructure.
-REASONS: dict[str, tuple[FailureClass, str]] = {
+REASONS: Terms = {
     "TERM_MEMLIMIT": (FailureClass.MEMORY, "memory limit reached"),
     "TERM_SWAP": (FailureClass.MEMORY, "the site's swap limit reached"),
     "TERM_RUNLIMIT": (FailureClass.LIMIT, RUN_LIMIT_REACHED),
@@ -54,18 +54,6 @@ IDLE = frozenset({"PEND", "PROV", "WAIT", "PSUSP", "USUSP", "SSUSP"})  # no prog
 UNITS_MB = {"M": 1, "G": 2**10, "T": 2**20}
 
 FIELDS = "jobid jobindex stat exit_code exit_reason job_name"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What LSF reports of one array element."""
-
-    job_id: str
-    index: int
-    state: JobState
-    status: str  # LSF's own word for the state
-    exit_code: int | None = None
-    term: str = ""  # TERM_...
 
 
 # --------------------------------------------------------------------------- arguments
@@ -155,6 +143,7 @@ def _row(job_id: str, index: int, status: str, exit_code: str = "", reason: str 
         index=index,
         state=STATES.get(status, JobState.UNKNOWN),  # a word that the manual does not have
         status=status,
+        is_idle=status in IDLE,
         exit_code=int(exit_code) if exit_code.strip().isdecimal() else None,
         term=term[0] if term else "",
     )
@@ -213,9 +202,8 @@ def ids_in(text: str) -> set[str]:
 
 def end_with_code(code: int, row: Row | None) -> End:
     """Why a job with an exit code ended. LSF's reason distinguishes kinds of kills."""
-    if code and row and row.term in REASONS:
-        failure, reason = REASONS[row.term]
-        return failure, f"{reason} ({row.term})"
+    if code and row and (known := end_of_term(row.term, REASONS)):
+        return known
     if code == RUN_LIMIT_EXIT_CODE:
         return REASONS["TERM_RUNLIMIT"]
     return of_exit_code(code)
@@ -225,9 +213,8 @@ def end_without_code(row: Row | None) -> End:
     """Why a job without an exit code ended. It has not succeeded, whatever LSF says."""
     if row is None:
         return FailureClass.INFRASTRUCTURE, "LSF no longer knows it, and it left no exit code"
-    if row.term in REASONS:
-        failure, reason = REASONS[row.term]
-        return failure, f"{reason} ({row.term})"
+    if known := end_of_term(row.term, REASONS):
+        return known
     if row.term:
         return FailureClass.INFRASTRUCTURE, f"LSF ended it: {row.term}"
     if row.state == JobState.SUCCEEDED:

@@ -1,19 +1,28 @@
-"""What is kept of LSF: in a round's folder its arrays and their ids, in `.work` what was learnt."""
+"""What is kept of a cluster: in a round its arrays and their ids, in `.work` what was learnt."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ds_flow.core import WORK, BatchError, LsfSite
+from ds_flow.core import WORK, BatchError
 from ds_flow.dispatch.rounds import LIST_BYTES, Round
 from ds_flow.system import read_json, write_word
 
-FILE = "lsf/handover.json"  # in its own folder: asking LSF must not count as progress
-LEARNT = "lsf.json"  # what this site's LSF cannot do, for all rounds
-LEARNT_SECONDS = 86_400  # after that it is tried again: the LSF may have been upgraded
+LEARNT_SECONDS = 86_400  # after that it is tried again: the cluster may have been upgraded
+
+
+def file_of(batch_round: Round) -> Path:
+    """Where a round's handover is: in its own folder, since asking must not count as progress."""
+    return batch_round.folder / batch_round.executor / "handover.json"
+
+
+def array_of(native_id: str) -> str:
+    """The id of the array that an element belongs to."""
+    return re.split(r"[\[_]", native_id, maxsplit=1)[0]
 
 
 @dataclass(slots=True)
@@ -25,42 +34,38 @@ class Chunk:
     count: int
     asked_at: float | None = None  # wall clock, since another process may continue
     looks: int = 0  # clean lookups that did not find it, since it was asked for
-    refused: str = ""  # LSF gives its one job no more memory, in LSF's words
-    job_ids: list[str] = field(default_factory=list)  # several if LSF accepted it more than once
+    refused: str = ""  # its one job gets no more memory, in the cluster's words
+    held: str = ""  # why the site takes it only later, in the cluster's words
+    job_ids: list[str] = field(default_factory=list)  # several if it was accepted more than once
 
 
 @dataclass(slots=True)
 class Handover:
-    """A round's chunks, and what this LSF supports."""
+    """A round's chunks, and what this cluster supports."""
 
+    executor: str
     path: Path
     chunks: list[Chunk]
-    is_plain: bool = False  # memory as numbers without units
-    speaks_json: bool | None = None  # None: it may
-    pending: list[str] = field(default_factory=list)  # why jobs are pending, in LSF's words
-    silent: str = ""  # why LSF did not answer the last question
+    learnt: dict[str, bool]  # what this cluster can or cannot do
+    pending: list[str] = field(default_factory=list)  # why jobs are pending, in its words
+    silent: str = ""  # why it did not answer the last question, or takes no more jobs now
 
     @classmethod
-    def of(cls, batch_round: Round, site: LsfSite) -> Self:
-        """Read it from the round's folder. Without one, cut chunks as large as the site allows.
+    def of(cls, batch_round: Round, max_array: int = 1000) -> Self:
+        """Read it from the round's folder. Without one, cut chunks of at most `max_array` jobs.
 
-        If a power loss tore the file, LSF may have any chunk: all are treated as if bsub's answer
-        were lost.
+        If a power loss tore the file, the cluster may have any chunk: all are treated as if the
+        answer to their submission were lost.
         """
-        path = batch_round.folder / FILE
-        learnt = _learnt(batch_round.folder)
-        is_plain = learnt.get("is_plain", False) and site.memory_unit == "auto"
-        made = cls(
-            path,
-            [],
-            is_plain=is_plain or site.memory_unit == "plain",
-            speaks_json=learnt.get("speaks_json"),
-        )
-        made.cut(batch_round.name, 1, len(batch_round.jobs), site.max_array)
+        path, executor = file_of(batch_round), batch_round.executor
+        made = cls(executor, path, [], _learnt(batch_round.folder, executor))
+        made.cut(batch_round.name, 1, len(batch_round.jobs), max_array)
         try:
             row = read_json(path, LIST_BYTES)
-            chunks = [Chunk(**chunk) for chunk in row.pop("chunks")]
-            return cls(path, chunks, **row)
+            chunks = [Chunk(**chunk) for chunk in row["chunks"]]
+            learnt = {name: fact for name, fact in row.items() if isinstance(fact, bool)}
+            pending, silent = row.get("pending", []), row.get("silent", "")
+            return cls(executor, path, chunks, learnt, pending, silent)
         except FileNotFoundError:
             return made
         except (BatchError, LookupError, TypeError, AttributeError):
@@ -71,8 +76,7 @@ class Handover:
     def save(self) -> None:
         """Write it to the round's folder."""
         self.path.parent.mkdir(exist_ok=True)
-        names = ("is_plain", "speaks_json", "pending", "silent")
-        row = {name: getattr(self, name) for name in names}
+        row = {**self.learnt, "pending": self.pending, "silent": self.silent}
         chunks = [asdict(chunk) for chunk in self.chunks]
         write_word(self.path, json.dumps({**row, "chunks": chunks}))
 
@@ -84,11 +88,12 @@ class Handover:
             self.save()
 
     def learn(self, **facts: bool) -> None:
-        """Keep what this LSF cannot do, for this round and for all later ones of the site."""
+        """Keep what this cluster can or cannot do, for this round and the site's later ones."""
         folder = self.path.parent.parent
-        for name, fact in facts.items():
-            setattr(self, name, fact)
-        write_word(_learnt_file(folder), json.dumps({**_learnt(folder), **facts}))
+        self.learnt |= facts
+        known = {**_learnt(folder, self.executor), **facts}
+        write_word(_learnt_file(folder, self.executor), json.dumps(known))
+        self.save()
 
     def cut(self, name: str, first: int, count: int, size: int) -> None:
         """Add chunks of at most `size` jobs, with unique names of under 40 characters."""
@@ -112,7 +117,7 @@ class Handover:
         return next((one for one in self.chunks if one.asked_at is None and not one.refused), None)
 
     def asked(self) -> Iterator[Chunk]:
-        """The submitted chunks without an id: bsub's answer was lost."""
+        """The submitted chunks without an id: the answer was lost."""
         return (one for one in self.chunks if one.asked_at is not None and not one.job_ids)
 
     @property
@@ -130,9 +135,10 @@ class Handover:
         return next(one for one in self.chunks if one.first <= index < one.first + one.count)
 
     def native_id(self, index: int) -> str:
-        """A job as LSF writes it: `123[7]`."""
+        """A job as its cluster writes it: `123[7]` by LSF, `123_7` by Slurm."""
         chunk = self.chunk_of(index)
-        return f"{chunk.job_ids[0]}[{index - chunk.first + 1}]"
+        job_id, element = chunk.job_ids[0], index - chunk.first + 1
+        return f"{job_id}_{element}" if self.executor == "slurm" else f"{job_id}[{element}]"
 
     def index_of(self, job_id: str, element: int) -> int | None:
         """The round's index of an array's element."""
@@ -142,14 +148,15 @@ class Handover:
         return None
 
 
-def _learnt_file(folder: Path) -> Path:
+def _learnt_file(folder: Path, executor: str) -> Path:
     """Where a site's facts are: beside all work directories."""
-    return next((above for above in folder.parents if above.name == WORK), folder.parent) / LEARNT
+    beside = next((above for above in folder.parents if above.name == WORK), folder.parent)
+    return beside / f"{executor}.json"
 
 
-def _learnt(folder: Path) -> dict[str, bool]:
+def _learnt(folder: Path, executor: str) -> dict[str, bool]:
     """What was learnt within a day; nothing if it cannot be read."""
-    path = _learnt_file(folder)
+    path = _learnt_file(folder, executor)
     try:
         is_new = time.time() - path.stat().st_mtime < LEARNT_SECONDS
         facts = json.loads(path.read_bytes()) if is_new else {}
