@@ -9,12 +9,14 @@ UV := .ci/uv
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 3
 
-PREFIX := /opt/ds-flow
+NAME :=
+PREFIX :=
+PURGE :=
 DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak image crash chaos memory mutants power audit install uninstall lock format clean
+.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak image crash chaos memory mutants power audit install uninstall services lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -81,11 +83,14 @@ history: setup ## measure what 10,000 runs of history cost, and what gc gives ba
 soak: setup ## let the service idle for ten minutes and measure what that costs; as root
 	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/soak.py
 
-install: ## make this checkout the service ds-flow under PREFIX=/opt/ds-flow, or upgrade it; as root
-	@systemd/install.sh install '$(PREFIX)' '$(SERVICE_USER)' '$(DROP_GROUP)'
+install: ## make this checkout the service ds-flow, or ds-flow-NAME, under PREFIX, or upgrade it; as root
+	@systemd/install.sh install --name='$(NAME)' '$(PREFIX)' '$(SERVICE_USER)' '$(DROP_GROUP)'
 
-uninstall: ## remove the service from PREFIX, but not settings, inputs, outputs and logs; as root
-	@systemd/install.sh uninstall '$(PREFIX)'
+uninstall: ## remove that service, but not settings, inputs, outputs and logs (unless PURGE=yes); as root
+	@systemd/install.sh uninstall --name='$(NAME)' $(if $(PURGE),--purge) '$(PREFIX)'
+
+services: setup ## list the services on this host
+	@$(BIN)/ds-flow services
 
 # Packages are installed here, so that the build needs no network.
 image: setup ## build IMAGE, which runs every stage in Docker, on BASE

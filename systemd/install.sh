@@ -1,29 +1,58 @@
 #!/usr/bin/env bash
-# install.sh install PREFIX [USER [GROUP]]: make this checkout the service ds-flow under PREFIX, run as
-# USER, with an inbox for the members of GROUP.
-# install.sh uninstall PREFIX: take it away.
+# install.sh install [--name=NAME] [PREFIX [USER [GROUP]]]: make this checkout the service ds-flow, or
+# ds-flow-NAME, under PREFIX, run as USER, with an inbox for the members of GROUP.
+# install.sh uninstall [--name=NAME] [--purge] [PREFIX]: take it away; with --purge its data, too.
 #
 # Root writes to PREFIX and runs what lies in it, so it and all above it must be root's alone.
 # To install again is to upgrade. What is the team's own is kept by both: config/, .env, data/, out/,
 # log/, .metaflow/, a flows/transforms.py that was changed there, and other files in flows/.
+# The units say which services there are, and where. No service touches another one.
 set -euo pipefail
 umask 022
 
-verb=${1-} prefix=${2%/}
+verb=${1-} called='' purge='' words=()
+for word in "${@:2}"; do
+    case $word in
+        --name=*) called=${word#*=} ;;
+        --purge) purge=1 ;;
+        *) words+=("$word") ;;
+    esac
+done
+[[ $called != default ]] || called=''
+service=ds-flow${called:+-$called}
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-unit=/etc/systemd/system/ds-flow.service
-page=/etc/systemd/system/ds-flow-web.service # installed, and off until somebody enables it
-user=${3-} droppers=${4-}
-[[ $user || ! -e $unit ]] || user=$(sed -n 's/^User=//p' "$unit") # of the last installation
-user=${user:-ds-flow}
-group=$(id -gn "$user" 2>/dev/null) || group=$user # its members are operators
-cd / # nothing is looked for in the current folder
+units=/etc/systemd/system
+unit=$units/$service.service
+page=$units/$service-web.service # installed, and off until somebody enables it
+cd /                             # nothing is looked for in the current folder
 own=flows/transforms.py
-list=$prefix/.installed # of every file put there, with its hash
 
 fail() {
     printf 'install: %s\n' "$*" >&2
     exit 1
+}
+
+fault() { # of a NAME: ds-flow-web is a page, ds-flow-drop a group
+    [[ ! $1 =~ ^[a-z][a-z0-9]{0,15}$ || $1 == web || $1 == drop ]]
+}
+
+prefix_of() { # UNIT: where a service is installed, or nothing if the unit is none of ours
+    sed -nE '\#^ExecStart=/[^ ]*/\.venv/bin/ds-flow serve( |$)# { s#^ExecStart=(/[^ ]*)/\.venv/bin/.*#\1#p; q }' "$1"
+}
+
+user_of() { # UNIT
+    sed -n '/^User=/ { s///p; q }' "$1"
+}
+
+services() { # the unit of every installed one
+    local place
+    for place in "$units"/ds-flow.service "$units"/ds-flow-*.service; do
+        [[ ! -f $place || -L $place || ! $(prefix_of "$place") ]] || echo "$place"
+    done
+}
+
+named() { # UNIT: without folder and ending
+    basename "$1" .service
 }
 
 has_systemd() { [[ -d /run/systemd/system ]]; }
@@ -61,6 +90,37 @@ refuse() { # PATH REASON
 
 # Group root may write: whoever is in it is trusted with this host.
 foreign=('(' ! -user root -o ! -type l '(' -perm -002 -o -perm -020 ! -gid 0 ')' ')')
+
+# A unit, a prefix and a user belong to one service.
+refuse_others() {
+    local place there mine=''
+    if [[ -e $unit || -L $unit ]]; then
+        [[ -f $unit && ! -L $unit ]] && mine=$(prefix_of "$unit")
+        [[ $mine ]] || fail "$unit is not a unit that make install has put there. Look at it, then remove it"
+        [[ $prefix == "$mine" ]] || fail "$service is installed in $mine. To upgrade or remove it, leave out PREFIX." \
+            "For a service beside it, give a NAME. To move it, uninstall it first"
+    fi
+    while read -r place; do
+        [[ $place != "$unit" ]] || continue
+        there=$(prefix_of "$place")
+        [[ $prefix/ != "$there"/* && $there/ != "$prefix"/* ]] ||
+            fail "$there belongs to $(named "$place"): give another PREFIX, or its NAME to upgrade or remove it"
+        [[ $verb != install || $(user_of "$place") != "$user" ]] ||
+            echo "Note: the user $user runs $(named "$place"), too: each could change what the other has" >&2
+    done < <(services)
+}
+
+# What an uninstalled service has left is its user's: another one could not read it, nor write to it.
+refuse_left() {
+    local place owner
+    [[ ! -e $unit ]] || return 0
+    for place in "$prefix"/{out,.metaflow}; do
+        [[ -d $place && ! -L $place ]] || continue
+        owner=$(stat --format=%U "$place")
+        [[ $owner == root || $owner == "$user" ]] ||
+            fail "$place belongs to the user $owner: give SERVICE_USER=$owner to go on with it, or another PREFIX"
+    done
+}
 
 # Nothing in the prefix is written to or run before this has found that nobody but root could change it.
 # Root neither writes to nor runs what a team may own: single files of config/ and flows/, and folders
@@ -160,6 +220,14 @@ share_inbox() {
     [[ -L $prefix/data ]] || "$prefix/.venv/bin/python" -I "$prefix/systemd/inbox_acl.py" "$prefix/data" "$group"
 }
 
+first_settings() { # a service beside others has a name of its own, and its page an address
+    local edit=()
+    [[ ! $called ]] ||
+        edit=(-e "s/^project_name: [^ ]*/project_name: $called/" -e "s#^  listen: [^ ]*#  listen: /run/$service-web/socket#")
+    sed "${edit[@]}" -e '' "$checkout/config/settings.yaml" >"$prefix/config/settings.yaml.part"
+    mv "$prefix/config/settings.yaml.part" "$prefix/config/settings.yaml"
+}
+
 copy_files() {
     local old=() new name kept=()
     mapfile -t old < <(installed)
@@ -175,8 +243,9 @@ copy_files() {
         [[ " ${new[*]} " == *" $name "* ]] || rm -f -- "$prefix/$name"
     done
     install -m 644 "$checkout/config/settings.yaml" "$prefix/config/settings.default.yaml"
-    [[ -e $prefix/config/settings.yaml ]] ||
-        install -m 644 "$checkout/config/settings.yaml" "$prefix/config/settings.yaml"
+    [[ -e $prefix/config/settings.yaml ]] || first_settings
+    # Paths in them are those of this service.
+    sed -i "s#/opt/ds-flow#$prefix#g" "$prefix"/systemd/drop-ins/{,*/}*.conf
     # It holds secrets; older versions let the group read it.
     [[ -e $prefix/.env ]] || install -m 400 "$checkout/.env.example" "$prefix/.env"
     chmod 400 "$prefix/.env"
@@ -195,21 +264,24 @@ make_environment() {
 }
 
 put_units() {
-    local place
-    for place in "$unit" "$page"; do
+    local kind place
+    for kind in '' -web; do
+        place=$units/$service$kind.service
         sed -e "s#/opt/ds-flow#$prefix#g" -e "s#^User=.*#User=$user#" -e "s#^Group=.*#Group=$group#" \
-            "$checkout/systemd/${place##*/}" >"$place"
+            -e "s#^Description=ds-flow:#Description=$service:#" \
+            -e "s#^RuntimeDirectory=.*#RuntimeDirectory=$service-web#" -e "s#/run/ds-flow-web/#/run/$service-web/#g" \
+            "$checkout/systemd/ds-flow$kind.service" >"$place.part"
+        mv "$place.part" "$place"
     done
     if has_systemd; then systemctl daemon-reload; fi
 }
 
 install_all() {
     local was_active=''
-    refuse_foreign
-    if has_systemd && systemctl --quiet is-active ds-flow; then
+    if has_systemd && systemctl --quiet is-active "$service"; then
         was_active=1
-        trap 'echo "ds-flow is stopped, and not installed whole: install again" >&2' EXIT
-        systemctl stop ds-flow # no run may see half of the old version and half of the new
+        trap 'echo "$service is stopped, and not installed whole: install again" >&2' EXIT
+        systemctl stop "$service" # no run may see half of the old version and half of the new
     fi
     make_accounts
     move_droppers
@@ -219,42 +291,75 @@ install_all() {
     share_inbox
     put_units
     trap - EXIT
-    if has_systemd; then systemctl try-restart ds-flow-web; fi
+    if has_systemd; then systemctl try-restart "$service-web"; fi
     if [[ $was_active ]]; then
-        systemctl start ds-flow
-        echo "Upgraded and started again: $prefix"
+        systemctl start "$service"
+        echo "Upgraded $service and started it again: $prefix"
     else
-        echo "Installed in $prefix. Next: edit $prefix/config/settings.yaml; systemctl enable --now ds-flow"
+        echo "Installed $service in $prefix. Next: edit $prefix/config/settings.yaml; systemctl enable --now $service"
     fi
 }
 
+# The unit goes last: until then the service is listed, and can be uninstalled again.
 uninstall_all() {
-    local names=() name
-    refuse_foreign
+    local names=() one
     [[ -e $list ]] || fail "nothing is installed in $prefix"
-    for name in ds-flow ds-flow-web; do # older versions had no page
-        ! has_systemd || [[ ! -e /etc/systemd/system/$name.service ]] ||
-            systemctl disable --quiet --now "$name"
+    for one in "$service" "$service-web"; do # older versions had no page
+        ! has_systemd || [[ ! -e $units/$one.service ]] || systemctl disable --quiet --now "$one"
     done
-    rm -f "$unit" "$page"
-    if has_systemd; then systemctl daemon-reload; fi
     mapfile -t names < <(installed)
-    for name in "${names[@]}"; do
-        if [[ $name != "$own" ]] || ! is_own "$own"; then
-            rm -f -- "$prefix/$name"
+    for one in "${names[@]}"; do
+        if [[ $one != "$own" ]] || ! is_own "$own"; then
+            rm -f -- "$prefix/$one"
         fi
     done
-    find "$prefix/daemon" "$prefix/flows" -name __pycache__ -prune -exec rm -rf {} +
-    rm -rf "$prefix"/{.venv,.python,uv.lock,.installed,config/settings.default.yaml}
-    find "$prefix"/{daemon,flows,bash,systemd} -depth -type d -empty -delete
-    echo "Removed from $prefix; kept: config, .env, data, out, log, .metaflow and the user $user with its groups"
+    for one in daemon flows bash systemd; do
+        [[ -d $prefix/$one ]] || continue # of an uninstallation that was interrupted
+        find "$prefix/$one" -name __pycache__ -prune -exec rm -rf {} +
+        find "$prefix/$one" -depth -type d -empty -delete
+    done
+    [[ ! $purge ]] || rm -rf "$prefix"/{config,flows,data,out,log,.metaflow,.env}
+    rm -rf "$prefix"/{.venv,.python,uv.lock,config/settings.default.yaml}
+    rm -f "$unit" "$page"
+    if has_systemd; then systemctl daemon-reload; fi
+    rm -f "$list"
+    say_removed
 }
 
+say_removed() {
+    if [[ $purge ]]; then
+        rmdir --ignore-fail-on-non-empty "$prefix"
+        echo "Removed $service from $prefix with its inputs, outputs, ledger, logs and settings"
+        echo "Kept: where links led to, a ledger elsewhere, and the user $user with its groups"
+    else
+        echo "Removed $service from $prefix; kept: config, .env, data, out, log, .metaflow (so the inputs, outputs," \
+            "ledger and logs) and the user $user with its groups"
+    fi
+    [[ ! -d $units/$service.service.d ]] || echo "Kept: $units/$service.service.d"
+}
+
+[[ ! $called ]] || ! fault "$called" || fail "NAME should be a word of at most 16 small letters and digits, not web or drop: '$called'"
+prefix=${words[0]-}
+[[ $prefix || ! -f $unit ]] || prefix=$(prefix_of "$unit") # of the last installation
+prefix=${prefix:-/opt/$service}
+prefix=${prefix%/}
+user=${words[1]-} droppers=${words[2]-}
+[[ $user || ! -f $unit ]] || user=$(user_of "$unit")
+user=${user:-$service}
+group=$(id -gn "$user" 2>/dev/null) || group=$user # its members are operators
+list=$prefix/.installed                            # of every file put there, with its hash
 [[ $prefix =~ ^/[A-Za-z0-9._/-]+$ ]] || fail "PREFIX should be an absolute path of plain characters: '$prefix'"
 [[ ! $prefix =~ ^/(home|root)/ ]] || fail "PREFIX may not be in a home: the service sees none"
 [[ $EUID == 0 ]] || fail "must be run as root"
 case $verb in
-    install) install_all ;;
-    uninstall) uninstall_all ;;
-    *) fail "usage: install.sh install PREFIX [USER [GROUP]] | uninstall PREFIX" ;;
+    install) ;;
+    uninstall)
+        [[ -e $unit || ${words[0]-} || -e $list ]] ||
+            fail "there is no service $service; installed: $(services | xargs -rn 1 basename -s .service | paste -sd , | sed 's/,/, /g')"
+        ;;
+    *) fail "usage: install.sh install [--name=NAME] [PREFIX [USER [GROUP]]] | uninstall [--name=NAME] [--purge] [PREFIX]" ;;
 esac
+refuse_others
+[[ $verb != install ]] || refuse_left
+refuse_foreign
+"${verb}_all"

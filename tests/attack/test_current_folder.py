@@ -61,6 +61,7 @@ GIVEN: dict[str, list[list[str]]] = {
     "backup": [["../copy.db"]],
     "detach": [[]],
     "check": [[], ["--schema"]],
+    "services": [[], ["--json"]],
     "completion": [["bash"], ["zsh"]],
 }
 BY_HAND = ["show", "check", "run", "logs RUN/start", "dump RUN/start"]

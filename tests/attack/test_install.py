@@ -144,12 +144,37 @@ def test_the_attacker_himself_can_bring_no_more_than_that(box: Box) -> None:
 def test_a_list_names_nothing_outside_the_prefix(box: Box) -> None:
     box.run("mkdir", "-p", *(f"{ROOT}/{name}" for name in ("daemon", "flows", "bash", "systemd")))
     list_of_files = box.path(f"{ROOT}/.installed")
-    box.run("install", "--mode=644", f"{CHECKOUT}/systemd/ds-flow.service", UNIT)
+    unit = (CHECKOUT / "systemd" / "ds-flow.service").read_text()
+    box.path(UNIT).write_text(unit.replace("/opt/ds-flow", ROOT))
     list_of_files.write_text(f"{'0' * 64}  ../../../{VICTIM}\n{'0' * 64}  {VICTIM}\n")
 
     assert ran(box, INSTALL, "uninstall", ROOT).code == 0
 
     assert box.path(VICTIM).read_text() == "precious\n"
+
+
+UNITS_OF_OTHERS = {
+    "a link": f"ln -s {VICTIM} {UNIT}",
+    "a link to nothing": f"ln -s /dev/null {UNIT}",
+    "a folder": f"mkdir {UNIT}",
+    "a unit of another program": f"printf '[Service]\\nExecStart=/bin/true\\n' >{UNIT}",
+}
+
+
+@pytest.mark.parametrize("prepare", UNITS_OF_OTHERS.values(), ids=UNITS_OF_OTHERS)
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_a_unit_that_make_install_has_not_put_there_is_not_replaced(
+    box: Box, verb: str, prepare: str
+) -> None:
+    box.run("bash", "-c", prepare)
+    before = box.run("stat", "--format=%i %F", UNIT)
+
+    answer = ran(box, INSTALL, verb, ROOT)
+
+    assert (answer.code, f"{UNIT} is not a unit that make install" in answer.text) == (1, True)
+    assert box.run("stat", "--format=%i %F", UNIT) == before
+    assert box.path(VICTIM).read_text() == "precious\n"
+    assert not box.path(ROOT).exists()
 
 
 def test_an_install_runs_nothing_of_the_current_folder_and_keeps_what_root_and_the_team_have(

@@ -14,9 +14,10 @@ from ds_flow.core.retry_policy import Dead
 from ds_flow.core.states import Cause, FireOutcome, RunState
 from ds_flow.ledger import overview
 from ds_flow.ledger.schedules import Fire
+from ds_flow.system import services
 from ds_flow.upkeep.record import Record, leave_record
 from ds_flow.upkeep.spool import Spool
-from ds_flow.views import of_files, of_service
+from ds_flow.views import of_files
 from ds_flow.views.health import Problem, problems
 from ds_flow.views.status import status_document
 
@@ -75,12 +76,14 @@ def test_good_settings_that_need_a_restart_are_told_apart_from_bad_ones(project:
 def test_an_installed_service_is_started_by_systemd(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit = project.root / "ds-flow.service"
-    monkeypatch.setattr(of_service, "UNIT", unit)
-    unit.write_text(f"ExecStart={project.root}/.venv/bin/ds-flow serve\n")
-    assert found(project, None)[0].command == "sudo systemctl start ds-flow"
-    unit.write_text("ExecStart=/opt/another/.venv/bin/ds-flow serve\n")
-    assert found(project, None)[0].command == "ds-flow serve"
+    monkeypatch.setattr(services, "UNITS", project.root / "units")
+    (project.root / "units").mkdir()
+    for unit in ("ds-flow", "ds-flow-north"):
+        place = project.root / "units" / f"{unit}.service"
+        place.write_text(f"ExecStart={project.root}/.venv/bin/ds-flow serve\nUser=x\n")
+        assert found(project, None)[0].command == f"sudo systemctl start {unit}"
+        place.write_text("ExecStart=/opt/another/.venv/bin/ds-flow serve\nUser=x\n")
+        assert found(project, None)[0].command == "ds-flow serve"
 
 
 def test_a_dead_batch_is_named_until_its_files_were_retried(project: Project) -> None:

@@ -72,6 +72,12 @@ CONFIG = argument(
     default=argparse.SUPPRESS,  # else the command's own default would hide one given before it
     help="settings file of the project (default: $DS_FLOW_CONFIG, else this checkout's)",
 )
+PROJECT = argument(
+    "--project",
+    metavar="NAME",
+    default=argparse.SUPPRESS,
+    help="an installed service, as `ds-flow services` names it; its own ds-flow does the rest",
+)
 JSON = flag("--json", help="print one JSON document")
 NO_WAIT = flag("--no-wait", help="if no daemon is running, leave the work to the next one")
 BATCHES = argument(

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ds_flow.cli import commands
-from ds_flow.cli.arguments import CONFIG, Argument, Command, UsageError
+from ds_flow.cli.arguments import CONFIG, PROJECT, Argument, Command, UsageError
+from ds_flow.cli.service import go_to_service
 from ds_flow.cli.usage import COMMAND, Parser, whole_help
 from ds_flow.core import DsFlowError, SettingsError
 from ds_flow.system import FAILED, INTERRUPTED, put_error, put_lines, say, speak_utf8
@@ -49,6 +50,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "gc": commands.gc,
         "backup": commands.backup,
         "detach": commands.detach,
+        "services": commands.services,
     },
     "This command line": {
         "help": commands.command_help,
@@ -67,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         _refuse_copy(Path(sys.argv[0]))
+        go_to_service(words)
         args = parser().parse_args(words)
         code: int = args.run(args)
         sys.stdout.flush()
@@ -114,6 +117,7 @@ def parser() -> Parser:
     top.add_argument("-V", "--version", action="version", version=f"ds-flow {version('ds-flow')}")
     top.set_defaults(commands=COMMANDS)
     _add(top, CONFIG)
+    _add(top, PROJECT)
     top.set_defaults(run=_no_command)
     names = top.add_subparsers(metavar=COMMAND, parser_class=Parser)
     for name, command in COMMANDS.items():
@@ -123,7 +127,7 @@ def parser() -> Parser:
             description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
             examples=getattr(command, "EXAMPLES", ()),
         )
-        for argument in (*command.ARGUMENTS, CONFIG):
+        for argument in (*command.ARGUMENTS, CONFIG, PROJECT):
             _add(own, argument)
         own.set_defaults(run=command.run, parser=own)
     top.set_defaults(parsers={**names.choices, "": top})

@@ -58,6 +58,7 @@ from ds_flow.system.private_files import (
     user_name,
 )
 from ds_flow.system.removal import paths_below, remove_tree
+from ds_flow.system.services import Service, installed_services, service_in
 from ds_flow.system.tables import Cell, Moment, put_table
 from ds_flow.system.terminal import (
     DONE,
@@ -86,6 +87,7 @@ __all__ = [
     "NotRegularError",
     "NowhereError",
     "OutsideError",
+    "Service",
     "Wake",
     "alone_in_store",
     "ask_mounts",
@@ -98,6 +100,7 @@ __all__ = [
     "free_bytes",
     "fs_type",
     "hold_store",
+    "installed_services",
     "is_network_fs",
     "is_only_looking",
     "is_there",
@@ -130,6 +133,7 @@ __all__ = [
     "require_space",
     "running_pid",
     "say",
+    "service_in",
     "set_up_logging",
     "single_instance",
     "space_lacking",

@@ -3,10 +3,10 @@
 import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from ds_flow.core import FireOutcome, counted, for_event, moment
 from ds_flow.ledger import PastFire
+from ds_flow.system import service_in
 from ds_flow.upkeep import Spool, still_missing
 from ds_flow.views.engine import SILENT
 from ds_flow.views.look import Look
@@ -15,7 +15,6 @@ from ds_flow.views.problem import Problem
 from ds_flow.views.schedules import was_late
 
 STUCK = timedelta(minutes=10)  # after which a daemon that has left no word does not turn
-UNIT = Path("/etc/systemd/system/ds-flow.service")
 FIRES = 3  # of each schedule
 CHANGED = "is not as it was published"
 _at = datetime.fromisoformat
@@ -42,12 +41,8 @@ def daemon(look: Look) -> Iterator[Problem]:
 
 def _service(look: Look, verb: str) -> str:
     """The command that starts, restarts or reloads the daemon, installed as a service or not."""
-    try:
-        is_installed = f"{look.settings.root}/" in UNIT.read_text(errors="replace")
-    except OSError:
-        is_installed = False
-    if is_installed:
-        return f"sudo systemctl {verb} ds-flow"
+    if service := service_in(look.settings.root):
+        return f"sudo systemctl {verb} {service.unit}"
     by_hand = {
         "start": "ds-flow serve",
         "restart": f"kill {look.pid}",

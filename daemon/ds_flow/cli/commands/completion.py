@@ -28,9 +28,10 @@ MOST_NAMES = 200
 BASH = """\
 _ds_flow() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} word kind='' config=() before=''
-    local words='{names} --config --version --help'
+    local words='{names} --config --project --version --help'
     for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD - 1))}}"; do
-        [[ $before == --config ]] && config=(--config "$word") && before='' && continue
+        [[ $before == --config || $before == --project ]] \\
+            && config=("$before" "$word") && before='' && continue
         before=$word
         case $word in
 {cases}
@@ -50,7 +51,7 @@ ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashc
 
 def _bash(flags: Flags, _helps: Helps, kinds: Kinds) -> str:
     cases = (
-        f"        {name}) words='{' '.join([*own, '--config', '--help'])}'"
+        f"        {name}) words='{' '.join([*own, '--config', '--project', '--help'])}'"
         f" kind='{kinds.get(name, '')}' ;;"
         for name, own in flags.items()
     )
@@ -62,7 +63,10 @@ def _zsh(flags: Flags, helps: Helps, kinds: Kinds) -> str:
 
 
 def _fish(flags: Flags, helps: Helps, kinds: Kinds) -> str:
-    lines = ["complete -c ds-flow -l config -r -d 'settings file of the project'"]
+    lines = [
+        "complete -c ds-flow -l config -r -d 'settings file of the project'",
+        "complete -c ds-flow -l project -x -d 'an installed service'",
+    ]
     for name, own in flags.items():
         lines.append(f"complete -c ds-flow -n __fish_use_subcommand -a {name} -d '{helps[name]}'")
         after = f"complete -c ds-flow -n '__fish_seen_subcommand_from {name}'"
