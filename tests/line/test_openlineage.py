@@ -27,7 +27,8 @@ from ds_flow.core.states import FireOutcome, RunState
 from ds_flow.ledger.schedules import Fire
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.child import only_one
-from ds_flow.upkeep.lineage_post import LineageSender, send_lineage
+from ds_flow.upkeep.lineage_post import lineage_sender, send_lineage
+from ds_flow.upkeep.sender import Sender
 from ds_flow.work import make_root
 from ds_flow.work.published import HEADER_BYTES
 from project import until
@@ -407,7 +408,7 @@ def test_an_event_that_will_never_be_taken_does_not_hold_back_the_others(
 
 
 def sender_until(
-    project: Project, sender: LineageSender, chosen: Settings, is_true: Any, now_s: float = 0.0
+    project: Project, sender: Sender, chosen: Settings, is_true: Any, now_s: float = 0.0
 ) -> None:
     def is_done() -> bool:
         sender.keep(chosen, project.ledger, now_s)
@@ -417,7 +418,7 @@ def sender_until(
 
 
 def test_the_daemon_starts_no_process_without_a_recipient_or_news(project: Project) -> None:
-    sender = LineageSender()
+    sender = lineage_sender()
     publish(project)
     sender.keep(project.settings, project.ledger, 0.0)
     assert not sender._child.is_there
@@ -445,7 +446,7 @@ def test_the_daemon_waits_for_no_answer_and_tries_again_after_longer_and_longer_
     with catalog(503, 503) as server:
         server.hold.clear()
         _configure(project, server.address)
-        chosen, sender = load_settings(project.config, {}), LineageSender()
+        chosen, sender = load_settings(project.config, {}), lineage_sender()
         for _ in range(3):  # each returns at once, although nobody answers
             sender.keep(chosen, project.ledger, 0.0)
         assert server.got == []
@@ -457,7 +458,7 @@ def test_the_daemon_waits_for_no_answer_and_tries_again_after_longer_and_longer_
         sender_until(project, sender, chosen, lambda: sender._backoff.retry_at_s == 15.0, 5.0)
         sender_until(project, sender, chosen, lambda: sender._sent > 0, 15.0)
         assert [event["eventType"] for event in server.got] == ["START", "COMPLETE"]
-    told = [one.why for one in caplog.records if one.msg == "lineage.waits"]  # type: ignore[attr-defined]
+    told = [one.why for one in caplog.records if one.getMessage() == "lineage.waits"]  # type: ignore[attr-defined]
     assert len(told) == 1, told
 
 
@@ -466,7 +467,7 @@ def test_a_process_that_takes_too_long_is_ended(project: Project) -> None:
     with catalog() as server:
         server.hold.clear()
         _configure(project, server.address)
-        chosen, sender = load_settings(project.config, {}), LineageSender()
+        chosen, sender = load_settings(project.config, {}), lineage_sender()
         sender.keep(chosen, project.ledger, 0.0)
         sender_until(project, sender, chosen, lambda: sender._backoff.retry_at_s > 600, 601.0)
 

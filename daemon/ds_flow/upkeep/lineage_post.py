@@ -8,26 +8,24 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from ds_flow.core import Backoff, BatchError, DispatchError, Document, Problems
+from ds_flow.core import DispatchError
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
-from ds_flow.system import mask, open_regular, read_json, sync_file, write_bytes
-from ds_flow.upkeep.child import Child, only_one
+from ds_flow.system import mask, open_regular, sync_file
+from ds_flow.upkeep.child import only_one
 from ds_flow.upkeep.lineage import lineage_event
+from ds_flow.upkeep.positions import Positions
+from ds_flow.upkeep.sender import Sender
 
 log = logging.getLogger(__name__)
 
-FIRST = timedelta(days=1)  # a recipient that is new gets the events since then
 READ_AT_ONCE = 100  # events
 REFUSED = frozenset({400, 413, 422})  # an address that says this never takes this event
-SEND_SECONDS = 600.0  # for one process; the next one goes on
-REST_SECONDS = (5.0, 600.0)  # after the first failure, and at most
 
 Deliver = Callable[[str], None]
 
@@ -54,7 +52,8 @@ def send_lineage(settings: Settings, ledger: Ledger, now: datetime) -> None:
 
 def _send(settings: Settings, ledger: Ledger, name: str, way: Deliver, now: datetime) -> str:
     """Send to one recipient. Returns why it takes no more, or ""."""
-    at = _position(settings, ledger, name, now)
+    positions = Positions(settings.work_root / "lineage.json")
+    at = positions.last(ledger, name, now)
     while some := ledger.lineage.run_events(at, READ_AT_ONCE):
         for told in some:
             try:
@@ -65,39 +64,8 @@ def _send(settings: Settings, ledger: Ledger, name: str, way: Deliver, now: date
                     return why
                 log.error("lineage.refused", extra={"run_id": told.run_id, "why": why})
             at = told.id
-            _keep(settings, name, at)
+            positions.keep(name, at)
     return ""
-
-
-# --------------------------------------------------------------------------- how far
-
-
-def _position(settings: Settings, ledger: Ledger, name: str, now: datetime) -> int:
-    """The last event that a recipient got. In a ledger that was rebuilt, the ids begin anew."""
-    found = _kept(settings).get(name)
-    newest = ledger.lineage.last_run_event()
-    if not isinstance(found, int):
-        return ledger.lineage.events_before(now - FIRST)
-    if found > newest:
-        _keep(settings, name, newest)
-    return min(found, newest)
-
-
-def _kept(settings: Settings) -> Document:
-    try:
-        found = read_json(_file(settings))
-    except (BatchError, OSError):  # not there yet, or torn by a power loss
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _keep(settings: Settings, name: str, at: int) -> None:
-    content = json.dumps({**_kept(settings), name: at})
-    write_bytes(_file(settings), content.encode(), is_durable=False)
-
-
-def _file(settings: Settings) -> Path:
-    return settings.work_root / "lineage.json"
 
 
 # --------------------------------------------------------------------------- the ways
@@ -139,51 +107,8 @@ def _post(address: str, token: str | None, text: str) -> None:
         raise OSError(f"no answer of HTTP: {error!r}") from error
 
 
-# --------------------------------------------------------------------------- in the daemon
-
-
-@dataclass(slots=True)
-class LineageSender:
-    """Starts a process of its own when there is something to send. The daemon waits for nothing."""
-
-    _child: Child = field(default_factory=Child)
-    _sending: int = 0  # up to this event
-    _sent: int = -1
-    _kill_at_s: float = 0.0
-    _backoff: Backoff = field(default_factory=lambda: Backoff(*REST_SECONDS))
-    _problems: Problems = field(default_factory=Problems)
-
-    def keep(self, settings: Settings, ledger: Ledger, now_s: float) -> None:
-        """Start a process if it is time, or see how the last one ended."""
-        if not (settings.lineage.file or settings.lineage.url):
-            return
-        if self._child.is_there:
-            if now_s >= self._kill_at_s:
-                self._child.kill()
-            ended = self._child.ended()
-            if ended is None:
-                return
-            self._end(*ended, now_s)
-        if now_s < self._backoff.retry_at_s:
-            return
-        if (newest := ledger.lineage.last_run_event()) != self._sent:
-            self._child.start(settings, "lineage", "--send")
-            self._sending, self._kill_at_s = newest, now_s + SEND_SECONDS
-
-    def close(self) -> None:
-        """End the process. What it has not sent, the next daemon does."""
-        self._child.close()
-
-    def _end(self, code: int, said: str, now_s: float) -> None:
-        if code == 0:
-            self._sent = self._sending
-            self._backoff.reset()
-            if said:
-                log.warning("lineage.said", extra={"why": said})
-            if self._problems.solve("lineage"):
-                log.info("lineage.sent")
-            return
-        self._backoff.fail(now_s)
-        why = said or f"exit code {code}"
-        if self._problems.report("lineage", why):
-            log.warning("lineage.waits", extra={"why": why})
+def lineage_sender() -> Sender:
+    """Send from the daemon, which waits for nothing."""
+    return Sender(
+        "lineage", ("lineage", "--send"), lambda keys: bool(keys.lineage.file or keys.lineage.url)
+    )

@@ -11,7 +11,8 @@ from ds_flow.system import space_shortage
 from ds_flow.upkeep import alerts, expected_files
 from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import Daily, collection, daily_report
-from ds_flow.upkeep.lineage_post import LineageSender
+from ds_flow.upkeep.lineage_post import lineage_sender
+from ds_flow.upkeep.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Upkeep:
     ledger: Ledger
     clock: Clock
     post: alerts.Post = field(init=False)
-    lineage: LineageSender = field(default_factory=LineageSender)
+    lineage: Sender = field(default_factory=lineage_sender)
     report: Daily = field(default_factory=daily_report)
     collection: Daily = field(default_factory=collection)
     _is_begun: bool = False

@@ -1,0 +1,42 @@
+"""How far each recipient of runs has come in the events of the ledger, which is the spool."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from ds_flow.core import BatchError, Document
+from ds_flow.ledger import Ledger
+from ds_flow.system import read_json, write_bytes
+
+FIRST = timedelta(days=1)  # a recipient that is new gets the events since then
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """A file with the last event that each recipient got, by its name."""
+
+    file: Path
+
+    def last(self, ledger: Ledger, name: str, now: datetime) -> int:
+        """The last event that a recipient got. In a ledger that was rebuilt, the ids begin anew."""
+        found = self.kept().get(name)
+        newest = ledger.lineage.last_run_event()
+        if not isinstance(found, int):
+            return ledger.lineage.events_before(now - FIRST)
+        if found > newest:
+            self.keep(name, newest)
+        return min(found, newest)
+
+    def kept(self) -> Document:
+        """Everything in the file."""
+        try:
+            found = read_json(self.file)
+        except (BatchError, OSError):  # not there yet, or torn by a power loss
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def keep(self, name: str, at: object) -> None:
+        """Note how far a recipient has come, or something else that is to be known of it."""
+        content = json.dumps({**self.kept(), name: at})
+        write_bytes(self.file, content.encode(), is_durable=False)
