@@ -48,7 +48,7 @@ class StudentDataFlow(FlowSpec):
         """Plan: shards of files, in as many groups as there are usable cores."""
         self.started_at = publish.now()
         batch = self.opened()
-        with failures.recorded(batch):
+        with failures.of_step(batch):
             self.groups = begin(batch, current.run_id)
         self.next(self.process, foreach="groups")
 
@@ -56,7 +56,7 @@ class StudentDataFlow(FlowSpec):
     def process(self) -> None:
         """Give each file of this group's shards an output, or a reason why it has none."""
         batch = self.opened()
-        with failures.recorded(batch):
+        with failures.of_step(batch):
             process_shards(batch, f"{self.index + 1}of{len(self.groups)}", self.input)
         self.next(self.combine)
 
@@ -65,7 +65,7 @@ class StudentDataFlow(FlowSpec):
         """Join the processed files into one."""
         self.merge_artifacts(inputs, include=["started_at"])
         batch = self.opened()
-        with failures.recorded(batch):
+        with failures.of_step(batch):
             combined = combine_files(batch)
             self.combined = str(combined.relative_to(batch.folder)) if combined else None
         self.next(self.analyze)
@@ -74,7 +74,7 @@ class StudentDataFlow(FlowSpec):
     def analyze(self) -> None:
         """Run the configured program on the combined file."""
         batch = self.opened()
-        with failures.recorded(batch):
+        with failures.of_step(batch):
             self.analysis = analyze_combined(batch, self.combined_in(batch))
         self.next(self.end)
 
@@ -83,7 +83,7 @@ class StudentDataFlow(FlowSpec):
     def end(self) -> None:
         """Publish under the Run ID and commit; a batch that another run published stays its own."""
         batch = self.opened()
-        with failures.recorded(batch):
+        with failures.of_step(batch):
             run = publish.Run(
                 flow=current.flow_name,
                 run_id=current.run_id,

@@ -21,7 +21,7 @@ def transform(frame: pd.DataFrame) -> pd.DataFrame:
     for each piece of whole rows, in order, and every piece must come out with the same columns.
     A transform is right for files of any size if each row it returns depends on one row alone.
 
-    An exception sets aside this one file, with the exception and its line of your code as the
+    An exception sets aside this one file, with its line of your code and what it says as the
     reason; the other files go on. The run's log has the traceback. It may run several times over
     the same file and many times at once, so it should leave nothing behind and depend on nothing
     but the frame.

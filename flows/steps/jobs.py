@@ -21,6 +21,7 @@ from ds_flow.dispatch import JobSpec, Outcome, log_of, run_stage
 from ds_flow.system import free_bytes, masked, refusal, write_bytes
 from ds_flow.work import Batch
 from steps import job_exit
+from steps.user_code import OwnCode
 
 STEPS = Path(__file__).resolve().parent
 CODE = (CHECKOUT / "flows", CHECKOUT / "bash", CHECKOUT / "daemon")
@@ -116,11 +117,10 @@ def last_words(batch: Batch, part: str, outcome: Outcome) -> str:
 
 def error_of(batch: Batch, stage: str, part: str, outcome: Outcome) -> DispatchError:
     """The error to raise for a failed job; with the last line it printed, if its code failed."""
-    printed = log_of(batch.jobs / part, outcome).strip().splitlines()
-    is_cause = printed and outcome.failure == FailureClass.USER_CODE
-    last = f": {_shortened(printed[-1])}" if is_cause else ""
-    where = place_of(asdict(outcome))
-    why = f"job {outcome.round}[{outcome.index}]{where}: {reason_of(stage, outcome)}{last}"
+    why = (gave_up(batch, part, outcome) and last_words(batch, part, outcome)) or (
+        f"{reason_of(stage, outcome)}{_last_line(batch, part, outcome)}"
+    )
+    why = f"job {outcome.round}[{outcome.index}]{place_of(asdict(outcome))}: {why}"
     if outcome.exit_code == job_exit.NO_ROOM:
         full = (
             refusal(batch.folder)
@@ -130,9 +130,14 @@ def error_of(batch: Batch, stage: str, part: str, outcome: Outcome) -> DispatchE
     return DispatchError(why)
 
 
-def _shortened(line: str) -> str:
+def _last_line(batch: Batch, part: str, outcome: Outcome) -> str:
+    """The last line that a job printed, if its own code failed, and which line of that did."""
+    printed = log_of(batch.jobs / part, outcome).strip("\n").rstrip().splitlines()
+    if not printed or outcome.failure != FailureClass.USER_CODE:
+        return ""
+    line = OwnCode(Path(batch.plan.options.root)).line_printed(printed)
     cut = line[:LAST_LINE_CHARACTERS]
-    return line if line == cut else f"{cut} ..."
+    return f": {line}" if line == cut else f": {cut} ..."
 
 
 def reason_of(stage: str, outcome: Outcome) -> str:

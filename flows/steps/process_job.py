@@ -44,10 +44,8 @@ from steps.transform import (
     file_of,
     gives_back,
     load,
-    place_of,
-    print_trace,
-    said,
 )
+from steps.user_code import OwnCode, said
 
 NO_CONTENT = ("processed_at",)  # differs whenever a file is processed again
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -132,6 +130,7 @@ class Shard:
     results: Results
     transform: Transform
     transform_file: str
+    own: OwnCode
     profiled: Mapping[str, int]  # files that get a profile, each with the rows to look at
 
     def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
@@ -213,7 +212,8 @@ class Shard:
             return
         for piece in read_pieces(records):
             profiler.add(piece.table)
-            cells = apply(self.transform, to_frame(piece.table), self.plan.options.hide_columns)
+            frame, hidden = to_frame(piece.table), self.plan.options.hide_columns
+            cells = apply(self.transform, frame, self.own, hidden)
             yield from piece.rows(cells)
 
 
@@ -279,19 +279,21 @@ def main(argv: Sequence[str]) -> int:
     except ValueError:
         print("usage: process_job.py WORK RESULTS FIRST-LAST", file=sys.stderr)
         return job_exit.USAGE
+    own = OwnCode(Path())
     try:
         plan = Batch(Path(work)).plan
         spec, root = plan.options.transform, Path(plan.options.root)
-        transform, own = load(spec, root), rows_of_each(plan)
-        shard = Shard(plan, Results(Path(results)), transform, file_of(spec, root), own)
+        own = OwnCode(root, spec.partition(":")[0])
+        transform, profiled = load(spec, root), rows_of_each(plan)
+        shard = Shard(plan, Results(Path(results)), transform, file_of(spec, root), own, profiled)
         print(run(shard, first, last))
     except DsFlowError as error:
         print(f"process: {error}", file=sys.stderr)
         is_settings = isinstance(error, SettingsError)
         return job_exit.SETTINGS if is_settings else job_exit.OWN_DISK
     except MemoryError as error:
-        print_trace(error)
-        print(f"process: {said(error)}{place_of(error)}", file=sys.stderr)
+        own.print_trace(error)
+        print(f"process: {own.told(error)}", file=sys.stderr)
         return job_exit.NO_MEMORY
     except OSError as error:  # our own files: the disk is full, or the work directory is gone
         with suppress(OSError):  # standard error may be closed, too

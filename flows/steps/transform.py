@@ -1,10 +1,8 @@
-"""The project's transform: import it, call it, and tell where in its own code it failed."""
+"""The project's transform: import it, and call it."""
 
 import importlib
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Sequence
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -18,16 +16,9 @@ import pyarrow as pa
 from csv_io.errors import TableError
 from csv_io.table import to_text
 from ds_flow.core import CHECKOUT, InputError, SettingsError, hides, is_disk_error
-from ds_flow.system import masked
+from steps.user_code import OwnCode, kind_of, said
 
 APPENDED = ("processed_at", "source_file", "tag")
-REASON_LENGTH = 500  # characters of an exception's message that are kept
-TRACE_LENGTH = 2**13  # characters of each half of a traceback that are printed
-
-# Frames of these folders are Python's and its packages'. What is left is somebody's own code.
-INSTALLED = tuple(
-    f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -51,8 +42,9 @@ def load(spec: str, root: Path) -> Transform:
         prefer(module.partition(".")[0], folders)
         found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
-        print_trace(error)
-        raise SettingsError(f"compute.transform {spec}: {said(error)}{place_of(error)}") from error
+        own = OwnCode(root, module)
+        own.print_trace(error)
+        raise SettingsError(f"compute.transform {spec}: {own.told(error)}") from error
     if not callable(found):
         raise SettingsError(f"compute.transform {spec}: not a function")
     return cast("Transform", found)
@@ -91,7 +83,9 @@ def _given(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def apply(transform: Transform, frame: pd.DataFrame, hidden: Sequence[str] = ()) -> pa.Table:
+def apply(
+    transform: Transform, frame: pd.DataFrame, own: OwnCode, hidden: Sequence[str] = ()
+) -> pa.Table:
     """Give what the transform makes of a frame, as text.
 
     What an exception says may quote cells. It is left out if the frame has hidden columns.
@@ -100,18 +94,20 @@ def apply(transform: Transform, frame: pd.DataFrame, hidden: Sequence[str] = ())
         TransformError: for every error except too little memory and a full disk.
     """
     if not any(hides(hidden, str(column)) for column in frame.columns):
-        return _apply(transform, frame)
+        return _apply(transform, frame, own)
     try:
-        return _apply(transform, frame, is_private=True)
+        return _apply(transform, frame, own, is_private=True)
     except MemoryError as error:
         error.args = ()
         error.__cause__, error.__suppress_context__ = None, True
         raise
 
 
-def _apply(transform: Transform, frame: pd.DataFrame, *, is_private: bool = False) -> pa.Table:
+def _apply(
+    transform: Transform, frame: pd.DataFrame, own: OwnCode, *, is_private: bool = False
+) -> pa.Table:
     told = kind_of if is_private else said
-    own, mask = os.getpid(), os.umask(0)
+    process, mask = os.getpid(), os.umask(0)
     os.umask(mask)
     try:
         made = transform(frame)
@@ -120,10 +116,10 @@ def _apply(transform: Transform, frame: pd.DataFrame, *, is_private: bool = Fals
     except (Exception, SystemExit) as error:  # a transform must not end the whole shard
         if is_disk_error(error):
             raise
-        print_trace(error, is_private=is_private)
-        raise TransformError(f"{told(error)}{place_of(error)}") from error
+        own.print_trace(error, is_private=is_private)
+        raise TransformError(own.told(error, is_private=is_private)) from error
     finally:
-        if os.getpid() != own:  # a fork that the transform has left behind
+        if os.getpid() != process:  # a fork that the transform has left behind
             os._exit(0)
         os.umask(mask)
     if not isinstance(made, pd.DataFrame):
@@ -137,49 +133,3 @@ def _apply(transform: Transform, frame: pd.DataFrame, *, is_private: bool = Fals
     if taken := set(APPENDED).intersection(table.column_names):
         raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
     return table
-
-
-# --------------------------------------------------------------------------- what is told
-
-
-def said(error: BaseException) -> str:
-    """An exception in one line."""
-    message = " ".join(str(error).split())[:REASON_LENGTH]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def kind_of(error: BaseException) -> str:
-    """An exception without what it says."""
-    return f"{type(error).__name__} (what it says is hidden: privacy.hide_columns)"
-
-
-def place_of(error: BaseException) -> str:
-    """Where an exception left the project's own code, in brackets. "" if it never was there."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
-    if not own:
-        return ""
-    return f" ({Path(own[-1].filename).name}:{own[-1].lineno}: {own[-1].line})"
-
-
-def _is_own(file: str) -> bool:
-    return file != __file__ and not file.startswith(("<", *INSTALLED))
-
-
-def print_trace(error: BaseException, *, is_private: bool = False) -> None:
-    """Print the traceback of the project's code: what a job prints is repeated in the run's log.
-
-    The middle of a very long one is left out, and of a private one what exceptions say.
-    """
-    trace = error.__traceback__
-    while trace is not None and not _is_own(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    trace = trace or error.__traceback__
-    text = "".join(
-        [*traceback.format_tb(trace), kind_of(error)]
-        if is_private
-        else traceback.format_exception(type(error), error, trace)
-    )
-    text = masked(text, os.environ)
-    if len(text) > 2 * TRACE_LENGTH:
-        text = f"{text[:TRACE_LENGTH]}\n...\n{text[-TRACE_LENGTH:]}"
-    print(text.rstrip(), file=sys.stderr)

@@ -261,6 +261,10 @@ def test_a_transform_that_fails_on_every_file_uses_up_its_attempts_until_it_is_m
         (dead,) = read.batches_in(BatchState.DEAD)
     assert dead.id == runs[0].batch
     assert "2 of 2 attempts used up; last: every file failed" in dead.reason
+    log = (project.log / f"run_{runs[0].run_id}.log").read_text()
+    assert log.count("Traceback (most recent call last):") == 1  # of the line in which both fail
+    assert "every file failed" in log
+    assert "metaflow/" not in log
 
     (project.root / "gated.py").write_text(whole)
     assert project.ds_flow("retry", runs[0].batch).returncode == 0

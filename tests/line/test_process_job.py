@@ -573,7 +573,7 @@ def test_an_exception_sets_aside_the_file_that_raised_it_with_its_place(
     assert project.run() == 0
     aside = project.aside("student_a.csv")
     assert aside.cause == "raised"
-    assert aside.reason.startswith("KeyError: 'score' (")
+    assert aside.reason.endswith(": frame['score']: KeyError: 'score'")
     assert aside.sha256 == project.files["data/student_a.csv"]
     assert project.tables() == [project.result("student_b.csv").output]
 
@@ -601,7 +601,7 @@ def test_an_exception_is_told_with_the_line_of_the_projects_own_code(
     assert project.run() == 0
 
     module = project.transform.partition(":")[0]
-    assert project.aside("student_a.csv").reason.endswith(f" ({module}.py:{line}: {text})")
+    assert project.aside("student_a.csv").reason.startswith(f"{module}.py:{line}: {text}: ")
     said = capsys.readouterr().err
     assert "Traceback (most recent call last):" in said
     assert f'{module}.py", line {line}, in ' in said
@@ -609,18 +609,112 @@ def test_an_exception_is_told_with_the_line_of_the_projects_own_code(
     assert said.splitlines()[-1].startswith("data/student_a.csv: ")
 
 
-def test_a_transform_that_cannot_be_imported_is_told_with_the_line_of_its_own_code(
-    project: PlannedBatch, capsys: pytest.CaptureFixture[str]
+def test_the_line_is_the_projects_and_not_that_of_a_package_in_an_environment_inside_it(
+    project: PlannedBatch,
+) -> None:
+    project.put("student_a.csv", b"name\nAnn\n")
+    package = project.root / ".venv" / "lib" / "site-packages"
+    package.mkdir(parents=True)
+    (package / "afar.py").write_text("def far(frame):\n    return frame['far']\n")
+    project.code(
+        f"import sys\nsys.path.append({str(package)!r})\nimport afar\n"
+        "def transform(frame):\n    return afar.far(frame)\n"
+    )
+
+    assert project.run() == 0
+
+    assert ".py:5: return afar.far(frame): KeyError: " in project.aside("student_a.csv").reason
+
+
+def test_an_exception_in_a_module_beside_the_transform_is_told_with_the_line_there(
+    project: PlannedBatch,
+) -> None:
+    project.put("student_a.csv", b"name\nAnn\n")
+    project.code("def transform(frame):\n    from marks import best\n    return best(frame)\n")
+    (project.root / "marks.py").write_text("def best(frame):\n    return frame['best']\n")
+
+    assert project.run() == 0
+
+    reason = "marks.py:2: return frame['best']: KeyError: 'best'"
+    assert project.aside("student_a.csv").reason == reason
+
+
+def test_a_syntax_error_in_a_module_that_the_transform_imports_is_told_with_its_place(
+    project: PlannedBatch,
 ) -> None:
     project.put("student_a.csv", GOOD)
-    project.code("import json\n\nRULES = json.loads('{')\n")
+    project.code("def transform(frame):\n    import broken\n    return frame\n")
+    (project.root / "broken.py").write_text("def best(:\n    pass\n")
+
+    assert project.run() == 0
+
+    assert (
+        project.aside("student_a.csv").reason
+        == "broken.py:1: def best(:: SyntaxError: invalid syntax"
+    )
+
+
+def test_a_long_line_of_code_is_cut_in_a_reason(project: PlannedBatch) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(f"def transform(frame):\n    return frame['{'x' * 10**4}'] + 1 / 0\n")
+
+    assert project.run() == 0
+
+    assert len(project.aside("student_a.csv").reason) < 1000
+
+
+def test_of_many_files_that_fail_in_one_line_one_traceback_is_printed(
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        project.put(f"student_{name}.csv", f"name\n{name}\n".encode())
+    project.code(
+        "def transform(frame):\n"
+        "    if frame.name[0] == 'c':\n"
+        "        raise ValueError('c')\n"
+        "    return int(frame.name[0])\n"
+    )
+
+    assert project.run() == 0
+
+    said = capsys.readouterr().err
+    assert said.count("Traceback (most recent call last):") == 2
+    assert "base 10: 'b'" in project.aside("student_b.csv").reason
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (
+            "import json\n\nRULES = json.loads('{')\n",
+            "3: RULES = json.loads('{'): JSONDecodeError: ",
+        ),
+        ("import nowhere\n", "1: import nowhere: ModuleNotFoundError: No module named 'nowhere'"),
+        ("\ndef transform(:\n", "2: def transform(:: SyntaxError: invalid syntax"),
+        (
+            "def transform(frame):\nreturn frame\n",
+            "2: return frame: IndentationError: expected an ",
+        ),
+        (
+            "raise SystemExit('no licence')\n",
+            "1: raise SystemExit('no licence'): SystemExit: no lic",
+        ),
+    ],
+)
+def test_a_transform_that_cannot_be_imported_is_told_with_the_line_of_its_own_code(
+    project: PlannedBatch, capsys: pytest.CaptureFixture[str], code: str, line: str
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(code)
 
     assert project.run() == job_exit.SETTINGS
 
     module = project.transform.partition(":")[0]
     said = capsys.readouterr().err
-    assert "Traceback (most recent call last):" in said
-    assert said.splitlines()[-1].endswith(f" ({module}.py:3: RULES = json.loads('{{'))")
+    assert f'{module}.py", line {line[0]}' in said
+    assert "importlib" not in said
+    assert f"compute.transform {project.transform}: {module}.py:{line}" in said.splitlines()[-1]
+    assert project.verdict("student_a.csv") is None
 
 
 def test_an_exception_with_a_whole_table_in_it_does_not_fill_the_log(
@@ -646,7 +740,7 @@ def test_a_secret_in_an_exception_is_masked(
 
     assert project.run() == 0
 
-    assert project.aside("student_a.csv").reason.startswith("ValueError: ***")
+    assert project.aside("student_a.csv").reason.endswith(": ValueError: ***")
     assert "swordfish" not in capsys.readouterr().err
 
 
@@ -655,8 +749,8 @@ def test_a_secret_in_an_exception_is_masked(
     [
         ("return [1]", "the transform returned list, not a DataFrame"),
         ("pass", "the transform returned NoneType, not a DataFrame"),
-        ("raise SystemExit(0)", "SystemExit: 0 "),
-        ("raise ValueError('two\\nlines')", "ValueError: two lines ("),
+        ("raise SystemExit(0)", ": SystemExit: 0"),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines"),
         (
             "return frame[['name', 'name']]",
             "returned something that is not a table: TableError: the header names 'name' twice",

@@ -95,7 +95,10 @@ def verdicts(work: Path) -> Verdicts:
         ("os._exit(3)", "exit code 3"),
         *((f"os._exit({code})", f"exit code {code}") for code in sorted(job_exit.OWN)),
         ("os.abort()", "crashed by SIGABRT"),
-        ("raise MemoryError('74 GiB')", "MemoryError: 74 GiB (mine.py:4: "),
+        (
+            "raise MemoryError('74 GiB')",
+            "mine.py:4: raise MemoryError('74 GiB'): MemoryError: 74 GiB",
+        ),
         ("raise KeyboardInterrupt", "killed by SIGINT"),
         ("os.killpg(0, 15)", "killed by SIGTERM"),
         ("os.closerange(0, 1024)", job_exit.OUT_OF_FILES_REASON),
@@ -300,6 +303,34 @@ def analyzed(work: Path, **given: Any) -> dict[str, Any]:
     analysis = analyze_combined(Batch(work), output_dir / "combined.csv")
     assert analysis is not None
     return analysis
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "import json\ndef f():\n    json.loads('{')\nf()\n",
+            "exit code 1: count.py:3: json.loads('{'): json.decoder.JSONDecodeError: Expecting",
+        ),
+        ("def f(:\n    pass\n", "exit code 1: count.py:1: def f(:: SyntaxError: invalid syntax"),
+        # what does not end in a traceback, or in none of the project's files, is told as it is
+        ("raise SystemExit('no rows')\n", "exit code 1: no rows"),
+        (
+            "print('T:\\n  File \"/etc/passwd\", line 1\\n    x\\nKeyError')\n1 and exit(1)",
+            "exit code 1: KeyError",
+        ),
+    ],
+)
+def test_an_analysis_in_python_that_fails_is_told_with_its_own_line(
+    work: Path, code: str, said: str
+) -> None:
+    script = work.parents[2] / "count.py"
+    script.write_text(code)
+
+    error = analyzed(work, command=("python3", str(script)))["error"]
+
+    assert said in error
+    assert "passwd" not in error
 
 
 @pytest.mark.parametrize(
