@@ -94,6 +94,11 @@ class Records:
         self._max_columns = max_columns
         self._first = self._find_header(first_column)
 
+    @property
+    def encoding(self) -> str:
+        """The encoding in use."""
+        return self._decoder.encoding
+
     def __iter__(self) -> Iterator[Block]:
         yield self._first
         while (layout := self._layout()) is not None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ds_flow.core import (
     DispatchError,
@@ -24,15 +25,19 @@ from ds_flow.work import (
 from steps.union_limit import APPENDED, fitting
 
 
-def file_results(batch: Batch) -> tuple[list[Result], list[Rejected]]:
+def file_results(
+    batch: Batch, published: Path | None = None
+) -> tuple[list[Result], list[Rejected]]:
     """The good files and the bad ones, in the plan's order.
+
+    `published` is the folder of what was published before, if that is not the batch's own.
 
     Raises DispatchError if a file has no result.
     """
     judged = _judged(batch)
     good = [one for one in judged if isinstance(one, Result)]
     if good and batch.plan.options.columns == "strict":
-        reference = _reference(batch, good)
+        reference = _reference(batch, good, published or batch.output_dir)
         judged = [reference.judged(one) if isinstance(one, Result) else one for one in judged]
     good = [one for one in judged if isinstance(one, Result)]
     fits = iter(fitting(good, batch.plan.options.max_columns))
@@ -97,7 +102,7 @@ class Reference:
         return f"its columns are in another order than those of {self.whose}"
 
 
-def _reference(batch: Batch, good: Sequence[Result]) -> Reference:
+def _reference(batch: Batch, good: Sequence[Result], published: Path) -> Reference:
     """What these files are held against: what was published before, else most of them.
 
     It is written down, so that it stays the same when another run publishes meanwhile.
@@ -106,15 +111,15 @@ def _reference(batch: Batch, good: Sequence[Result]) -> Reference:
     with suppress(FileNotFoundError):
         row = read_json(path)
         return Reference(**{**row, "columns": tuple(row["columns"])})
-    last = _published_last(batch)
+    last = _published_last(batch, published)
     reference = _of_run(last) if last else _of_most(good)
     write_json(path, asdict(reference))
     return reference
 
 
-def _published_last(batch: Batch) -> Manifest | None:
+def _published_last(batch: Batch, published: Path) -> Manifest | None:
     """The newest run that published a file, if it had the present code and settings."""
-    for path in reversed(list(published_manifests(batch.output_dir))):
+    for path in reversed(list(published_manifests(published))):
         with suppress(LedgerError, OSError):
             manifest = read_manifest(path)
             if manifest.inputs:

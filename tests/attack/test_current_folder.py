@@ -62,6 +62,8 @@ GIVEN: dict[str, list[list[str]]] = {
     "detach": [[]],
     "check": [[], ["--schema"]],
     "services": [[], ["--json"]],
+    "try": [["student_a.csv"]],
+    "help": [[]],
     "completion": [["bash"], ["zsh"]],
 }
 BY_HAND = ["show", "check", "run", "logs RUN/start", "dump RUN/start"]

@@ -903,7 +903,7 @@ def test_every_command_is_in_every_completion_script(ds_flow_here: Cli, shell: s
 
 
 def test_every_command_file_is_in_the_table() -> None:
-    files = {name.removeprefix("command_") for name in commands.__all__}
+    files = {name.removeprefix("command_").rstrip("_") for name in commands.__all__}
     assert sorted(COMMANDS) == sorted(files)
 
 

@@ -21,10 +21,11 @@ CLOSED = 141  # what a shell reports after SIGPIPE: the reader of our output has
 
 GROUPS: dict[str, dict[str, Command]] = {
     "Work": {
-        "serve": commands.serve,
-        "once": commands.once,
-        "web": commands.web,
         "check": commands.check,
+        "try": commands.try_,
+        "once": commands.once,
+        "serve": commands.serve,
+        "web": commands.web,
     },
     "Look": {
         "status": commands.status,

@@ -14,12 +14,14 @@ from ds_flow.runs.recovery import (
 )
 from ds_flow.runs.start import Starter, why_must_wait, why_no_slot, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
+from ds_flow.runs.trial import Trial, try_file
 
 __all__ = [
     "POLL_SECONDS",
     "Runs",
     "Starter",
     "Supervisor",
+    "Trial",
     "admit_commits",
     "adopt_batches",
     "analyze_again",
@@ -29,6 +31,7 @@ __all__ = [
     "rebuild_ledger",
     "tidy_work_dir",
     "tidy_work_dirs",
+    "try_file",
     "try_held_batches",
     "why_must_wait",
     "why_no_slot",

@@ -25,6 +25,7 @@ from ds_flow.cli.commands import (
     services,
     show,
     status,
+    try_,
     verify,
     web,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "services",
     "show",
     "status",
+    "try_",
     "verify",
     "web",
 ]
