@@ -16,7 +16,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak image crash chaos memory mutants power audit install uninstall services lock format clean
+.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak wheel sbom image crash chaos memory mutants power audit install uninstall services lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -82,6 +82,16 @@ history: setup ## measure what 10,000 runs of history cost, and what gc gives ba
 
 soak: setup ## let the service idle for ten minutes and measure what that costs; as root
 	@PYTHONPATH=tests/support:tests $(BIN)/python tests/bench/soak.py
+
+wheel: setup ## build a wheel and its sources in dist/; needs no checkout where it is installed
+	@$(UV) build --quiet --no-build-isolation --python $(BIN)/python
+	@ls -1 dist/*.whl dist/*.tar.gz
+
+sbom: setup ## write what a release is made of to dist/: requirements with hashes, and CycloneDX
+	@mkdir -p dist
+	@$(UV) export --quiet --no-dev --no-emit-project --no-header --output-file dist/requirements.txt
+	@$(UV) export --quiet --no-dev --format cyclonedx1.5 --preview-features sbom-export --output-file dist/sbom.cdx.json
+	@ls -1 dist/requirements.txt dist/sbom.cdx.json
 
 install: ## make this checkout the service ds-flow, or ds-flow-NAME, under PREFIX, or upgrade it; as root
 	@systemd/install.sh install --name='$(NAME)' '$(PREFIX)' '$(SERVICE_USER)' '$(DROP_GROUP)'

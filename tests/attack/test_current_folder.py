@@ -64,6 +64,7 @@ GIVEN: dict[str, list[list[str]]] = {
     "services": [[], ["--json"]],
     "try": [["student_a.csv"]],
     "help": [[]],
+    "init": [["../made"]],
     "completion": [["bash"], ["zsh"]],
 }
 BY_HAND = ["show", "check", "run", "logs RUN/start", "dump RUN/start"]

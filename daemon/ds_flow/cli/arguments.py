@@ -70,7 +70,7 @@ CONFIG = argument(
     "--config",
     metavar="FILE",
     default=argparse.SUPPRESS,  # else the command's own default would hide one given before it
-    help="settings file of the project (default: $DS_FLOW_CONFIG, else this checkout's)",
+    help="settings file of the project (default: $DS_FLOW_CONFIG, else that of the checkout)",
 )
 PROJECT = argument(
     "--project",

@@ -21,6 +21,7 @@ CLOSED = 141  # what a shell reports after SIGPIPE: the reader of our output has
 
 GROUPS: dict[str, dict[str, Command]] = {
     "Work": {
+        "init": commands.init,
         "check": commands.check,
         "try": commands.try_,
         "once": commands.once,

@@ -18,10 +18,21 @@ from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
 
 __all__ = ["Settings", "effective", "find_settings", "load_settings", "settings_schema"]
 
+INSTALLED_NAME = "ds_flow_home"
+"""The folder that a wheel puts in place of a checkout; pyproject.toml names it."""
+
 
 def find_settings(config: str | None, environ: Mapping[str, str]) -> Path:
-    """Return the settings file: `config`, else $DS_FLOW_CONFIG, else the checkout's own."""
+    """Return the settings file: `config`, else $DS_FLOW_CONFIG, else the checkout's own.
+
+    Raises SettingsError if none is named and ds-flow was installed from a wheel: it has none.
+    """
     name = config or environ.get("DS_FLOW_CONFIG")
+    if not name and CHECKOUT.name == INSTALLED_NAME:
+        raise SettingsError(
+            "no project is named: give --config FILE, or set DS_FLOW_CONFIG;"
+            " `ds-flow init DIR` makes a new project"
+        )
     return Path(name) if name else CHECKOUT / "config" / "settings.yaml"
 
 
