@@ -16,7 +16,7 @@ DOCKER := docker
 BASE := python:3.11-slim
 IMAGE := ds-flow
 
-.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak wheel sbom image crash chaos memory mutants power audit install uninstall services lock format clean
+.PHONY: help setup demo test check docs reference diagrams screenshots attack faults bench history soak wheel sbom image container crash chaos memory mutants power audit install uninstall services lock format clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -45,7 +45,7 @@ check: setup ## run every check; all tests come last
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive daemon flows .ci
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@find .ci bash systemd tests -type f \
+	@find .ci bash container systemd tests -type f \
 	    -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { printf "%s%c", FILENAME, 0 }' {} + \
 	    | xargs -0 --no-run-if-empty $(BIN)/shellcheck
 	@$(BIN)/python .ci/reference.py --check
@@ -111,6 +111,18 @@ image: setup ## build IMAGE, which runs every stage in Docker, on BASE
 	@rm -rf build/image/packages/{bin,*/tests,*/include,pyarrow/src}
 	@$(DOCKER) build --quiet --network none --build-arg BASE=$(BASE) --tag $(IMAGE) \
 	    --file flows/Dockerfile build/image
+
+container: wheel ## build IMAGE=ds-flow-daemon, which runs the daemon itself, on BASE
+	@rm -rf build/container && mkdir -p build/container
+	@version=$$($(DOCKER) run --rm --network none --entrypoint python3 $(BASE) \
+	    -c 'import sys; print("{}.{}".format(*sys.version_info))') \
+	    && $(UV) pip install --quiet --target build/container/packages --python-version "$$version" \
+	        "$$(ls -t dist/ds_flow-*.whl | head -n 1)"
+	@rm -rf build/container/packages/{bin,*/tests,*/include,pyarrow/src}
+	@cp container/ds-flow build/container/
+	@$(DOCKER) build --quiet --network none --build-arg BASE=$(BASE) \
+	    --tag $(if $(filter file,$(origin IMAGE)),ds-flow-daemon,$(IMAGE)) \
+	    --file container/Dockerfile build/container
 
 memory: setup ## measure the peak memory of hostile and very large inputs
 	@PYTHONPATH=tests/support:tests $(BIN)/python -m bench.bench memory

@@ -23,6 +23,7 @@ from ds_flow.core.program import CHECKOUT
 from project import until
 
 SMALL, BASE, FULL = "ds-flow-test/small", "ds-flow-test/python", "ds-flow-test/full"
+DAEMON = "ds-flow-test/daemon"
 APPLETS = (
     *("cat", "chown", "env", "head", "id", "ls", "mkdir", "mknod", "mount", "printf", "rmdir"),
     *("sh", "sleep", "tail", "touch", "tr", "true", "wc", "xargs"),
@@ -185,17 +186,38 @@ def full_image() -> str:
 
 @cache
 def _full_image(_engine: str | None) -> str:
+    _import_base("")
+    return _made("image", FULL)
+
+
+def daemon_image() -> str:
+    """An image of the daemon itself, as `make container` builds it, on this interpreter."""
+    return _daemon_image(os.environ.get("DOCKER_HOST"))
+
+
+@cache
+def _daemon_image(_engine: str | None) -> str:
+    _import_base("chown nice tee timeout ls id sleep")
+    return _made("container", DAEMON)
+
+
+def _import_base(further: str) -> None:
+    """Import an image with this interpreter, and with the programs of a small Linux."""
     programs = (
         "awk bash cat chmod cmp cut env head mkdir mktemp mv rm sed sh sync tail tr wc xargs yes"
     )
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        _add_python(tar, map(require, programs.split()))
+        _add_python(tar, map(require, f"{programs} {further}".split()))
     docker("import", "-", BASE, stdin=archive.getvalue())
-    build = ["make", "image", f"BASE={BASE}", f"IMAGE={FULL}"]
+
+
+def _made(target: str, image: str) -> str:
+    """Let make build an image on that."""
+    build = ["make", target, f"BASE={BASE}", f"IMAGE={image}"]
     done = subprocess.run(build, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return FULL
+    return image
 
 
 def _add_python(tar: tarfile.TarFile, programs: Iterable[str]) -> None:
