@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from csv_io.errors import TableError
+from csv_io.errors import TableError, WrongEncodingError
 
 BINARY = (
     (b"\x1f\x8b", "a gzip archive"),
@@ -52,7 +52,7 @@ HELD_BYTES = 2**16  # of blanks after an end mark; with more, it is text like an
 class Decoder:
     """The text of a file as UTF-8, without byte order marks and end mark.
 
-    Raises UnicodeError or TableError while iterating.
+    Raises TableError while iterating; UnicodeError where it is not in the encoding.
     """
 
     def __init__(self, blocks: Iterable[bytes], encoding: str) -> None:
@@ -107,7 +107,7 @@ class Decoder:
                 self.notes.append(f"read as {marked}, by its byte order mark, not as {told}")
                 self.encoding = marked
         elif not told.startswith(("utf-16", "utf-32")) and (guess := unmarked_utf16(start)):
-            raise TableError(f"it looks like {guess} without a byte order mark; set csv.encoding")
+            raise WrongEncodingError(f"it looks like {guess} without a byte order mark")
 
 
 def unmarked_utf16(start: bytes) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from csv_io.decoding import Decoder
 from csv_io.dialect import LF_ENDS, SAMPLE_BYTES, announced, line_end, sniffed
-from csv_io.errors import TableError
+from csv_io.errors import SET_ENCODING, TableError, WrongEncodingError
 from csv_io.layout import CR, Fault, Layout, Positions, lay_out
 
 AUTO = "auto"
@@ -87,6 +87,7 @@ class Records:
         self._line = 1  # where `_pending` begins
         self._newline = LF_ENDS
         self._fill(SAMPLE_BYTES + 2)  # with what follows a CR
+        self.encoding = self._decoder.encoding
         self.delimiter = self._find_delimiter(delimiter)
         self._newline = line_end(self._pending)
         self.header: tuple[str, ...] = ()
@@ -236,12 +237,14 @@ class Records:
     def _undecodable(self, error: UnicodeError) -> TableError:
         encoding = self._decoder.encoding
         if not isinstance(error, UnicodeDecodeError):  # such as UTF-16 without a byte order mark
-            return TableError(f"it cannot be decoded as {encoding} (csv.encoding): {error}")
+            return WrongEncodingError(f"it cannot be decoded as {encoding}: {error}")
         # CR and LF may lie in the bytes of other characters; it is the best guess for UTF-16, too.
         lines = self._pending.count(b"\n") + error.object.count(b"\n", 0, error.start)
         reason = f"byte 0x{error.object[error.start]:02x} is not {encoding}"
-        advice = "" if self._decoder.is_told else "; if it is in another encoding, set csv.encoding"
-        return TableError(reason + advice, self._line + lines)
+        if self._decoder.is_told:
+            return TableError(reason, self._line + lines)
+        advice = f"if it is in another encoding, {SET_ENCODING}"
+        return WrongEncodingError(reason, self._line + lines, advice)
 
     def _refuse(self, faults: Sequence[Fault]) -> None:
         """Raise the first fault, if there is one."""

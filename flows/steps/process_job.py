@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
@@ -17,7 +17,7 @@ from typing import BinaryIO
 if __name__ == "__main__":  # run as a file: its packages and the transform are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from csv_io.errors import TableError
+from csv_io.errors import TableError, WrongEncodingError, in_no_encoding
 from csv_io.records import Records
 from csv_io.required import lacking
 from csv_io.table import Rows, Source, UnreadableError, read_pieces, read_rows, to_frame
@@ -27,6 +27,7 @@ from ds_flow.core import (
     InputError,
     Plan,
     PlannedFile,
+    Reading,
     Rejected,
     SettingsError,
     output_stems,
@@ -113,6 +114,12 @@ def last_change(stream: BinaryIO) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def rewind(stream: BinaryIO) -> None:
+    """Go back to the start of an open file."""
+    with its_own_errors():
+        stream.seek(0)
+
+
 @contextmanager
 def removed_on_error(path: Path) -> Iterator[None]:
     try:
@@ -120,6 +127,9 @@ def removed_on_error(path: Path) -> Iterator[None]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+Outcome = tuple[Written, Records, Profiler] | TableError | TransformError
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +154,8 @@ class Shard:
 
     def _read(self, stream: BinaryIO, planned: PlannedFile, target: Path) -> Result | Rejected:
         before = last_change(stream)
-        source = Source(stream)
         with removed_on_error(target):
-            outcome = self._convert(source, planned, target)
+            source, outcome = self._in_one_encoding(stream, planned, target)
             # A half-written file must not become a lasting reject: the hash comes first.
             source.drain()
             if planned.sha256 is None:
@@ -170,6 +179,7 @@ class Shard:
             output_bytes=written.bytes,
             content_sha256=written.content_sha256,
             delimiter=records.delimiter,
+            encoding=records.encoding,
             transform=self.transform_file,
             notes=tuple(records.notes),
             header=profiler.header,
@@ -178,9 +188,25 @@ class Shard:
             profile=profiler.profile(self.plan.options.hide_columns),
         )
 
+    def _in_one_encoding(
+        self, stream: BinaryIO, planned: PlannedFile, target: Path
+    ) -> tuple[Source, Outcome]:
+        """Read the file in the first encoding that all of it is in, each time from its start."""
+        reading = self.plan.options.reading(unescape(planned.path))
+        failed: list[WrongEncodingError] = []
+        for encoding in reading.encodings:
+            source = Source(stream)
+            outcome = self._convert(source, planned, target, replace(reading, encoding=encoding))
+            if not isinstance(outcome, WrongEncodingError):
+                return source, outcome
+            failed.append(outcome)
+            target.unlink(missing_ok=True)
+            rewind(stream)
+        return Source(stream), in_no_encoding(failed)
+
     def _convert(
-        self, source: Source, planned: PlannedFile, target: Path
-    ) -> tuple[Written, Records, Profiler] | TableError | TransformError:
+        self, source: Source, planned: PlannedFile, target: Path, reading: Reading
+    ) -> Outcome:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = self.plan.options
         values = (now, unescape(planned.path), options.tag)
@@ -188,9 +214,9 @@ class Shard:
         try:
             records = Records(
                 source,
-                delimiter=options.delimiter,
-                encoding=options.encoding,
-                first_column=options.first_column,
+                delimiter=reading.delimiter,
+                encoding=reading.encodings[0],
+                first_column=reading.first_column,
             )
             profiler = Profiler(self.profiled.get(planned.path))
             return write(self._rows(records, profiler), target, constants), records, profiler

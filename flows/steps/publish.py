@@ -156,6 +156,7 @@ def _input(item: Result, shape: int | None) -> Input:
         rows=item.rows,
         columns=len(item.columns) - APPENDED,
         delimiter=item.delimiter,
+        encoding=item.encoding,
         notes=item.notes,
         shape=shape,
         rows_read=item.rows_read,

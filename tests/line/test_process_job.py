@@ -24,6 +24,7 @@ from ds_flow.core.manifest import Rejected
 from ds_flow.core.paths import output_stems
 from ds_flow.core.plan import Options, Plan, PlannedFile
 from ds_flow.core.program import CHECKOUT
+from ds_flow.core.reading import Encodings, SourceOptions
 from ds_flow.work.batch import Batch
 from ds_flow.work.fingerprint import code_fingerprint
 from ds_flow.work.results import Result, Results
@@ -47,6 +48,8 @@ class PlannedBatch:
     tag: str = "a tag"
     required: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    encoding: Encodings = "utf-8"
+    sources: tuple[SourceOptions, ...] = ()
     files: dict[str, str | None] = field(default_factory=dict)  # path -> planned hash
 
     def put(self, name: str, content: bytes, *, known: bytes | None = None) -> Path:
@@ -75,6 +78,8 @@ class PlannedBatch:
             inbox=str(self.root / "data"),
             tag=self.tag,
             delimiter=self.delimiter,
+            encoding=self.encoding,
+            for_=self.sources,
             transform=self.transform,
             required_columns=self.required,
             hide_columns=self.hidden,
@@ -237,6 +242,7 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBat
         profile=result.profile,
         transform=str(CHECKOUT / "flows" / "transforms.py"),
         delimiter=",",
+        encoding="utf-8",
     )
     assert project.tables() == [result.output]
 
@@ -390,10 +396,98 @@ def test_files_of_one_name_in_two_folders_have_two_results(project: PlannedBatch
     assert project.result("two/student_a.csv").rows == 1
 
 
+# --------------------------------------------------------------------------- encodings
+
+
+MANY = b"name,city\n" + b"Ann,Rome\n" * 2_000_000  # of several blocks
+
+
+def test_the_first_encoding_that_the_whole_file_is_in_is_used(project: PlannedBatch) -> None:
+    project.encoding = ("utf-8", "cp1252")
+    project.put("student_a.csv", "name\nJosé\n".encode())
+    project.put("student_b.csv", "name\nJosé €\n".encode("cp1252"))
+    assert project.run() == 0
+    assert [project.rows(f"student_{name}.csv")[1][0] for name in "ab"] == ["José", "José €"]
+    used = [project.result(f"student_{name}.csv").encoding for name in "ab"]
+    assert used == ["utf-8", "cp1252"]
+
+
+def test_a_late_block_in_another_encoding_makes_the_whole_file_read_again(
+    project: PlannedBatch,
+) -> None:
+    project.encoding = ("utf-8", "cp1252")
+    content = "name,city\nÃ©,x\n".encode() + MANY[10:] + b"Jos\xe9,Nice\n"
+    project.put("student_a.csv", content)
+    assert project.run() == 0
+    result = project.result("student_a.csv")
+    assert (result.encoding, result.rows) == ("cp1252", 2_000_002)
+    assert result.sha256 == hashlib.sha256(content).hexdigest()
+    rows = project.rows("student_a.csv")
+    # Nothing is left of the first reading, in which the first row was other text.
+    assert rows[1][:2] == ["Ã©".encode().decode("cp1252"), "x"]
+    assert rows[-1][:2] == ["José", "Nice"]
+    assert project.tables() == [result.output]
+    assert result.profile is not None
+    assert (result.rows_read, result.empty) == (2_000_002, (0, 0))
+
+
+def test_a_file_in_none_of_the_encodings_is_refused_with_what_each_one_met(
+    project: PlannedBatch,
+) -> None:
+    project.encoding = ("utf-8", "ascii", "cp1252")
+    project.put("student_a.csv", b"name\nJos\xe9\n\x81\n")
+    assert project.run() == 0
+    aside = project.aside("student_a.csv")
+    assert aside.sentence == (
+        "it is in no encoding of those that are set: line 2: byte 0xe9 is not utf-8;"
+        " line 2: byte 0xe9 is not ascii; line 3: byte 0x81 is not cp1252;"
+        " set csv.encoding (csv.for sets it for one source)"
+    )
+    assert project.tables() == []
+    assert aside.sha256 == project.files["data/student_a.csv"]
+
+
+def test_text_in_pairs_of_bytes_without_a_mark_is_read_if_the_list_names_it(
+    project: PlannedBatch,
+) -> None:
+    project.encoding = ("utf-8", "utf-16-le", "cp1252")
+    project.put("student_a.csv", "name,city\nJosé,Nice\n".encode("utf-16-le"))
+    assert project.run() == 0
+    assert project.rows("student_a.csv")[1][:2] == ["José", "Nice"]
+
+
+def test_a_source_has_settings_of_its_own_and_the_first_entry_counts(
+    project: PlannedBatch,
+) -> None:
+    inbox = project.root / "data"
+    project.sources = (
+        SourceOptions(pattern=f"{inbox}/student_uk_*.csv", encoding="cp1252", delimiter=";"),
+        SourceOptions(pattern=f"{inbox}/student_*.csv", first_column="row"),
+        SourceOptions(pattern=f"{inbox}/student_de_*.csv", encoding="utf-16-le"),
+    )
+    project.put("student_uk_a.csv", b"name;price, \xa3\nAnn;1,50\n")
+    project.put("student_de_a.csv", b",name\n0,Ann\n")
+    project.put("other.csv", "name\nJosé\n".encode("cp1252"))
+    assert project.run() == 0
+    assert project.rows("student_uk_a.csv")[0][:2] == ["name", "price, £"]
+    assert project.rows("student_de_a.csv")[0][:2] == ["row", "name"]
+    assert project.result("student_de_a.csv").encoding == "utf-8"
+    assert "byte 0xe9 is not utf-8" in project.aside("other.csv").reason
+
+
+def test_a_hidden_value_is_in_no_profile_whatever_the_encoding_is(project: PlannedBatch) -> None:
+    project.encoding, project.hidden = ("utf-8", "cp1252"), ("naïve",)
+    project.put("student_a.csv", "naïve,city\nJosé,Nice\n".encode("cp1252"))
+    assert project.run() == 0
+    profile = str(project.result("student_a.csv").profile)
+    assert "Nice" in profile
+    assert "José" not in profile
+
+
 # --------------------------------------------------------------------------- no table
 
 
-OTHERWISE = "; if it is in another encoding, set csv.encoding"
+OTHERWISE = "; if it is in another encoding, set csv.encoding (csv.for sets it for one source)"
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,26 @@ def test_what_a_file_announces_is_obeyed_and_what_is_no_row_is_left_out(
         assert records.notes == notes
 
 
+@given(
+    tables(),
+    st.sampled_from(["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]),
+    st.sampled_from(["utf-8", "cp1252", "latin-1", "shift_jis", "utf-16", "utf-16-be", "utf-32"]),
+    SMALL,
+)
+def test_text_with_a_byte_order_mark_is_read_by_it_whatever_is_set(
+    rows: Rows, written_as: str, set_to: str, block_bytes: int
+) -> None:
+    text = dumped(rows)
+    assume("\x1a" not in text)  # at the end it is no data
+    content = f"\ufeff{text}".encode(written_as)
+    source = Source(io.BytesIO(content), block_bytes)
+    records = Records(source, delimiter=",", encoding=set_to)
+    assert [list(row) for table in read_tables(records) for row in to_frame(table).to_numpy()] == (
+        rows[1:]
+    )
+    assert records.encoding in {written_as, set_to}
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-be"])
 def test_a_byte_order_mark_overrides_the_encoding_that_is_set(encoding: str) -> None:
     assert read("\ufeffn\u00e9,b\n1,2\n".encode(), "auto", encoding) == [
@@ -388,7 +408,7 @@ def test_an_end_mark_within_a_text_is_a_character() -> None:
 # --------------------------------------------------------------------------- what is no table
 
 
-OTHERWISE = "; if it is in another encoding, set csv.encoding"
+OTHERWISE = "; if it is in another encoding, set csv.encoding (csv.for sets it for one source)"
 NAMELESS = "of the header has no name, but there is text in it"
 INDEX = "; to name a row index, as pandas and R write it, set csv.first_column"
 CUT = "; its last line has no line end; perhaps it was cut off"

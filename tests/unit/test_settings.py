@@ -5,7 +5,7 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from pydantic import BaseModel
 
 from ds_flow.core.environment import CARD
 from ds_flow.core.errors import SettingsError
+from ds_flow.core.globs import example, matches
+from ds_flow.core.plan import Options
 from ds_flow.core.program import CHECKOUT
+from ds_flow.core.reading import Reading
 from ds_flow.settings.compute import Compute, Stage
-from ds_flow.settings.globs import example, matches
 from ds_flow.settings.load import Settings, effective, find_settings, load_settings, settings_schema
 from ds_flow.settings.people import Expected
 from ds_flow.settings.schema import RENAMED, Keys, Schedule
+from ds_flow.work.fingerprint import settings_fingerprint
 
 FIVE = """\
 project_name: ds_flow
@@ -293,6 +296,7 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
         FIVE.replace("data/", "inbox/")
         + "csv: {delimiter: ';', encoding: UTF-16, first_column: row, columns: strict,"
+        " for: [{pattern: 'inbox/uk_*.csv', delimiter: tab}],"
         " max_columns: 9, required_columns: [id]}\n"
         + "profile: false\nprivacy: {hide_columns: [name]}\n"
         + "compute: {transform: 'a.b:c', shard_mb: 0.5, max_shards: 3, memory_factor: 2,"
@@ -307,6 +311,50 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
     }
     assert same == {"project_name", "root", "output_dir", "log_dir", "stages"}
     assert made.encoding == "utf-16"
+
+
+def test_a_list_of_encodings_is_taken_in_its_order(project: Load) -> None:
+    made = project(f"{FIVE}csv: {{encoding: [UTF-8, shift_jis, cp1252]}}\n")
+    assert made.csv.encoding == ("utf-8", "shift_jis", "cp1252")
+    assert project(f"{FIVE}csv: {{encoding: [cp1252]}}\n").csv.encoding == "cp1252"
+    given = project(FIVE, "DS_FLOW_CSV__ENCODING=[utf-8-sig, utf-8, cp1252]\n")
+    assert given.csv.encoding == ("utf-8-sig", "utf-8", "cp1252")
+    again = Options.from_json(json.loads(json.dumps(asdict(given.options()))))
+    assert again == given.options()
+
+
+def test_a_source_of_the_settings_is_as_they_say_and_else_as_all_files(project: Load) -> None:
+    text = "csv: {encoding: cp1252, for: [{pattern: 'data/uk_*.csv', delimiter: tab}]}\n"
+    options = project(FIVE + text).options()
+    assert options.reading("data/uk_a.csv") == Reading(encoding="cp1252", delimiter="\t")
+    assert options.reading("data/a.csv") == Reading(encoding="cp1252")
+    shown = effective(project(FIVE + text))
+    assert project(shown).options() == options
+
+
+def test_a_plan_with_sources_may_be_moved_with_its_project(project: Load) -> None:
+    text = "csv: {for: [{pattern: 'data/uk_*.csv', delimiter: tab}, {pattern: /else/x.csv}]}\n"
+    options = project(FIVE + text).options()
+    row = json.loads(json.dumps(asdict(options.portable())))
+    assert [one["pattern"] for one in row["for_"]] == ["data/uk_*.csv", "/else/x.csv"]
+    moved = Options.from_json(row).located("/new/out")
+    assert moved.reading("data/uk_a.csv").delimiter == "\t"
+    assert moved.for_[1].pattern == "/else/x.csv"
+
+
+def test_how_a_source_is_read_is_part_of_the_fingerprint_and_the_place_is_not(
+    project: Load,
+) -> None:
+    text = "csv: {{for: [{{pattern: 'data/uk_*.csv', delimiter: '{}'}}]}}\n"
+    options = project(FIVE + text.format(";")).options()
+    moved = replace(options, for_=options.portable().located("/new/out").for_, root="/new")
+    assert settings_fingerprint(options) == settings_fingerprint(moved)
+    others = {
+        settings_fingerprint(project(FIVE + more).options())
+        for more in ("", text.format("|"), "csv: {encoding: [utf-8, cp1252]}\n")
+    }
+    assert settings_fingerprint(options) not in others
+    assert len(others) == 3
 
 
 # --------------------------------------------------------------------------- faults
@@ -382,6 +430,38 @@ FAULTS = {
         "did you mean compute.stages.analyze.command?",
     ),
     "unknown encoding": ("csv:\n  encoding: klingon\n", 7, "csv.encoding", "'klingon'"),
+    "no encoding": ("csv:\n  encoding: []\n", 7, "csv.encoding", "a list of some"),
+    "a mapping for an encoding": ("csv:\n  encoding: {a: b}\n", 7, "csv.encoding", "list of some"),
+    "unknown encoding in a list": (
+        "csv:\n  encoding: [utf-8, klingon]\n",
+        7,
+        "csv.encoding",
+        "unknown text encoding 'klingon'",
+    ),
+    "an encoding after one that takes its text": (
+        "csv:\n  encoding: [cp1252, utf-8]\n",
+        7,
+        "csv.encoding",
+        "cp1252 would read text in utf-8, too; put utf-8 before it",
+    ),
+    "an encoding after one that takes any bytes": (
+        "csv:\n  encoding: [utf-8, latin-1, cp1252]\n",
+        7,
+        "csv.encoding",
+        "latin-1 would read text in cp1252, too; put cp1252 before it",
+    ),
+    "a source without a pattern": (
+        "csv:\n  for: [{encoding: utf-8}]\n",
+        7,
+        "csv.for.0.pattern",
+        "is required",
+    ),
+    "a source with a setting for all": (
+        "csv:\n  for: [{pattern: a.csv, columns: union}]\n",
+        7,
+        "csv.for.0.columns",
+        "unknown setting",
+    ),
     "encoding not of text": ("csv:\n  encoding: base64\n", 7, "csv.encoding", "text encoding"),
     "delimiter": ("csv:\n  delimiter: ':'\n", 7, "csv.delimiter", "'auto'"),
     "level": ("logging:\n  level: loud\n", 7, "logging.level", "'INFO'"),
@@ -806,7 +886,7 @@ def sections(section: type[BaseModel], before: tuple[str, ...] = ()) -> dict[tup
         if isinstance(key.annotation, type) and issubclass(key.annotation, BaseModel):
             leaves |= sections(key.annotation, (*before, name))
         else:
-            leaves[*before, name] = key.get_default()
+            leaves[*before, key.alias or name] = key.get_default()
     return leaves
 
 

@@ -33,6 +33,7 @@ from ds_flow.core.families import (
     family_of,
     shapes_of,
 )
+from ds_flow.core.globs import TEMPORARY, example, matches, split
 from ds_flow.core.manifest import (
     Drifted,
     Input,
@@ -78,6 +79,7 @@ from ds_flow.core.program import (
     program_of,
     python_on,
 )
+from ds_flow.core.reading import Encodings, Reading, SourceOptions
 from ds_flow.core.remedies import Remedy, for_event, for_file
 from ds_flow.core.retry_policy import (
     Dead,
@@ -143,6 +145,7 @@ __all__ = [
     "STANDBY",
     "STARVED",
     "STATES_TAKEN_BY",
+    "TEMPORARY",
     "UNREAD_CAUSES",
     "WORK",
     "Ages",
@@ -160,6 +163,7 @@ __all__ = [
     "Document",
     "Drifted",
     "DsFlowError",
+    "Encodings",
     "Ended",
     "FailureClass",
     "Family",
@@ -182,6 +186,7 @@ __all__ = [
     "Policy",
     "Problems",
     "Quota",
+    "Reading",
     "Rejected",
     "Remedy",
     "RequestError",
@@ -191,6 +196,7 @@ __all__ = [
     "Settled",
     "Sighting",
     "Site",
+    "SourceOptions",
     "StageOptions",
     "Stat",
     "Timetable",
@@ -206,6 +212,7 @@ __all__ = [
     "cut_groups",
     "due_fire",
     "escape",
+    "example",
     "failed_and_done_again",
     "family_of",
     "first_of",
@@ -221,6 +228,7 @@ __all__ = [
     "is_no_room",
     "known_zone",
     "local_time",
+    "matches",
     "moment",
     "moment_of",
     "natural_order",
@@ -237,6 +245,7 @@ __all__ = [
     "shallow",
     "shapes_of",
     "short_time",
+    "split",
     "split_settled",
     "starved",
     "unescape",

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from ds_flow.core.reading import Encodings, Reading, SourceOptions, encodings_of, reading_of
+
 FILE_COST_BYTES = 2**16  # to open and write a small file costs as much as to read this
 TASK_COST_BYTES = 2**24  # less work than this is done before another task has begun
 WORK = ".work"  # the folder of all work directories, in the output folder
@@ -117,8 +119,9 @@ class Options:
     inbox: str = ""  # the folder that holds all inputs
     tag: str = ""
     delimiter: str = "auto"
-    encoding: str = "utf-8"
+    encoding: Encodings = "utf-8"
     first_column: str = ""  # the name of a first column that has none
+    for_: tuple[SourceOptions, ...] = ()  # what differs from these for the files of one source
     columns: str = "union"
     max_columns: int = MAX_COLUMNS
     required_columns: tuple[str, ...] = ()
@@ -136,8 +139,20 @@ class Options:
         stages = {name: StageOptions.from_json(stage) for name, stage in row["stages"].items()}
         # A plan of an older version has no site.
         site = Site.from_json(row["site"]) if "site" in row else Site()
-        lists = {name: tuple(row.get(name, ())) for name in ("required_columns", "hide_columns")}
-        return cls(**{**row, **lists, "stages": stages, "site": site})
+        own = {
+            "encoding": encodings_of(row["encoding"]),
+            "for_": tuple(map(SourceOptions.from_json, row.get("for_", ()))),
+            "required_columns": tuple(row.get("required_columns", ())),
+            "hide_columns": tuple(row.get("hide_columns", ())),
+        }
+        return cls(**{**row, **own, "stages": stages, "site": site})
+
+    def reading(self, path: str) -> Reading:
+        """Say how a file is read, by its raw path, which starts at the project."""
+        general = Reading(
+            encoding=self.encoding, delimiter=self.delimiter, first_column=self.first_column
+        )
+        return reading_of(posixpath.join(self.root, path), self.for_, general)
 
     def portable(self) -> Self:
         """Make folders inside the project relative to it, and the project to `output_dir`.
@@ -154,6 +169,7 @@ class Options:
             output_dir=_relative(output_dir, root),
             log_dir=_relative(self.log_dir, root),
             inbox=_relative(self.inbox, root),
+            for_=tuple(replace(one, pattern=_relative(one.pattern, root)) for one in self.for_),
         )
 
     def located(self, output_dir: str) -> Self:
@@ -166,6 +182,10 @@ class Options:
             output_dir=output_dir,
             log_dir=posixpath.normpath(posixpath.join(root, put.log_dir)),
             inbox=put.inbox and posixpath.normpath(posixpath.join(root, put.inbox)),
+            for_=tuple(
+                replace(one, pattern=posixpath.normpath(posixpath.join(root, one.pattern)))
+                for one in self.for_
+            ),
         )
 
 

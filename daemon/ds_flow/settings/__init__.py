@@ -1,6 +1,6 @@
 """YAML, `.env` and the environment as one frozen `Settings`."""
 
-from ds_flow.settings.globs import TEMPORARY, matches, split
+from ds_flow.core import TEMPORARY, matches, split
 from ds_flow.settings.in_force import IN_FORCE, in_force_text, restore, work_folders
 from ds_flow.settings.load import find_settings, load_settings, settings_schema
 from ds_flow.settings.people import Expected

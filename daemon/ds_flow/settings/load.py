@@ -183,6 +183,6 @@ def _as_given(name: str, origin: Origin) -> str:
 
 def _names(section: type[BaseModel], before: str = "") -> Iterator[str]:
     for name, key in section.model_fields.items():
-        yield f"{before}{name}"
+        yield f"{before}{key.alias or name}"
         if isinstance(key.annotation, type) and issubclass(key.annotation, BaseModel):
             yield from _names(key.annotation, f"{before}{name}.")

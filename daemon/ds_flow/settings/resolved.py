@@ -22,16 +22,18 @@ from ds_flow.core import (
     LsfSite,
     Options,
     Site,
+    SourceOptions,
     StageOptions,
     inherited_variables,
     pinned_variables,
+    split,
 )
-from ds_flow.settings import globs
 from ds_flow.settings.compute import Analyze, Compute
 from ds_flow.settings.people import Alerts, Expected, Lineage, Report, Web
 from ds_flow.settings.schema import (
     Batching,
     Csv,
+    CsvFor,
     Keys,
     Logging,
     Paths,
@@ -97,7 +99,7 @@ class Settings:
     @property
     def inbox(self) -> Path:
         """The folder where a search for the pattern starts, absolute."""
-        return Path(globs.split(self.pattern)[0])
+        return Path(split(self.pattern)[0])
 
     @property
     def output_dir(self) -> Path:
@@ -183,6 +185,7 @@ class Settings:
             delimiter=self.csv.delimiter,
             encoding=self.csv.encoding,
             first_column=self.csv.first_column,
+            for_=tuple(self._source(one) for one in self.csv.for_),
             columns=self.csv.columns,
             max_columns=self.csv.max_columns,
             required_columns=self.csv.required_columns,
@@ -194,6 +197,9 @@ class Settings:
             stages=self.stages,
             site=self.site,
         )
+
+    def _source(self, one: CsvFor) -> SourceOptions:
+        return SourceOptions(**{**one.model_dump(), "pattern": self.whole(one.pattern)})
 
     @property
     def site(self) -> Site:
@@ -263,7 +269,7 @@ def _hide(tree: dict[str, Any], instead: str | None) -> None:
 def _plain(section: object) -> Any:
     if isinstance(section, tuple):
         return [_plain(item) for item in section]
-    return section.model_dump() if isinstance(section, BaseModel) else section
+    return section.model_dump(by_alias=True) if isinstance(section, BaseModel) else section
 
 
 def _lines(tree: Mapping[str, Any], loc: Loc, origins: Mapping[Loc, Origin]) -> Iterator[str]:

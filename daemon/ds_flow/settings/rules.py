@@ -5,8 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, STAGES
-from ds_flow.settings import globs
+from ds_flow.core import CHECKOUT, STAGES, example, matches, split
 from ds_flow.settings.resolved import Settings
 from ds_flow.settings.sources import Loc
 
@@ -32,12 +31,12 @@ def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
 def _outputs_outside_inbox(settings: Settings) -> Iterator[Broken]:
     """Nothing that ds-flow writes may be an input, or each run would start the next."""
     pattern = _real_pattern(settings.pattern)
-    inbox, _ = globs.split(pattern)
+    inbox, _ = split(pattern)
     if Path(inbox).is_relative_to(os.path.realpath(settings.work_root)):
         yield ("paths", "input_pattern"), "is in the work directory; use another folder"
     for key, folder, names in _written(settings, pattern):
         real = os.path.realpath(folder)
-        met = [name for name in names if globs.matches(pattern, f"{real}/{name}")]
+        met = [name for name in names if matches(pattern, f"{real}/{name}")]
         if met:
             shown = settings.paths.input_pattern
             problem = f"files written there, like {met[0]}, would match input_pattern {shown!r}"
@@ -45,13 +44,13 @@ def _outputs_outside_inbox(settings: Settings) -> Iterator[Broken]:
 
 
 def _real_pattern(pattern: str) -> str:
-    folder, names = globs.split(pattern)
+    folder, names = split(pattern)
     return "/".join([os.path.realpath(folder).rstrip("/"), *names])
 
 
 def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list[str]]]:
     """List each place that ds-flow writes to: its key, its folder, and examples of names."""
-    name = globs.example(pattern.rpartition("/")[2])
+    name = example(pattern.rpartition("/")[2])
     stem = name.rpartition(".")[0] or name
     outputs = [f"processed_{stem}_{_RUN_ID}.csv", f"processed_x_{_RUN_ID}.csv"]
     others = [f"final_combined_{_RUN_ID}.csv", f"manifest_{_RUN_ID}.json"]

@@ -17,7 +17,7 @@ from ds_flow.settings.types import (
     Cron,
     Days,
     Delimiter,
-    Encoding,
+    Encodings,
     Minutes,
     Name,
     Number,
@@ -126,6 +126,19 @@ class Running(Section, frozen=True):
     )
 
 
+class CsvFor(Section, frozen=True):
+    """How the files of one source are read; what is left out is as for all files."""
+
+    pattern: Pattern = Field(
+        description="Which files; as in `paths.input_pattern`. The first entry that matches counts."
+    )
+    encoding: Encodings | None = Field(default=None, description="As `csv.encoding`.")
+    delimiter: Delimiter | None = Field(default=None, description="As `csv.delimiter`.")
+    first_column: Annotated[Text, Field(max_length=100)] | None = Field(
+        default=None, description="As `csv.first_column`."
+    )
+
+
 class Csv(Section, frozen=True):
     """How inputs are read."""
 
@@ -133,13 +146,20 @@ class Csv(Section, frozen=True):
         default="auto",
         description="The character between cells. auto recognises `,` `;` tab and `|`.",
     )
-    encoding: Encoding = Field(
-        default="utf-8", description="The text encoding of the inputs, by its Python name."
+    encoding: Encodings = Field(
+        default="utf-8",
+        description="The text encoding of the inputs, by its Python name; or a list of encodings,"
+        " of which the first one that the whole file is in counts.",
     )
     first_column: Annotated[Text, Field(max_length=100)] = Field(
         default="",
         description="The name of a first column that has none, such as a row index of pandas."
         " Without it, such a file is rejected.",
+    )
+    for_: tuple[CsvFor, ...] = Field(
+        default=(),
+        alias="for",
+        description="What is different for the files of one source; the first entry counts.",
     )
     columns: Literal["union", "strict"] = Field(
         default="union",

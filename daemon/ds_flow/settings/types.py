@@ -1,20 +1,22 @@
 """The types of settings, and which values each type refuses."""
 
+import codecs
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
+    PlainValidator,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from ds_flow.core import LOCAL, Timetable, is_hostile, known_zone
-from ds_flow.settings.globs import TEMPORARY, split
+from ds_flow.core import LOCAL, TEMPORARY, Timetable, is_hostile, known_zone, split
 
 DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
@@ -22,6 +24,7 @@ LONGEST_DAYS = 36_500
 PATH_CHARACTERS = 1000
 PORTS = 65_536
 OCTAL = re.compile(r"\s*[-+]?0[0-7_]+\s*")
+ACCENTED = "Zoë, José, Søren, Müller, 12 €"  # more bytes than characters in any Unicode encoding
 SELECTIONS = ("all", "failed", "since_last")
 
 
@@ -48,12 +51,35 @@ def _pattern(pattern: str) -> str:
     return pattern
 
 
-def _encoding(name: str) -> str:
+def _encodings(given: Any) -> str | tuple[str, ...]:
+    """Take one encoding, or a list of some, of which each has a chance to be used."""
+    if isinstance(given, str):
+        return _encoding(given)
+    if not isinstance(given, list | tuple) or not given:
+        raise ValueError("should be a text encoding, or a list of some")
+    names = tuple(map(_encoding, given))
+    for place, name in enumerate(names):
+        if hiding := [one for one in names[:place] if _hides(one, name)]:
+            raise ValueError(f"{hiding[0]} would read text in {name}, too; put {name} before it")
+    return names if names[1:] else names[0]
+
+
+def _encoding(name: Any) -> str:
     try:
         "".encode(name)
-    except (LookupError, ValueError):
-        raise ValueError("unknown text encoding") from None
-    return name.lower()
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"unknown text encoding {name!r}") from None
+    return str(name).lower()
+
+
+def _hides(first: str, name: str) -> bool:
+    """Whether an encoding takes any bytes, or text in another one, which it reads wrongly."""
+    is_unicode = codecs.lookup(name).name.startswith("utf")
+    sample = ACCENTED.encode(name) if is_unicode else bytes(range(256))
+    try:
+        return sample.decode(first).lstrip("\ufeff") != ACCENTED
+    except UnicodeError:
+        return False
 
 
 def _delimiter(delimiter: str) -> str:
@@ -131,7 +157,11 @@ PathText = Annotated[
 Argument = Annotated[str, AfterValidator(_argument)]
 Command = tuple[Argument, ...]
 Pattern = Annotated[PathText, AfterValidator(_pattern)]
-Encoding = Annotated[Text, AfterValidator(_encoding)]
+Encodings = Annotated[
+    str | tuple[str, ...],
+    PlainValidator(_encodings),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 Delimiter = Annotated[
     Literal["auto", ",", ";", "|", "tab", "\t", r"\t"], AfterValidator(_delimiter)
 ]

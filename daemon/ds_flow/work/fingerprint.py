@@ -5,8 +5,9 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from ds_flow.core import CHECKOUT, MAX_COLUMNS, Manifest, Options, inherited_variables
 
@@ -35,16 +36,19 @@ def code_fingerprint(options: Options) -> str:
 
 def settings_fingerprint(options: Options) -> str:
     """Hex SHA-256 over the settings that decide an output's content."""
-    content = [
+    content: list[Any] = [
         options.tag,
         options.delimiter,
-        options.encoding,
+        options.encoding,  # a text, or a list of texts
         options.columns,
         options.transform,
         options.stages["analyze"].command,
     ]
     if options.first_column:  # without it, as in older versions
         content.append(["first_column", options.first_column])
+    if options.for_:
+        said = [asdict(one) for one in options.portable().for_]
+        content.append(["for", *({k: v for k, v in one.items() if v is not None} for one in said)])
     if options.max_columns != MAX_COLUMNS:
         content.append(["max_columns", str(options.max_columns)])
     if options.required_columns:

@@ -25,7 +25,7 @@ MANIFEST_FIELDS = (
     *("transform", "tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
 )
 MANIFEST_TABLES = {
-    "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "notes"),
+    "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "encoding", "notes"),
     "outputs": ("name", "rows", "bytes", "compared", "because", "sha256"),
     "rejected": ("path", "version", "cause", "line", "reason"),
     "drift": ("path", "version", "kind", "text"),
