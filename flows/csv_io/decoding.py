@@ -25,6 +25,16 @@ BINARY = (
 )
 """What files of other kinds begin with."""
 
+NAMED_SO = {
+    "a gzip archive": ".csv.gz",
+    "a zstd archive": ".csv.zst",
+    "a zip archive or an Excel workbook (.xlsx)": ".xlsx, if it is a workbook,",
+    "a Parquet file": ".parquet",
+}
+"""The endings of the names of kinds that can be read."""
+
+TAR_MARK, TAR_PLACE = b"ustar", 257
+
 TEXTUAL = (
     (re.compile(r"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE), "an HTML page"),
     (re.compile(r"\s*<(?:\?xml\b|!--)", re.IGNORECASE), "an XML document"),
@@ -96,9 +106,7 @@ class Decoder:
 
     def _find_encoding(self, start: bytes) -> None:
         """Obey a byte order mark, and refuse what is no text."""
-        for beginning, kind in BINARY:
-            if start.startswith(beginning):
-                raise TableError(f"it is {kind}, not a CSV file")
+        refuse_binary(start)
         marked = next((name for mark, name in MARKS if start.startswith(mark)), "")
         told = codecs.lookup(self.encoding).name
         if marked:
@@ -108,6 +116,17 @@ class Decoder:
                 self.encoding = marked
         elif not told.startswith(("utf-16", "utf-32")) and (guess := unmarked_utf16(start)):
             raise WrongEncodingError(f"it looks like {guess} without a byte order mark")
+
+
+def refuse_binary(start: bytes) -> None:
+    """Refuse a file of another kind, by how it begins, and say how its like can be read."""
+    for beginning, kind in BINARY:
+        if start.startswith(beginning):
+            named = NAMED_SO.get(kind)
+            advice = f"; name it {named} and let paths.input_pattern match that" if named else ""
+            raise TableError(f"it is {kind}, not a CSV file{advice}")
+    if start[TAR_PLACE:].startswith(TAR_MARK):
+        raise TableError("it is a tar archive, not a CSV file")
 
 
 def unmarked_utf16(start: bytes) -> str:

@@ -6,6 +6,7 @@ Every cell is the text it was: "007", "NA" and "" stay.
 import csv
 import hashlib
 import io
+import os
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ class Source:
         self._block_bytes = block_bytes
         self._hash = hashlib.sha256()
         self.bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is now."""
+        try:
+            return os.fstat(self._stream.fileno()).st_size
+        except OSError as error:
+            raise UnreadableError(error.strerror) from error
 
     def __iter__(self) -> Iterator[bytes]:
         while block := self._read():

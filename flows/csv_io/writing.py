@@ -169,12 +169,12 @@ def quoted_cell(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if must else cell
 
 
-def quoted(cells: Cells) -> Cells:
+def quoted(cells: Cells, marks: str = MUST_QUOTE) -> Cells:
     """Quote the cells that hold a comma, a quote or a line end."""
     texts = [bytes(text) for _, text in buffers(cells)]
-    if not any(mark in text for text in texts for mark in MUST_QUOTE.encode()):
+    if not any(mark in text for text in texts for mark in marks.encode()):
         return cells
-    special = pc.match_substring_regex(cells, f"[{MUST_QUOTE}]")
+    special = pc.match_substring_regex(cells, f"[{marks}]")
     doubled = pc.replace_substring(cells, '"', '""')
     return pc.if_else(special, joined('"', doubled, '"', by=""), cells)
 

@@ -17,7 +17,9 @@ from typing import BinaryIO
 if __name__ == "__main__":  # run as a file: its packages and the transform are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from csv_io.allowance import Allowance
 from csv_io.errors import TableError, WrongEncodingError, in_no_encoding
+from csv_io.inputs import is_table, records_of
 from csv_io.records import Records
 from csv_io.required import lacking
 from csv_io.table import Rows, Source, UnreadableError, read_pieces, read_rows, to_frame
@@ -30,6 +32,7 @@ from ds_flow.core import (
     Reading,
     Rejected,
     SettingsError,
+    format_of,
     output_stems,
     unescape,
 )
@@ -167,6 +170,7 @@ class Shard:
             target.unlink(missing_ok=True)
             return rejected(planned, outcome, source.sha256)
         written, records, profiler = outcome
+        kind = format_of(planned.path)
         return Result(
             path=planned.path,
             version=planned.version,
@@ -178,8 +182,9 @@ class Shard:
             output_sha256=written.sha256,
             output_bytes=written.bytes,
             content_sha256=written.content_sha256,
-            delimiter=records.delimiter,
-            encoding=records.encoding,
+            delimiter="" if is_table(kind) else records.delimiter,
+            encoding="" if is_table(kind) else records.encoding,
+            format=kind,
             transform=self.transform_file,
             notes=tuple(records.notes),
             header=profiler.header,
@@ -212,11 +217,8 @@ class Shard:
         values = (now, unescape(planned.path), options.tag)
         constants = dict(zip(APPENDED, values, strict=True))
         try:
-            records = Records(
-                source,
-                delimiter=reading.delimiter,
-                encoding=reading.encodings[0],
-                first_column=reading.first_column,
+            records = records_of(
+                source, planned.path, reading, self._allowance(source), target.parent
             )
             profiler = Profiler(self.profiled.get(planned.path))
             return write(self._rows(records, profiler), target, constants), records, profiler
@@ -224,6 +226,10 @@ class Shard:
             return error.without_quotes() if options.hide_columns else error
         except TransformError as error:
             return error
+
+    def _allowance(self, source: Source) -> Allowance:
+        options = self.plan.options
+        return Allowance(source.size_bytes, options.max_unpacked_mb, options.max_unpacked_ratio)
 
     def _rows(self, records: Records, profiler: Profiler) -> Iterator[Rows]:
         if taken := set(APPENDED).intersection(records.header):

@@ -157,6 +157,7 @@ def _input(item: Result, shape: int | None) -> Input:
         columns=len(item.columns) - APPENDED,
         delimiter=item.delimiter,
         encoding=item.encoding,
+        format=item.format,
         notes=item.notes,
         shape=shape,
         rows_read=item.rows_read,

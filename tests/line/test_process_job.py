@@ -1,6 +1,8 @@
 import csv
 import functools
+import gzip
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -243,6 +245,7 @@ def test_the_result_tells_what_was_read_and_what_was_written(project: PlannedBat
         transform=str(CHECKOUT / "flows" / "transforms.py"),
         delimiter=",",
         encoding="utf-8",
+        format="csv",
     )
     assert project.tables() == [result.output]
 
@@ -394,6 +397,106 @@ def test_files_of_one_name_in_two_folders_have_two_results(project: PlannedBatch
     assert project.run() == 0
     assert project.result("one/student_a.csv").rows == 2
     assert project.result("two/student_a.csv").rows == 1
+
+
+# --------------------------------------------------------------------------- formats
+
+
+def packed_as_workbook(rows: list[list[object]]) -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame(rows[1:], columns=rows[0]).to_excel(file, index=False)
+    return file.getvalue()
+
+
+def packed_as_parquet(rows: list[list[object]]) -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame(rows[1:], columns=rows[0]).to_parquet(file)
+    return file.getvalue()
+
+
+TABLE: list[list[object]] = [["name", "score"], ["Ann", 7], ["Zoë", 8]]
+SAME = "name,score\nAnn,7\nZoë,8\n".encode()
+FORMATS: dict[str, tuple[bytes, str, str, str]] = {
+    "student_a.csv": (SAME, "csv", "utf-8", ","),
+    "student_a.csv.gz": (gzip.compress(SAME), "csv.gz", "utf-8", ","),
+    "student_a.csv.zst": (pa.compress(SAME, "zstd", asbytes=True), "csv.zst", "utf-8", ","),
+    "student_a.xlsx": (packed_as_workbook(TABLE), "xlsx", "", ""),
+    "student_a.parquet": (packed_as_parquet(TABLE), "parquet", "", ""),
+}
+
+
+def test_a_file_of_each_format_has_the_same_cells_and_a_name_of_its_own(
+    project: PlannedBatch,
+) -> None:
+    for name, (content, *_) in FORMATS.items():
+        project.put(name, content)
+    assert project.run() == 0
+    for name, (content, *used) in FORMATS.items():
+        result = project.result(name)
+        assert [row[:2] for row in project.rows(name)] == [
+            ["name", "score"],
+            ["Ann", "7"],
+            ["Zoë", "8"],
+        ]
+        assert [result.format, result.encoding, result.delimiter] == used
+        assert (result.bytes, result.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert (result.rows, result.header, result.notes) == (2, ("name", "score"), ())
+        assert project.rows(name)[1][3] == f"data/{name}"
+    assert len(project.tables()) == len(FORMATS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_output_is_named_after_its_input_without_its_endings(
+    project: PlannedBatch, name: str
+) -> None:
+    project.put(name, FORMATS[name][0])
+    assert project.run() == 0
+    assert re.fullmatch(r"student_a\.[0-9a-f]{8}\.csv", project.result(name).output)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_any_format_that_has_changed_is_not_kept(
+    project: PlannedBatch, name: str
+) -> None:
+    project.put(name, FORMATS[name][0], known=b"other")
+    assert project.run() == 0
+    assert project.aside(name).cause == "changed"
+    assert project.tables() == []
+    assert not [path for path in project.results.folder.iterdir() if path.suffix != ".aside"]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "student_a.csv"])
+def test_a_file_of_any_packed_format_that_is_cut_off_is_rejected_in_words(
+    project: PlannedBatch, name: str
+) -> None:
+    content = FORMATS[name][0][:-3]
+    project.put(name, content)
+    assert project.run() == 0
+    aside = project.aside(name)
+    assert aside.cause == "rejected"
+    assert aside.sha256 == hashlib.sha256(content).hexdigest()
+    assert re.search("damaged|cut off|cannot be read as Parquet", aside.reason)
+
+
+@pytest.mark.parametrize("name", ["student_a.xlsx", "student_a.parquet"])
+def test_a_full_disk_under_the_copy_of_a_file_is_no_files_fault(
+    project: PlannedBatch, name: str
+) -> None:
+    project.put(name, FORMATS[name][0])
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", sys.executable, str(SCRIPT)]
+    done = subprocess.run(
+        [*limited, *project.arguments()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == job_exit.OWN_DISK
+    assert done.stderr == "process: OSError: [Errno 27] File too large\n"
+    assert project.verdict(name) is None
+
+
+def test_the_limits_of_what_is_unpacked_are_the_plans(project: PlannedBatch) -> None:
+    content = gzip.compress(b"a,b\n" + b"1,2\n" * 20_000_000)
+    project.put("student_a.csv.gz", content)
+    assert project.run() == 0
+    assert "raise csv.max_unpacked_ratio" in project.aside("student_a.csv.gz").reason
 
 
 # --------------------------------------------------------------------------- encodings

@@ -296,6 +296,7 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
     made = project(
         FIVE.replace("data/", "inbox/")
         + "csv: {delimiter: ';', encoding: UTF-16, first_column: row, columns: strict,"
+        " sheet: Marks, max_unpacked_mb: 5, max_unpacked_ratio: 6,"
         " for: [{pattern: 'inbox/uk_*.csv', delimiter: tab}],"
         " max_columns: 9, required_columns: [id]}\n"
         + "profile: false\nprivacy: {hide_columns: [name]}\n"

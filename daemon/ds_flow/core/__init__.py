@@ -33,6 +33,7 @@ from ds_flow.core.families import (
     family_of,
     shapes_of,
 )
+from ds_flow.core.formats import GZIP, PARQUET, WORKBOOK, ZSTD, format_of, stem_of
 from ds_flow.core.globs import TEMPORARY, example, matches, split
 from ds_flow.core.manifest import (
     Drifted,
@@ -58,6 +59,8 @@ from ds_flow.core.paths import (
 )
 from ds_flow.core.plan import (
     MAX_COLUMNS,
+    MAX_UNPACKED_MB,
+    MAX_UNPACKED_RATIO,
     WORK,
     ClusterSite,
     DockerSite,
@@ -132,10 +135,14 @@ __all__ = [
     "FLOW",
     "FORK",
     "GIVEN_NAMES",
+    "GZIP",
     "LIVE_BATCHES",
     "LIVE_RUNS",
     "LOCAL",
     "MAX_COLUMNS",
+    "MAX_UNPACKED_MB",
+    "MAX_UNPACKED_RATIO",
+    "PARQUET",
     "PYTHON",
     "RERUN_TRIGGERS",
     "RUN_MOVES",
@@ -148,6 +155,8 @@ __all__ = [
     "TEMPORARY",
     "UNREAD_CAUSES",
     "WORK",
+    "WORKBOOK",
+    "ZSTD",
     "Ages",
     "Arrival",
     "Backoff",
@@ -218,6 +227,7 @@ __all__ = [
     "first_of",
     "for_event",
     "for_file",
+    "format_of",
     "hides",
     "holds_up",
     "in_backquotes",
@@ -248,5 +258,6 @@ __all__ = [
     "split",
     "split_settled",
     "starved",
+    "stem_of",
     "unescape",
 ]

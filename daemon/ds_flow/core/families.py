@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from ds_flow.core.formats import stem_of
+
 FOLDED = "#"  # stands for digits and dates in a family's name
 
 DAYS = 30
@@ -36,7 +38,7 @@ def family_of(path: str) -> str:
     folded that are named after a date: `school1/` and `school2/` are two sources.
     """
     *folders, name = path.split("/")
-    stem = name.rpartition(".")[0] or name
+    stem = stem_of(name)
     return "/".join([*_folded_folders(folders), _NUMBERS.sub(FOLDED, stem)])
 
 

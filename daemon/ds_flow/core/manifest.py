@@ -31,6 +31,7 @@ class Input:
     columns: int
     delimiter: str = ""  # that was used; "" in manifests of older versions
     encoding: str = ""  # the same
+    format: str = ""  # csv, csv.gz, csv.zst, xlsx or parquet
     notes: tuple[str, ...] = ()  # what was left out, or may be wrong
     shape: int | None = None  # which of the manifest's `shapes` its columns are; None: not compared
     empty: tuple[int, ...] = ()  # cells of each of these columns

@@ -6,6 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
+from ds_flow.core.formats import stem_of
+
 STEM_BYTES = 200  # a longer stem is shortened: a file name has at most 255 bytes
 SHORT_STEM_BYTES = 180
 
@@ -73,7 +75,7 @@ def output_stems(paths: Iterable[str]) -> dict[str, str]:
     It is the input's own stem. If that is not unique or longer than 200 bytes, it is the first 180
     bytes (of whole characters), "-", and 8 hex digits of the path's SHA-256.
     """
-    own = {path: _stem(unescape(path)) for path in paths}
+    own = {path: stem_of(unescape(path)) for path in paths}
     often = Counter(own.values())
     short = {
         path: _short_stem(stem, path)
@@ -85,11 +87,6 @@ def output_stems(paths: Iterable[str]) -> dict[str, str]:
         path: short.get(path) or (_short_stem(stem, path) if stem in taken else stem)
         for path, stem in own.items()
     }
-
-
-def _stem(raw: str) -> str:
-    name = raw.rpartition("/")[2]
-    return name.rpartition(".")[0] or name
 
 
 def _short_stem(stem: str, path: str) -> str:

@@ -19,6 +19,7 @@ WORK = ".work"  # the folder of all work directories, in the output folder
 
 
 MAX_COLUMNS = 16_384  # of a combined file, unless a plan says otherwise: a spreadsheet's limit
+MAX_UNPACKED_MB, MAX_UNPACKED_RATIO = 16_384, 200  # of a packed file, unless a plan says otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,9 @@ class Options:
     delimiter: str = "auto"
     encoding: Encodings = "utf-8"
     first_column: str = ""  # the name of a first column that has none
+    sheet: str = ""  # of a workbook; "" for the first one
+    max_unpacked_mb: int = MAX_UNPACKED_MB
+    max_unpacked_ratio: int = MAX_UNPACKED_RATIO
     for_: tuple[SourceOptions, ...] = ()  # what differs from these for the files of one source
     columns: str = "union"
     max_columns: int = MAX_COLUMNS
@@ -150,7 +154,10 @@ class Options:
     def reading(self, path: str) -> Reading:
         """Say how a file is read, by its raw path, which starts at the project."""
         general = Reading(
-            encoding=self.encoding, delimiter=self.delimiter, first_column=self.first_column
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            first_column=self.first_column,
+            sheet=self.sheet,
         )
         return reading_of(posixpath.join(self.root, path), self.for_, general)
 

@@ -1,7 +1,7 @@
 """How one file is read: the settings for all files, and those for the source it is of."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from ds_flow.core.globs import matches
@@ -17,6 +17,7 @@ class Reading:
     encoding: Encodings = "utf-8"
     delimiter: str = "auto"
     first_column: str = ""  # the name of a first column that has none
+    sheet: str = ""  # of a workbook; "" for the first one that is visible
 
     @property
     def encodings(self) -> tuple[str, ...]:
@@ -32,6 +33,7 @@ class SourceOptions:
     encoding: Encodings | None = None
     delimiter: str | None = None
     first_column: str | None = None
+    sheet: str | None = None
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -40,11 +42,8 @@ class SourceOptions:
 
     def over(self, general: Reading) -> Reading:
         """What is said here, and else what holds for all files."""
-        return Reading(
-            encoding=general.encoding if self.encoding is None else self.encoding,
-            delimiter=general.delimiter if self.delimiter is None else self.delimiter,
-            first_column=(general.first_column if self.first_column is None else self.first_column),
-        )
+        own = {key.name: getattr(self, key.name) for key in fields(Reading)}
+        return replace(general, **{name: said for name, said in own.items() if said is not None})
 
 
 def encodings_of(given: Any) -> Any:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, STAGES, example, matches, split
+from ds_flow.core import CHECKOUT, STAGES, example, matches, split, stem_of
 from ds_flow.settings.resolved import Settings
 from ds_flow.settings.sources import Loc
 
@@ -51,7 +51,7 @@ def _real_pattern(pattern: str) -> str:
 def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list[str]]]:
     """List each place that ds-flow writes to: its key, its folder, and examples of names."""
     name = example(pattern.rpartition("/")[2])
-    stem = name.rpartition(".")[0] or name
+    stem = stem_of(name)
     outputs = [f"processed_{stem}_{_RUN_ID}.csv", f"processed_x_{_RUN_ID}.csv"]
     others = [f"final_combined_{_RUN_ID}.csv", f"manifest_{_RUN_ID}.json"]
     others.append(f"profile_{_RUN_ID}.json")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ds_flow.core import LOCAL, MAX_COLUMNS
+from ds_flow.core import LOCAL, MAX_COLUMNS, MAX_UNPACKED_MB, MAX_UNPACKED_RATIO
 from ds_flow.settings.compute import Compute
 from ds_flow.settings.people import Alerts, Expected, Lineage, Report, Web
 from ds_flow.settings.types import (
@@ -137,6 +137,9 @@ class CsvFor(Section, frozen=True):
     first_column: Annotated[Text, Field(max_length=100)] | None = Field(
         default=None, description="As `csv.first_column`."
     )
+    sheet: Annotated[Text, Field(max_length=100)] | None = Field(
+        default=None, description="As `csv.sheet`."
+    )
 
 
 class Csv(Section, frozen=True):
@@ -155,6 +158,19 @@ class Csv(Section, frozen=True):
         default="",
         description="The name of a first column that has none, such as a row index of pandas."
         " Without it, such a file is rejected.",
+    )
+    sheet: Annotated[Text, Field(max_length=100)] = Field(
+        default="", description="The sheet of a workbook. Default: the first one that is visible."
+    )
+    max_unpacked_mb: Count = Field(
+        default=MAX_UNPACKED_MB,
+        le=2**30,
+        description="MiB that a packed input may have unpacked. One that has more is rejected.",
+    )
+    max_unpacked_ratio: Count = Field(
+        default=MAX_UNPACKED_RATIO,
+        le=2**30,
+        description="Times that a packed input may become larger, beyond 64 MiB.",
     )
     for_: tuple[CsvFor, ...] = Field(
         default=(),

@@ -9,7 +9,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ds_flow.core import CHECKOUT, MAX_COLUMNS, Manifest, Options, inherited_variables
+from ds_flow.core import (
+    CHECKOUT,
+    MAX_COLUMNS,
+    MAX_UNPACKED_MB,
+    MAX_UNPACKED_RATIO,
+    Manifest,
+    Options,
+    inherited_variables,
+)
+
+LIMITS = {
+    "max_columns": MAX_COLUMNS,
+    "max_unpacked_mb": MAX_UNPACKED_MB,
+    "max_unpacked_ratio": MAX_UNPACKED_RATIO,
+}
+"""Limits of what is taken, and what they are if nobody has set them."""
 
 REFERENCE = "ref: "
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -46,11 +61,14 @@ def settings_fingerprint(options: Options) -> str:
     ]
     if options.first_column:  # without it, as in older versions
         content.append(["first_column", options.first_column])
+    if options.sheet:
+        content.append(["sheet", options.sheet])
     if options.for_:
         said = [asdict(one) for one in options.portable().for_]
         content.append(["for", *({k: v for k, v in one.items() if v is not None} for one in said)])
-    if options.max_columns != MAX_COLUMNS:
-        content.append(["max_columns", str(options.max_columns)])
+    for name, usual in LIMITS.items():
+        if getattr(options, name) != usual:
+            content.append([name, str(getattr(options, name))])
     if options.required_columns:
         content.append(["required_columns", *sorted(options.required_columns)])
     stages = sorted(options.stages.items())

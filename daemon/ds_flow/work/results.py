@@ -45,6 +45,7 @@ class Result:
     content_sha256: str = ""  # of the output's cells, but for processed_at
     delimiter: str = ""  # of the input
     encoding: str = ""  # of the input
+    format: str = ""  # csv, csv.gz, csv.zst, xlsx or parquet
     transform: str = ""  # the file of the transform, relative to the project if it is inside
     notes: tuple[str, ...] = ()  # what a reader of the manifest should know of the input
     header: tuple[str, ...] = ()  # of the input; () if it is too wide to be compared
@@ -62,7 +63,12 @@ class Result:
         names = (*made.columns, *made.notes, *made.header)
         numbers = (made.bytes, made.rows, made.output_bytes, made.rows_read, *made.empty)
         if not (
-            all(map(_is_text, (*texts, made.delimiter, made.encoding, made.transform, *names)))
+            all(
+                map(
+                    _is_text,
+                    (*texts, made.delimiter, made.encoding, made.format, made.transform, *names),
+                )
+            )
             and all(map(_is_number, numbers))
         ):
             raise TypeError("not a result")

@@ -25,7 +25,17 @@ MANIFEST_FIELDS = (
     *("transform", "tag", "host", "user", "git_commit", "code_fingerprint", "settings_fingerprint"),
 )
 MANIFEST_TABLES = {
-    "inputs": ("path", "version", "rows", "columns", "bytes", "delimiter", "encoding", "notes"),
+    "inputs": (
+        "path",
+        "version",
+        "rows",
+        "columns",
+        "bytes",
+        "format",
+        "encoding",
+        "delimiter",
+        "notes",
+    ),
     "outputs": ("name", "rows", "bytes", "compared", "because", "sha256"),
     "rejected": ("path", "version", "cause", "line", "reason"),
     "drift": ("path", "version", "kind", "text"),

@@ -1,0 +1,101 @@
+"""The members of a zip archive that a stranger made, each read in one pass and in little memory."""
+
+import errno
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO
+
+from csv_io.allowance import Allowance
+from csv_io.errors import TableError
+
+BLOCK_BYTES = 2**18
+LIST_BYTES = 2**22  # of the list of all members, which is read as a whole
+END_BYTES = 2**16 + 22
+END, END_OF_LARGE = b"PK\5\6", b"PK\6\7"
+METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+ENCRYPTED = 1
+
+DAMAGED = "it is damaged or cut off; send it again"
+
+
+class Archive:
+    """An open zip archive."""
+
+    def __init__(self, file: BinaryIO, allowance: Allowance) -> None:
+        """Read the list of its members.
+
+        Raises:
+            TableError: it is no zip archive, damaged, or its list is too long.
+        """
+        refuse_long_list(file)
+        self._allowance = allowance
+        with errors_told():
+            self._zip = zipfile.ZipFile(file)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._zip.NameToInfo
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Give a member's bytes.
+
+        Raises:
+            TableError: there is no such member, it is damaged or too large, or has a password.
+        """
+        if name not in self:
+            raise TableError(f"it has no part {name!r}, so it is damaged, or of another kind")
+        with errors_told():
+            info = self._zip.getinfo(name)
+            if info.flag_bits & ENCRYPTED:
+                raise TableError("it is protected by a password; save it without one")
+            if info.compress_type not in METHODS:
+                raise TableError(DAMAGED)
+            member = self._zip.open(info)
+        with member:
+            while block := self._read(member):
+                self._allowance.take(len(block))
+                yield block
+
+    def whole(self, name: str, most_bytes: int = 2**24) -> bytes:
+        """Give a small member's bytes."""
+        content = b""
+        for block in self.blocks(name):
+            content += block
+            if len(content) > most_bytes:
+                raise TableError(f"its part {name!r} is over {most_bytes // 2**20} MB")
+        return content
+
+    @staticmethod
+    def _read(member: IO[bytes]) -> bytes:
+        with errors_told():
+            return member.read(BLOCK_BYTES)
+
+
+def refuse_long_list(file: BinaryIO) -> None:
+    """Refuse what is no zip archive, or one with more members than a workbook has."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - END_BYTES))
+    tail = file.read()
+    at = tail.rfind(END)
+    if at < 0 or len(tail) < at + 22:
+        raise TableError(DAMAGED)
+    (list_bytes,) = struct.unpack_from("<I", tail, at + 12)
+    if list_bytes > LIST_BYTES or tail[max(0, at - 20) : at].startswith(END_OF_LARGE):
+        raise TableError("it is a zip archive of more parts than a workbook has")
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Say of an error with an archive that the file is to blame."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise TableError(DAMAGED) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file
+            raise
+        raise TableError(DAMAGED) from error
+    except RuntimeError:  # what zipfile says of a password
+        raise TableError("it is protected by a password; save it without one") from None
