@@ -118,6 +118,16 @@ class Decoder:
             raise WrongEncodingError(f"it looks like {guess} without a byte order mark")
 
 
+class OwnText(Decoder):
+    """The text of one of our own files: UTF-8, in which no beginning and no end means anything."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        super().__init__(blocks, "utf-8")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._blocks
+
+
 def refuse_binary(start: bytes) -> None:
     """Refuse a file of another kind, by how it begins, and say how its like can be read."""
     for beginning, kind in BINARY:

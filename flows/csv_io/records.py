@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csv_io.decoding import Decoder
+from csv_io.decoding import Decoder, OwnText
 from csv_io.dialect import LF_ENDS, SAMPLE_BYTES, announced, line_end, sniffed
 from csv_io.errors import SET_ENCODING, TableError, WrongEncodingError
 from csv_io.layout import CR, Fault, Layout, Positions, lay_out
@@ -63,7 +63,8 @@ class Block:
 class Records:
     """The records of one text: `header` at once, the others block by block, in one pass.
 
-    A column without a name is "" in the header. `first_column` names the first one. `notes` is
+    A column without a name is "" in the header. `first_column` names the first one. With `is_ours`,
+    a file that was written here is read, whose first name may look like anything. `notes` is
     complete after the last block.
 
     Raises:
@@ -78,8 +79,9 @@ class Records:
         encoding: str,
         first_column: str = "",
         max_columns: int = MAX_COLUMNS,
+        is_ours: bool = False,
     ) -> None:
-        self._decoder = Decoder(blocks, encoding)
+        self._decoder = OwnText(blocks) if is_ours else Decoder(blocks, encoding)
         self._texts = iter(self._decoder)
         self.notes = self._decoder.notes
         self._pending = b""

@@ -24,6 +24,7 @@ from csv_io.table import (
     read_tables,
 )
 
+ANY_COLUMNS = 2**31
 MUST_QUOTE = '",\r\n'
 
 
@@ -111,6 +112,13 @@ class ContentHash:
         return hashlib.sha256(self._text.digest() + self._lengths.digest()).hexdigest()
 
 
+def own_records(stream: BinaryIO) -> Records:
+    """Read one of our own files. It may have more columns than an input may have."""
+    return Records(
+        Source(stream), delimiter=",", encoding="utf-8", max_columns=ANY_COLUMNS, is_ours=True
+    )
+
+
 class Alignment:
     """Our own output files, written anew with all columns of a batch; what one lacks is empty."""
 
@@ -129,15 +137,10 @@ class Alignment:
         """
         with source.open("rb", buffering=0) as old, target.open("xb") as new:
             new.write(self._header)
-            for table in read_tables(self._records(old)):
+            for table in read_tables(own_records(old)):
                 for rows in table.to_batches(max_chunksize=self._rows):
                     for _, text in buffers(self._lines(rows)):
                         new.write(text)
-
-    def _records(self, stream: BinaryIO) -> Records:
-        """Read one of our own, which has more columns than an input may have."""
-        width = len(self._places)
-        return Records(Source(stream), delimiter=",", encoding="utf-8", max_columns=width)
 
     def _lines(self, rows: pa.RecordBatch) -> Cells:
         """Rows with as many commas before each cell as there are columns between."""

@@ -707,6 +707,27 @@ def test_aligning_keeps_each_cell_under_its_name_and_leaves_the_others_empty(
     assert parsed(content) == [columns, *([row.get(name, "") for name in columns] for row in old)]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<html>",
+        "%PDF-1",
+        "{}",
+        "\ufeffid",
+        "Obj\x01",
+        "ï»¿id",
+        "version https://git-lfs.github.com/",
+    ],
+)
+def test_an_output_is_aligned_whatever_its_first_column_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    source, target = tmp_path / "source.csv", tmp_path / "target.csv"
+    source.write_bytes(written([[name, "b"], ["1", "2\x1a"]], {}))
+    Alignment([name, "b", "c"]).write(source, target)
+    assert parsed(target.read_bytes()) == [[name, "b", "c"], ["1", "2\x1a", ""]]
+
+
 def test_a_column_that_a_file_lacks_costs_no_call_of_its_own(tmp_path: Path) -> None:
     tmp_path.joinpath("old.csv").write_bytes(written([["b", "a"], ["1", "2"]], {}))
 
