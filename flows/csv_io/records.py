@@ -89,7 +89,6 @@ class Records:
         self._line = 1  # where `_pending` begins
         self._newline = LF_ENDS
         self._fill(SAMPLE_BYTES + 2)  # with what follows a CR
-        self.encoding = self._decoder.encoding
         self.delimiter = self._find_delimiter(delimiter)
         self._newline = line_end(self._pending)
         self.header: tuple[str, ...] = ()

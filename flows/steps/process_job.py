@@ -27,6 +27,7 @@ from csv_io.writing import TableWriter, Written
 from ds_flow.core import (
     DsFlowError,
     InputError,
+    Options,
     Plan,
     PlannedFile,
     Reading,
@@ -218,7 +219,7 @@ class Shard:
         constants = dict(zip(APPENDED, values, strict=True))
         try:
             records = records_of(
-                source, planned.path, reading, self._allowance(source), target.parent
+                source, planned.path, reading, allowance_of(source, options), target.parent
             )
             profiler = Profiler(self.profiled.get(planned.path))
             return write(self._rows(records, profiler), target, constants), records, profiler
@@ -226,10 +227,6 @@ class Shard:
             return error.without_quotes() if options.hide_columns else error
         except TransformError as error:
             return error
-
-    def _allowance(self, source: Source) -> Allowance:
-        options = self.plan.options
-        return Allowance(source.size_bytes, options.max_unpacked_mb, options.max_unpacked_ratio)
 
     def _rows(self, records: Records, profiler: Profiler) -> Iterator[Rows]:
         if taken := set(APPENDED).intersection(records.header):
@@ -247,6 +244,11 @@ class Shard:
             frame, hidden = to_frame(piece.table), self.plan.options.hide_columns
             cells = apply(self.transform, frame, self.own, hidden)
             yield from piece.rows(cells)
+
+
+def allowance_of(source: Source, options: Options) -> Allowance:
+    """How much may come out of a packed file."""
+    return Allowance(source.size_bytes, options.max_unpacked_mb, options.max_unpacked_ratio)
 
 
 def write(pieces: Iterator[Rows], target: Path, constants: Mapping[str, str]) -> Written:

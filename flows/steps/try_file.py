@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ if __name__ == "__main__":  # run as a file: its packages are beside steps/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from csv_io.errors import TableError
-from csv_io.records import Records
+from csv_io.inputs import is_table, records_of
 from csv_io.table import Source, read_tables
-from ds_flow.core import DsFlowError, InputError, Rejected, hides, unescape
+from ds_flow.core import DsFlowError, InputError, Rejected, format_of, hides, unescape
 from ds_flow.system import write_json
 from ds_flow.work import Batch, Result
 from steps.file_results import file_results
 from steps.process import process_shards
-from steps.process_job import opened
+from steps.process_job import allowance_of, opened
 from steps.transform import APPENDED
 
 CELL_LENGTH = 1000  # characters of a cell that are shown
@@ -56,7 +57,7 @@ def tried(batch: Batch, published: Path, rows: int) -> dict[str, Any]:
         "cause": verdict.cause if isinstance(verdict, Rejected) else None,
         "reason": verdict.sentence if isinstance(verdict, Rejected) else problem,
         **(_of_result(verdict) if isinstance(verdict, Result) else NOTHING_PUBLISHED),
-        **_read(batch, rows),
+        **_read(batch, rows, verdict),
         "after": _written(batch, verdict, rows) if isinstance(verdict, Result) else None,
         "printed": _own_part(printed.getvalue(), verdict),
     }
@@ -71,25 +72,26 @@ def _of_result(result: Result) -> dict[str, Any]:
     }
 
 
-def _read(batch: Batch, rows: int) -> dict[str, Any]:
+def _read(batch: Batch, rows: int, verdict: Result | Rejected | None) -> dict[str, Any]:
     """How the file is read, and its first rows; nothing if not even its header can be."""
-    options = batch.plan.options
-    path = Path(options.root, unescape(batch.plan.files[0].path))
+    options, planned = batch.plan.options, batch.plan.files[0]
+    path = Path(options.root, unescape(planned.path))
+    reading = options.reading(unescape(planned.path))
+    found = (verdict.encoding if isinstance(verdict, Result) else "") or reading.encodings[0]
     with suppress(InputError), opened(path, options.inbox) as stream:
-        records = Records(
-            Source(stream),
-            delimiter=options.delimiter,
-            encoding=options.encoding,
-            first_column=options.first_column,
-        )
+        source = Source(stream)
+        allowance = allowance_of(source, options)
+        reading = replace(reading, encoding=found)
+        records = records_of(source, planned.path, reading, allowance, batch.folder)
         first: list[dict[str, str]] = []
         with suppress(TableError):  # it is the reason why the file is set aside
             first = next(read_tables(records)).slice(0, rows).to_pylist()
         columns = [name for name in records.header if name]
         cells = ([row[name] for name in columns] for row in first)
+        is_text = not is_table(format_of(planned.path))
         return {
-            "delimiter": records.delimiter,
-            "encoding": records.encoding,
+            "delimiter": records.delimiter if is_text else "",
+            "encoding": records.encoding if is_text else "",
             "before": _table(columns, cells, options.hide_columns),
         }
     return NOTHING_READ

@@ -166,6 +166,7 @@ def test_runs_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> No
         "error": "",
         "analysis_error": "",
         "removed_at": None,
+        "deliveries": [],
         "jobs": [],
     }
     assert (found[1]["run_id"], found[1]["ended_at"]) == (None, None)

@@ -14,7 +14,7 @@ from clock import NOON, MovedClock
 from ds_flow.core.states import Cause
 from ds_flow.settings.load import load_settings
 from ds_flow.upkeep.retention import DONE
-from ds_flow.upkeep.upkeep import LOOK_SECONDS, Upkeep
+from ds_flow.upkeep.upkeep import ALERT_SECONDS, LOOK_SECONDS, Upkeep
 from project import Project as RealProject
 from project import until
 from samples import settled
@@ -85,6 +85,8 @@ def test_a_bug_in_telling_is_in_the_log_and_what_was_to_be_told_is_told_later(
     project: Project, make: Make, clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeping = make()
+    keeping.keep()
+    clock.elapsed_s += ALERT_SECONDS
     project.ledger.history.note("space.low", "", clock.now())
     project.ledger.close()
     keeping.keep()

@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "release": commands.release,
         "cancel": commands.cancel,
         "schedule": commands.schedule,
+        "deliver": commands.deliver,
     },
     "Keep in order": {
         "verify": commands.verify,

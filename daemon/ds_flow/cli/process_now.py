@@ -12,6 +12,7 @@ from ds_flow.ledger import LEFT_OUT, Ledger, Reading, RunRow
 from ds_flow.service import service
 from ds_flow.settings import Settings
 from ds_flow.system import DONE, FAILED, INTERRUPTED, put, say
+from ds_flow.views import not_handed_over
 
 NAMED_OUTPUTS = 20  # of each run, in the summary
 
@@ -67,6 +68,7 @@ def summarize(settings: Settings, ledger: Ledger, before: Tally) -> int:
     for run in published:
         _put_outputs(settings, ledger.read, run)
     problems = [*_problems_of_runs(ledger, published), *_problems_since(ledger.read, before)]
+    problems += _not_handed_over(settings, ledger)
     for line in problems:
         put(line)
     if not (published or problems):
@@ -92,6 +94,12 @@ def _problems_of_runs(ledger: Ledger, published: Collection[RunRow]) -> Iterator
     for run in published:
         if run.analysis_error:
             yield f"analysis failed: run {run.run_id}: {run.analysis_error}"
+
+
+def _not_handed_over(settings: Settings, ledger: Ledger) -> Iterator[str]:
+    for row, waiting in ledger.deliveries.firsts():
+        if row.attempts:
+            yield f"not handed over: {not_handed_over(settings, row, waiting)}"
 
 
 def _problems_since(read: Reading, before: Tally) -> Iterator[str]:

@@ -96,6 +96,7 @@ def open_ledger(settings: Settings, now: datetime) -> Iterator[Ledger]:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory()), "ledger.db")
         ledger = Ledger(path)
         stack.callback(ledger.close)
+        ledger.deliveries.commands = settings.handed_to
         admit_commits(ledger, settings.output_dir, now)
         if is_new:
             rebuild_ledger(ledger, settings.output_dir, now)

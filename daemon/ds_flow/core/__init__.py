@@ -8,6 +8,7 @@ from ds_flow.core.environment import (
     DEFAULT_VARIABLES,
     FORK,
     GIVEN_NAMES,
+    RUN_ID,
     STANDBY,
     inherited_variables,
     pinned_variables,
@@ -85,11 +86,13 @@ from ds_flow.core.program import (
 from ds_flow.core.reading import Encodings, Reading, SourceOptions
 from ds_flow.core.remedies import Remedy, for_event, for_file
 from ds_flow.core.retry_policy import (
+    LONGEST_DELIVERY_WAIT,
     Dead,
     Ended,
     Policy,
     RetryAt,
     after_failure,
+    next_delivery,
 )
 from ds_flow.core.settling import holds_up, split_settled
 from ds_flow.core.states import (
@@ -110,6 +113,7 @@ from ds_flow.core.states import (
     BatchState,
     Cause,
     Clock,
+    DeliveryState,
     FailureClass,
     FileState,
     FireOutcome,
@@ -139,12 +143,14 @@ __all__ = [
     "LIVE_BATCHES",
     "LIVE_RUNS",
     "LOCAL",
+    "LONGEST_DELIVERY_WAIT",
     "MAX_COLUMNS",
     "MAX_UNPACKED_MB",
     "MAX_UNPACKED_RATIO",
     "PARQUET",
     "PYTHON",
     "RERUN_TRIGGERS",
+    "RUN_ID",
     "RUN_MOVES",
     "SECRET_CHARACTERS",
     "SITES_LIMIT",
@@ -167,6 +173,7 @@ __all__ = [
     "ClusterSite",
     "Comparison",
     "Dead",
+    "DeliveryState",
     "DispatchError",
     "DockerSite",
     "Document",
@@ -242,6 +249,7 @@ __all__ = [
     "moment",
     "moment_of",
     "natural_order",
+    "next_delivery",
     "output_stems",
     "pinned_variables",
     "place_of",

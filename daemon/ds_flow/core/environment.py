@@ -7,6 +7,9 @@ from fnmatch import fnmatchcase
 GIVEN_NAMES = "DS_FLOW_GIVEN"
 """This variable names the variables of `.env`. A process that has it runs as part of a run."""
 
+RUN_ID = "DS_FLOW_RUN_ID"
+"""A command that gets a published run has this variable: the Run ID."""
+
 FORK = "DS_FLOW_RUN__FORK"
 """This variable is false in a run whose tasks are to be new programs, not forks."""
 
@@ -21,11 +24,11 @@ INHERITED = re.compile(
     r"|LD_LIBRARY_PATH|(LSF|EGO)_.*|LSB_DEFAULT.*"  # a cluster's profile sets these
     r"|(DOCKER|CONTAINER|XDG)_.*|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK|KRB5CCNAME"
     r"|(https?|all|no)_proxy|(HTTPS?|ALL|NO)_PROXY"
-    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK|STANDBY)$).*"  # settings
+    r"|PROCESS_TAG|DS_FLOW_(?!(ATTEMPT|JOB|GIVEN|MASK|STANDBY|RUN_ID)$).*"  # settings
 )
 """All that a run inherits from its caller. Whatever else it needs is in `.env` or `run.inherit`."""
 
-OF_ONE_RUN = re.compile("DS_FLOW_(ATTEMPT|JOB|GIVEN|MASK|STANDBY)")
+OF_ONE_RUN = re.compile("DS_FLOW_(ATTEMPT|JOB|GIVEN|MASK|STANDBY|RUN_ID)")
 """A run that is started within another one, of another project perhaps, is not that one."""
 
 METAFLOW_PARTS = ("DATASTORE", "ENVIRONMENT", "METADATA")

@@ -35,6 +35,7 @@ FOR_KINDS = {
     "batch.dead": Remedy("remove the cause, then retry the batch"),
     "batch.drifted": Remedy("ask their sender whether this is meant"),
     "batch.held_back": Remedy("remove the cause; the batch then goes on", "ds-flow status"),
+    "delivery.failing": Remedy("remove the cause; it is tried again by itself, or now"),
     "file.left_out": Remedy("correct the file; until then, its earlier output stays"),
     "file.misnamed": Remedy("rename it, or save it as CSV under such a name", "ds-flow status"),
     "files.missing": Remedy("ask their sender", "ds-flow status"),
@@ -60,6 +61,7 @@ def for_event(
         "analysis.failed": f"ds-flow rerun --analyze {run_id}" if run_id else "",
         "batch.drifted": f"ds-flow show {run_id}" if run_id else "",
         "batch.dead": f"ds-flow retry {batch}" if batch else "",
+        "delivery.failing": f"ds-flow deliver {run_id}" if run_id else "",
         "file.left_out": f"ds-flow explain -- {shlex.quote(path)}" if path else "",
         "schedule.missed": "ds-flow schedule",
     }

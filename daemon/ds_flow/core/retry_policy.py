@@ -12,6 +12,7 @@ IDLE_RUNS_LIMIT = 20
 
 LONGEST_DELAY_SECONDS = 3600.0
 LONGEST_HOLD_SECONDS = 600.0
+LONGEST_DELIVERY_WAIT = timedelta(seconds=1.25 * LONGEST_HOLD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,14 @@ def _hold_s(runs: Sequence[Ended], policy: Policy) -> float:
     if count <= 1 or runs[-1].state == RunState.STOPPED:
         return 0.0
     return min(policy.first_delay_seconds * 2.0 ** min(count - 2, 30), LONGEST_HOLD_SECONDS)
+
+
+def next_delivery(
+    failures: int, first_delay_seconds: float, now: datetime, jitter: float
+) -> datetime:
+    """When a run is handed over again after so many failures. It is never given up by itself."""
+    delay_s = min(first_delay_seconds * 2.0 ** min(failures - 1, 30), LONGEST_HOLD_SECONDS)
+    return now + _spread(delay_s, jitter)
 
 
 def unbegun_in_a_row(runs: Sequence[Ended]) -> int:

@@ -184,6 +184,15 @@ class FireOutcome(StrEnum):
     MISSED = "missed"  # it was noticed too late, and the schedule does not catch up
 
 
+class DeliveryState(StrEnum):
+    """Where the hand-over of one run to one command is."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    GIVEN_UP = "given_up"  # by a person
+    DROPPED = "dropped"  # its command is in the settings no more
+
+
 class Clock(Protocol):
     """The time, passed in so that a test can move it."""
 

@@ -7,6 +7,7 @@ stands where its name says:
     batches    form, retry and end a batch
     runs       start a run, record its end
     commits    enter what a run published
+    deliveries hand that over to commands
     schedules  schedules and their fires
     events     the history: alerts, retention
     figures    counts and sums for metrics and reports; changes nothing
@@ -21,6 +22,7 @@ stands where its name says:
     read_only  the same file, for a process that may not write
 """
 
+from ds_flow.ledger.deliveries import DELIVERY_DONE, FAILING, DeliveryRow
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun, Told
 from ds_flow.ledger.families import BATCH_DRIFTED, DriftRow
 from ds_flow.ledger.figures import Histogram
@@ -36,12 +38,15 @@ from ds_flow.ledger.store import fault_of
 __all__ = [
     "ANALYSIS_FAILED",
     "BATCH_DRIFTED",
+    "DELIVERY_DONE",
+    "FAILING",
     "FAILURES",
     "JOBS_REDONE",
     "LEFT_OUT",
     "RUN_PREFIX",
     "Alert",
     "BatchRow",
+    "DeliveryRow",
     "Done",
     "DriftRow",
     "FileRow",

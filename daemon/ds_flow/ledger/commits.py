@@ -16,6 +16,7 @@ from ds_flow.core import (
     RunState,
 )
 from ds_flow.ledger.batches import Batches
+from ds_flow.ledger.deliveries import Deliveries
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT
 from ds_flow.ledger.families import Families
 from ds_flow.ledger.files import Files
@@ -26,14 +27,17 @@ from ds_flow.ledger.store import Store, text
 class Commits:
     """What a manifest adds up to, within the caller's transaction."""
 
-    def __init__(self, store: Store, files: Files, batches: Batches, runs: Runs) -> None:
+    def __init__(
+        self, store: Store, files: Files, batches: Batches, runs: Runs, deliveries: Deliveries
+    ) -> None:
         self._store = store
         self._files = files
         self._batches = batches
         self._runs = runs
+        self._deliveries = deliveries
         self._families = Families(store)
 
-    def record(self, manifest: Manifest, now: datetime) -> bool:
+    def record(self, manifest: Manifest, now: datetime, *, is_old: bool = False) -> bool:
         """Enter a commit. Returns whether it was new.
 
         The commit on disk is the truth, so it wins over any other state of its batch and run.
@@ -47,6 +51,7 @@ class Commits:
         6. Move the batch to `succeeded`. Files that the manifest does not name are quarantined.
         7. Note a failed analysis, and jobs that failed and were done again.
         8. Add the files that were not published before to their families; note those marked.
+        9. Enter to which commands it is handed over, unless it is old.
         """
         known = self._store.row(
             "SELECT 1 FROM run WHERE run_id = ? AND state = 'succeeded'", (manifest.run_id,)
@@ -72,6 +77,8 @@ class Commits:
             self._store.note(now, JOBS_REDONE, batch_id=manifest.batch, run=run, detail=why)
         self._families.add(manifest, new)
         self._families.note(manifest, run, {item.path: files[item.path] for item in new}, now)
+        if not is_old:
+            self._deliveries.enter(run, now)
         return True
 
     def _publish_files(

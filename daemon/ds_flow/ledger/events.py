@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ds_flow.core import RunState
+from ds_flow.ledger.deliveries import DeliveryRow, delivery_row
 from ds_flow.ledger.queries import RUN_COLUMNS, run_row
 from ds_flow.ledger.rows import RunRow
 from ds_flow.ledger.store import Row, Store, text
@@ -33,6 +34,7 @@ _NOT_LATEST = """
 _REPLACED = """
     SELECT run_id FROM run
     WHERE state = 'succeeded' AND removed_at IS NULL AND ended_at < ?
+        AND NOT EXISTS (SELECT 1 FROM delivery WHERE run = run.id AND state = 'waiting')
         AND EXISTS (SELECT 1 FROM output WHERE output.run = run.id AND file_id IS NOT NULL)
         AND NOT EXISTS (
             SELECT 1 FROM output AS mine JOIN file ON file.id = mine.file_id
@@ -61,18 +63,22 @@ LONG_RUN = f"""
             (SELECT path FROM batch_file JOIN file ON file.id = file_id
              WHERE batch_file.batch_id = run.batch_id ORDER BY file_id)),
         (SELECT json_group_array(name) FROM
-            (SELECT name FROM output WHERE output.run = run.id ORDER BY name))
+            (SELECT name FROM output WHERE output.run = run.id ORDER BY name)),
+        (SELECT json_group_array(json_array(id, run.run_id, run.batch_id, command, state, attempts,
+            due_at, ended_at, reason)) FROM
+            (SELECT * FROM delivery WHERE delivery.run = run.id ORDER BY id))
     FROM run JOIN batch ON batch.id = batch_id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class LongRun:
-    """One run with the paths of its batch and the names it published."""
+    """One run with the paths of its batch, the names it published, and its deliveries."""
 
     row: RunRow
     inputs: list[str]
     outputs: list[str]
+    deliveries: list[DeliveryRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,5 +260,10 @@ class History:
 
 def long_run(row: Row) -> LongRun:
     """A run from a row of `LONG_RUN`."""
-    *run, inputs, outputs = row
-    return LongRun(run_row(tuple(run)), json.loads(inputs), json.loads(outputs))
+    *run, inputs, outputs, deliveries = row
+    return LongRun(
+        run_row(tuple(run)),
+        json.loads(inputs),
+        json.loads(outputs),
+        [delivery_row(one) for one in json.loads(deliveries)],
+    )

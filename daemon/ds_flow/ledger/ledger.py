@@ -19,6 +19,7 @@ from ds_flow.core import (
 )
 from ds_flow.ledger.batches import NO_REASONS, Batches
 from ds_flow.ledger.commits import Commits
+from ds_flow.ledger.deliveries import Deliveries
 from ds_flow.ledger.events import History
 from ds_flow.ledger.families import Families
 from ds_flow.ledger.figures import Figures
@@ -43,7 +44,10 @@ class Ledger:
         self._files = Files(self._store)
         self._batches = Batches(self._store, self._files)
         self._runs = Runs(self._store, self.read, self._batches)
-        self._commits = Commits(self._store, self._files, self._batches, self._runs)
+        self.deliveries = Deliveries(self._store)
+        self._commits = Commits(
+            self._store, self._files, self._batches, self._runs, self.deliveries
+        )
         self.schedules = Schedules(self._store, self._batches)
         self.history = History(self._store)
         self.figures = Figures(self._store)
@@ -191,10 +195,13 @@ class Ledger:
                 reasons=reasons,
             )
 
-    def record(self, manifest: Manifest, now: datetime) -> bool:
-        """Enter what a run published. Returns whether it was new."""
+    def record(self, manifest: Manifest, now: datetime, *, is_old: bool = False) -> bool:
+        """Enter what a run published. Returns whether it was new to the ledger.
+
+        `is_old`: a ledger before this one knew it, so it may have been handed over already.
+        """
         with self._store.transaction():
-            return self._commits.record(manifest, now)
+            return self._commits.record(manifest, now, is_old=is_old)
 
     def record_analysis(self, run_id: str, number: int, error: str, now: datetime) -> None:
         """Enter what came of an analysis that was done again; `error` is "" if it succeeded."""

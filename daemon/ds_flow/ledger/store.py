@@ -24,7 +24,7 @@ from ds_flow.system import (
     sync_file,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MIGRATIONS = {
     old: files("ds_flow.ledger").joinpath(f"migrations/from_{old}_to_{old + 1}.sql").read_text()
     for old in range(1, SCHEMA_VERSION)

@@ -171,7 +171,7 @@ def _take_in(ledger: Ledger, path: Path, now: datetime) -> bool:
         manifest = read_manifest(path)
         if ledger.read.has_live_run(manifest.batch):
             return False
-        is_news = ledger.record(manifest, now)
+        is_news = ledger.record(manifest, now, is_old=True)
         if path.parent.name == REMOVED:
             ledger.history.remove_outputs([manifest.run_id], "known from its manifest", now)
     except (LedgerError, OSError) as error:
@@ -215,6 +215,7 @@ def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     1. Record what is committed. It stays what it is.
     2. End the live runs, and give the files of open batches to new ones.
     3. Remove the work directories.
+    4. Give up what waits to be handed over.
     """
     why = "it is of the project that this one was copied from"
     for run in ledger.read.live_runs():
@@ -233,6 +234,7 @@ def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
         ledger.restart(batch_id, secrets.token_hex(5), why, now)
     for batch in batches_in(output_dir):
         batch.remove()
+    ledger.deliveries.give_up_all(why, now)
     return len(live)
 
 

@@ -85,7 +85,7 @@ class Service:
         notify("READY=1")
         while not self.stops:
             if not self._step():
-                self._wait(self.engine.patience_s())
+                self._wait(min(self.engine.patience_s(), self.upkeep.patience_s()))
         self._drain()
 
     def once(self, timeout_s: float = math.inf) -> dict[str, str]:
@@ -99,7 +99,7 @@ class Service:
         ends_s = clock.monotonic_s() + timeout_s
         while not self.stops:
             moved = self._step()
-            if self.engine.is_idle or self.engine.is_held_back:
+            if (self.engine.is_idle or self.engine.is_held_back) and not self.upkeep.is_busy:
                 break
             if moved or self.engine.has_work:
                 ends_s = clock.monotonic_s() + timeout_s
@@ -316,6 +316,7 @@ def service(settings: Settings) -> Iterator[Service]:
         stack.callback(wake.close)
         inbox = Inbox(Pattern.parse(settings.pattern, settings.root), wake, settings.watch.observer)
         ledger, runs = Ledger(settings.ledger), Runs()
+        ledger.deliveries.commands = settings.handed_to
         stack.callback(ledger.close)
         stack.callback(inbox.close)
         stack.callback(runs.dismiss)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ds_flow.core import BatchState, FileState, RequestError, Trigger, counted
 from ds_flow.dispatch import has_jobs_elsewhere
-from ds_flow.ledger import RUN_PREFIX, Ledger
+from ds_flow.ledger import RUN_PREFIX, Ledger, RunRow
 from ds_flow.runs import cancel_batch_jobs, tidy_work_dir
 from ds_flow.schedules import choose_files
 from ds_flow.settings import Settings
@@ -49,6 +49,29 @@ def _end_jobs(settings: Settings, ledger: Ledger, batch_id: str) -> str:
     if not live:
         tidy_work_dir(ledger, batch)
     return f"; some jobs of {', '.join(live)} may still be alive" if live else ""
+
+
+def deliver(ledger: Ledger, run: RunRow, at: datetime) -> str:
+    """Hand a run over again; what comes of it. Raises RequestError."""
+    run_id = _run_id(run)
+    anew = ledger.deliveries.again(run_id, at)
+    still = len(ledger.deliveries.commands) - anew
+    words = [f"{counted(anew, 'command')} after what waits"] * bool(anew)
+    words += [f"{counted(still, 'command')} without further wait"] * bool(still)
+    return f"run {run_id}: handed over to {', '.join(words)}"
+
+
+def give_up_delivery(ledger: Ledger, run: RunRow, at: datetime) -> str:
+    """Give up what waits of a run; what comes of it. Raises RequestError."""
+    run_id = _run_id(run)
+    count = ledger.deliveries.skip(run_id, at)
+    return f"run {run_id}: {counted(count, 'command')} will not get it"
+
+
+def _run_id(run: RunRow) -> str:
+    if run.run_id is None:
+        raise RequestError(f"run {run.batch}/{run.attempt} has published nothing")
+    return run.run_id
 
 
 def rerun(settings: Settings, ledger: Ledger, run_id: str, batch: str, at: datetime) -> str:

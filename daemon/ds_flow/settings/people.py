@@ -1,6 +1,6 @@
 """The settings of what people and other systems are told and shown: mail, lineage, the page."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -94,6 +94,24 @@ class Lineage(Section, frozen=True):
         default=None,
         description="A token that is sent with each event, as `Authorization: Bearer`. It is never"
         " shown.",
+    )
+
+
+class Publish(Section, frozen=True):
+    """What follows a publication."""
+
+    then: tuple[Annotated[Command, Field(min_length=1)], ...] = Field(
+        default=(),
+        description="Programs with their arguments. Each is started after each publication, with"
+        " the path of its manifest as the last argument, and again until it succeeds.",
+    )
+    limit_minutes: Minutes = Field(
+        default=60, description="Minutes that such a program may take at a time."
+    )
+    retry_first_seconds: Seconds = Field(
+        default=10,
+        description="Seconds before it is started again after a failure. Each further failure"
+        " doubles them, up to 10 minutes.",
     )
 
 

@@ -29,7 +29,7 @@ from ds_flow.core import (
     split,
 )
 from ds_flow.settings.compute import Analyze, Compute
-from ds_flow.settings.people import Alerts, Expected, Lineage, Report, Web
+from ds_flow.settings.people import Alerts, Expected, Lineage, Publish, Report, Web
 from ds_flow.settings.schema import (
     Batching,
     Csv,
@@ -78,6 +78,7 @@ class Settings:
     schedule: tuple[Schedule, ...]
     retention: Retention
     alerts: Alerts
+    publish: Publish
     lineage: Lineage
     report: Report
     expect: tuple[Expected, ...]
@@ -121,6 +122,11 @@ class Settings:
     def lineage_file(self) -> Path | None:
         """Absolute."""
         return self._absolute(self.lineage.file) if self.lineage.file else None
+
+    @property
+    def handed_to(self) -> tuple[str, ...]:
+        """The commands that get each publication, each as JSON, as the ledger knows them."""
+        return tuple(dict.fromkeys(json.dumps(command) for command in self.publish.then))
 
     @property
     def work_root(self) -> Path:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ds_flow.core import LOCAL, MAX_COLUMNS, MAX_UNPACKED_MB, MAX_UNPACKED_RATIO
 from ds_flow.settings.compute import Compute
-from ds_flow.settings.people import Alerts, Expected, Lineage, Report, Web
+from ds_flow.settings.people import Alerts, Expected, Lineage, Publish, Report, Web
 from ds_flow.settings.types import (
     DAY_SECONDS,
     ColumnName,
@@ -302,6 +302,7 @@ class Keys(Section, frozen=True):
     )
     retention: Retention = Field(default_factory=Retention)
     alerts: Alerts = Field(default_factory=Alerts)
+    publish: Publish = Field(default_factory=Publish)
     lineage: Lineage = Field(default_factory=Lineage)
     report: Report = Field(default_factory=Report)
     expect: tuple[Expected, ...] = Field(

@@ -14,7 +14,7 @@ from ds_flow.core import SettingsError
 
 PREFIX = "DS_FLOW_"
 NO_SETTINGS = frozenset(
-    PREFIX + name for name in ("CONFIG", "ATTEMPT", "JOB", "REQUIRE", "MASK", "GIVEN")
+    PREFIX + name for name in ("CONFIG", "ATTEMPT", "JOB", "REQUIRE", "MASK", "GIVEN", "RUN_ID")
 )
 """Names that begin like settings but are not."""
 

@@ -18,6 +18,7 @@ SAID = {
     "batch.dead": "a batch has used up its attempts",
     "batch.drifted": "files differ from those before them; they are published all the same",
     "batch.held_back": "a batch cannot start; it goes on by itself once the cause is removed",
+    "delivery.failing": "a published run cannot be handed over; later ones wait behind it",
     "file.left_out": "a rerun left files out that were published before",
     "file.misnamed": "files came that are not read, because of their names",
     "file.quarantined": "files were set aside",

@@ -1,6 +1,7 @@
 """What the daemon does beside the line: alerts, disk space, expected files, daily retention."""
 
 import logging
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from ds_flow.system import space_shortage
 from ds_flow.upkeep import alerts, expected_files
 from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import Daily, collection, daily_report
+from ds_flow.upkeep.deliveries import Deliverer
 from ds_flow.upkeep.lineage_post import lineage_sender
 from ds_flow.upkeep.sender import Sender
 
@@ -31,6 +33,7 @@ class Upkeep:
     clock: Clock
     post: alerts.Post = field(init=False)
     lineage: Sender = field(default_factory=lineage_sender)
+    deliverer: Deliverer = field(default_factory=Deliverer)
     report: Daily = field(default_factory=daily_report)
     collection: Daily = field(default_factory=collection)
     _is_begun: bool = False
@@ -38,6 +41,7 @@ class Upkeep:
     _looks: tuple[Beside, ...] = field(init=False)  # of which none comes before the inbox
     _alerts: Beside = field(default_factory=lambda: Beside("alerts", ALERT_SECONDS))
     _lineage: Beside = field(default_factory=lambda: Beside("lineage"))
+    _deliveries: Beside = field(default_factory=lambda: Beside("deliveries"))
 
     def __post_init__(self) -> None:
         self.post = alerts.Post(self.settings)
@@ -59,6 +63,20 @@ class Upkeep:
         collection.keep(now_s, lambda: self._keep_daily(self.collection, now_s))
         self._alerts.keep(now_s, lambda: self.tell(GATHER))
         self._lineage.keep(now_s, lambda: self.lineage.keep(self.settings, self.ledger, now_s))
+        self._deliveries.keep(now_s, self._deliver)
+
+    def _deliver(self) -> None:
+        self.deliverer.keep(self.settings, self.ledger, self.clock.now())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is being handed over."""
+        return self.deliverer.is_busy
+
+    def patience_s(self) -> float:
+        """Seconds in which nothing here becomes due that is sooner than the next turn."""
+        due_at = self.deliverer.next_at
+        return max(0.1, (due_at - self.clock.now()).total_seconds()) if due_at else math.inf
 
     def _judge_all(self) -> None:
         for expected in self.settings.expect:
@@ -72,6 +90,7 @@ class Upkeep:
         for command in (self.report, self.collection):
             command.child.close()
         self.lineage.close()
+        self.deliverer.close()
         try:
             self.tell(timedelta())
         except DsFlowError as error:

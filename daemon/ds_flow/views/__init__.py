@@ -1,6 +1,7 @@
 """What people are told: one document for each question, for the commands and the page."""
 
 from ds_flow.views.datapackage import datapackage_document
+from ds_flow.views.deliveries import not_handed_over
 from ds_flow.views.documents import file_document, output_folder
 from ds_flow.views.explain import Question, explanation, remedy
 from ds_flow.views.health import problems
@@ -33,6 +34,7 @@ __all__ = [
     "log_of",
     "metrics_text",
     "newest_runs",
+    "not_handed_over",
     "output_folder",
     "problems",
     "profile_document",

@@ -7,7 +7,7 @@ from datetime import datetime
 from ds_flow.core import Document
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
-from ds_flow.views import of_files, of_service
+from ds_flow.views import deliveries, of_files, of_service
 from ds_flow.views.look import Look, Seen, look_around
 from ds_flow.views.problem import Problem
 
@@ -31,6 +31,7 @@ ORDER = (
     of_service.settings,
     of_service.space,
     of_service.alerts,
+    deliveries.deliveries,
     of_service.engine,
     of_files.inbox,
     of_files.held_back,

@@ -115,6 +115,8 @@ def _results(ledger: Ledger, now: datetime) -> Iterator[Metric]:
         "When a run last published.",
         [({}, last.timestamp())] if last else [],
     )
+    text = "Hand-overs of published runs that are not done yet."
+    yield _one("deliveries_waiting", text, ledger.deliveries.waiting())
     failed = len(ledger.history.failed_analyses())
     yield _one("failed_analyses", "Published runs whose newest analysis failed.", failed)
     recent = f"in the last {SPAN // timedelta(hours=1)} hours. Not for rate()."

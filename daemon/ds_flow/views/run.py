@@ -10,6 +10,7 @@ from ds_flow.dispatch import StageJobs, jobs_in
 from ds_flow.ledger import Ledger, LongRun, RunRow
 from ds_flow.settings import Settings
 from ds_flow.system import read_json, say
+from ds_flow.views.deliveries import delivery_document
 from ds_flow.views.documents import jobs_by_stage, output_folder, run_document
 from ds_flow.views.profile import profile_document
 from ds_flow.work import Batch, find_analysis, find_manifest, read_analysis
@@ -30,23 +31,30 @@ def run_documents(
     for one in runs:
         live = one.row.state in LIVE_RUNS
         jobs = jobs_by_stage(settings, one.row.batch) if live else []
-        yield {**run_document(folder, one), "jobs": [asdict(stage) for stage in jobs]}, jobs
+        document = {**run_document(folder, one), **_handed_over(settings, one)}
+        yield {**document, "jobs": [asdict(stage) for stage in jobs]}, jobs
 
 
 def whole_run(settings: Settings, ledger: Ledger, row: RunRow) -> Document:
     """One run with its manifest, which is None until it is published."""
     names = ledger.read.outputs(row.run_id) if row.run_id else []
-    long = LongRun(row, ledger.read.batch_paths(row.batch), names)
+    handed = ledger.deliveries.of_run(row.run_id) if row.run_id else []
+    long = LongRun(row, ledger.read.batch_paths(row.batch), names, handed)
     path = find_manifest(settings.output_dir, row.run_id or "")
     manifest = read_json(path) if row.state == RunState.SUCCEEDED and path else None
     jobs = manifest["jobs"] if manifest else _jobs_so_far(settings, ledger, row)
     return {
         **run_document(output_folder(settings), long),
+        **_handed_over(settings, long),
         "analysis": _analysis_again(settings, row) or (manifest and manifest["analysis"]),
         "manifest": manifest,
         "profile": profile_document(settings, row.run_id) if manifest and row.run_id else None,
         "jobs": [{"state": "failed" if job.get("failure") else "done", **job} for job in jobs],
     }
+
+
+def _handed_over(settings: Settings, long: LongRun) -> Document:
+    return {"deliveries": [delivery_document(settings, one) for one in long.deliveries]}
 
 
 def _jobs_so_far(settings: Settings, ledger: Ledger, row: RunRow) -> list[Document]:

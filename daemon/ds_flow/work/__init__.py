@@ -16,7 +16,7 @@ from ds_flow.work.fingerprint import (
     own_code,
     settings_fingerprint,
 )
-from ds_flow.work.logs import all_logs, attempt_log, find_log, log_places, run_log
+from ds_flow.work.logs import all_logs, attempt_log, delivery_log, find_log, log_places, run_log
 from ds_flow.work.place import detach, refuse_root, require_own, settle
 from ds_flow.work.publication import deliver, is_committed, publish
 from ds_flow.work.published import (
@@ -56,6 +56,7 @@ __all__ = [
     "code_fingerprint",
     "columns_of",
     "deliver",
+    "delivery_log",
     "detach",
     "find_analysis",
     "find_log",

@@ -1,6 +1,7 @@
 """Where the log of an attempt is: its name changes once the Run ID is known."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -33,7 +34,12 @@ def name_log(log_dir: Path, batch_id: str, number: int, run_id: str) -> None:
         log.rename(run_log(log_dir, run_id))
 
 
+def delivery_log(log_dir: Path, run_id: str, command: str) -> Path:
+    """Where the output of a command goes that gets a run. `command` is as the ledger has it."""
+    return log_dir / f"deliver_{run_id}_{sha256(command.encode()).hexdigest()[:8]}.log"
+
+
 def all_logs(log_dir: Path) -> Iterator[Path]:
-    """Every log of a run or an attempt that is there."""
-    for pattern in ("run_*.log", "attempt_*.log"):
+    """Every log of a run, an attempt or a delivery that is there."""
+    for pattern in ("run_*.log", "attempt_*.log", "deliver_*.log"):
         yield from sorted(log_dir.glob(pattern))

@@ -49,5 +49,7 @@ def _row(run: Document, jobs: "list[StageJobs]") -> list[Cell]:
     batch = f"{run['batch']}/{run['attempt']}"
     first = [run["run_id"], batch, run["state"], run["trigger"], Moment(run["started_at"])]
     analysis = f"analysis failed: {run['analysis_error']}" if run["analysis_error"] else ""
-    note = run["error"] or analysis or "; ".join(map(told, jobs))
+    failed = [one["reason"] for one in run["deliveries"] if one["next_try_at"] and one["failures"]]
+    handed = f"not handed over: {failed[0]}" if failed else ""
+    note = run["error"] or analysis or handed or "; ".join(map(told, jobs))
     return [*first, len(run["inputs"]), len(run["outputs"]), note]

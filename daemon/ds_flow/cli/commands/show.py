@@ -41,6 +41,7 @@ MANIFEST_TABLES = {
     "drift": ("path", "version", "kind", "text"),
 }
 PROFILE_COLUMNS = ("name", "looks_like", "empty", "distinct", "smallest", "largest")
+DELIVERY_COLUMNS = ("command", "state", "failures", "next_try", "reason", "log")
 JOB_COLUMNS = (
     *("stage", "backend", "round", "index", "state", "host", "native_id", "since"),
     *("exit_code", "reason"),
@@ -74,6 +75,7 @@ def _put_run(run: Document, listed: int) -> None:
     for part, columns in MANIFEST_TABLES.items():
         _put_rows(part, columns, manifest.get(part, ()), listed)
     _put_profile(run["profile"])
+    _put_deliveries(run["deliveries"])
     _put_jobs(run["jobs"], listed)
     if analysis := run["analysis"]:
         name = f"analysis, done again ({analysis['file']})" if "file" in analysis else "analysis"
@@ -89,6 +91,13 @@ def _put_profile(profile: Document | None) -> None:
         is_whole = combined["rows_looked_at"] == combined["rows"]
         rows = [{**one, "empty": f"{one['empty']:.0%}"} for one in combined["columns"]]
         _put_rows(f"combined file{'' if is_whole else some}", PROFILE_COLUMNS, rows, len(rows))
+
+
+def _put_deliveries(deliveries: Sequence[Document]) -> None:
+    for one in deliveries:
+        one["next_try"] = moment(one["next_try_at"]) if one["next_try_at"] else ""
+    shown = [{**one, "command": " ".join(one["command"])} for one in deliveries]
+    _put_rows("handed over to", DELIVERY_COLUMNS, shown, len(shown))
 
 
 def _put_jobs(jobs: Sequence[Document], listed: int) -> None:
