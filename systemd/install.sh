@@ -258,7 +258,7 @@ make_environment() {
     choice=(--python "$python")
     [[ $python ]] || choice=(--python 3.13 --python-preference only-managed)
     UV_PROJECT_ENVIRONMENT=$prefix/.venv UV_PYTHON_INSTALL_DIR=$prefix/.python UV_LINK_MODE=copy \
-        "$checkout/.ci/uv" sync --quiet --no-dev --project "$prefix" "${choice[@]}"
+        "$checkout/.ci/uv" sync --quiet --no-dev --all-extras --project "$prefix" "${choice[@]}"
     chmod -R go=rX "$prefix/.venv"
     "$prefix/.venv/bin/python" -I -m compileall -q "$prefix/daemon" "$prefix/flows"
 }

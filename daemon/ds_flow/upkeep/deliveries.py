@@ -126,7 +126,7 @@ class Deliverer:
             return
         failures = row.attempts + 1
         first_s = settings.publish.retry_first_seconds
-        due_at = next_delivery(failures, first_s, now, random.random())  # noqa: S311 # nosec B311 - spreads retries
+        due_at = next_delivery(failures, first_s, now, random.random())  # noqa: S311  # nosec B311
         ledger.deliveries.fail(row, why, due_at, now)
         extra = {"run_id": row.run_id, "program": program, "failures": failures, "why": why}
         log.warning("delivery.failed", extra=extra)

@@ -81,8 +81,8 @@ def _not_started(program: str, error: OSError) -> str:
 
 def _watch(child: "subprocess.Popen[bytes]", output: Output, limit_s: float) -> str:
     """Wait for the command's end, and end all of its processes then; why it failed, or ""."""
-    assert child.stdout is not None  # noqa: S101 - for the type checker
-    ended, pipe, daemon = os.pidfd_open(child.pid), child.stdout.fileno(), sys.stdin.fileno()
+    pipe = child.stdout.fileno() if child.stdout else -1  # it has one, says its maker
+    ended, daemon = os.pidfd_open(child.pid), sys.stdin.fileno()
     os.set_blocking(pipe, False)
     watched = select.poll()
     for descriptor in (ended, pipe, daemon):
