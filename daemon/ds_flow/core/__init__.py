@@ -35,7 +35,7 @@ from ds_flow.core.families import (
     shapes_of,
 )
 from ds_flow.core.formats import GZIP, PARQUET, WORKBOOK, ZSTD, format_of, stem_of
-from ds_flow.core.globs import TEMPORARY, example, matches, split
+from ds_flow.core.globs import RECEIPTS, RECEIPTS_MARK, TEMPORARY, example, matches, split
 from ds_flow.core.manifest import (
     Drifted,
     Input,
@@ -149,6 +149,8 @@ __all__ = [
     "MAX_UNPACKED_RATIO",
     "PARQUET",
     "PYTHON",
+    "RECEIPTS",
+    "RECEIPTS_MARK",
     "RERUN_TRIGGERS",
     "RUN_ID",
     "RUN_MOVES",

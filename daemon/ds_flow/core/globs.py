@@ -9,6 +9,9 @@ TEMPORARY = re.compile(
 )
 """Hidden names, and names that programs use for unfinished files. No pattern matches them."""
 
+RECEIPTS, RECEIPTS_MARK = "receipts", ".ds-flow"
+"""The folder of receipts in the inbox, and the file that says so. No pattern matches below it."""
+
 _WILD = re.compile(r"[*?[]")
 _WILDCARD = re.compile(r"[*?]|\[!?\]?[^]]*\]")
 

@@ -17,13 +17,14 @@ from typing import Self
 
 from ds_flow.core import DispatchError, Sighting, Stat, escape
 from ds_flow.inbox.misnamed import NAMED, Misnamed, judge_name
-from ds_flow.settings import TEMPORARY, matches, split
+from ds_flow.settings import RECEIPTS, RECEIPTS_MARK, TEMPORARY, matches, split
 from ds_flow.system import (
     NowhereError,
     OutsideError,
     ask_mounts,
     beneath,
     is_only_looking,
+    is_there,
     reopen,
 )
 
@@ -64,6 +65,9 @@ class Pattern:
     def name_of(self, raw: str) -> str | None:
         """Return the ledger's name for a raw absolute path, or None if the path does not match."""
         if not matches(str(Path(self.base, *self.parts)), raw):
+            return None
+        own = f"{self.base}/{RECEIPTS}"
+        if f"{raw}/".startswith(f"{own}/") and holds_receipts(str(self.base)):
             return None
         return escape(raw.removeprefix(f"{self.root}/"))
 
@@ -139,6 +143,14 @@ def sight_file(raw: str, base: str) -> Stat | str:
     if not stat.S_ISREG(status.st_mode):
         return f"{KINDS.get(stat.S_IFMT(status.st_mode), 'not a regular file')}, not a file"
     return stat_of(status)
+
+
+def holds_receipts(base: str) -> bool:
+    """Whether the folder of that name in the inbox is the one for receipts."""
+    try:
+        return is_there(base, f"{base}/{RECEIPTS}/{RECEIPTS_MARK}")
+    except OSError:
+        return False
 
 
 def _leaves(error: OutsideError) -> str:
@@ -255,13 +267,16 @@ class _Walk:
         below: list[Below] = []
         with self._listed(folder) as entries:
             for number, entry in enumerate(entries, 1):
-                if not TEMPORARY.fullmatch(entry.name):
+                if not (TEMPORARY.fullmatch(entry.name) or self._is_ours(entry.name, folder)):
                     below += self._entry(entry, folder, prefix, parts)
                 if number % FILES_A_STEP == 0:
                     yield
         return [
             (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
         ]
+
+    def _is_ours(self, name: str, folder: str) -> bool:
+        return name == RECEIPTS and folder == self.base and holds_receipts(self.base)
 
     def _entry(
         self, entry: os.DirEntry[str], folder: str, prefix: str, parts: tuple[str, ...]

@@ -12,6 +12,7 @@ stands where its name says:
     events     the history: alerts, retention
     figures    counts and sums for metrics and reports; changes nothing
     lineage    what was made from what; changes nothing
+    moves      which files moved since an event; changes nothing
     families   what the files of each family had, and which were marked
     queries    every question; changes nothing
     overview   short questions about the whole

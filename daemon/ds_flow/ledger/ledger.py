@@ -25,6 +25,7 @@ from ds_flow.ledger.families import Families
 from ds_flow.ledger.figures import Figures
 from ds_flow.ledger.files import Files
 from ds_flow.ledger.lineage import Lineage
+from ds_flow.ledger.moves import Moves
 from ds_flow.ledger.names import Names
 from ds_flow.ledger.overview import Overview
 from ds_flow.ledger.pages import Pages
@@ -52,6 +53,7 @@ class Ledger:
         self.history = History(self._store)
         self.figures = Figures(self._store)
         self.lineage = Lineage(self._store)
+        self.moves = Moves(self._store)
         self.overview = Overview(self._store)
         self.families = Families(self._store)
         self.pages = Pages(self._store)

@@ -101,13 +101,14 @@ class Service:
             moved = self._step()
             if (self.engine.is_idle or self.engine.is_held_back) and not self.upkeep.is_busy:
                 break
-            if moved or self.engine.has_work:
+            if moved or self.engine.has_work or self.upkeep.is_busy:
                 ends_s = clock.monotonic_s() + timeout_s
             elif clock.monotonic_s() >= ends_s:
                 break
             if not moved:
                 self._tell_arriving()
-                self._wait(min(self.engine.patience_s(), max(0.0, ends_s - clock.monotonic_s())))
+                left_s = max(0.0, ends_s - clock.monotonic_s())
+                self._wait(min(self.engine.patience_s(), self.upkeep.patience_s(), left_s))
         left = self.engine.admission.unfinished()
         self._drain()
         return left

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ds_flow.core import WORK, SettingsError
-from ds_flow.settings.resolved import Settings, shown
+from ds_flow.settings.resolved import Settings, sections_of, shown
 from ds_flow.settings.schema import Keys
 from ds_flow.settings.sources import Loc, Origin, read
 
@@ -37,7 +37,7 @@ def restore(file: Path, row: Any, refused: str) -> Settings:
         tag = str(row["tag"])
     except (ValidationError, LookupError, TypeError) as error:
         raise SettingsError(f"{file}: the daemon's own settings cannot be read") from error
-    sections = {name: getattr(keys, name) for name in Keys.model_fields}
+    sections = sections_of(keys)
     origins: dict[Loc, Origin] = {(): Origin(str(file))}
     return Settings(
         file=file, root=root, **sections, tag=tag, dotenv={}, origins=origins, refused=refused

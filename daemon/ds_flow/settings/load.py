@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from ds_flow.core import CHECKOUT, SettingsError
 from ds_flow.settings import rules
-from ds_flow.settings.resolved import SECRETS, TAG_VARIABLE, Settings, effective
+from ds_flow.settings.resolved import SECRETS, TAG_VARIABLE, Settings, effective, sections_of
 from ds_flow.settings.schema import RENAMED, Keys
 from ds_flow.settings.sources import PREFIX, Given, Loc, Origin, dotted, read
 
@@ -74,7 +74,7 @@ def settings_schema() -> dict[str, Any]:
 def _resolve(
     keys: Keys, file: Path, root: Path, given: Given, environ: Mapping[str, str]
 ) -> Settings:
-    sections = {name: getattr(keys, name) for name in Keys.model_fields}
+    sections = sections_of(keys)
     return Settings(
         file=file,
         root=root,

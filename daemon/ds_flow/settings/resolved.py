@@ -34,6 +34,7 @@ from ds_flow.settings.schema import (
     Batching,
     Csv,
     CsvFor,
+    InboxRules,
     Keys,
     Logging,
     Paths,
@@ -59,6 +60,15 @@ SECRETS: tuple[Loc, ...] = (
 """Their values may hold tokens or passwords, so no message shows them."""
 
 
+FIELDS = {"inbox": "inbox_rules"}
+"""Fields of `Settings` that are named otherwise than their section: `inbox` is the folder."""
+
+
+def sections_of(keys: Keys) -> dict[str, Any]:
+    """The fields of `Settings` that its file decides."""
+    return {FIELDS.get(name, name): getattr(keys, name) for name in Keys.model_fields}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a project. They are read once and never changed."""
@@ -68,6 +78,7 @@ class Settings:
     project_name: str
     paths: Paths
     watch: Watch
+    inbox_rules: InboxRules  # the section `inbox`
     batch: Batching
     run: Running
     csv: Csv
@@ -251,7 +262,7 @@ def effective(settings: Settings) -> str:
 def _tree(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = {"project_name": settings.project_name}
     for name in [name for name in Keys.model_fields if name not in tree]:
-        tree[name] = _plain(getattr(settings, name))
+        tree[name] = _plain(getattr(settings, FIELDS.get(name, name)))
     tree["paths"]["ledger"] = str(settings.ledger)
     _hide(tree, HIDDEN)
     for name, stage in tree["compute"]["stages"].items():
@@ -264,7 +275,7 @@ def shown(settings: Settings) -> dict[str, Any]:
     """The settings as a tree without secrets, which can be validated again."""
     tree: dict[str, Any] = {"project_name": settings.project_name}
     for name in [name for name in Keys.model_fields if name not in tree]:
-        tree[name] = _plain(getattr(settings, name))
+        tree[name] = _plain(getattr(settings, FIELDS.get(name, name)))
     _hide(tree, None)
     return tree
 

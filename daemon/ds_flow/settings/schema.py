@@ -72,6 +72,16 @@ class Watch(Section, frozen=True):
     )
 
 
+class InboxRules(Section, frozen=True):
+    """What ds-flow does in the inbox."""
+
+    receipts: bool = Field(
+        default=False,
+        description="Whether each file has a receipt, `receipts/<name>.json` in the inbox, which"
+        " says what became of it.",
+    )
+
+
 class Batching(Section, frozen=True):
     """When waiting files form a batch: as soon as one of these limits is reached."""
 
@@ -255,7 +265,10 @@ class Logging(Section, frozen=True):
 class Retention(Section, frozen=True):
     """What `ds-flow gc` removes; the daemon does this daily. Live and newest things always stay."""
 
-    log_days: Days = Field(default=90, description="Days to keep the logs of runs.")
+    log_days: Days = Field(
+        default=90,
+        description="Days to keep the logs of runs, and receipts of files that are gone.",
+    )
     metaflow_days: Days = Field(
         default=30, description="Days to keep Metaflow's record of a run, in `.metaflow`."
     )
@@ -287,6 +300,7 @@ class Keys(Section, frozen=True):
     project_name: Name = Field(description="The project's name. Every manifest has it.")
     paths: Paths
     watch: Watch = Field(default_factory=Watch)
+    inbox: InboxRules = Field(default_factory=InboxRules)
     batch: Batching = Field(default_factory=Batching)
     run: Running = Field(default_factory=Running)
     csv: Csv = Field(default_factory=Csv)

@@ -23,6 +23,7 @@ from ds_flow.system import (
     unused_blobs,
 )
 from ds_flow.upkeep.child import only_one
+from ds_flow.upkeep.receipt_files import old_receipts
 from ds_flow.work import (
     Batch,
     all_logs,
@@ -82,7 +83,14 @@ class Retention:
         """Remove what is outdated, and record that. Raises RequestError while another one runs."""
         found = Collected()
         with only_one(self.settings, "gc", "another `ds-flow gc` is running here"):
-            for part in (self.logs, self.work, self.outputs, self.metaflow_runs, self.events):
+            for part in (
+                self.logs,
+                self.receipts,
+                self.work,
+                self.outputs,
+                self.metaflow_runs,
+                self.events,
+            ):
                 for one in part():
                     self._take(one, found)
             self._sweep(found)
@@ -118,6 +126,12 @@ class Retention:
                 status = path.stat()
                 if status.st_mtime < before_s and path not in live:
                     yield _file("logs", path, status.st_size)
+
+    def receipts(self) -> Iterator[Outdated]:
+        """Receipts of files that are gone, as long after they were written as logs are kept."""
+        before_s = self._before(self.settings.retention.log_days).timestamp()
+        for path, size_bytes, remove in old_receipts(str(self.settings.inbox), before_s):
+            yield Outdated(what="receipts", name=path, size_bytes=size_bytes, remove=remove)
 
     def work(self) -> Iterator[Outdated]:
         """Work directories of dead batches, and of runs by hand that never published."""

@@ -14,6 +14,7 @@ from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import Daily, collection, daily_report
 from ds_flow.upkeep.deliveries import Deliverer
 from ds_flow.upkeep.lineage_post import lineage_sender
+from ds_flow.upkeep.receipts import Receipts
 from ds_flow.upkeep.sender import Sender
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ LOOK_SECONDS = 60.0  # between two looks at disk space, expected files and the l
 ALERT_SECONDS = 1.0  # between two looks for new events
 GATHER = timedelta(seconds=10)  # events of one kind tend to come together
 LAST_MESSAGES_SECONDS = 10.0
+RECEIPTS_SECONDS = 0.2  # between two looks at the thread that writes them
+LAST_RECEIPTS_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Upkeep:
     post: alerts.Post = field(init=False)
     lineage: Sender = field(default_factory=lineage_sender)
     deliverer: Deliverer = field(default_factory=Deliverer)
+    receipts: Receipts = field(default_factory=Receipts)
     report: Daily = field(default_factory=daily_report)
     collection: Daily = field(default_factory=collection)
     _is_begun: bool = False
@@ -42,6 +46,7 @@ class Upkeep:
     _alerts: Beside = field(default_factory=lambda: Beside("alerts", ALERT_SECONDS))
     _lineage: Beside = field(default_factory=lambda: Beside("lineage"))
     _deliveries: Beside = field(default_factory=lambda: Beside("deliveries"))
+    _receipts: Beside = field(default_factory=lambda: Beside("receipts"))
 
     def __post_init__(self) -> None:
         self.post = alerts.Post(self.settings)
@@ -64,17 +69,23 @@ class Upkeep:
         self._alerts.keep(now_s, lambda: self.tell(GATHER))
         self._lineage.keep(now_s, lambda: self.lineage.keep(self.settings, self.ledger, now_s))
         self._deliveries.keep(now_s, self._deliver)
+        self._receipts.keep(now_s, lambda: self._keep_receipts(now_s))
 
     def _deliver(self) -> None:
         self.deliverer.keep(self.settings, self.ledger, self.clock.now())
 
+    def _keep_receipts(self, now_s: float) -> None:
+        self.receipts.keep(self.settings, self.ledger, self.clock.now(), now_s)
+
     @property
     def is_busy(self) -> bool:
-        """Whether a run is being handed over."""
-        return self.deliverer.is_busy
+        """Whether a run is being handed over, or receipts are being written."""
+        return self.deliverer.is_busy or self.receipts.is_pending
 
     def patience_s(self) -> float:
         """Seconds in which nothing here becomes due that is sooner than the next turn."""
+        if self.receipts.is_pending:
+            return RECEIPTS_SECONDS
         due_at = self.deliverer.next_at
         return max(0.1, (due_at - self.clock.now()).total_seconds()) if due_at else math.inf
 
@@ -91,6 +102,7 @@ class Upkeep:
             command.child.close()
         self.lineage.close()
         self.deliverer.close()
+        self.receipts.close(LAST_RECEIPTS_SECONDS)
         try:
             self.tell(timedelta())
         except DsFlowError as error:
