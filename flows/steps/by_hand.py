@@ -102,12 +102,14 @@ def settled(chosen: Settings) -> list[Sighting]:
 
     A file that is still being written is left out, and named on standard error.
     """
-    pattern = Pattern.parse(chosen.pattern, chosen.root)
+    pattern = Pattern.of(chosen)
     before = set(scan_files(pattern).sightings)
     quiet_s = max(filter(math.isfinite, (_needed_s(chosen, item) for item in before)), default=0)
     time.sleep(quiet_s)  # noqa: TID251 - nothing tells that a file is complete
-    files = []
-    for item in sorted(scan_files(pattern).sightings):
+    files, found = [], scan_files(pattern)
+    for held in found.held:
+        _say(f"left out: {held.sighting.path} {held.why}")
+    for item in sorted(found.sightings):
         if is_hostile(unescape(item.path)):
             continue
         if item in before and _needed_s(chosen, item) <= quiet_s:
@@ -123,7 +125,7 @@ def _say(text: str) -> None:
 
 def _needed_s(chosen: Settings, item: Sighting) -> float:
     raw = str(Path(chosen.root, unescape(item.path)))
-    base = str(Pattern.parse(chosen.pattern, chosen.root).base)
+    base = str(Pattern.of(chosen).base)
     return needed_quiet_s(raw, base, chosen.watch.quiet_seconds)
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from ds_flow.cli.progress import progress_bar
 from ds_flow.core import BatchState, FileState, counted
+from ds_flow.inbox import Admission
 from ds_flow.ledger import LEFT_OUT, Ledger, Reading, RunRow
 from ds_flow.service import service
 from ds_flow.settings import Settings
@@ -51,6 +52,8 @@ def process_now(
         with progress_bar(settings):
             left = process.once(timeout_s)
         code = summarize(settings, ledger, before)
+        for line in [*_waiting(process.engine.admission)][:NAMED_OUTPUTS]:
+            put(line)
         if process.stops:
             return INTERRUPTED
         if error := process.engine.admission.inbox_error:
@@ -74,6 +77,12 @@ def summarize(settings: Settings, ledger: Ledger, before: Tally) -> int:
     if not (published or problems):
         put("nothing new")
     return FAILED if problems else DONE
+
+
+def _waiting(admission: Admission) -> Iterator[str]:
+    """Say which files wait for something else to come."""
+    for held in admission.inbox.waiting.held.values():
+        yield f"not taken: {held.sighting.path} {held.why}"
 
 
 def _put_outputs(settings: Settings, read: Reading, run: RunRow) -> None:

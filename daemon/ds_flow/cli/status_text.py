@@ -116,7 +116,9 @@ def _batches(status: Document) -> dict[str, int]:
 
 def _inbox(status: Document) -> Iterator[tuple[str, str]]:
     if status["arriving"]:
-        yield "arriving", str(status["arriving"])
+        unmarked = status["unmarked"]
+        waits = f", {counted(unmarked, 'file')} without a marker" if unmarked else ""
+        yield "arriving", f"{status['arriving']}{waits}"
     if status["ignored"]:
         yield "ignored", str(status["ignored"])
     if status["ignored_paths"]:

@@ -48,6 +48,7 @@ from ds_flow.core.manifest import (
     place_of,
     shallow,
 )
+from ds_flow.core.markers import Marker
 from ds_flow.core.paths import (
     SECRET_CHARACTERS,
     escape,
@@ -196,6 +197,7 @@ __all__ = [
     "LsfSite",
     "Manifest",
     "Mark",
+    "Marker",
     "NoRoomError",
     "Options",
     "Output",

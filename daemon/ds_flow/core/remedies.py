@@ -37,8 +37,12 @@ FOR_KINDS = {
     "batch.held_back": Remedy("remove the cause; the batch then goes on", "ds-flow status"),
     "delivery.failing": Remedy("remove the cause; it is tried again by itself, or now"),
     "file.left_out": Remedy("correct the file; until then, its earlier output stays"),
+    "file.unmarked": Remedy(
+        "ask its sender; make the marker yourself once the file is complete", "ds-flow status"
+    ),
     "file.misnamed": Remedy("rename it, or save it as CSV under such a name", "ds-flow status"),
     "files.missing": Remedy("ask their sender", "ds-flow status"),
+    "marker.alone": Remedy("ask its sender for the file, or remove the marker", "ds-flow status"),
     "report.written": Remedy("open it in a browser"),
     "schedule.caught_up": Remedy(
         "see why the daemon was down, or the machine asleep, at that time", "ds-flow schedule"

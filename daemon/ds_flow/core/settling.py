@@ -9,7 +9,7 @@ def split_settled(
     arriving: Mapping[str, Arrival],
     sightings: Iterable[Sighting],
     now_s: float,
-    quiet_s: float,
+    quiet_s: float | None,
 ) -> tuple[dict[str, Arrival], list[Arrival]]:
     """Split the files of one look into those still arriving and those settled.
 
@@ -17,17 +17,19 @@ def split_settled(
     them, found the same device, inode, size, mtime and ctime. A file that this look did not find
     is forgotten. Ages count from the first look on the monotonic clock. An mtime may be old
     (`cp -p`) or in the future.
+
+    Without a quiet time, one look is enough: something else says that the files are complete.
     """
     still: dict[str, Arrival] = {}
     settled: list[Arrival] = []
     for seen in sightings:
         before = arriving.get(seen.path)
-        if before is None or before.sighting != seen:
-            still[seen.path] = Arrival(seen, now_s)
-        elif now_s - before.unchanged_since_s >= quiet_s:
-            settled.append(before)
+        is_same = before is not None and before.sighting == seen
+        one = before if before is not None and is_same else Arrival(seen, now_s)
+        if quiet_s is None or (is_same and now_s - one.unchanged_since_s >= quiet_s):
+            settled.append(one)
         else:
-            still[seen.path] = before
+            still[seen.path] = one
     return still, settled
 
 

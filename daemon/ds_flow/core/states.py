@@ -215,6 +215,10 @@ class Stat(NamedTuple):
     def __str__(self) -> str:
         return f"{self[0]} {self[1]} {self[2]} {self[3]} {self[4]}"
 
+    def is_touched(self, known: str) -> bool:
+        """Whether size and mtime are those of an earlier look: its rights or its place changed."""
+        return known.split()[2:4] == [str(self.size_bytes), str(self.mtime_ns)]
+
 
 class Sighting(NamedTuple):
     """One look at one file. `path` is escaped and relative to the project root."""

@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from ds_flow.core import (
     Arrival,
@@ -20,7 +21,9 @@ from ds_flow.core import (
 from ds_flow.inbox.forming import Coming, Forming
 from ds_flow.inbox.hashing import Judged, Reading, Turns
 from ds_flow.inbox.known import Known
+from ds_flow.inbox.markers import Held, Late, late_ones
 from ds_flow.inbox.misnamed import Misnamed
+from ds_flow.inbox.pattern import Look
 from ds_flow.inbox.progress import Counted, LookFile, ProgressFile, told
 from ds_flow.inbox.slices import Scan
 from ds_flow.inbox.watcher import Inbox, too_large
@@ -54,6 +57,7 @@ class Admission:
     scan: Scan | None = None  # that is under way
     turns: Turns = field(default_factory=Turns)  # settled files that are to be read
     misnamed: list[Misnamed] = field(default_factory=list)  # what the last scan found
+    late: list[Late] = field(default_factory=list)  # files and markers that wait too long, by then
     _lost: Problems = field(default_factory=Problems)  # the inbox: why it cannot be scanned
     _ignored: Problems = field(default_factory=Problems)  # by path
     _unread: Problems = field(default_factory=Problems)  # by path: tried again at each scan
@@ -83,7 +87,8 @@ class Admission:
 
     def unfinished(self) -> dict[str, str]:
         """The files that are not yet in the ledger, and why."""
-        why = {path: one.reason or "it keeps changing" for path, one in self.arriving.items()}
+        why = {path: one.why for path, one in self.inbox.waiting.held.items()}
+        why |= {path: one.reason or "it keeps changing" for path, one in self.arriving.items()}
         return why | {path: told(*far) for path, *far in self.turns.progress()}
 
     def patience_s(self, now_s: float) -> float:
@@ -125,7 +130,7 @@ class Admission:
             is_through = True
         finally:
             self.hinted |= not is_through  # what this scan found was not admitted: scan again
-        arriving = len(self.arriving) + len(self.turns)
+        arriving = len(self.arriving) + len(self.turns) + len(self.inbox.waiting)
         self._look_file.tell(self._counted and self._counted._replace(arriving=arriving))
         return admitted
 
@@ -168,7 +173,8 @@ class Admission:
         if not (looked_at or new):
             return
         self.forming.see(new, now_s)
-        quiet_s = self.settings.watch.quiet_seconds
+        watch = self.settings.watch
+        quiet_s = None if watch.marker else watch.quiet_seconds
         still, settled = split_settled(looked_at, new, now_s, quiet_s)
         for path in [*looked_at]:
             self.arriving.pop(path, None)
@@ -186,7 +192,27 @@ class Admission:
         self._look_again_at_s = min((at for at in ripe if at > now_s), default=now_s + quiet_s)
 
     def _look_at(self, paths: Iterable[str]) -> list[Sighting]:
-        return [seen for seen in self.inbox.look_at(paths) if not self.known.has(seen)]
+        new = [seen for seen in self.inbox.look_at(paths) if not self.known.has(seen)]
+        ready = self.inbox.ready(new)
+        held = self.inbox.waiting.held
+        return ready + self._only_touched(
+            [held[seen.path] for seen in new if seen.path in held] if held else []
+        )
+
+    def _only_touched(self, held: list[Held]) -> list[Sighting]:
+        """Let those go that have no marker, and whose bytes were taken before.
+
+        Size and mtime are those of their newest version: only their rights have changed, or the
+        folder was copied or restored.
+        """
+        if not held:
+            return []
+        known = self.ledger.read.seen([one.sighting.path for one in held])
+        seen = [one.sighting for one in held]
+        touched = [one for one in seen if one.stat.is_touched(known.get(one.path, ""))]
+        for one in touched:
+            self.inbox.waiting.drop(one.path)
+        return touched
 
     def _scan(self, scan: Scan, now_s: float) -> list[Sighting] | None:
         """Scan on for one slice of time; at the end of the scan, return the new and changed files.
@@ -208,10 +234,28 @@ class Admission:
             log.info("inbox.back", extra={"inbox": self.inbox.pattern.base})
         self._note_ignored(scan.found.ignored)
         self.misnamed = scan.found.misnamed
+        touched = self._take_held(scan.found)
         ended_s = self.clock.monotonic_s()
         self._rest(scan.spent_s, ended_s)
         self._counted = scan.counted(self.settings.pattern, self._rescan_at_s - ended_s)
-        return scan.found.sightings
+        return scan.found.sightings + touched
+
+    def _take_held(self, found: Look) -> list[Sighting]:
+        """Keep what waits for its marker; return what needs none, since it is known already."""
+        coming = (one for one in found.held if not self._has(one.sighting))
+        touched = self._only_touched(self.inbox.waiting.replace(coming))
+        after = timedelta(minutes=self.settings.watch.marker_minutes)
+        held, now = self.inbox.waiting.held.values(), self.clock.now()
+        self.late = late_ones(held, found.alone, now, after, self._has_come)
+        return touched
+
+    def _has(self, seen: Sighting) -> bool:
+        """Whether a file was taken while a scan was under way."""
+        return seen.path in self.arriving or self.turns.has(seen) or self.known.has(seen)
+
+    def _has_come(self, marker: str) -> bool:
+        """Whether the ledger knows a file of this marker."""
+        return self.ledger.read.has_path_within(*self.inbox.pattern.span(marker))
 
     def _rest(self, spent_s: float, ended_s: float) -> None:
         """Scan again after a rest: scans take a tenth of the time at most."""

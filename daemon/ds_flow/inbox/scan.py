@@ -10,21 +10,23 @@ import signal
 import stat
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Self
 
-from ds_flow.core import DispatchError, Sighting, Stat, escape
+from ds_flow.core import DispatchError, Sighting, Stat, escape, unescape
+from ds_flow.inbox.markers import Marks, why_held
 from ds_flow.inbox.misnamed import NAMED, Misnamed, judge_name
-from ds_flow.settings import RECEIPTS, RECEIPTS_MARK, TEMPORARY, matches, split
+from ds_flow.inbox.pattern import Look as Look  # noqa: PLC0414 - whoever scans has them from here
+from ds_flow.inbox.pattern import Pattern as Pattern  # noqa: PLC0414 - as above
+from ds_flow.inbox.pattern import holds_receipts
+from ds_flow.settings import RECEIPTS, TEMPORARY
 from ds_flow.system import (
     NowhereError,
     OutsideError,
     ask_mounts,
     beneath,
     is_only_looking,
-    is_there,
     reopen,
 )
 
@@ -32,8 +34,6 @@ FILES_A_STEP = 1000
 
 UNLEASED_QUIET_SECONDS = 10.0
 """How long a file must be unchanged where the kernel cannot say who has it open for writing."""
-
-TWICE = ("**", "**")  # no more than once
 
 LINKED_FOLDER = "a symbolic link to a folder, and scans do not follow it"
 
@@ -44,47 +44,6 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A parsed input pattern: the folder where the walk starts, and what matches below it."""
-
-    root: Path  # the project root: the ledger's paths are relative to it
-    base: Path  # the deepest folder that the pattern names without a wildcard
-    parts: tuple[str, ...]  # one glob per path component below base; "**" is any number of folders
-
-    @classmethod
-    def parse(cls, pattern: str, root: Path) -> Self:
-        """Parse an absolute glob: `*`, `?`, `[..]`, and `**` for any number of folders."""
-        base, globs = split(pattern)
-        before = ["", *globs]
-        parts = (glob for last, glob in zip(before, globs, strict=False) if (last, glob) != TWICE)
-        return cls(root, Path(base), tuple(parts))
-
-    def name_of(self, raw: str) -> str | None:
-        """Return the ledger's name for a raw absolute path, or None if the path does not match."""
-        if not matches(str(Path(self.base, *self.parts)), raw):
-            return None
-        own = f"{self.base}/{RECEIPTS}"
-        if f"{raw}/".startswith(f"{own}/") and holds_receipts(str(self.base)):
-            return None
-        return escape(raw.removeprefix(f"{self.root}/"))
-
-    @property
-    def is_recursive(self) -> bool:
-        """Whether files may lie below subfolders of base."""
-        return len(self.parts) > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one scan found."""
-
-    device: int  # of the base
-    sightings: list[Sighting] = field(default_factory=list)
-    ignored: dict[str, str] = field(default_factory=dict)  # path -> why it is no input
-    misnamed: list[Misnamed] = field(default_factory=list)  # the first of them
 
 
 def scan_files(pattern: Pattern, is_known: Callable[[Sighting], bool] = lambda _: False) -> Look:
@@ -110,7 +69,8 @@ def scan_in_steps(
     try:
         found = Look(pattern.base.stat().st_dev)
         base = str(pattern.base)
-        walk = _Walk(found, base, os.path.realpath(base), watch, is_known)
+        marks = Marks(pattern.marker, found.held, found.alone) if pattern.marker else None
+        walk = _Walk(found, base, os.path.realpath(base), watch, is_known, marks)
         for _ in walk.tree((base, _prefix(pattern), pattern.parts)):
             yield found
     except OSError as error:
@@ -145,12 +105,16 @@ def sight_file(raw: str, base: str) -> Stat | str:
     return stat_of(status)
 
 
-def holds_receipts(base: str) -> bool:
-    """Whether the folder of that name in the inbox is the one for receipts."""
+def why_unready(pattern: Pattern, seen: Sighting) -> str:
+    """Say for which marker a file waits; "" if it waits for none."""
+    if pattern.marker is None:
+        return ""
+    raw = os.path.join(pattern.root, unescape(seen.path))
     try:
-        return is_there(base, f"{base}/{RECEIPTS}/{RECEIPTS_MARK}")
-    except OSError:
-        return False
+        with opened_folder(str(pattern.base), raw.rpartition("/")[0]) as folder:
+            return why_held(folder, pattern.marker, seen)
+    except OSError as error:
+        return f"waits for its marker, whose folder cannot be opened: {error.strerror}"
 
 
 def _leaves(error: OutsideError) -> str:
@@ -252,6 +216,7 @@ class _Walk:
     real_base: str
     watch: Callable[[int, str], None]
     is_known: Callable[[Sighting], bool]
+    marks: Marks | None
 
     def tree(self, base: Place) -> Iterator[None]:
         """Scan a folder, then the folders below it that the pattern reaches, step by step."""
@@ -265,18 +230,29 @@ class _Walk:
         """Scan one folder; return the folders in it that the pattern reaches."""
         yield
         below: list[Below] = []
-        with self._listed(folder) as entries:
+        before = len(self.found.sightings)
+        with self._listed(folder) as (descriptor, entries):
             for number, entry in enumerate(entries, 1):
-                if not (TEMPORARY.fullmatch(entry.name) or self._is_ours(entry.name, folder)):
+                if not (self._is_marker(entry) or self._is_ours(entry.name, folder)):
                     below += self._entry(entry, folder, prefix, parts)
                 if number % FILES_A_STEP == 0:
                     yield
+            if self.marks:
+                seen = self.found.sightings
+                seen[before:] = self.marks.sort_out(descriptor, prefix, seen[before:])
         return [
             (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
         ]
 
     def _is_ours(self, name: str, folder: str) -> bool:
-        return name == RECEIPTS and folder == self.base and holds_receipts(self.base)
+        if name == RECEIPTS and folder == self.base:
+            return holds_receipts(self.base)
+        return TEMPORARY.fullmatch(name) is not None
+
+    def _is_marker(self, entry: os.DirEntry[str]) -> bool:
+        if self.marks is None or entry.is_dir(follow_symlinks=False):
+            return False
+        return self.marks.takes(entry.name)
 
     def _entry(
         self, entry: os.DirEntry[str], folder: str, prefix: str, parts: tuple[str, ...]
@@ -313,12 +289,12 @@ class _Walk:
         return []
 
     @contextmanager
-    def _listed(self, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    def _listed(self, folder: str) -> Iterator[tuple[int, Iterator[os.DirEntry[str]]]]:
         real = f"{self.real_base}{folder.removeprefix(self.base)}"
         with opened_folder(self.base, folder, real) as descriptor:
             self.watch(descriptor, folder)
             with os.scandir(descriptor) as entries:
-                yield entries
+                yield descriptor, entries
 
     def _note_link(self, entry: os.DirEntry[str], folder: str, prefix: str) -> None:
         """Name a link to a folder that the pattern would reach, or to what may be one."""
@@ -349,6 +325,8 @@ class _Walk:
         if isinstance(seen, str):
             self.found.ignored[path] = seen
             return
+        if self.marks:
+            self.marks.want(entry.name)
         if not self.is_known(sighting := Sighting(path, seen)):
             self.found.sightings.append(sighting)
 

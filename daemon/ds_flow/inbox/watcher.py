@@ -10,7 +10,9 @@ from pathlib import Path
 from ds_flow.core import Arrival, Cause, DispatchError, Settled, Sighting, is_hostile, unescape
 from ds_flow.inbox import scan
 from ds_flow.inbox.hashing import Hash, StillArriving
-from ds_flow.inbox.scan import UNLEASED_QUIET_SECONDS, Look, Pattern, opened_folder, stat_of
+from ds_flow.inbox.markers import Held, Waiting, marker_path
+from ds_flow.inbox.pattern import Look, Pattern
+from ds_flow.inbox.scan import UNLEASED_QUIET_SECONDS, opened_folder, stat_of
 from ds_flow.inbox.watches import Watches
 from ds_flow.system import OutsideError, Wake, fs_type, is_network_fs
 
@@ -25,11 +27,18 @@ class Inbox:
     def __init__(self, pattern: Pattern, wake: Wake, observer: str = "auto") -> None:
         """`observer` is auto, inotify or poll, as in the settings."""
         self.pattern = pattern
+        self.waiting = Waiting()  # files without their markers
         self._wake = wake
         self._mode = observer
         self._watches: Watches | None = None
         self._watched: tuple[int, int] | None = None  # device and inode of the base
         self.alive: Callable[[], None] = lambda: None  # called at each step of a look
+
+    def change(self, pattern: Pattern) -> None:
+        """Go by other markers from now on. The next scan finds what has waited for the old ones."""
+        if pattern != self.pattern:
+            self.pattern = pattern
+            self.waiting = Waiting()
 
     @property
     def is_polling(self) -> bool:
@@ -125,9 +134,14 @@ class Inbox:
             raise DispatchError(f"inbox {self.pattern.base}: it is on another device now")
 
     def named(self) -> set[str]:
-        """Return the matching paths that events have named since the last call."""
+        """Return the matching paths that events have named since the last call.
+
+        An event of a marker names the files that wait for it.
+        """
         raw = self._watches.take_named() if self._watches is not None else ()
-        return {path for path in map(self.pattern.name_of, raw) if path is not None}
+        paths = {path for path in map(self.pattern.name_of, raw) if path is not None}
+        markers = (self.pattern.written(one) for one in raw if self.pattern.is_marker(one))
+        return paths.union(*map(self.waiting.files_of, markers))
 
     def look_at(self, paths: Iterable[str]) -> list[Sighting]:
         """Look at single files again. What is no longer a file is left out."""
@@ -140,6 +154,19 @@ class Inbox:
             if not isinstance(seen, str):
                 found.append(Sighting(path, seen))
         return found
+
+    def ready(self, new: list[Sighting]) -> list[Sighting]:
+        """Return those of these files that have their marker. The others wait for it."""
+        if (marker := self.pattern.marker) is None:
+            return new
+        ready = []
+        for seen in new:
+            self.waiting.drop(seen.path)
+            if why := scan.why_unready(self.pattern, seen):
+                self.waiting.put(Held(seen, marker_path(marker, seen.path), why))
+            else:
+                ready.append(seen)
+        return ready
 
     def _raw(self, path: str) -> str:
         return os.path.join(self.pattern.root, unescape(path))
@@ -180,10 +207,11 @@ class Inbox:
         if stat_of(os.fstat(descriptor)) != seen.stat:
             return StillArriving("changed since it was looked at")
         age_s = now_s - arrival.unchanged_since_s
+        is_marked = self.pattern.marker is not None
         match scan.is_open_for_writing(descriptor):
             case True:
                 return StillArriving("open for writing", is_settling=False)
-            case None if age_s < UNLEASED_QUIET_SECONDS:
+            case None if age_s < UNLEASED_QUIET_SECONDS and not is_marked:
                 return StillArriving(f"no lease: it must be quiet for {UNLEASED_QUIET_SECONDS:g} s")
         is_whole = so_far.go_on(descriptor, at_most)
         if stat_of(os.fstat(descriptor)) != seen.stat:

@@ -236,6 +236,13 @@ class Reading:
             )
         return found
 
+    def has_path_within(self, first: str, last: str) -> bool:
+        """Whether a version of a path in this range is known: not before `first`, before `last`."""
+        row = self._store.row(
+            "SELECT 1 FROM file WHERE path >= ? AND path < ? LIMIT 1", (first, last)
+        )
+        return row is not None
+
     def batch(self, batch: str) -> BatchRow | None:
         """One batch."""
         found = self._batches("WHERE id = ?", (batch,))

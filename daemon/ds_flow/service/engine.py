@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from ds_flow.core import BatchError, BatchState, Clock, DispatchError, DsFlowError, Problems
-from ds_flow.inbox import Admission, Inbox
+from ds_flow.inbox import Admission, Inbox, Pattern
 from ds_flow.ledger import Ledger
 from ds_flow.runs import (
     POLL_SECONDS,
@@ -168,6 +168,7 @@ class Engine:
         admission = self.admission
         for part in (admission, admission.forming, self.starter, self.fires, self.supervisor):
             part.settings = settings
+        admission.inbox.change(Pattern.of(settings))
         try_held_batches(self.ledger, self.clock.now())
 
     def hint(self) -> None:

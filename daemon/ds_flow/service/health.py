@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from threading import Thread
 
-from ds_flow.core import DispatchError, FireOutcome, RunState
+from ds_flow.core import DispatchError, FireOutcome, RunState, moment
 from ds_flow.doctor import silent_backends
 from ds_flow.service.engine import Engine
 from ds_flow.settings import Settings
@@ -49,7 +49,7 @@ class Health:
     _look_at_s: float = 0.0
     _beat_at_s: float = 0.0
     _nights: frozenset[tuple[str, str]] = frozenset()  # the last good fires
-    _named: set[str] = field(default_factory=set)  # misnamed files that were told
+    _named: set[str] = field(default_factory=set)  # misnamed and late files that were told
     _answers: list[dict[str, str]] = field(default_factory=list)  # what the thread has found
     _heard: dict[str, Heard] = field(default_factory=dict)
     _silent: dict[str, int] = field(default_factory=dict)  # how often in a row
@@ -73,6 +73,7 @@ class Health:
         self._leave(now_s)
         self._tell_silent()
         self._tell_misnamed()
+        self._tell_late()
         if self.settings.alerts.heartbeat and now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_SECONDS
             self._beat(now_s)
@@ -90,6 +91,21 @@ class Health:
                 log.warning(kind, extra={"path": one.path, "why": one.why})
                 self._note(kind, f"{one.path}: {one.why}{nearest}")
             self._named.add(one.path)
+
+    def _tell_late(self) -> None:
+        """Note once each file without its marker, and each marker without a file. Only some, too.
+
+        A file that has changed since is another one.
+        """
+        for one in self.engine.admission.late:
+            kind = "marker.alone" if one.is_marker else "file.unmarked"
+            subject = f"{one.path} since {moment(one.since)}: "
+            if subject in self._named or len(self._named) >= NAMED:
+                continue
+            if self.engine.ledger.history.last(kind, subject) is None:
+                log.warning(kind, extra={"path": one.path, "why": one.why})
+                self._note(kind, f"{subject}{one.why}")
+            self._named.add(subject)
 
     # ------------------------------------------------------------------ heartbeat
 
@@ -123,7 +139,9 @@ class Health:
         """What needs a person; "" if nothing does."""
         engine = self.engine
         inbox = InboxCheck(
-            lost=engine.admission.inbox_error, misnamed=list(engine.admission.misnamed)
+            lost=engine.admission.inbox_error,
+            misnamed=list(engine.admission.misnamed),
+            late=list(engine.admission.late),
         )
         seen = Seen(inbox, self._record) if self._record else None
         try:
@@ -188,6 +206,8 @@ class Health:
             problems=named(self.engine.problems),
             heard=tuple(self._heard.values()),
             misnamed=tuple(self.engine.admission.misnamed),
+            unmarked=len(self.engine.admission.inbox.waiting),
+            late=tuple(self.engine.admission.late),
         )
         if new != old or now_s >= self._record_at_s:
             self._record, self._record_at_s = replace(new, at=now), now_s + RECORD_SECONDS

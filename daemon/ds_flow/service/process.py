@@ -315,7 +315,7 @@ def service(settings: Settings) -> Iterator[Service]:
         keep_rights()
         wake = Wake()
         stack.callback(wake.close)
-        inbox = Inbox(Pattern.parse(settings.pattern, settings.root), wake, settings.watch.observer)
+        inbox = Inbox(Pattern.of(settings), wake, settings.watch.observer)
         ledger, runs = Ledger(settings.ledger), Runs()
         ledger.deliveries.commands = settings.handed_to
         stack.callback(ledger.close)

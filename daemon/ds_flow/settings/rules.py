@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, STAGES, example, matches, split, stem_of
+from ds_flow.core import CHECKOUT, STAGES, Marker, example, matches, split, stem_of
 from ds_flow.settings.resolved import Settings
 from ds_flow.settings.sources import Loc
 
@@ -26,6 +26,7 @@ def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
     if path is not None:
         yield from _backends_installed(settings, path)
     yield from _names_unique(settings)
+    yield from _markers_apart(settings)
 
 
 def _outputs_outside_inbox(settings: Settings) -> Iterator[Broken]:
@@ -123,6 +124,16 @@ def _executor_key(settings: Settings, stage: str) -> Loc:
     """Return the key that sets a stage's executor: its own, or the common one."""
     own = getattr(settings.compute.stages, stage).executor
     return ("compute", "stages", stage, "executor") if own else ("compute", "executor")
+
+
+def _markers_apart(settings: Settings) -> Iterator[Broken]:
+    """No input is a marker: a file cannot say of itself that it is complete."""
+    if not settings.watch.marker:
+        return
+    name = example(settings.pattern.rpartition("/")[2])
+    if Marker.parse(settings.watch.marker).fits(name):
+        problem = f"every input, such as {name}, would be a marker; use another ending"
+        yield ("watch", "marker"), problem
 
 
 def _names_unique(settings: Settings) -> Iterator[Broken]:

@@ -18,6 +18,7 @@ from ds_flow.settings.types import (
     Days,
     Delimiter,
     Encodings,
+    MarkerName,
     Minutes,
     Name,
     Number,
@@ -69,6 +70,16 @@ class Watch(Section, frozen=True):
         default=2**20,
         le=2**43,
         description="MiB of the largest file that is read. A larger one is quarantined.",
+    )
+    marker: MarkerName = Field(
+        default="",
+        description="The name of the file that says that a file is complete: `{name}.done`,"
+        " `{stem}.ok`, or `_SUCCESS` for a whole folder. Default: none.",
+    )
+    marker_minutes: Minutes = Field(
+        default=60,
+        description="Minutes after which a file without a marker, or a marker without a file, is"
+        " told.",
     )
 
 

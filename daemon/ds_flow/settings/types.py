@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ds_flow.core import LOCAL, TEMPORARY, Timetable, is_hostile, known_zone, split
+from ds_flow.core import LOCAL, TEMPORARY, Marker, Timetable, is_hostile, known_zone, split
 
 DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
@@ -49,6 +49,12 @@ def _pattern(pattern: str) -> str:
     if any(TEMPORARY.fullmatch(glob) for glob in split(pattern)[1]):
         raise ValueError("names hidden or temporary files (.x *.tmp *.part *~), which never match")
     return pattern
+
+
+def _marker(text: str) -> str:
+    if text:
+        Marker.parse(text)
+    return text
 
 
 def _encodings(given: Any) -> str | tuple[str, ...]:
@@ -157,6 +163,7 @@ PathText = Annotated[
 Argument = Annotated[str, AfterValidator(_argument)]
 Command = tuple[Argument, ...]
 Pattern = Annotated[PathText, AfterValidator(_pattern)]
+MarkerName = Annotated[Text, Field(max_length=200), AfterValidator(_marker)]
 Encodings = Annotated[
     str | tuple[str, ...],
     PlainValidator(_encodings),

@@ -38,6 +38,8 @@ class Record:
     problems: tuple[str, ...] = ()  # why stages and batches cannot work now
     heard: tuple[Heard, ...] = ()
     misnamed: tuple[tuple[Any, ...], ...] = ()  # as the last scan found them
+    unmarked: int = 0  # files that wait for their markers
+    late: tuple[tuple[Any, ...], ...] = ()  # files and markers that wait too long
 
 
 def named(problems: Sequence[str]) -> tuple[str, ...]:
@@ -61,7 +63,8 @@ def read_record(folder: Path, pid: int | None) -> Record | None:
     try:
         row = read_json(folder / RECORD, MOST_BYTES, is_own=True)
         row["heard"] = tuple(Heard(**one) for one in row["heard"])
-        row["misnamed"] = tuple(tuple(one) for one in row["misnamed"])
+        for name in ("misnamed", "late"):
+            row[name] = tuple(tuple(one) for one in row.get(name, ()))
         record = Record(**row)
     except (OSError, BatchError, TypeError, KeyError):
         return None

@@ -15,8 +15,10 @@ from ds_flow.core import (
     Document,
     FileState,
     Manifest,
+    Sighting,
     Stat,
     escape,
+    for_event,
     for_file,
     in_backquotes,
     moment,
@@ -31,6 +33,7 @@ from ds_flow.inbox import (
     needed_quiet_s,
     require_answer,
     sight_file,
+    why_unready,
 )
 from ds_flow.inbox import told as how_far
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
@@ -229,7 +232,7 @@ def _last_batch(question: Question, row: FileRow) -> str | None:
 def _from_look(question: Question, latest: FileRow | None) -> tuple[str, str]:
     """Say what a look at the file adds, and what to do next; "" and "" if nothing."""
     settings, path = question.settings, question.place.path
-    seen = look(Pattern.parse(settings.pattern, settings.root), question.place.raw)
+    seen = look(Pattern.of(settings), question.place.raw)
     if isinstance(seen, str):
         return _not_seen(seen, latest), "" if latest else _better_name(question)
     known = question.ledger.read.seen([path]).get(path)
@@ -237,6 +240,11 @@ def _from_look(question: Question, latest: FileRow | None) -> tuple[str, str]:
         return "", ""
     if known == "":
         return "the next scan reads it again", "" if question.has_daemon else NO_DAEMON
+    mine = Sighting(path, seen)
+    why = "" if seen.is_touched(known or "") else why_unready(Pattern.of(settings), mine)
+    if why:
+        what = "it has changed since, and the new content" if latest else "it"
+        return f"{what} {why}", for_event("file.unmarked").text
     what = "it has changed since, and the new content is" if latest else "it is"
     why, advice = _arriving(question, seen)
     return f"{what} still arriving: {why}", advice
@@ -259,7 +267,7 @@ def _is_file(raw: str) -> bool:
 def _better_name(question: Question) -> str:
     """Say how a file whose name matches nothing would be read; "" if nothing comes to mind."""
     folder, name = os.path.split(question.place.raw)
-    pattern = Pattern.parse(question.settings.pattern, question.settings.root)
+    pattern = Pattern.of(question.settings)
     whole = str(Path(pattern.base, *pattern.parts))
     if matches(whole, question.place.raw) or not _is_file(question.place.raw):
         return ""
@@ -274,7 +282,7 @@ def _arriving(question: Question, seen: Stat) -> tuple[str, str]:
     for path, *far in being_read(question.settings.work_root) if question.has_daemon else ():
         if path == question.place.path:
             return how_far(*far), ""
-    base = str(Pattern.parse(question.settings.pattern, question.settings.root).base)
+    base = str(Pattern.of(question.settings).base)
     quiet_s = needed_quiet_s(question.place.raw, base, watch.quiet_seconds)
     if math.isinf(quiet_s):
         return "a process has it open for writing", "close it"
@@ -296,6 +304,8 @@ def look(pattern: Pattern, raw: str) -> Stat | str:
     odd = next((part for part in parts if TEMPORARY.fullmatch(part)), None)
     if odd is not None:
         return f"{escape(odd)} is a hidden or temporary name, which never matches"
+    if pattern.is_marker(raw):
+        return "it is a marker, which says that another file is complete"
     if not matches(str(Path(pattern.base, *pattern.parts)), raw):
         return f"its name does not match the pattern {escape('/'.join(pattern.parts))}"
     folders = (pattern.base.joinpath(*parts[:depth]) for depth in range(1, len(parts)))

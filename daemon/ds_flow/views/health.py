@@ -41,6 +41,7 @@ ORDER = (
     of_files.analyses,
     of_service.expected,
     of_service.fires,
+    of_files.unmarked,
     of_files.misnamed,
     of_files.retrying,
     of_files.lost,

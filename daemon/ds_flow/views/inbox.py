@@ -3,10 +3,20 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ds_flow.core import DispatchError, Sighting, counted, unescape
-from ds_flow.inbox import Misnamed, Pattern, being_read, last_look, needed_quiet_s, scan_files
+from ds_flow.inbox import (
+    Late,
+    Look,
+    Misnamed,
+    Pattern,
+    being_read,
+    last_look,
+    late_ones,
+    needed_quiet_s,
+    scan_files,
+)
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.upkeep import Record
@@ -27,6 +37,8 @@ class InboxCheck:
     reason: str = ""  # why the counts cannot add up; "" if they do
     lost: str = ""  # why the inbox cannot be scanned
     misnamed: list[Misnamed] = field(default_factory=list)  # they match nothing
+    unmarked: int = 0  # of those that arrive: they wait for their markers
+    late: list[Late] = field(default_factory=list)  # files and markers that wait too long
 
 
 def check_inbox(
@@ -40,6 +52,8 @@ def check_inbox(
         check.arriving, check.ignored = last.arriving, last.ignored
         check.looked_at = last.looked_at
         check.misnamed = [Misnamed(*one) for one in record.misnamed] if record else []
+        check.late = [Late(*one) for one in record.late] if record else []
+        check.unmarked = record.unmarked if record else 0
         return check
     return _look(settings, ledger, check, is_watched=True, now=now)
 
@@ -47,7 +61,7 @@ def check_inbox(
 def _look(
     settings: Settings, ledger: Ledger, check: InboxCheck, *, is_watched: bool, now: datetime
 ) -> InboxCheck:
-    pattern = Pattern.parse(settings.pattern, settings.root)
+    pattern = Pattern.of(settings)
     try:
         found = scan_files(pattern)
     except DispatchError as error:
@@ -67,10 +81,28 @@ def _look(
             check.arriving += 1
         else:
             check.unaccounted.append(seen.path)
+    _count_unmarked(settings, ledger, check, found, now)
     if check.unaccounted:
         number = counted(len(check.unaccounted), "file")
         check.reason = f"{number} in the inbox that the ledger does not know"
     return check
+
+
+def _count_unmarked(
+    settings: Settings, ledger: Ledger, check: InboxCheck, found: Look, now: datetime
+) -> None:
+    """Count what waits for its marker, and name what waits too long."""
+    if not (found.held or found.alone):
+        return
+    pattern = Pattern.of(settings)
+    unknown = {*_unknown(ledger, [one.sighting for one in found.held])}
+    held = [one for one in found.held if one.sighting in unknown]
+    check.unmarked = len(held)
+    check.arriving += len(held)
+    after = timedelta(minutes=settings.watch.marker_minutes)
+    check.late = late_ones(
+        held, found.alone, now, after, lambda one: ledger.read.has_path_within(*pattern.span(one))
+    )
 
 
 def _unknown(ledger: Ledger, sightings: list[Sighting]) -> Iterator[Sighting]:

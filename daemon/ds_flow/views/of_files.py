@@ -133,6 +133,19 @@ def misnamed(look: Look) -> Iterator[Problem]:
         )
 
 
+def unmarked(look: Look) -> Iterator[Problem]:
+    """Name files that wait too long for their markers, and markers without files."""
+    for one in look.inbox.late[: 2 * NAMED]:
+        remedy = for_event("marker.alone" if one.is_marker else "file.unmarked")
+        yield Problem(
+            kind="marker",
+            text=f"{one.path} is {one.why}" if one.is_marker else f"{one.path} {one.why}",
+            remedy=remedy.text,
+            command=f"ds-flow explain -- {shlex.quote(one.path)}",
+            since=one.since,
+        )
+
+
 def retrying(look: Look) -> Iterator[Problem]:
     """Name batches that have failed and are tried again."""
     most = look.settings.run.attempts

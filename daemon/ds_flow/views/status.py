@@ -76,6 +76,7 @@ def _of_inbox(inbox: InboxCheck) -> Document:
             {"path": path, "read_bytes": read, "size_bytes": size}
             for path, read, size in inbox.reading
         ],
+        "unmarked": inbox.unmarked,
         "ignored": inbox.ignored,
         "unaccounted": inbox.unaccounted[:NAMED_PATHS],
     }
