@@ -378,6 +378,17 @@ def test_once_ends_although_a_file_waits_for_its_marker_and_says_so(
     assert done.returncode == 0
 
 
+def test_without_leases_a_marker_is_trusted_at_once(
+    make: Make, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_leases(_descriptor: int) -> None:
+        return None
+
+    monkeypatch.setattr("ds_flow.inbox.scan.is_open_for_writing", no_leases)
+    mark(project.drop("student_a.csv"))
+    assert make().admit() == 1
+
+
 def test_many_markers_without_files_keep_a_look_small(
     make: Make, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

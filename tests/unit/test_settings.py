@@ -242,6 +242,18 @@ def test_a_number_that_is_octal_or_decimal_is_a_fault_that_says_so(
     )
 
 
+def test_markers_and_sets_are_read(project: Load) -> None:
+    made = project(
+        f"{FIVE}watch: {{marker: '{{name}}.done', marker_minutes: 5}}\n"
+        "batch: {set: {by: 'student_(?P<day>.+)', key: day, expect: 2, at_latest: 06:30}}\n"
+    )
+    assert (made.watch.marker, made.watch.marker_minutes) == ("{name}.done", 5)
+    assert made.batch.rule is not None
+    assert made.batch.rule.deadline == "06:30"
+    assert made.batch.rule.value_of("data/student_7") == "7"
+    assert project(f"{FIVE}batch: {{set: null}}\n").batch.rule is None
+
+
 def test_a_time_of_day_needs_no_quotes(project: Load) -> None:
     text = FIVE + "expect: [{pattern: data/a*, by: 16:30}]\n"
     assert project(text).expect[0].by == "16:30"
@@ -498,6 +510,36 @@ FAULTS = {
         8,
         "schedule.1.name",
         "another schedule is named 'a'",
+    ),
+    "marker that is the file itself": (
+        "watch:\n  marker: '{name}'\n",
+        7,
+        "watch.marker",
+        "should be the name of a file, such as {name}.done",
+    ),
+    "marker that every input would be": (
+        "watch:\n  marker: '{stem}.csv'\n",
+        7,
+        "watch.marker",
+        "every input, such as student_0.csv, would be a marker",
+    ),
+    "set without its group": (
+        "batch:\n  set: {by: 'student_(?P<day>.*)', key: date, expect: 2}\n",
+        7,
+        "batch.set",
+        "by has no group 'date', such as (?P<date>...)",
+    ),
+    "set by what is no expression": (
+        "batch:\n  set:\n    by: 'student_(?P<day>'\n    key: day\n    expect: 2\n",
+        8,
+        "batch.set.by",
+        "is not a regular expression of RE2",
+    ),
+    "set whose time is none": (
+        "batch:\n  set:\n    by: '(?P<d>.)'\n    key: d\n    expect: 2\n    at_latest: '24:00'\n",
+        11,
+        "batch.set.at_latest",
+        "",
     ),
     "schedules in no list": ("schedule:\n", 6, "schedule", "should be a list"),
     "nickname that is no time": (

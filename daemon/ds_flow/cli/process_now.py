@@ -8,12 +8,11 @@ from typing import Self
 
 from ds_flow.cli.progress import progress_bar
 from ds_flow.core import BatchState, FileState, counted
-from ds_flow.inbox import Admission
 from ds_flow.ledger import LEFT_OUT, Ledger, Reading, RunRow
-from ds_flow.service import service
+from ds_flow.service import Service, service
 from ds_flow.settings import Settings
 from ds_flow.system import DONE, FAILED, INTERRUPTED, put, say
-from ds_flow.views import not_handed_over
+from ds_flow.views import not_handed_over, sets_document
 
 NAMED_OUTPUTS = 20  # of each run, in the summary
 
@@ -52,7 +51,7 @@ def process_now(
         with progress_bar(settings):
             left = process.once(timeout_s)
         code = summarize(settings, ledger, before)
-        for line in [*_waiting(process.engine.admission)][:NAMED_OUTPUTS]:
+        for line in [*_waiting(process)][:NAMED_OUTPUTS]:
             put(line)
         if process.stops:
             return INTERRUPTED
@@ -79,9 +78,12 @@ def summarize(settings: Settings, ledger: Ledger, before: Tally) -> int:
     return FAILED if problems else DONE
 
 
-def _waiting(admission: Admission) -> Iterator[str]:
-    """Say which files wait for something else to come."""
-    for held in admission.inbox.waiting.held.values():
+def _waiting(process: Service) -> Iterator[str]:
+    """Say which files wait for others to come."""
+    engine = process.engine
+    for one in sets_document(engine.settings, engine.ledger, engine.clock.now()):
+        yield f"not processed: a set {one['text']}"
+    for held in engine.admission.inbox.waiting.held.values():
         yield f"not taken: {held.sighting.path} {held.why}"
 
 

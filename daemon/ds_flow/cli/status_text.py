@@ -74,6 +74,7 @@ def _facts(status: Document) -> Iterator[tuple[str, str]]:
     yield from _engine(status["engine"])
     yield "files", f"{status['discovered']}{_counts(status['files'])}"
     yield from _inbox(status)
+    yield from (("set", one["text"]) for one in status["sets"][:NAMED])
     yield "batches", f"{sum(status['batches'].values())}{_counts(_batches(status))}"
     yield "runs", f"{sum(status['runs'].values())}{_counts(status['runs'])}"
     yield "accounted", "yes" if status["accounted"] else f"no: {status['reason']}"

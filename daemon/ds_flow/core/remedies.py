@@ -48,6 +48,9 @@ FOR_KINDS = {
         "see why the daemon was down, or the machine asleep, at that time", "ds-flow schedule"
     ),
     "schedule.missed": Remedy("fire it now, or wait for its next time"),
+    "set.incomplete": Remedy(
+        "ask the sender of what is missing; a file that comes late is taken", "ds-flow status"
+    ),
     "settings.refused": Remedy("correct them, then reload", "ds-flow check"),
     "space.low": Remedy("make room; everything then goes on", "ds-flow gc --dry-run"),
 }

@@ -64,8 +64,12 @@ class Batches:
         *,
         detail: str = "",
         selection: str = "",
+        also: Collection[FileState] = (),
+        notes: Mapping[str, str] = NO_REASONS,
     ) -> int:
         """Make a batch of those files that are free. Returns how many; without any, no batch.
+
+        `also`: further states whose files it takes. `notes`: further events, by kind.
 
         1. Leave out files that a live batch claims, and files in a state that this trigger does
            not take.
@@ -73,7 +77,8 @@ class Batches:
         3. Move its files to `batched`. A processed one keeps its state; only its claim is new.
         """
         states = {file: self._unclaimed_state(file) for file in file_ids}
-        free = {file: state for file, state in states.items() if state in STATES_TAKEN_BY[trigger]}
+        takes = STATES_TAKEN_BY[trigger] | {*also}
+        free = {file: state for file, state in states.items() if state in takes}
         if not free:
             return 0
         self._store.insert(
@@ -87,6 +92,8 @@ class Batches:
         )
         details = ", ".join(filter(None, (counted(len(free), "file"), detail)))
         self._store.note(now, "batch.queued", batch_id=batch, detail=details)
+        for kind, said in notes.items():
+            self._store.note(now, kind, batch_id=batch, detail=said)
         for file, state in free.items():
             if state == FileState.QUARANTINED:
                 self._files.move(file, FileState.WAITING, now, reason=f"{trigger}")

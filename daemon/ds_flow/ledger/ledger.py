@@ -33,6 +33,7 @@ from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.read_only import Answer, ask
 from ds_flow.ledger.runs import Runs
 from ds_flow.ledger.schedules import Schedules
+from ds_flow.ledger.sets import Sets
 from ds_flow.ledger.store import Store
 
 
@@ -58,6 +59,7 @@ class Ledger:
         self.families = Families(self._store)
         self.pages = Pages(self._store)
         self.names = Names(self._store)
+        self.sets = Sets(self._store)
 
     def back_up(self, file: Path) -> None:
         """Copy the ledger to a new file, whoever works with it. Raises FileExistsError."""
@@ -92,10 +94,26 @@ class Ledger:
         trigger: Trigger,
         now: datetime,
         selection: str = "",
+        *,
+        detail: str = "",
+        also: Collection[FileState] = (),
+        notes: Mapping[str, str] = NO_REASONS,
     ) -> int:
-        """Make a batch of those files that are free. Returns how many; without any, no batch."""
+        """Make a batch of those files that are free. Returns how many; without any, no batch.
+
+        `also`: further states whose files it takes. `notes`: further events, by kind.
+        """
         with self._store.transaction():
-            return self._batches.form(batch, file_ids, trigger, now, selection=selection)
+            return self._batches.form(
+                batch,
+                file_ids,
+                trigger,
+                now,
+                detail=detail,
+                selection=selection,
+                also=also,
+                notes=notes,
+            )
 
     def leave_replaced(self, batch: str, now: datetime) -> int:
         """Let a batch that never started give up replaced versions; how many files are left.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from ds_flow.core import PlannedFile, unescape
+from ds_flow.core import SET_PREFIX, PlannedFile, unescape
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import is_there, need, space_lacking
@@ -48,8 +48,11 @@ def split_off(settings: Settings, ledger: Ledger, batch_id: str, now: datetime) 
     """Give those files of a batch for which there is no room a batch of their own; its id, or "".
 
     The smallest files stay, as many as there is room for beside the live runs. Only for a batch
-    that never started.
+    that never started. A complete set stays together.
     """
+    row = ledger.read.batch(batch_id)
+    if row is not None and row.selection.startswith(SET_PREFIX):
+        return ""
     promised = _promised(settings, ledger, batch_id)
     batch = Batch.at(settings.output_dir, batch_id)
     files = ledger.read.planned(batch_id)

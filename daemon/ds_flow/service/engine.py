@@ -208,7 +208,7 @@ class Engine:
         left = [*read.batches_in(BatchState.QUEUED), *read.batches_in(BatchState.RETRYING)]
         return (
             not (self.admission.is_busy or read.live_runs())
-            and not (read.due_batches(now) or read.has_waiting())
+            and not (read.due_batches(now) or self.admission.forming.has_waiting())
             and self.fires.is_idle
             and all(read.never_began(batch.id) for batch in left)
         )
@@ -225,7 +225,7 @@ class Engine:
     def has_work(self) -> bool:
         """Whether files that have arrived wait, or something runs or is due."""
         return bool(
-            (self.ledger.read.has_waiting() and not self.admission.inbox_error)
+            (self.admission.forming.has_waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
             or not self.fires.is_idle

@@ -5,9 +5,9 @@ The larger groups are modules of their own: `compute`, and `people` for what oth
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ds_flow.core import LOCAL, MAX_COLUMNS, MAX_UNPACKED_MB, MAX_UNPACKED_RATIO
+from ds_flow.core import LOCAL, MAX_COLUMNS, MAX_UNPACKED_MB, MAX_UNPACKED_RATIO, SetRule
 from ds_flow.settings.compute import Compute
 from ds_flow.settings.people import Alerts, Expected, Lineage, Publish, Report, Web
 from ds_flow.settings.types import (
@@ -27,7 +27,9 @@ from ds_flow.settings.types import (
     Seconds,
     Section,
     Selection,
+    SetExpression,
     Text,
+    TimeOfDay,
     Zone,
 )
 
@@ -93,6 +95,35 @@ class InboxRules(Section, frozen=True):
     )
 
 
+class FileSet(Section, frozen=True):
+    """Files that belong together, and make one batch once all of them have come."""
+
+    by: SetExpression = Field(
+        description="A regular expression (RE2) that the name of such a file begins with."
+    )
+    key: Name = Field(description="The group of `by` by which the files of a set are alike.")
+    expect: Count = Field(le=1_000_000, description="The number of files in a set.")
+    at_latest: TimeOfDay | None = Field(
+        default=None,
+        description="The time of day, HH:MM, at which a set forms with what has come. Default:"
+        " none, so it waits until it is complete.",
+    )
+    timezone: Zone = Field(
+        default=LOCAL, description="`local`, or a time zone such as Europe/Berlin."
+    )
+    late: Literal["alone", "again"] = Field(
+        default="alone",
+        description="What a file does that comes after its set was formed: a batch of its own, or"
+        " the whole set again.",
+    )
+
+    @model_validator(mode="after")
+    def _has_group(self) -> "FileSet":
+        if self.key not in SetRule(by=self.by, key=self.key, expect=self.expect).groups:
+            raise ValueError(f"by has no group {self.key!r}, such as (?P<{self.key}>...)")
+        return self
+
+
 class Batching(Section, frozen=True):
     """When waiting files form a batch: as soon as one of these limits is reached."""
 
@@ -104,6 +135,15 @@ class Batching(Section, frozen=True):
     )
     max_files: Count = Field(default=20_000, le=1_000_000, description="Number of waiting files.")
     max_mb: Count = Field(default=4096, le=2**30, description="MiB of waiting files.")
+    set: FileSet | None = Field(
+        default=None,
+        description="Which files make complete sets, and when these form. Default: none do.",
+    )
+
+    @property
+    def rule(self) -> SetRule | None:
+        """How sets are made; None if none are."""
+        return SetRule(**self.set.model_dump()) if self.set else None
 
 
 class Running(Section, frozen=True):

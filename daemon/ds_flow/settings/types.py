@@ -16,7 +16,16 @@ from pydantic import (
     model_validator,
 )
 
-from ds_flow.core import LOCAL, TEMPORARY, Marker, Timetable, is_hostile, known_zone, split
+from ds_flow.core import (
+    LOCAL,
+    TEMPORARY,
+    Marker,
+    Timetable,
+    compiled,
+    is_hostile,
+    known_zone,
+    split,
+)
 
 DAY_SECONDS = 86_400
 YEAR_MINUTES = 525_600
@@ -55,6 +64,11 @@ def _marker(text: str) -> str:
     if text:
         Marker.parse(text)
     return text
+
+
+def _set_expression(by: str) -> str:
+    compiled(by)
+    return by
 
 
 def _encodings(given: Any) -> str | tuple[str, ...]:
@@ -164,6 +178,9 @@ Argument = Annotated[str, AfterValidator(_argument)]
 Command = tuple[Argument, ...]
 Pattern = Annotated[PathText, AfterValidator(_pattern)]
 MarkerName = Annotated[Text, Field(max_length=200), AfterValidator(_marker)]
+SetExpression = Annotated[
+    Text, Field(min_length=1, max_length=PATH_CHARACTERS), AfterValidator(_set_expression)
+]
 Encodings = Annotated[
     str | tuple[str, ...],
     PlainValidator(_encodings),

@@ -28,6 +28,7 @@ SAID = {
     "report.written": "the daily report was written",
     "schedule.caught_up": "a schedule was missed, and has been caught up",
     "schedule.missed": "a schedule was missed",
+    "set.incomplete": "sets were formed although files of them are missing",
     "settings.refused": "changed settings were refused; the old ones are in force",
     "space.low": "space is low; no new batch starts",
 }

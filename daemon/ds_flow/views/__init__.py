@@ -14,6 +14,7 @@ from ds_flow.views.profile import profile_document
 from ds_flow.views.report import run_report, span_report
 from ds_flow.views.run import newest_runs, run_documents, whole_run
 from ds_flow.views.schedules import schedule_document
+from ds_flow.views.sets import sets_document
 from ds_flow.views.status import status_document
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "run_documents",
     "run_report",
     "schedule_document",
+    "sets_document",
     "span_report",
     "status_document",
     "whole_run",

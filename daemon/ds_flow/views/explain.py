@@ -42,6 +42,7 @@ from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage, user_name
 from ds_flow.views.documents import jobs_by_stage
 from ds_flow.views.lookup import Place
+from ds_flow.views.sets import set_of
 from ds_flow.work import manifest_of
 
 READABLE = 0o444  # for everyone, as far as the folders above allow
@@ -108,7 +109,9 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
 
 def _forming(question: Question) -> str:
     """Say when a batch forms, or why none does."""
-    settings = question.settings
+    settings, path = question.settings, question.place.path
+    if one := set_of(settings, question.ledger, path, question.now):
+        return f"and {one['text']}"
     if why := space_shortage(settings):
         return f"and none forms while space is low: {why}"
     if not settings.inbox.is_dir():

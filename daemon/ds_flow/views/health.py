@@ -40,6 +40,7 @@ ORDER = (
     of_files.set_aside,
     of_files.analyses,
     of_service.expected,
+    of_files.incomplete,
     of_service.fires,
     of_files.unmarked,
     of_files.misnamed,

@@ -146,6 +146,22 @@ def unmarked(look: Look) -> Iterator[Problem]:
         )
 
 
+def incomplete(look: Look) -> Iterator[Problem]:
+    """Name the sets of the last day that formed although files were missing, and still are."""
+    if (rule := look.settings.batch.rule) is None:
+        return
+    for at, selection, detail in look.ledger.sets.incomplete_since(look.now - DAY, NAMED):
+        if len(look.ledger.sets.paths(selection)) < rule.expect:
+            remedy = for_event("set.incomplete")
+            yield Problem(
+                kind="set",
+                text=f"a set formed without all its files: {detail}",
+                remedy=remedy.text,
+                command=remedy.command,
+                since=at,
+            )
+
+
 def retrying(look: Look) -> Iterator[Problem]:
     """Name batches that have failed and are tried again."""
     most = look.settings.run.attempts

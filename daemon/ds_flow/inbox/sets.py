@@ -1,0 +1,137 @@
+"""The sets that are open: what has come of each, and which ones form now."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from ds_flow.core import (
+    FileState,
+    OpenSet,
+    SetRule,
+    Sorted,
+    Trigger,
+    missing_names,
+    sets_to_form,
+    sort_out,
+)
+from ds_flow.ledger import Ledger
+
+NAMED = 20  # missing files
+
+
+class Group(NamedTuple):
+    """Files that make a batch now."""
+
+    ids: list[int]
+    trigger: Trigger = Trigger.ARRIVAL
+    selection: str = ""
+    detail: str = ""
+    missing: str = ""  # what an incomplete set lacks
+
+
+@dataclass(slots=True)
+class OpenSets:
+    """What waits, sorted into sets. It is read anew only when something has moved."""
+
+    ledger: Ledger
+    due: list[OpenSet] = field(default_factory=list)
+    late: list[OpenSet] = field(default_factory=list)  # except those whose set is on its way
+    found: Sorted = field(default_factory=Sorted)
+    _rule: SetRule | None = None
+    _event: int = -1
+    _formed: dict[str, bool] = field(default_factory=dict)  # by value, as far as it was asked
+    _since: datetime | None = None  # when it was last decided what is due
+    _next_at: datetime | None = None  # the deadline after that
+
+    @property
+    def has_loose(self) -> bool:
+        """Whether files wait that no set has to be complete for."""
+        return bool(self.found.loose or self.late)
+
+    def look(self, rule: SetRule, now: datetime) -> None:
+        """Sort what waits, if the ledger has moved, and decide what is due, if that may differ."""
+        event = self.ledger.sets.newest_event()
+        has_moved = (rule, event) != (self._rule, self._event)
+        if has_moved:
+            self._sort_out(rule, event)
+        is_later = self._next_at is not None and now >= self._next_at
+        if has_moved or is_later or self._since is None or now < self._since:
+            self._since, self._next_at = now, rule.next_deadline(now)
+            self.due = sets_to_form(self.found.sets.values(), rule, rule.last_deadline(now))
+
+    def _sort_out(self, rule: SetRule, event: int) -> None:
+        if rule != self._rule:
+            self._formed.clear()
+        self._rule, self._event = rule, event
+        waiting = self.ledger.sets.waiting()
+        found = sort_out(waiting, rule, ())
+        self._formed = {value: True for value in found.sets if self._formed.get(value)}
+        late = {value: one for value, one in found.sets.items() if self.is_formed(rule, value)}
+        self.found = Sorted(
+            {value: one for value, one in found.sets.items() if value not in late},
+            late,
+            found.loose,
+        )
+        self.late = [one for value, one in late.items() if self._is_free(rule, value)]
+
+    def _is_free(self, rule: SetRule, value: str) -> bool:
+        """Whether late files may form now: the set again only after its last batch has ended."""
+        is_alone = rule.late == "alone"
+        return is_alone or self.ledger.schedules.live_batch(rule.selection(value)) is None
+
+    def is_formed(self, rule: SetRule, value: str) -> bool:
+        """Whether a set was formed before, so that its files come late."""
+        if value not in self._formed:
+            self._formed[value] = self.ledger.sets.is_formed(rule.selection(value))
+        return self._formed[value]
+
+    def due_in_s(self, now: datetime) -> float:
+        """Seconds until a set forms if nothing comes; infinite if none does."""
+        if self.due:
+            return 0.0
+        if not self.found.sets or self._next_at is None:
+            return math.inf
+        return max(0.0, (self._next_at - now).total_seconds())
+
+    # ------------------------------------------------------------------ batches
+
+    def groups(self, rule: SetRule) -> list[Group]:
+        """The sets that are due, each as one batch, however many files it has."""
+        return [self._group(rule, one) for one in self.due]
+
+    def late_groups(self, rule: SetRule) -> list[Group]:
+        """The files that have come late, each set's by themselves, or with the whole set again."""
+        return [self._late_group(rule, one) for one in self.late]
+
+    def _group(self, rule: SetRule, one: OpenSet) -> Group:
+        lacking = rule.expect - len(one.paths)
+        name, selection = rule.named(one.value), rule.selection(one.value)
+        if lacking <= 0:
+            return Group(_ids(one), selection=selection, detail=f"the set {name}")
+        names = missing_names(one.paths, self.ledger.sets.before(selection), rule, one.value)
+        more = ", …" * (len(names) > NAMED)
+        which = f": {', '.join(names[:NAMED])}{more}" if names else ""
+        came = f"{len(one.paths)} of {rule.expect} files of {name} have come by {rule.deadline}"
+        missing = f"{came}; {lacking} missing{which}"
+        detail = f"the set {name}, of which {lacking} are missing"
+        return Group(_ids(one), selection=selection, detail=detail, missing=missing)
+
+    def _late_group(self, rule: SetRule, one: OpenSet) -> Group:
+        name, selection = rule.named(one.value), rule.selection(one.value)
+        if rule.late == "alone":
+            return Group(_ids(one), selection=selection, detail=f"late for the set {name}")
+        before = self.ledger.read.latest(self.ledger.sets.paths(selection))
+        again = [row.id for row in before if row.state == FileState.PROCESSED]
+        ids = sorted({*_ids(one), *again})
+        return Group(ids, Trigger.RERUN, selection, f"the set {name} again, since files came late")
+
+
+def _ids(one: OpenSet) -> list[int]:
+    return [member.id for member in one.members]
+
+
+def first_come(groups: Iterable[Group]) -> list[Group]:
+    """Sort groups by their oldest file."""
+    return sorted(groups, key=lambda group: group.ids[0])
