@@ -45,6 +45,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "rerun": commands.rerun,
         "release": commands.release,
         "cancel": commands.cancel,
+        "pause": commands.pause,
+        "resume": commands.resume,
         "schedule": commands.schedule,
         "deliver": commands.deliver,
     },

@@ -55,6 +55,8 @@ def process_now(
             put(line)
         if process.stops:
             return INTERRUPTED
+        if pause := process.engine.pause:
+            say(f"{pause.sentence}; nothing was started")
         if error := process.engine.admission.inbox_error:
             say(error)
             return FAILED

@@ -71,6 +71,8 @@ def _facts(status: Document) -> Iterator[tuple[str, str]]:
     daemon = status["daemon"]
     yield "status", _verdict(status)
     yield "daemon", f"running, pid {daemon['pid']}" if daemon["running"] else "not running"
+    if paused := status["paused"]:
+        yield "paused", _paused(paused)
     yield from _engine(status["engine"])
     yield "files", f"{status['discovered']}{_counts(status['files'])}"
     yield from _inbox(status)
@@ -92,6 +94,12 @@ def _verdict(status: Document) -> str:
     urgent = sum(one["needs_person"] for one in status["problems"])
     words = VERDICTS[status["verdict"]]
     return f"{words}: {counted(urgent, 'thing')} to do, below" if urgent else words
+
+
+def _paused(pause: Document) -> str:
+    until = f"until {moment(pause['until_at'])}" if pause["until_at"] else "until `ds-flow resume`"
+    why = f": {pause['why']}" if pause["why"] else ""
+    return f"since {moment(pause['since_at'])} by {pause['who']}, {until}{why}"
 
 
 def _engine(engine: Document) -> Iterator[tuple[str, str]]:

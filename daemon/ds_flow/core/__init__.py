@@ -59,6 +59,7 @@ from ds_flow.core.paths import (
     printable,
     unescape,
 )
+from ds_flow.core.pauses import AFTER_PAUSE, MAINTENANCE, Pause, planned_pause
 from ds_flow.core.plan import (
     MAX_COLUMNS,
     MAX_UNPACKED_MB,
@@ -141,6 +142,7 @@ from ds_flow.core.states import (
 from ds_flow.core.wording import Document, ago, counted, local_time, moment, short_time
 
 __all__ = [
+    "AFTER_PAUSE",
     "ATTEMPT_MARK",
     "BATCH_MOVES",
     "CARD",
@@ -157,6 +159,7 @@ __all__ = [
     "LIVE_RUNS",
     "LOCAL",
     "LONGEST_DELIVERY_WAIT",
+    "MAINTENANCE",
     "MAX_COLUMNS",
     "MAX_UNPACKED_MB",
     "MAX_UNPACKED_RATIO",
@@ -216,6 +219,7 @@ __all__ = [
     "OpenSet",
     "Options",
     "Output",
+    "Pause",
     "Plan",
     "PlannedFile",
     "Policy",
@@ -277,6 +281,7 @@ __all__ = [
     "pinned_variables",
     "place_of",
     "plain",
+    "planned_pause",
     "printable",
     "program_of",
     "python_on",

@@ -42,12 +42,16 @@ FOR_KINDS = {
     ),
     "file.misnamed": Remedy("rename it, or save it as CSV under such a name", "ds-flow status"),
     "files.missing": Remedy("ask their sender", "ds-flow status"),
+    "line.paused": Remedy("nothing, if this is meant; `ds-flow resume` ends it", "ds-flow status"),
+    "line.resumed": Remedy("nothing", "ds-flow status"),
     "marker.alone": Remedy("ask its sender for the file, or remove the marker", "ds-flow status"),
     "report.written": Remedy("open it in a browser"),
     "schedule.caught_up": Remedy(
         "see why the daemon was down, or the machine asleep, at that time", "ds-flow schedule"
     ),
     "schedule.missed": Remedy("fire it now, or wait for its next time"),
+    "schedule.paused": Remedy("nothing, if this is meant", "ds-flow schedule"),
+    "schedule.resumed": Remedy("nothing", "ds-flow schedule"),
     "set.incomplete": Remedy(
         "ask the sender of what is missing; a file that comes late is taken", "ds-flow status"
     ),

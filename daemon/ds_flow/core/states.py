@@ -182,6 +182,7 @@ class FireOutcome(StrEnum):
     VERIFIED = "verified"  # nothing had changed, and the outputs of the last run are as published
     NOTHING = "nothing"  # there was no file to take
     MISSED = "missed"  # it was noticed too late, and the schedule does not catch up
+    SKIPPED = "skipped"  # a pause was in force
 
 
 class DeliveryState(StrEnum):

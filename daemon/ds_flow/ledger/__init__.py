@@ -9,6 +9,7 @@ stands where its name says:
     commits    enter what a run published
     deliveries hand that over to commands
     schedules  schedules and their fires
+    pauses     pauses of the line and of schedules
     events     the history: alerts, retention
     figures    counts and sums for metrics and reports; changes nothing
     lineage    what was made from what; changes nothing
@@ -31,6 +32,7 @@ from ds_flow.ledger.ledger import Ledger, ask_ledger
 from ds_flow.ledger.lineage import Made, RunEvent
 from ds_flow.ledger.overview import FAILURES, PastFire
 from ds_flow.ledger.pages import Done, FilesPage, ListedRun
+from ds_flow.ledger.pauses import LINE
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
@@ -44,6 +46,7 @@ __all__ = [
     "FAILURES",
     "JOBS_REDONE",
     "LEFT_OUT",
+    "LINE",
     "RUN_PREFIX",
     "Alert",
     "BatchRow",

@@ -29,6 +29,7 @@ from ds_flow.ledger.moves import Moves
 from ds_flow.ledger.names import Names
 from ds_flow.ledger.overview import Overview
 from ds_flow.ledger.pages import Pages
+from ds_flow.ledger.pauses import Pauses
 from ds_flow.ledger.queries import Reading
 from ds_flow.ledger.read_only import Answer, ask
 from ds_flow.ledger.runs import Runs
@@ -51,6 +52,7 @@ class Ledger:
             self._store, self._files, self._batches, self._runs, self.deliveries
         )
         self.schedules = Schedules(self._store, self._batches)
+        self.pauses = Pauses(self._store)
         self.history = History(self._store)
         self.figures = Figures(self._store)
         self.lineage = Lineage(self._store)

@@ -12,12 +12,19 @@ CREATE TABLE file (
     state TEXT NOT NULL CHECK (state IN ('waiting', 'batched', 'processed', 'quarantined', 'superseded')),
     cause TEXT,
     reason TEXT NOT NULL DEFAULT '',
+    away TEXT CHECK (away IN ('going', 'gone', 'none')), -- from the inbox, by ds-flow; null: not yet
+    away_to TEXT NOT NULL DEFAULT '',                   -- where it is kept; '' if it was deleted
+    away_at TEXT,
     UNIQUE (path, version),
     CHECK (state NOT IN ('quarantined', 'superseded') OR cause IS NOT NULL)
 ) STRICT;
 
 CREATE INDEX file_by_state ON file (state);
 CREATE INDEX file_to_look_at_again ON file (path) WHERE stat = '';
+CREATE INDEX file_published ON file (id) WHERE state = 'processed' AND away IS NULL;
+CREATE INDEX file_rejected ON file (id) WHERE state = 'quarantined' AND away IS NULL;
+CREATE INDEX file_going ON file (id) WHERE away = 'going';
+CREATE INDEX file_kept ON file (away_at) WHERE away = 'gone' AND away_to <> '';
 
 CREATE TABLE batch (
     id TEXT PRIMARY KEY CHECK (length(id) = 10),
@@ -97,13 +104,21 @@ CREATE TABLE fire (
     schedule TEXT NOT NULL,                             -- may be in the settings no more
     due_at TEXT NOT NULL,
     at TEXT NOT NULL,
-    outcome TEXT NOT NULL CHECK (outcome IN ('run', 'verified', 'nothing', 'missed')),
+    outcome TEXT NOT NULL CHECK (outcome IN ('run', 'verified', 'nothing', 'missed', 'skipped')),
     batch_id TEXT REFERENCES batch,                     -- that was made, or whose run was verified
     detail TEXT NOT NULL DEFAULT '',
     UNIQUE (schedule, due_at)                           -- no fire happens twice
 ) STRICT;
 
 CREATE INDEX fire_of_batch ON fire (batch_id) WHERE batch_id IS NOT NULL;
+
+CREATE TABLE pause (
+    name TEXT PRIMARY KEY,                              -- of a schedule; '' for everything
+    since_at TEXT NOT NULL,
+    until_at TEXT,                                      -- null: until a person ends it
+    who TEXT NOT NULL,
+    why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE family (
     name TEXT PRIMARY KEY,                              -- a path with digits and dates folded

@@ -12,7 +12,7 @@ from ds_flow.runs.recovery import (
     tidy_work_dirs,
     try_held_batches,
 )
-from ds_flow.runs.start import Starter, why_must_wait, why_no_slot, why_not_started
+from ds_flow.runs.start import Starter, pause_of, why_must_wait, why_no_slot, why_not_started
 from ds_flow.runs.supervise import POLL_SECONDS, Supervisor
 from ds_flow.runs.trial import Trial, try_file
 
@@ -27,6 +27,7 @@ __all__ = [
     "analyze_again",
     "cancel_batch_jobs",
     "disown_batches",
+    "pause_of",
     "processes",
     "rebuild_ledger",
     "tidy_work_dir",

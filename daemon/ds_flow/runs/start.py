@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ds_flow.core import (
     RERUN_TRIGGERS,
@@ -12,6 +13,7 @@ from ds_flow.core import (
     BatchState,
     Clock,
     DispatchError,
+    Pause,
     Plan,
     Problems,
     is_disk_error,
@@ -49,6 +51,7 @@ class Starter:
     clock: Clock
     unreadable: Problems  # by batch: why the end of its run cannot be learnt
     held_back: Problems = field(default_factory=Problems)  # by batch: why it cannot start now
+    is_paused: bool = False  # nothing new starts
     _ready_since_s: float = 0.0  # when the standby was started, monotonic
     _was_of_no_use: bool = False  # no batch came for the last standby
 
@@ -66,6 +69,8 @@ class Starter:
 
     def room(self) -> int:
         """How many runs of new files may start now, beside those of batches that are due."""
+        if self.is_paused:
+            return 0
         due = [batch for batch in self._due() if batch.trigger not in RERUN_TRIGGERS]
         starting = sum(batch.id not in self.held_back for batch in due)
         return free_slots(self.settings, self._taking_room()) - starting
@@ -83,7 +88,8 @@ class Starter:
             self._was_of_no_use = self._was_of_no_use or ended > 0
         if due_in_s > LEAD_SECONDS and not has_one:
             return 0
-        if not self.settings.run.fork or free_slots(self.settings, self._taking_room()) <= 0:
+        has_room = free_slots(self.settings, self._taking_room()) > 0
+        if self.is_paused or not self.settings.run.fork or not has_room:
             return self.runs.dismiss()
         if not has_one and not self._was_of_no_use and self._has_room_for_standby():
             self._start_standby()
@@ -119,7 +125,7 @@ class Starter:
         return due
 
     def _start_runs(self, batches: Sequence[BatchRow], room: int) -> int:
-        if not batches or room <= 0:
+        if not batches or room <= 0 or self._pause():
             return 0
         require_space(self.settings)
         started = 0
@@ -128,6 +134,10 @@ class Starter:
                 break
             started += self._try_to_start(batch)
         return started
+
+    def _pause(self) -> Pause | None:
+        """The pause that is in force, although this tick may have begun before it."""
+        return pause_of(self.settings, self.ledger, self.clock.now())
 
     def _try_to_start(self, batch: BatchRow) -> bool:
         """Start a batch's next run, or end a batch that needs none; whether it did.
@@ -248,6 +258,11 @@ def free_slots(settings: Settings, live: Sequence[RunRow], *, is_rerun: bool = F
     """
     beside = not is_rerun and any(run.trigger in RERUN_TRIGGERS for run in live)
     return settings.run.max_parallel + beside - len(live)
+
+
+def pause_of(settings: Settings, ledger: Ledger, now: datetime) -> Pause | None:
+    """The pause that keeps everything new from starting; None if there is none."""
+    return ledger.pauses.line(settings.planned_pause(now), now)
 
 
 def why_not_started(settings: Settings, ledger: Ledger, batch: BatchRow) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ds_flow.core import (
+    AFTER_PAUSE,
     Clock,
     FireOutcome,
     LedgerError,
     Manifest,
+    Pause,
     Timetable,
     due_fire,
     is_missed,
@@ -45,6 +47,7 @@ class Due:
     schedule: Schedule
     due_at: datetime
     is_asked: bool  # by a person
+    is_after_pause: bool = False  # it waited for the end of one
 
     @property
     def selection(self) -> str:
@@ -103,15 +106,42 @@ class Fires:
 
     def _due(self, now: datetime) -> Due | None:
         rows = self._rows(now)
+        pause = self.ledger.pauses.line(self.settings.planned_pause(now), now)
         begun = {(one.due.schedule.name, one.due.due_at) for one in self._verifications}
         for schedule in self.settings.schedule:
             row = rows.get(schedule.name)
             at = row and self._time_has_come(schedule.name, row, now)
-            if at and (schedule.name, at) not in begun:
-                return Due(schedule, at, is_asked=False)
-            if row and row.asked_at and (schedule.name, row.asked_at) not in begun:
+            if at and (schedule.name, at) not in begun and not self._waits(schedule, pause, now):
+                return Due(schedule, at, is_asked=False, is_after_pause=self._was_paused(at, now))
+            if row and row.asked_at and not pause and (schedule.name, row.asked_at) not in begun:
                 return Due(schedule, row.asked_at, is_asked=True)
         return None
+
+    def _waits(self, schedule: Schedule, pause: Pause | None, now: datetime) -> bool:
+        """Whether a fire is left for the end of a pause of the line, after which it is caught up.
+
+        A fire of a schedule that is paused itself is skipped, and so is one that is never caught
+        up.
+        """
+        is_skipped = not schedule.catch_up or self.ledger.pauses.of(schedule.name, now) is not None
+        return pause is not None and not is_skipped
+
+    def _was_paused(self, at: datetime, now: datetime) -> bool:
+        """Whether the line was paused at the time of a fire that is late."""
+        if not is_missed(at, now):
+            return False
+        span = self.ledger.pauses.last_span()
+        is_in_span = span is not None and span[0] <= at <= span[1]
+        return is_in_span or self.settings.planned_pause(at) is not None
+
+    def _why_skipped(self, due: Due, now: datetime) -> str:
+        """Say which pause skips a fire; "" if none does. What a person asks for is not skipped."""
+        if due.is_asked:
+            return ""
+        own = self.ledger.pauses.of(due.schedule.name, now)
+        line = self.ledger.pauses.line(self.settings.planned_pause(now), now)
+        pause = own or line
+        return pause.sentence if pause else ""
 
     def _rows(self, now: datetime) -> dict[str, ScheduleRow]:
         """What the ledger has of the schedules, brought in line with the settings."""
@@ -137,7 +167,10 @@ class Fires:
     def _begin(self, due: Due, found: str = "") -> None:
         """Decide what a fire does. `found` says what is wrong with the last run's outputs."""
         schedule, now = due.schedule, self.clock.now()
-        is_late = is_missed(due.due_at, now) and not due.is_asked
+        is_late = is_missed(due.due_at, now) and not (due.is_asked or due.is_after_pause)
+        if why := self._why_skipped(due, now):
+            self._record(due, FireOutcome.SKIPPED, why)
+            return
         if any(one.due.schedule.name == schedule.name for one in self._verifications):
             self._record(due, FireOutcome.NOTHING, "the last fire still verifies")
             return
@@ -245,7 +278,7 @@ class Fires:
             due_at=due.due_at,
             outcome=outcome,
             batch=batch,
-            detail=detail,
+            detail="; ".join(filter(None, (AFTER_PAUSE * due.is_after_pause, detail))),
         )
 
 

@@ -7,7 +7,7 @@ from the disk and the ledger, not from memory, so it does not matter when the pr
 import logging
 from collections.abc import Callable
 
-from ds_flow.core import BatchError, BatchState, Clock, DispatchError, DsFlowError, Problems
+from ds_flow.core import BatchError, BatchState, Clock, DispatchError, DsFlowError, Pause, Problems
 from ds_flow.inbox import Admission, Inbox, Pattern
 from ds_flow.ledger import Ledger
 from ds_flow.runs import (
@@ -17,6 +17,7 @@ from ds_flow.runs import (
     Supervisor,
     admit_commits,
     adopt_batches,
+    pause_of,
     rebuild_ledger,
     tidy_work_dirs,
     try_held_batches,
@@ -55,6 +56,7 @@ class Engine:
         self.starter = Starter(settings, ledger, runs, clock, self.unreadable)
         self.fires = Fires(settings, ledger, clock, pulse)
         self.supervisor = Supervisor(settings, ledger, runs, clock, self.unreadable)
+        self.pause: Pause | None = None  # that is in force
         self.is_draining = False  # start no new work, follow what runs
         self._stages_waiting = Problems()  # by stage
         self._foreign = Problems()  # by batch, of work directories that no live run has
@@ -66,6 +68,7 @@ class Engine:
     def tick(self) -> int:
         """Move everything that can move one step along the line; return how much moved."""
         stages: list[Stage] = [
+            self.heed_pause,  # while one is in force, nothing new starts
             self.reconcile,  # record what runs by hand have published
             self.admit,  # enter files that have finished arriving
             self.form,  # claim waiting files for the batches that are due and can start
@@ -78,6 +81,18 @@ class Engine:
             stages = [self.starter.dismiss]
         stages.append(self.follow)  # record what became of live runs
         return sum(map(self._attempt, stages))
+
+    def heed_pause(self) -> int:
+        """Take note of a pause that a person or the clock has begun or ended."""
+        now = self.clock.now()
+        self.ledger.pauses.end_due(now)
+        before, self.pause = self.pause, pause_of(self.settings, self.ledger, now)
+        self.starter.is_paused = self.pause is not None
+        if self.pause and self.pause != before:
+            log.info("line.paused", extra={"why": self.pause.terms})
+        elif before and not self.pause:
+            log.info("line.resumed")
+        return 0
 
     def reconcile(self) -> int:
         """Bring the ledger in line with the disk, before each scan of the whole inbox."""
@@ -181,8 +196,12 @@ class Engine:
         if not self.is_draining:
             now_s = self.clock.monotonic_s()
             waits += [self.admission.patience_s(now_s), self.fires.patience_s()]
+        if self.pause and self.pause.until_at:
+            waits.append((self.pause.until_at - self.clock.now()).total_seconds())
         if self.ledger.read.live_runs():
             waits.append(POLL_SECONDS)
+        elif self.pause:
+            pass  # what is due waits for its end
         elif due_at := self.ledger.read.next_due():
             now = self.clock.now()
             is_due = bool(self.ledger.read.due_batches(now))
@@ -212,6 +231,12 @@ class Engine:
             and self.fires.is_idle
             and all(read.never_began(batch.id) for batch in left)
         )
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is left but what waits for the end of a pause."""
+        is_at_rest = not (self.admission.is_busy or self.ledger.read.live_runs())
+        return self.pause is not None and is_at_rest
 
     @property
     def is_idle(self) -> bool:

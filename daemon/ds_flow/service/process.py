@@ -99,7 +99,8 @@ class Service:
         ends_s = clock.monotonic_s() + timeout_s
         while not self.stops:
             moved = self._step()
-            if (self.engine.is_idle or self.engine.is_held_back) and not self.upkeep.is_busy:
+            is_done = self.engine.is_idle or self.engine.is_held_back or self.engine.is_paused
+            if is_done and not self.upkeep.is_busy:
                 break
             if moved or self.engine.has_work or self.upkeep.is_busy:
                 ends_s = clock.monotonic_s() + timeout_s

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from ds_flow.core import (
     DockerSite,
     LsfSite,
     Options,
+    Pause,
     Site,
     SourceOptions,
     StageOptions,
     inherited_variables,
     pinned_variables,
+    planned_pause,
     split,
 )
 from ds_flow.settings.compute import Analyze, Compute
@@ -37,6 +40,7 @@ from ds_flow.settings.schema import (
     InboxRules,
     Keys,
     Logging,
+    Maintenance,
     Paths,
     Privacy,
     Retention,
@@ -87,6 +91,7 @@ class Settings:
     compute: Compute
     logging: Logging
     schedule: tuple[Schedule, ...]
+    maintenance: tuple[Maintenance, ...]
     retention: Retention
     alerts: Alerts
     publish: Publish
@@ -143,6 +148,15 @@ class Settings:
     def work_root(self) -> Path:
         """The folder that holds each batch until it is committed and recorded."""
         return self.output_dir / WORK
+
+    def planned_pause(self, now: datetime) -> Pause | None:
+        """The pause that `maintenance` plans for this moment: of several, the last to end."""
+        found = [
+            planned_pause(one.cron, one.timezone, timedelta(minutes=one.minutes), one.why, now)
+            for one in self.maintenance
+        ]
+        open_now = [one for one in found if one is not None]
+        return max(open_now, key=lambda one: one.until_at or now, default=None)
 
     @property
     def secrets(self) -> frozenset[str]:

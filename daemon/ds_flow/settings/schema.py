@@ -33,6 +33,8 @@ from ds_flow.settings.types import (
     Zone,
 )
 
+WEEK_MINUTES = 10_080
+
 RENAMED: dict[str, str] = {}
 """Old names of keys, dotted, and their new names. The error for an old name gives the new one."""
 
@@ -295,6 +297,21 @@ class Schedule(Section, frozen=True):
         return f"{self.cron} {self.timezone}"
 
 
+class Maintenance(Section, frozen=True):
+    """A time in which nothing new starts."""
+
+    cron: Cron = Field(description="When it begins, as in `schedule`.")
+    minutes: Annotated[Minutes, Field(le=WEEK_MINUTES)] = Field(
+        description="How many minutes it lasts."
+    )
+    timezone: Zone = Field(
+        default=LOCAL, description="`local`, or a time zone such as Europe/Berlin."
+    )
+    why: Annotated[Text, Field(max_length=200)] = Field(
+        default="", description="The reason, for people."
+    )
+
+
 NIGHTLY = Schedule(name="nightly", cron="0 2 * * *", skip_unchanged=True)
 
 
@@ -364,6 +381,9 @@ class Keys(Section, frozen=True):
     logging: Logging = Field(default_factory=Logging)
     schedule: tuple[Schedule, ...] = Field(
         default=(NIGHTLY,), description="Reruns at fixed times; [] for none."
+    )
+    maintenance: tuple[Maintenance, ...] = Field(
+        default=(), description="Times by the clock in which nothing new starts."
     )
     retention: Retention = Field(default_factory=Retention)
     alerts: Alerts = Field(default_factory=Alerts)

@@ -37,7 +37,7 @@ from ds_flow.inbox import (
 )
 from ds_flow.inbox import told as how_far
 from ds_flow.ledger import LEFT_OUT, BatchRow, FileRow, Ledger
-from ds_flow.runs import why_must_wait, why_no_slot, why_not_started
+from ds_flow.runs import pause_of, why_must_wait, why_no_slot, why_not_started
 from ds_flow.settings import TEMPORARY, Settings, matches
 from ds_flow.system import space_shortage, user_name
 from ds_flow.views.documents import jobs_by_stage
@@ -110,6 +110,8 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
 def _forming(question: Question) -> str:
     """Say when a batch forms, or why none does."""
     settings, path = question.settings, question.place.path
+    if pause := pause_of(settings, question.ledger, question.now):
+        return f"and none forms now: {pause.sentence}"
     if one := set_of(settings, question.ledger, path, question.now):
         return f"and {one['text']}"
     if why := space_shortage(settings):
@@ -185,7 +187,9 @@ def _held_back(question: Question, batch: BatchRow) -> str:
     if batch.state == BatchState.RUNNING:
         return ""
     if batch.state == BatchState.QUEUED or datetime.fromisoformat(batch.due_at) <= question.now:
-        return why_not_started(question.settings, question.ledger, batch)
+        pause = pause_of(question.settings, question.ledger, question.now)
+        why = why_not_started(question.settings, question.ledger, batch)
+        return pause.sentence if pause else why
     why = why_must_wait(question.settings, question.ledger, batch.id)
     return why.removeprefix(f"batch {batch.id} waits: ")
 

@@ -29,6 +29,7 @@ OK, ATTENTION, DOWN = "ok", "attention", "down"
 ORDER = (
     of_service.daemon,
     of_service.settings,
+    of_service.paused,
     of_service.space,
     of_service.alerts,
     deliveries.deliveries,

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from ds_flow.core import BatchState, Document
+from ds_flow.core import BatchState, Document, Pause
 from ds_flow.ledger import DriftRow, Ledger
-from ds_flow.runs import why_must_wait
+from ds_flow.runs import pause_of, why_must_wait
 from ds_flow.settings import Settings
 from ds_flow.system import space_shortage
 from ds_flow.upkeep import Record, read_record
@@ -40,6 +40,7 @@ class Look:
     now: datetime
     inbox: InboxCheck
     record: Record | None  # what that daemon has left
+    paused: Pause | None  # nothing new starts
     low_space: str
     held_back: list[str]
     jobs: list[Document]
@@ -71,6 +72,7 @@ def look_around(
         now=now,
         inbox=inbox,
         record=record,
+        paused=pause_of(settings, ledger, now),
         low_space=space_shortage(settings),
         held_back=list(_held_back(settings, ledger, now)),
         jobs=jobs,

@@ -36,7 +36,7 @@ def metrics_text(settings: Settings, ledger: Ledger, pid: int | None, now: datet
     """Write all metrics, each with the project as a label. `pid` is the running daemon's."""
     own = {"project": settings.project_name}
     families = (
-        *_service(settings, pid, now),
+        *_service(settings, ledger, pid, now),
         *_line(ledger, now),
         *_results(ledger, now),
         *_schedules(settings, ledger, now),
@@ -47,10 +47,14 @@ def metrics_text(settings: Settings, ledger: Ledger, pid: int | None, now: datet
 # --------------------------------------------------------------------------- the families
 
 
-def _service(settings: Settings, pid: int | None, now: datetime) -> Iterator[Metric]:
+def _service(
+    settings: Settings, ledger: Ledger, pid: int | None, now: datetime
+) -> Iterator[Metric]:
     versions = {"version": version("ds-flow"), "python_version": python_version()}
     yield _gauge("build_info", "The version of ds-flow. Always 1.", [(versions, 1)])
     yield _one("daemon_up", "Whether the daemon is running.", pid is not None)
+    paused = ledger.pauses.line(settings.planned_pause(now), now)
+    yield _one("paused", "Whether a pause keeps everything new from starting.", paused is not None)
     # A file for node_exporter stays as it is when nobody writes it any more. This tells its age.
     yield _one("collected_timestamp_seconds", "When these metrics were read.", now.timestamp())
     yield _gauge(

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from ds_flow.core import FireOutcome, counted, for_event, moment
+from ds_flow.core import MAINTENANCE, FireOutcome, counted, for_event, moment
 from ds_flow.ledger import PastFire
 from ds_flow.system import service_in
 from ds_flow.upkeep import Spool, still_missing
@@ -15,6 +15,7 @@ from ds_flow.views.problem import Problem
 from ds_flow.views.schedules import was_late
 
 STUCK = timedelta(minutes=10)  # after which a daemon that has left no word does not turn
+FORGOTTEN = timedelta(days=1)  # after which a pause without an end needs a person
 FIRES = 3  # of each schedule
 CHANGED = "is not as it was published"
 _at = datetime.fromisoformat
@@ -72,6 +73,30 @@ def settings(look: Look) -> Iterator[Problem]:
         command=f"ds-flow check && {_service(look, verb)}",
         since=look.record.refused_at or None if look.record else None,
     )
+
+
+def paused(look: Look) -> Iterator[Problem]:
+    """Say that nothing new starts. A pause without an end that lasts may have been forgotten."""
+    pause = look.paused
+    if pause is not None:
+        yield Problem(
+            kind="paused",
+            text=f"nothing new starts: {pause.sentence}",
+            remedy="what has come waits; it starts after the pause",
+            command="ds-flow resume" if pause.who != MAINTENANCE else "",
+            since=pause.since_at.isoformat(),
+            needs_person=pause.until_at is None and look.now - pause.since_at > FORGOTTEN,
+        )
+    for one in look.settings.schedule:
+        if found := look.ledger.pauses.of(one.name, look.now):
+            yield Problem(
+                kind="paused",
+                text=f"schedule {one.name} does not fire: {found.sentence}",
+                remedy="its fires are skipped until then",
+                command=f"ds-flow schedule resume {shlex.quote(one.name)}",
+                since=found.since_at.isoformat(),
+                needs_person=False,
+            )
 
 
 def space(look: Look) -> Iterator[Problem]:
@@ -148,7 +173,7 @@ def fires(look: Look) -> Iterator[Problem]:
         for number, fire in enumerate(found):
             if fire.outcome == FireOutcome.MISSED and number == 0:
                 yield _missed(fire)
-            elif was_late(fire.outcome, _at(fire.due_at), _at(fire.at)):
+            elif was_late(fire.outcome, _at(fire.due_at), _at(fire.at), fire.detail):
                 yield _caught_up(fire)
             if CHANGED in fire.detail:
                 yield _changed(fire)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from ds_flow.core import Document, FireOutcome, Timetable, is_missed
+from ds_flow.core import AFTER_PAUSE, Document, FireOutcome, Pause, Timetable, is_missed
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Schedule
 
@@ -14,8 +14,21 @@ def schedule_document(ledger: Ledger, schedule: Schedule, now: datetime) -> Docu
     return {
         **schedule.model_dump(),
         "next_at": next_at.isoformat() if next_at else None,
+        "paused": pause_document(ledger.pauses.of(schedule.name, now)),
         "asked_at": row.asked_at.isoformat() if row and row.asked_at else None,
         **_last_fire(ledger, schedule),
+    }
+
+
+def pause_document(pause: Pause | None) -> Document | None:
+    """A pause that is in force, as an object."""
+    if pause is None:
+        return None
+    return {
+        "since_at": pause.since_at.isoformat(),
+        "until_at": pause.until_at.isoformat() if pause.until_at else None,
+        "who": pause.who,
+        "why": pause.why,
     }
 
 
@@ -26,7 +39,8 @@ def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
     return {
         "last_due_at": last.fire.due_at.isoformat() if last else None,
         "last_at": last.at.isoformat() if last else None,
-        "was_late": last is not None and was_late(last.fire.outcome, last.fire.due_at, last.at),
+        "was_late": last is not None
+        and was_late(last.fire.outcome, last.fire.due_at, last.at, last.fire.detail),
         "outcome": last.fire.outcome if last else None,
         "batch": batch,
         "run_id": runs[-1].run_id if runs else None,
@@ -34,6 +48,10 @@ def _last_fire(ledger: Ledger, schedule: Schedule) -> Document:
     }
 
 
-def was_late(outcome: FireOutcome, due_at: datetime, at: datetime) -> bool:
-    """Whether a fire was caught up. One that a person asked for is due when it was asked for."""
-    return outcome != FireOutcome.MISSED and is_missed(due_at, at)
+def was_late(outcome: FireOutcome, due_at: datetime, at: datetime, detail: str) -> bool:
+    """Whether a fire was caught up. One that a person asked for is due when it was asked for.
+
+    One that waited for the end of a pause, or was skipped in it, is as it was meant.
+    """
+    is_meant = outcome == FireOutcome.SKIPPED or detail.startswith(AFTER_PAUSE)
+    return outcome != FireOutcome.MISSED and not is_meant and is_missed(due_at, at)

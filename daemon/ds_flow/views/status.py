@@ -11,6 +11,7 @@ from ds_flow.views.health import find_problems, health_document
 from ds_flow.views.inbox import InboxCheck
 from ds_flow.views.look import NOT_ASKED, look_around
 from ds_flow.views.night import last_night, newest_combined, next_fire
+from ds_flow.views.schedules import pause_document
 from ds_flow.views.sets import sets_document
 
 COUNT_TRIES = 3  # a running daemon may move a file between two counts
@@ -38,6 +39,7 @@ def status_document(
         **_of_inbox(look.inbox),
         "next_due_at": due_at.isoformat() if due_at else None,
         "sets": sets_document(settings, ledger, now),
+        "paused": pause_document(look.paused),
         "low_space": look.low_space,
         "held_back": look.held_back,
         "jobs": look.jobs,

@@ -10,7 +10,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 GOOD = frozenset({"processed", "succeeded", "verified", "done", "run", "identical"})
 BAD = frozenset({"quarantined", "dead", "failed", "timed_out", "missed", "lost"})
-ODD = frozenset({"retrying", "stopped", "cancelled", "superseded", "changed", "nothing"})
+ODD = frozenset({"retrying", "stopped", "cancelled", "superseded", "changed", "nothing", "skipped"})
 LIVE = frozenset({"waiting", "batched", "queued", "running", "starting", "pending", "new"})
 
 
