@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ds_flow.core import ATTEMPT_MARK, Plan, Rejected, output_stems, place_of
+from ds_flow.core import ATTEMPT_MARK, Plan, Rejected, output_stems, place_of, unescape
 from ds_flow.dispatch import JobSpec, Outcome
 from ds_flow.work import LASTING, Batch, Result, own_code
 from steps import job_exit
@@ -45,6 +45,8 @@ def process_shards(batch: Batch, group: str, shards: Sequence[Range]) -> None:
             for again in stage.left(part, outcome)
         ]
 
+
+MOST_FOLDERS = 20  # of the archive, as mounts of their own
 
 Part = tuple[int, int, str]
 """A shard's first and last position, and a suffix that sets it apart from an earlier attempt's."""
@@ -126,4 +128,16 @@ def _inputs(plan: Plan) -> Iterator[Path]:
     """Everything of the project that the process stage reads, and nothing else."""
     inbox = Path(plan.options.inbox or plan.options.root)
     # Links in it may lead to files in it by its real path.
-    yield from {inbox, inbox.resolve(), *own_code(plan.options)}
+    yield from {inbox, inbox.resolve(), *own_code(plan.options), *_kept(plan)}
+
+
+def _kept(plan: Plan) -> set[Path]:
+    """The folders of runs whose inputs ds-flow has put away, as far as these are read again."""
+    folders = {
+        Path(plan.options.root, unescape(one.kept_at.removesuffix(f"/{one.path.lstrip('/')}")))
+        for one in plan.files
+        if one.kept_at
+    }
+    if len(folders) > MOST_FOLDERS:  # a command line is only so long
+        folders = {folder.parent for folder in folders}
+    return {folder for folder in folders if folder.is_dir()}

@@ -149,12 +149,15 @@ class Shard:
 
     def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
         """Read one file once, to its end. Returns its result."""
-        path = Path(self.plan.options.root, unescape(planned.path))
-        try:
-            with opened(path, self.plan.options.inbox) as stream:
-                return self._read(stream, planned, self.results.temporary(stem))
-        except (GoneError, UnreadableError, ChangedError) as error:
-            return rejected(planned, error, planned.sha256)
+        found: Result | Rejected | None = None
+        for path, base in planned.places(self.plan.options.root, self.plan.options.inbox):
+            try:
+                with opened(Path(path), base) as stream:
+                    return self._read(stream, planned, self.results.temporary(stem))
+            except (GoneError, UnreadableError, ChangedError) as error:
+                found = rejected(planned, error, planned.sha256)
+        assert found is not None  # noqa: S101 - a file has a place at least
+        return found
 
     def _read(self, stream: BinaryIO, planned: PlannedFile, target: Path) -> Result | Rejected:
         before = last_change(stream)

@@ -100,7 +100,7 @@ class PretendedRuns(Runs):
             cause = self.left_out.get(planned.path)
             content = Cause(cause) if cause in set(Cause) else self._read(planned)
             if cause is not None and cause in {Cause.REJECTED, RAISED}:
-                text = self.input(planned.path).read_text()
+                text = self.input(planned).read_text()
                 bad.append(rejected(planned.path, cause, text, planned.version))
             elif isinstance(content, Cause):
                 bad.append(rejected(planned.path, content, content=None, version=planned.version))
@@ -110,17 +110,20 @@ class PretendedRuns(Runs):
                 good.append(read(planned.path, content, planned.version))
         made = manifest(run_id, batch=batch.id, attempt=attempt, inputs=good, rejects=bad)
         sources = {}
+        known = {file.path: file for file in batch.plan.files}
         for item, output in zip(good, made.outputs, strict=True):
             sources[output.name] = batch.folder / f"{next(self.results)}.csv"
-            sources[output.name].write_bytes(self.input(item.path).read_bytes())
+            sources[output.name].write_bytes(self.input(known[item.path]).read_bytes())
         return replace(_as_planned(made, batch), analysis=self.analysis), sources
 
-    def input(self, path: str) -> Path:
-        return self.root / path
+    def input(self, planned: PlannedFile) -> Path:
+        """Where a file is now, of the places where it may be."""
+        places = [Path(path) for path, _ in planned.places(str(self.root), "")]
+        return next(filter(Path.exists, places), places[-1])
 
     def _read(self, planned: PlannedFile) -> str | Cause:
         try:
-            content = self.input(planned.path).read_text()
+            content = self.input(planned).read_text()
         except FileNotFoundError:
             return Cause.GONE
         return content if sha256(content) == planned.sha256 else Cause.CHANGED

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from ds_flow.core.paths import unescape
 from ds_flow.core.reading import Encodings, Reading, SourceOptions, encodings_of, reading_of
 
 FILE_COST_BYTES = 2**16  # to open and write a small file costs as much as to read this
@@ -213,6 +214,18 @@ class PlannedFile:
     version: int | None
     sha256: str | None
     size_bytes: int
+    kept_at: str = ""  # where ds-flow puts or has put it, as a path of the ledger
+
+    def places(self, root: str, inbox: str) -> tuple[tuple[str, str], ...]:
+        """Where its content may be, each with the folder that the way to it must not leave.
+
+        Tried in this order, they find a file that leaves the inbox meanwhile, too.
+        """
+        came = posixpath.join(root, unescape(self.path)), inbox or "/"
+        if not self.kept_at:
+            return (came,)
+        kept = posixpath.join(root, unescape(self.kept_at)), "/"
+        return kept, came, kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

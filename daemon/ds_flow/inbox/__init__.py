@@ -1,6 +1,7 @@
 """From the inbox to queued batches: look, settle, admit, form."""
 
 from ds_flow.inbox.admission import Admission
+from ds_flow.inbox.after import After
 from ds_flow.inbox.markers import Late, late_ones
 from ds_flow.inbox.misnamed import Misnamed, how_to_mend, judge_name
 from ds_flow.inbox.pattern import Look, Pattern
@@ -16,6 +17,7 @@ from ds_flow.inbox.watcher import Inbox
 
 __all__ = [
     "Admission",
+    "After",
     "Inbox",
     "Late",
     "Look",

@@ -9,6 +9,7 @@ stands where its name says:
     commits    enter what a run published
     deliveries hand that over to commands
     schedules  schedules and their fires
+    away       which inputs leave the inbox after their run
     pauses     pauses of the line and of schedules
     events     the history: alerts, retention
     figures    counts and sums for metrics and reports; changes nothing
@@ -24,6 +25,7 @@ stands where its name says:
     read_only  the same file, for a process that may not write
 """
 
+from ds_flow.ledger.away import AwayRow
 from ds_flow.ledger.deliveries import DELIVERY_DONE, FAILING, DeliveryRow
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun, Told
 from ds_flow.ledger.families import BATCH_DRIFTED, DriftRow
@@ -49,6 +51,7 @@ __all__ = [
     "LINE",
     "RUN_PREFIX",
     "Alert",
+    "AwayRow",
     "BatchRow",
     "DeliveryRow",
     "Done",

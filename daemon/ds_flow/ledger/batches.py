@@ -102,9 +102,10 @@ class Batches:
         return len(free)
 
     def _unclaimed_state(self, file: int) -> FileState | None:
-        """A version's state now; None while a live batch claims it."""
+        """A version's state now; None while a live batch claims it, or if it was deleted."""
         row = self._store.row(
-            "SELECT state FROM file WHERE id = ? AND NOT EXISTS"
+            "SELECT state FROM file WHERE id = ?"
+            " AND (away IS NULL OR away = 'none' OR away_to <> '') AND NOT EXISTS"
             " (SELECT 1 FROM batch_file WHERE file_id = file.id AND live)",
             (file,),
         )

@@ -114,6 +114,11 @@ class Files:
                 " WHERE path = ? AND version = ?",
                 (f" {mtime_ns} ", text(now), stat, path, versions[0][1]),
             )
+            self._store.change(  # it has come again: where an earlier copy is kept does not matter
+                "UPDATE file SET away = NULL, away_to = '', away_at = NULL"
+                " WHERE id = ? AND away IN ('gone', 'none')",
+                (file,),
+            )
             if file != versions[0][0] and versions[0][3] != FileState.SUPERSEDED:
                 self._supersede(versions[0], f"version {versions[1][1]} has its content", now)
             if new.cause is None and cause in UNREAD_CAUSES | {Cause.REPLACED}:

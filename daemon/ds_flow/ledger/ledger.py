@@ -17,6 +17,7 @@ from ds_flow.core import (
     Settled,
     Trigger,
 )
+from ds_flow.ledger.away import Away
 from ds_flow.ledger.batches import NO_REASONS, Batches
 from ds_flow.ledger.commits import Commits
 from ds_flow.ledger.deliveries import Deliveries
@@ -52,6 +53,7 @@ class Ledger:
             self._store, self._files, self._batches, self._runs, self.deliveries
         )
         self.schedules = Schedules(self._store, self._batches)
+        self.away = Away(self._store)
         self.pauses = Pauses(self._store)
         self.history = History(self._store)
         self.figures = Figures(self._store)

@@ -11,7 +11,8 @@ FILE_COLUMNS = """
     SELECT file.id, path, version, sha256, size_bytes, state, cause, reason, seen_at,
         (SELECT run.run_id FROM output JOIN run ON run.id = output.run
          WHERE output.file_id = file.id ORDER BY run.id DESC LIMIT 1),
-        (SELECT batch_id FROM batch_file WHERE batch_file.file_id = file.id AND live)
+        (SELECT batch_id FROM batch_file WHERE batch_file.file_id = file.id AND live),
+        away, away_to
     FROM file
 """
 RUN_COLUMNS = """
@@ -154,13 +155,13 @@ class Reading:
     def planned(self, batch: str) -> list[PlannedFile]:
         """A batch's files, for its plan."""
         rows = self._store.rows(
-            "SELECT path, version, sha256, size_bytes FROM batch_file JOIN file ON id = file_id"
-            " WHERE batch_id = ? ORDER BY id",
+            "SELECT path, version, sha256, size_bytes, away_to FROM batch_file"
+            " JOIN file ON id = file_id WHERE batch_id = ? ORDER BY id",
             (batch,),
         )
         return [
-            PlannedFile(path=path, version=version, sha256=sha256, size_bytes=size)
-            for path, version, sha256, size in rows
+            PlannedFile(path=path, version=version, sha256=sha256, size_bytes=size, kept_at=kept)
+            for path, version, sha256, size, kept in rows
         ]
 
     def replaced(self, batch: str) -> set[str]:

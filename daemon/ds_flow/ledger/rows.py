@@ -20,6 +20,8 @@ class FileRow:
     seen_at: str  # when it last arrived
     run_id: str | None
     batch: str | None  # the live one that claims it
+    away: str | None = None  # whether ds-flow has put it away: going, gone, none
+    kept_at: str = ""  # where; "" if it is in the inbox or was deleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

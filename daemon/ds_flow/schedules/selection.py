@@ -104,7 +104,10 @@ def _obstacle(chosen: Settings, row: FileRow) -> str:
         return f"is {row.state}"
     if row.state == FileState.QUARANTINED and row.cause not in READ_WHOLE:
         return f"is quarantined: {row.reason}"
+    if row.away and not row.kept_at and row.away != "none":
+        return GONE  # deleted after its publication
     try:
-        return "" if is_there(str(chosen.inbox), _raw(chosen, row)) else GONE
+        is_kept = row.kept_at and is_there("/", os.path.join(chosen.root, unescape(row.kept_at)))
+        return "" if is_kept or is_there(str(chosen.inbox), _raw(chosen, row)) else GONE
     except OSError as error:
         return f"cannot be looked at: {error.strerror}"

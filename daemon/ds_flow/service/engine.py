@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from ds_flow.core import BatchError, BatchState, Clock, DispatchError, DsFlowError, Pause, Problems
-from ds_flow.inbox import Admission, Inbox, Pattern
+from ds_flow.inbox import Admission, After, Inbox, Pattern
 from ds_flow.ledger import Ledger
 from ds_flow.runs import (
     POLL_SECONDS,
@@ -54,6 +54,7 @@ class Engine:
         self.admission = Admission(settings, ledger, inbox, clock, pulse)
         self.admission.forming.name_batch = runs.next_batch
         self.starter = Starter(settings, ledger, runs, clock, self.unreadable)
+        self.after = After(settings, ledger, clock)
         self.fires = Fires(settings, ledger, clock, pulse)
         self.supervisor = Supervisor(settings, ledger, runs, clock, self.unreadable)
         self.pause: Pause | None = None  # that is in force
@@ -80,6 +81,8 @@ class Engine:
         if self.is_draining:
             stages = [self.starter.dismiss]
         stages.append(self.follow)  # record what became of live runs
+        if not self.is_draining:
+            stages.append(self.after.put_away)  # let published files leave the inbox
         return sum(map(self._attempt, stages))
 
     def heed_pause(self) -> int:
@@ -110,13 +113,16 @@ class Engine:
     def follow(self) -> int:
         """Record what became of live runs. A file that a run found changed is looked at again."""
         moved = self.supervisor.follow()
+        self.after.hinted |= moved > 0
         if moved and self.ledger.read.unseen():
             self.hint()
         return moved
 
     def admit(self) -> int:
         """Enter what has arrived, once the ledger knows what was published by hand."""
-        return self.admission.admit() if self._is_reconciled else 0
+        admitted = self.admission.admit() if self._is_reconciled else 0
+        self.after.hinted |= admitted > 0  # what was published may have come again
+        return admitted
 
     def form(self) -> int:
         """Form as many batches as may start now. Until then, the files of later drops join them."""
@@ -181,7 +187,8 @@ class Engine:
         """Work by other settings from now on; the inbox, the ledger and live runs stay."""
         self.settings = settings
         admission = self.admission
-        for part in (admission, admission.forming, self.starter, self.fires, self.supervisor):
+        parts = (admission, admission.forming, self.starter, self.fires, self.supervisor)
+        for part in (*parts, self.after):
             part.settings = settings
         admission.inbox.change(Pattern.of(settings))
         try_held_batches(self.ledger, self.clock.now())
@@ -196,6 +203,7 @@ class Engine:
         if not self.is_draining:
             now_s = self.clock.monotonic_s()
             waits += [self.admission.patience_s(now_s), self.fires.patience_s()]
+            waits.append(self.after.patience_s())
         if self.pause and self.pause.until_at:
             waits.append((self.pause.until_at - self.clock.now()).total_seconds())
         if self.ledger.read.live_runs():
@@ -218,6 +226,7 @@ class Engine:
         """Why stages and batches cannot work now; of the batches held back, the first one's."""
         first_held_back = [*self.starter.held_back][:1]
         found = [self.admission.inbox_error, *self._stages_waiting, *self.unreadable]
+        found += self.after.waits
         return [why for why in (*found, *first_held_back) if why]
 
     @property
@@ -235,8 +244,8 @@ class Engine:
     @property
     def is_paused(self) -> bool:
         """Whether nothing is left but what waits for the end of a pause."""
-        is_at_rest = not (self.admission.is_busy or self.ledger.read.live_runs())
-        return self.pause is not None and is_at_rest
+        is_busy = self.admission.is_busy or self.after.is_busy
+        return self.pause is not None and not (is_busy or self.ledger.read.live_runs())
 
     @property
     def is_idle(self) -> bool:
@@ -250,7 +259,8 @@ class Engine:
     def has_work(self) -> bool:
         """Whether files that have arrived wait, or something runs or is due."""
         return bool(
-            (self.admission.forming.has_waiting() and not self.admission.inbox_error)
+            self.after.is_busy
+            or (self.admission.forming.has_waiting() and not self.admission.inbox_error)
             or self.ledger.read.live_runs()
             or self.ledger.read.next_due()
             or not self.fires.is_idle

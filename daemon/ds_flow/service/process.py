@@ -328,6 +328,7 @@ def service(settings: Settings) -> Iterator[Service]:
         made = Service(settings, engine, upkeep, wake)
         engine.admission.pulse = engine.fires.pulse = made.pulse
         inbox.alive = made.alive
+        engine.after.wake = wake.set
         made.take_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         stack.callback(upkeep.close)

@@ -119,6 +119,16 @@ class Settings:
         return Path(split(self.pattern)[0])
 
     @property
+    def archive_dir(self) -> Path:
+        """Absolute."""
+        return self._absolute(self.inbox_rules.archive_dir)
+
+    @property
+    def rejected_dir(self) -> Path:
+        """Absolute."""
+        return self._absolute(self.inbox_rules.rejected_dir)
+
+    @property
     def output_dir(self) -> Path:
         """Absolute."""
         return self._absolute(self.paths.output_dir)

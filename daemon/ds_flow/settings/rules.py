@@ -22,6 +22,7 @@ def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
     """
     yield from _outputs_outside_inbox(settings)
     yield from _inbox_apart(settings)
+    yield from _kept_apart(settings)
     yield from _ledger_is_file(settings)
     if path is not None:
         yield from _backends_installed(settings, path)
@@ -80,6 +81,24 @@ def _inbox_apart(settings: Settings) -> Iterator[Broken]:
     if held:
         problem = f"anyone who can write to {inbox} could change {', '.join(held)}"
         yield ("paths", "input_pattern"), f"{problem}; give the inbox its own folder"
+
+
+def _kept_apart(settings: Settings) -> Iterator[Broken]:
+    """What has left the inbox must not be an input again, nor be what senders can change."""
+    inbox = os.path.realpath(settings.inbox)
+    places = {"archive_dir": settings.archive_dir, "rejected_dir": settings.rejected_dir}
+    is_used = {
+        "archive_dir": settings.inbox_rules.after == "archive",
+        "rejected_dir": settings.inbox_rules.rejected == "move",
+    }
+    for key in (key for key in places if is_used[key]):
+        real = Path(os.path.realpath(places[key]))
+        if real.is_relative_to(inbox) or Path(inbox).is_relative_to(real):
+            yield ("inbox", key), f"must be apart from the inbox {inbox}; use another folder"
+        elif real.is_relative_to(os.path.realpath(settings.work_root)):
+            yield ("inbox", key), "is in the work directory; use another folder"
+    if all(is_used.values()) and len(set(map(os.path.realpath, places.values()))) == 1:
+        yield ("inbox", "rejected_dir"), "is archive_dir, too; use another folder"
 
 
 def _is_in(folder: str, place: Path) -> bool:

@@ -87,16 +87,6 @@ class Watch(Section, frozen=True):
     )
 
 
-class InboxRules(Section, frozen=True):
-    """What ds-flow does in the inbox."""
-
-    receipts: bool = Field(
-        default=False,
-        description="Whether each file has a receipt, `receipts/<name>.json` in the inbox, which"
-        " says what became of it.",
-    )
-
-
 class FileSet(Section, frozen=True):
     """Files that belong together, and make one batch once all of them have come."""
 
@@ -124,6 +114,33 @@ class FileSet(Section, frozen=True):
         if self.key not in SetRule(by=self.by, key=self.key, expect=self.expect).groups:
             raise ValueError(f"by has no group {self.key!r}, such as (?P<{self.key}>...)")
         return self
+
+
+class InboxRules(Section, frozen=True):
+    """What ds-flow does in the inbox, and what becomes of inputs once their run is over."""
+
+    receipts: bool = Field(
+        default=False,
+        description="Whether each file has a receipt, `receipts/<name>.json` in the inbox, which"
+        " says what became of it.",
+    )
+    after: Literal["keep", "archive", "delete"] = Field(
+        default="keep",
+        description="What is done with a published input: nothing, or it is moved to `archive_dir`,"
+        " or removed. Only while its bytes are those that were published.",
+    )
+    archive_dir: PathText = Field(
+        default="archive",
+        description="Folder for published inputs, in a folder for each run. Not in the inbox.",
+    )
+    rejected: Literal["keep", "move"] = Field(
+        default="keep",
+        description="What is done with a rejected input: nothing, or it is moved to `rejected_dir`,"
+        " with the reason beside it.",
+    )
+    rejected_dir: PathText = Field(
+        default="rejected", description="Folder for rejected inputs. Not in the inbox."
+    )
 
 
 class Batching(Section, frozen=True):
@@ -351,6 +368,9 @@ class Retention(Section, frozen=True):
     event_days: Days = Field(
         default=365,
         description="Days of history to keep. The last event of each thing is always kept.",
+    )
+    archive_days: Days | None = Field(
+        default=None, description="Days to keep inputs in `inbox.archive_dir`. Default: for ever."
     )
     output_days: Days | None = Field(
         default=None,

@@ -93,7 +93,8 @@ def need(settings: "Settings", files: Sequence[PlannedFile], past_growth: float 
 def _growth(settings: "Settings", file: PlannedFile) -> float:
     """What a byte of a file becomes, with three more columns in each row."""
     source = unescape(file.path)
-    sample = _start_of(str(settings.inbox), os.path.join(settings.root, source))
+    places = file.places(str(settings.root), str(settings.inbox))
+    sample = next(filter(None, (_start_of(base, path) for path, base in places)), b"")
     rows = max(sample.count(b"\n"), sample.count(b"\r"))
     row_bytes = APPENDED_BYTES + len(os.fsencode(source)) + len(settings.tag.encode())
     return 1 + rows * row_bytes / max(len(sample), 1)
