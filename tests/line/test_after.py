@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ds_flow.core.errors import SettingsError
-from ds_flow.core.states import FileState
+from ds_flow.core.states import FileState, Trigger
 from ds_flow.settings.load import load_settings
+from ds_flow.upkeep.retention import Retention
+from ds_flow.views.explain import Question, explanation
+from ds_flow.views.health import problems
+from ds_flow.views.lookup import Place
 from timed_line import HOUR, Line
 
 ARCHIVE, DELETE = "{after: archive}", "{after: delete}"
@@ -139,6 +144,167 @@ def test_a_rerun_leaves_out_what_was_deleted(site: Site) -> None:
     site.next_hour()
     assert site.outcomes() == ["nothing"]
     assert site.last().detail == "left out: 1 no longer there"
+
+
+# --------------------------------------------------------------------------- rejected
+
+REJECTED = "{after: archive, rejected: move}"
+
+
+def test_a_rejected_file_is_moved_with_the_reason_beside_it(site: Site) -> None:
+    site.inbox(REJECTED)
+    site.drop(a="1", b="bad")
+    assert site.inputs() == []
+    assert site.kept("rejected") == {
+        "1/data/b.csv": "bad",
+        "1/data/b.csv.reason.txt": "data/b.csv: it is rejected\n",
+    }
+    assert kinds(site, "data/b.csv")[-1] == "file.moved"
+    assert "moved to rejected/1/data/b.csv: it is rejected" in told(site, "data/b.csv")
+
+
+def test_a_rejected_file_that_was_moved_is_read_again_once_it_is_released(site: Site) -> None:
+    site.inbox(REJECTED)
+    site.runs.left_out["data/a.csv"] = "rejected"
+    site.drop(a="1")
+    site.runs.left_out.clear()
+    (row,) = site.ledger.read.latest()
+    site.ledger.release(row.id, site.clock.now())
+    site.work()
+    (row,) = site.ledger.read.latest()
+    assert (row.state, row.kept_at) == (FileState.PROCESSED, "rejected/1/data/a.csv")
+
+
+def test_a_moved_file_needs_a_person_until_it_is_removed(site: Site) -> None:
+    site.inbox(REJECTED)
+    site.drop(b="bad")
+
+    def named() -> list[str]:
+        found = problems(site.settings, site.ledger, 1, site.clock.now())
+        return [one.text for one in found if one.kind == "quarantined"]
+
+    assert named() == ["data/b.csv is set aside: it is rejected"]
+    (site.root / "rejected/1/data/b.csv").unlink()
+    assert named() == []
+
+
+def test_a_corrected_file_is_a_new_version_beside_the_rejected_one(site: Site) -> None:
+    site.inbox(REJECTED)
+    site.drop(b="bad")
+    site.drop(b="2")
+    assert site.inputs() == []
+    assert site.kept() == {"2/data/b.csv": "2"}
+
+
+# --------------------------------------------------------------------------- what people are told
+
+
+def told(site: Site, path: str) -> str:
+    place = Place(path, str(site.root / path))
+    question = Question(site.settings, site.ledger, place, has_daemon=True, now=site.clock.now())
+    return str(explanation(question)["verdict"])
+
+
+def test_explain_says_where_a_file_has_gone(site: Site) -> None:
+    site.drop(a="1")
+    assert told(site, "data/a.csv") == (
+        "Version 1 was processed by run 1, and was moved to archive/1/data/a.csv."
+    )
+    site.inbox(DELETE)
+    site.drop(b="2")
+    assert told(site, "data/b.csv") == "Version 1 was processed by run 2, and was deleted then."
+
+
+# --------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_site_that_refuses_is_said_once_and_tried_again(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.reopen("[]")
+    site.inbox(ARCHIVE)
+    (site.root / "archive").write_text("a file stands in the way")
+    site.drop(a="1", b="2")
+    for _ in range(5):
+        site.wait(HOUR)
+        site.tick()
+        site.put_away()
+    said = [record for record in caplog.records if record.message == "after.waits"]
+    assert len(said) == 1
+    assert "cannot be put away after their run" in site.engine.problems[0]
+    assert site.inputs() == ["a.csv", "b.csv"]
+    assert {row.state for row in site.ledger.read.latest()} == {FileState.PROCESSED}
+
+    (site.root / "archive").unlink()
+    site.wait(HOUR)
+    site.tick()
+    site.put_away()
+    assert site.inputs() == []
+    assert site.engine.problems == []
+
+
+def test_a_daemon_that_died_between_the_ledger_and_the_move_goes_on_with_it(site: Site) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1", b="2")
+    rows = site.ledger.read.latest()
+    places = [(row.id, f"archive/1/{row.path}") for row in rows]
+    site.ledger.away.begin(places, site.clock.now())
+    (site.root / "archive/1/data").mkdir(parents=True)
+    (site.root / "data/a.csv").rename(site.root / "archive/1/data/a.csv")
+    site.reopen()  # by now the settings say keep
+    site.put_away()
+    assert site.inputs() == []
+    assert site.kept() == {"1/data/a.csv": "1", "1/data/b.csv": "2"}
+    assert {row.away for row in site.ledger.read.latest()} == {"gone"}
+
+
+def test_a_file_that_a_rerun_has_claimed_stays_until_that_has_ended(site: Site) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    (row,) = site.ledger.read.latest()
+    site.ledger.form("0123456789", [row.id], Trigger.RERUN, site.clock.now())
+    site.inbox(DELETE)
+    site.engine.after.hinted = True
+    site.engine.after.put_away()
+    site.put_away()
+    assert site.inputs() == ["a.csv"]
+    site.work()
+    assert site.inputs() == []
+
+
+def test_no_rerun_takes_a_file_that_is_being_deleted(site: Site) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    (row,) = site.ledger.read.latest()
+    site.ledger.away.begin([(row.id, "")], site.clock.now())
+    assert not site.ledger.form("0123456789", [row.id], Trigger.RERUN, site.clock.now())
+
+
+def test_a_lost_ledger_finds_what_was_archived_again(site: Site) -> None:
+    site.drop(a="1")
+    site.close()
+    for path in (site.root / "out").glob("ledger.db*"):
+        path.unlink()
+    site.open()
+    site.inbox(ARCHIVE)
+    site.work()
+    (row,) = site.ledger.read.latest()
+    assert (row.away, row.kept_at) == ("gone", "archive/1/data/a.csv")
+    site.next_hour()
+    assert site.outcomes() == ["run"]
+
+
+def test_archived_files_are_removed_after_the_days_that_the_settings_say(site: Site) -> None:
+    site.drop(a="1", b="2")
+    site.wait(10 * 24 * HOUR)
+    site.drop(c="3")
+    keep = site.settings.retention.model_copy(update={"archive_days": 9})
+    settings = replace(site.settings, retention=keep)
+    found = Retention(settings, site.ledger, site.clock.now(), is_dry=False).collect()
+    assert found.counts["archived inputs"] == 2
+    assert site.kept() == {"3/data/c.csv": "3"}
+    assert not (site.root / "archive/1").exists()
+    assert told(site, "data/a.csv").endswith("and was deleted then.")
 
 
 # --------------------------------------------------------------------------- what is refused

@@ -34,6 +34,7 @@ from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep
 from rights import NOBODY, no_rights, public_folder
 from steps import job_exit, process_job, transform
 from steps.transform import Transform, gives_back, load
+from steps.user_code import OwnCode
 
 SCRIPT = CHECKOUT / "flows" / "steps" / "process_job.py"
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -704,6 +705,50 @@ def test_a_file_that_is_gone_is_gone(project: PlannedBatch) -> None:
         "gone",
         "gone",
     ]
+
+
+def test_a_file_that_leaves_the_inbox_at_any_moment_is_read_all_the_same(
+    tmp_path: Path,
+) -> None:
+    inbox, archive = tmp_path / "data", tmp_path / "archive" / "17" / "data"
+    planned = PlannedFile(
+        path="data/student_a.csv",
+        version=1,
+        sha256=hashlib.sha256(GOOD).hexdigest(),
+        size_bytes=1,
+        kept_at="archive/17/data/student_a.csv",
+    )
+    for folder in (inbox, archive):
+        folder.mkdir(parents=True)
+    options = Options(
+        project_name="test",
+        root=str(tmp_path),
+        output_dir=str(tmp_path / "out"),
+        log_dir=str(tmp_path / "log"),
+        inbox=str(inbox),
+    )
+    plan = Plan(
+        batch="0123456789", trigger="rerun", formed_at="", files=(planned,), options=options
+    )
+    results = Results(tmp_path / "results")
+    found = load(options.transform, tmp_path)
+    shard = process_job.Shard(plan, results, found, "", OwnCode(tmp_path), {})
+
+    def prepare() -> None:
+        (archive / "student_a.csv").unlink(missing_ok=True)
+        (inbox / "student_a.csv").write_bytes(GOOD)
+
+    def leave() -> None:
+        (inbox / "student_a.csv").rename(archive / "student_a.csv")
+
+    def attempt() -> None:
+        result = shard.process(planned, "a")
+        assert isinstance(result, Result), result
+
+    assert at_every_moment(prepare, attempt, leave) > 10
+    leave()
+    (inbox / "student_a.csv").write_bytes(b"another version\n")
+    attempt()
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "device"])

@@ -197,6 +197,17 @@ def test_a_transform_that_is_not_there_blames_no_file(work: Path) -> None:
     assert set(verdicts(work).values()) == {None}
 
 
+def test_the_process_stage_reads_the_runs_folders_in_the_archive(work: Path) -> None:
+    plan = Batch(work).plan
+    kept = replace(plan.files[0], kept_at=f"archive/17/{plan.files[0].path}")
+    gone = replace(plan.files[1], kept_at=f"archive/18/{plan.files[1].path}")
+    root = Path(plan.options.root)
+    (root / "archive" / "17").mkdir(parents=True, exist_ok=True)
+    found = set(process._inputs(replace(plan, files=(kept, gone, plan.files[2]))))
+    assert root / "archive" / "17" in found
+    assert root / "archive" / "18" not in found
+
+
 def test_the_process_stage_reads_all_that_the_transform_may_import(work: Path) -> None:
     root = work.parents[2]
     own = {root / "flows", root / "mine", root / "mine.py"}

@@ -36,7 +36,7 @@ from ds_flow.ledger.overview import FAILURES, PastFire
 from ds_flow.ledger.pages import Done, FilesPage, ListedRun
 from ds_flow.ledger.pauses import LINE
 from ds_flow.ledger.queries import Reading
-from ds_flow.ledger.rows import BatchRow, FileRow, RunRow
+from ds_flow.ledger.rows import BatchRow, FileRow, RunRow, SetAside
 from ds_flow.ledger.schedules import RUN_PREFIX, Fire, LastRun, ScheduleRow
 from ds_flow.ledger.store import fault_of
 
@@ -70,6 +70,7 @@ __all__ = [
     "RunEvent",
     "RunRow",
     "ScheduleRow",
+    "SetAside",
     "Told",
     "ask_ledger",
     "fault_of",

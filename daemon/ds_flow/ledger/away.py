@@ -6,13 +6,14 @@ to go on with. It is `gone` with `away_to`, where the content is kept, or "" if 
 `none` if it had left the inbox already.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from ds_flow.ledger.queries import IS_LOOK
 from ds_flow.ledger.store import Row, Store, text
 
+REMOVED_AT_ONCE = 500  # in one transaction
 _ROW = f"""
     SELECT id, path, version, sha256, stat, reason, away_to,
         coalesce((SELECT run_id FROM run JOIN batch_file ON batch_file.batch_id = run.batch_id
@@ -106,14 +107,20 @@ class Away:
 
     # ------------------------------------------------------------------ retention
 
-    def kept(self, before: datetime, limit: int) -> list[tuple[int, str, int]]:
-        """Published versions that were archived before a time: id, place and size."""
-        rows = self._store.rows(
-            "SELECT id, away_to, size_bytes FROM file WHERE away = 'gone' AND away_to <> ''"
-            f" AND away_at < ? AND state = 'processed' AND {_UNCLAIMED} ORDER BY away_at LIMIT ?",
-            (text(before), limit),
-        )
-        return [(file, to, size) for file, to, size in rows]
+    def kept(self, before: datetime) -> Iterator[list[tuple[int, str]]]:
+        """Published versions that were archived before a time: ids and places.
+
+        They come in lists, each for one call of `forget`. Those that a batch reads are not among
+        them.
+        """
+        last = 0
+        while rows := self._store.rows(
+            "SELECT id, away_to FROM file WHERE away = 'gone' AND away_to <> '' AND away_at < ?"
+            f" AND state = 'processed' AND id > ? AND {_UNCLAIMED} ORDER BY id LIMIT ?",
+            (text(before), last, REMOVED_AT_ONCE),
+        ):
+            last = rows[-1][0]
+            yield [(file, to) for file, to in rows]
 
     def forget(self, files: Sequence[int], why: str, now: datetime) -> None:
         """Record that archived versions were removed."""

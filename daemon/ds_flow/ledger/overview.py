@@ -34,8 +34,9 @@ _DEAD = f"""
 _MENDED = f"(batch.state = 'succeeded' OR (batch.state = 'dead' AND NOT {_LEFT}))"
 
 _SET_ASIDE = f"""
-    SELECT (SELECT max(at) FROM event WHERE file_id = file.id), path, version, cause, reason
-    FROM (SELECT id, path, version, cause, reason FROM file WHERE state = 'quarantined'
+    SELECT (SELECT max(at) FROM event WHERE file_id = file.id),
+        path, version, cause, reason, away_to
+    FROM (SELECT id, path, version, cause, reason, away_to FROM file WHERE state = 'quarantined'
           ORDER BY id DESC LIMIT ?) AS file
     WHERE NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path
         AND newer.version > file.version AND NOT ({IS_LOOK}))

@@ -64,6 +64,7 @@ class SetAside:
     version: int
     cause: str | None
     reason: str
+    kept_at: str = ""  # where ds-flow has put it; "" if it is in the inbox
 
 
 @dataclass(frozen=True, slots=True)

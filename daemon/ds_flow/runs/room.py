@@ -1,12 +1,11 @@
 """Whether the disks have room for a batch, by what is known of it, and what to do if not."""
 
-import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from ds_flow.core import SET_PREFIX, PlannedFile, unescape
+from ds_flow.core import SET_PREFIX, PlannedFile
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import is_there, need, space_lacking
@@ -107,6 +106,7 @@ def _still_there(
 
 def _is_gone(settings: Settings, file: PlannedFile) -> bool:
     try:
-        return not is_there(str(settings.inbox), os.path.join(settings.root, unescape(file.path)))
+        places = file.places(str(settings.root), str(settings.inbox))
+        return not any(is_there(base, path) for path, base in places)
     except OSError:
         return False

@@ -191,6 +191,7 @@ class Engine:
         for part in (*parts, self.after):
             part.settings = settings
         admission.inbox.change(Pattern.of(settings))
+        self.after.hinted = True
         try_held_batches(self.ledger, self.clock.now())
 
     def hint(self) -> None:

@@ -31,13 +31,12 @@ from ds_flow.core import (
     planned_pause,
     split,
 )
+from ds_flow.settings.arrivals import Batching, InboxRules, Watch
 from ds_flow.settings.compute import Analyze, Compute
 from ds_flow.settings.people import Alerts, Expected, Lineage, Publish, Report, Web
 from ds_flow.settings.schema import (
-    Batching,
     Csv,
     CsvFor,
-    InboxRules,
     Keys,
     Logging,
     Maintenance,
@@ -46,7 +45,6 @@ from ds_flow.settings.schema import (
     Retention,
     Running,
     Schedule,
-    Watch,
 )
 from ds_flow.settings.sources import PREFIX, Loc, Origin
 

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from ds_flow.core import BatchState, DispatchError, DsFlowError, Trigger, counted
+from ds_flow.core import BatchState, DispatchError, DsFlowError, Trigger, counted, unescape
 from ds_flow.ledger import Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import (
@@ -88,6 +88,7 @@ class Retention:
                 self.receipts,
                 self.work,
                 self.outputs,
+                self.archive,
                 self.metaflow_runs,
                 self.events,
             ):
@@ -180,6 +181,30 @@ class Retention:
                 remove=partial(self._remove_outputs, some, why),
                 runs=some,
             )
+
+    def archive(self) -> Iterator[Outdated]:
+        """Inputs that were archived long ago, if the settings ask for that."""
+        days = self.settings.retention.archive_days
+        if days is None:
+            return
+        why = f"archived for longer than {days:g} days"
+        for some in self.ledger.away.kept(self._before(days)):
+            paths = [self.settings.root / unescape(to) for _, to in some]
+            yield Outdated(
+                what="archived inputs",
+                name=f"{some[0][1]} to {some[-1][1]}",
+                size_bytes=sum(map(_file_bytes, paths)),
+                count=len(some),
+                remove=partial(self._remove_archived, [file for file, _ in some], paths, why),
+            )
+
+    def _remove_archived(self, files: Sequence[int], paths: Sequence[Path], why: str) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+            with suppress(OSError, ValueError):  # it has other files; it is in another folder
+                for folder in path.relative_to(self.settings.archive_dir).parents:
+                    (self.settings.archive_dir / folder).rmdir()
+        self.ledger.away.forget(files, why, self.now)
 
     def _is_recorded(self, run_id: str) -> bool:
         """Whether this run's publication is complete and recorded."""

@@ -100,11 +100,21 @@ def _from_ledger(question: Question, row: FileRow) -> tuple[str, str]:
             again = f", and is {_in_batch(question, row)} for another" if row.batch else ""
             left_out = _left_out(question, row)
             notes = _notes(question, row)
-            return f"{version} was processed by run {row.run_id}{again}{left_out}{notes}", ""
+            away = _put_away(row)
+            return f"{version} was processed by run {row.run_id}{away}{again}{left_out}{notes}", ""
         case FileState.QUARANTINED:
-            return f"{version} is quarantined: {row.reason}", remedy(question, row)
+            return f"{version} is quarantined{_put_away(row)}: {row.reason}", remedy(question, row)
         case FileState.SUPERSEDED:
             return f"{version} is superseded: {row.reason}", ""
+
+
+def _put_away(row: FileRow) -> str:
+    """Say where ds-flow has put a version; "" if it is in the inbox as far as is known."""
+    if row.away == "going":
+        return f", and is on its way to {row.kept_at}" if row.kept_at else ", and is being deleted"
+    if row.away != "gone":
+        return ""
+    return f", and was moved to {row.kept_at}" if row.kept_at else ", and was deleted then"
 
 
 def _forming(question: Question) -> str:
@@ -260,7 +270,8 @@ def _from_look(question: Question, latest: FileRow | None) -> tuple[str, str]:
 def _not_seen(why: str, latest: FileRow | None) -> str:
     if latest is None:
         return f"not an input: {why}"
-    return "" if latest.cause == Cause.GONE else f"it is no longer an input: {why}"
+    is_meant = latest.cause == Cause.GONE or latest.away in {"going", "gone"}
+    return "" if is_meant else f"it is no longer an input: {why}"
 
 
 def _is_file(raw: str) -> bool:

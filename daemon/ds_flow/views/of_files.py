@@ -17,6 +17,7 @@ from ds_flow.core import (
     unescape,
 )
 from ds_flow.inbox import how_to_mend
+from ds_flow.ledger import SetAside
 from ds_flow.settings import Settings
 from ds_flow.system import is_there
 from ds_flow.views.look import Look
@@ -75,11 +76,9 @@ def dead(look: Look) -> Iterator[Problem]:
 
 
 def set_aside(look: Look) -> Iterator[Problem]:
-    """Name quarantined files that still are in the inbox. Whoever removes one has seen to it."""
+    """Name quarantined files that are still there. Whoever removes one has seen to it."""
     found = look.ledger.overview.set_aside(CONSIDERED)
-    still = (
-        one for one in found if one.cause != Cause.DEAD and _is_in_inbox(look.settings, one.path)
-    )
+    still = (one for one in found if one.cause != Cause.DEAD and _is_there(look.settings, one))
     here = [*islice(still, NAMED + 1)]
     for one in here[:NAMED]:
         remedy = for_file(one.cause, one.path)
@@ -100,9 +99,11 @@ def set_aside(look: Look) -> Iterator[Problem]:
         )
 
 
-def _is_in_inbox(settings: Settings, path: str) -> bool:
+def _is_there(settings: Settings, one: SetAside) -> bool:
+    """Whether a file is in the inbox, or where ds-flow has put it."""
     with suppress(OSError):
-        return is_there(str(settings.inbox), join(settings.root, unescape(path)))
+        kept = bool(one.kept_at) and is_there("/", join(settings.root, unescape(one.kept_at)))
+        return kept or is_there(str(settings.inbox), join(settings.root, unescape(one.path)))
     return True  # nobody can tell
 
 
