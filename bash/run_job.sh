@@ -19,6 +19,7 @@ shift
 mask=$(umask)
 id=${LSB_JOBID:-$$}
 ((${LSB_JOBINDEX:-0})) && id+="[$LSB_JOBINDEX]"
+[[ ${SLURM_ARRAY_TASK_ID-} ]] && id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
 # Builtins where possible: an array may start a thousand of these at once.
 run_job() {

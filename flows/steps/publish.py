@@ -221,6 +221,6 @@ def job_rows(batch: Batch) -> Iterator[dict[str, Any]]:
                     "cpus": job.cpus,
                     "memory_mb": job.memory_mb,
                     "limit_minutes": job.limit_minutes,
-                    "queue": job.queue if backend == "lsf" else "",
+                    "queue": job.queue if backend in ("lsf", "slurm") else "",
                     "image": job.image if backend == "docker" else "",
                 }

@@ -175,7 +175,7 @@ def test_a_crash_is_told_apart_and_not_tried_again(run: Run, counting: Shell, ra
 def test_a_job_ends_at_its_limit_and_is_not_tried_again(
     run: Run, place: Place, shell: Shell, stage: Path
 ) -> None:
-    job = shell("a", "exec sleep 60")
+    job = shell("a", "exec sleep 600")
 
     minutes = place.shortest_limit_minutes
 

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from ds_flow.core.plan import LsfSite, Site
+from ds_flow.core.plan import LsfSite, Site, SlurmSite
 from ds_flow.dispatch import Backend, JobSpec, Outcome, fork_program, make_backends, run_stage
 from engine import engine, small_image
 from lsf import Cluster
 from lsf_emulator.config import Dialect
 from samples import BATCH
+from slurm import Slurm
 
 EXEC = "exec.py"  # a job of this script is a fork, which then becomes the program it is given
 LSF_SITE = LsfSite(poll_seconds=0.1, command_seconds=20, grace_seconds=0.5, unknown_minutes=0.05)
+
+
+SLURM_SITE = SlurmSite(poll_seconds=0.2, command_seconds=20, grace_seconds=1, unknown_minutes=0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +36,18 @@ class Place:
     queue: str = ""
     image: str = ""
     lsf_cluster: Cluster | None = None
+    real_slurm: Slurm | None = None
     wrapper: tuple[str, ...] = ()  # of each job's command
 
     @property
     def cluster(self) -> Cluster:
         assert self.lsf_cluster
         return self.lsf_cluster
+
+    @property
+    def slurm(self) -> Slurm:
+        assert self.real_slurm
+        return self.real_slurm
 
     def backend(self) -> Backend:
         return make_backends(self.site)[self.executor]
@@ -95,6 +105,14 @@ def lsf(folder: Path, dialect: Dialect, **options: float) -> Iterator[Place]:
 
 
 @contextmanager
+def slurm(_folder: Path, **limits: int) -> Iterator[Place]:
+    """A place on a real Slurm of its own."""
+    with Slurm(**limits) as started, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SLURM_CONF", str(started.conf))
+        yield Place(executor="slurm", site=Site(slurm=SLURM_SITE), real_slurm=started)
+
+
+@contextmanager
 def docker(_folder: Path) -> Iterator[Place]:
     with engine():
         yield Place(executor="docker", image=small_image(), shortest_limit_minutes=0.002)
@@ -106,6 +124,7 @@ PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "docker": docker,
     "lsf-ibm": lambda folder: lsf(folder, "ibm"),
     "lsf-openlava": lambda folder: lsf(folder, "openlava"),
+    "slurm": slurm,
 }
 
 

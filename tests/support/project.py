@@ -30,7 +30,7 @@ DS_FLOW = Path(sys.executable).with_name("ds-flow")
 # What stays in the work folder when nothing runs: locks, what was learnt of LSF, the place, and
 # what a daemon leaves for `status`.
 KEPT_IN_WORK = {
-    *("ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "project.json"),
+    *("ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "slurm.json", "project.json"),
     *("daemon.json", "in_force.json", "alerts"),
 }
 NAMELESS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER", "LOGNAME")

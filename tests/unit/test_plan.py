@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from ds_flow.core.plan import DockerSite, LsfSite, Options, Site, StageOptions
-from ds_flow.settings.compute import Analyze, Compute, Docker, Lsf
+from ds_flow.core.plan import DockerSite, LsfSite, Options, Site, SlurmSite, StageOptions
+from ds_flow.settings.compute import Analyze, Compute, Docker, Lsf, Slurm
 from ds_flow.settings.schema import Csv, Running
 
 
@@ -31,9 +31,10 @@ def settings_of(model: BaseModel) -> dict[str, object]:
     ("plan", "settings"),
     [
         (LsfSite, settings_of(Lsf())),
+        (SlurmSite, settings_of(Slurm())),
         (DockerSite, {"command": Compute().docker_command, **settings_of(Docker())}),
     ],
-    ids=["lsf", "docker"],
+    ids=["lsf", "slurm", "docker"],
 )
 def test_a_plan_has_each_setting_of_a_backend_with_the_same_default(
     plan: type[Any], settings: dict[str, object]

@@ -429,7 +429,7 @@ FAULTS = {
     "batch without files": ("batch:\n  max_files: 0\n", 7, "batch.max_files", "(it is '0')"),
     "endless": ("batch:\n  max_wait_seconds: inf\n", 7, "batch.max_wait_seconds", "finite"),
     "not a number": ("batch:\n  quiet_seconds: nan\n", 7, "batch.quiet_seconds", "finite"),
-    "unknown executor": ("compute:\n  executor: slurm\n", 7, "compute.executor", "'local'"),
+    "unknown executor": ("compute:\n  executor: pbs\n", 7, "compute.executor", "'local'"),
     "transform without function": (
         "compute:\n  transform: mine.py\n",
         7,
@@ -563,6 +563,10 @@ def test_a_fault_is_told_with_file_line_and_key(
 
 
 BACKEND_FAULTS = {
+    "slurm without sbatch": (
+        "executor: slurm",
+        ["compute.executor: slurm: no program 'sbatch' on PATH"],
+    ),
     "lsf without bsub": ("executor: lsf", ["compute.executor: lsf: no program 'bsub' on PATH"]),
     "a stage's own": (
         "docker_image: x\n  stages: {combine: {executor: docker}}",
@@ -625,14 +629,28 @@ def test_an_inbox_that_leads_to_the_project_by_a_link_is_a_fault(
     assert "could change the project with its `.env`" in fault
 
 
-def test_lsf_with_the_ledger_on_the_shared_outputs_is_a_fault(
-    faults: Faults, tmp_path: Path
+@pytest.mark.parametrize(("executor", "program"), [("lsf", "bsub"), ("slurm", "sbatch")])
+def test_a_cluster_with_the_ledger_on_the_shared_outputs_is_a_fault(
+    faults: Faults, tmp_path: Path, executor: str, program: str
 ) -> None:
-    (tmp_path / "bsub").touch(0o755)
+    (tmp_path / program).touch(0o755)
 
-    (fault,) = faults(f"{FIVE}compute: {{executor: lsf}}\n", PATH=str(tmp_path))
+    (fault,) = faults(f"{FIVE}compute: {{executor: {executor}}}\n", PATH=str(tmp_path))
 
-    assert "paths.ledger: with lsf, output_dir is on a shared file system" in fault
+    assert f"paths.ledger: with {executor}, output_dir is on a shared file system" in fault
+
+
+def test_on_slurm_a_stage_s_queue_is_its_partition(project: Load, tmp_path: Path) -> None:
+    (tmp_path / "sbatch").touch(0o755)
+    environ = {"PATH": str(tmp_path), "DS_FLOW_PATHS__LEDGER": "ledger/ledger.db"}
+    stages = "stages: {combine: {executor: slurm}, analyze: {executor: slurm, queue: long}}"
+    keys = f"slurm: {{partition: grades, account: ann}}, {stages}"
+    made = project(f"{FIVE}compute: {{{keys}}}\n", **environ)
+
+    queues = {name: stage.queue for name, stage in made.stages.items()}
+
+    assert queues == {"process": "short", "combine": "grades", "analyze": "long"}
+    assert made.site.slurm.account == "ann"
 
 
 PATHS = {"input_pattern": "data/student_*.csv", "output_dir": "out", "log_dir": "log"}

@@ -72,6 +72,7 @@ from ds_flow.core.plan import (
     Plan,
     PlannedFile,
     Site,
+    SlurmSite,
     StageOptions,
     cut_groups,
 )
@@ -236,6 +237,7 @@ __all__ = [
     "Settled",
     "Sighting",
     "Site",
+    "SlurmSite",
     "Sorted",
     "SourceOptions",
     "StageOptions",

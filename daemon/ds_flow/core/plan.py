@@ -1,8 +1,8 @@
 """The plan of a batch: its files and the settings that decide its outputs, frozen.
 
-`StageOptions`, `LsfSite` and `DockerSite` repeat sections of `settings/compute.py`. Two are needed:
-a plan is read in images that carry no pydantic. tests/unit/test_plan.py holds their names and
-defaults equal.
+`StageOptions`, `LsfSite`, `SlurmSite` and `DockerSite` repeat sections of `settings/compute.py`.
+Two are needed: a plan is read in images that carry no pydantic. tests/unit/test_plan.py holds
+their names and defaults equal.
 """
 
 import math
@@ -73,6 +73,15 @@ class LsfSite(ClusterSite):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmSite(ClusterSite):
+    """How to talk to this site's Slurm; `compute.slurm` of the settings."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DockerSite:
     """How to talk to this host's container engine; `compute.docker` of the settings."""
 
@@ -101,13 +110,15 @@ class Site:
     memory_factor: float = 1.5  # times the memory for a job that had too little
     memory_limit_mb: int = 0  # of such a job, at most; 0 for no limit
     lsf: LsfSite = field(default_factory=LsfSite)
+    slurm: SlurmSite = field(default_factory=SlurmSite)
     docker: DockerSite = field(default_factory=DockerSite)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read what `asdict` wrote."""
         lsf, docker = LsfSite.from_json(row["lsf"]), DockerSite.from_json(row["docker"])
-        return cls(**{**row, "lsf": lsf, "docker": docker})
+        slurm = SlurmSite.from_json(row.get("slurm", {}))  # a plan of an older version has none
+        return cls(**{**row, "lsf": lsf, "slurm": slurm, "docker": docker})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

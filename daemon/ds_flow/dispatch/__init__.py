@@ -1,4 +1,4 @@
-"""Jobs on backends: the local machine, LSF, Docker.
+"""Jobs on backends: the local machine, LSF, Slurm, Docker.
 
 `stage.run_stage` is what a flow step calls. It works in rounds (`rounds`): a round is a folder on
 disk, with one submission of the stage's open jobs. `backends.BACKENDS` is the table of backends,
@@ -12,7 +12,7 @@ To add a backend, write a folder beside `docker/` with the same files:
     backend.py   the five verbs of `Backend`
 
 A cluster with job arrays needs only the first two: `cluster/` decides for all of them, from what a
-`Scheduler` asks and reads; see `lsf/`.
+`Scheduler` asks and reads; see `lsf/` and `slurm/`.
 
 Then add its line to `BACKENDS`, its name to `Executor` in `settings/types.py`, its section to
 `settings/compute.py`, and the same fields to `core/plan.py`. Add a place to
@@ -34,6 +34,7 @@ from ds_flow.dispatch.local_jobs import fork_program, is_forked_job
 from ds_flow.dispatch.progress import StageJobs, jobs_in, stage_of, stages_in, told
 from ds_flow.dispatch.protocol import Backend
 from ds_flow.dispatch.rounds import JobSpec, Outcome, Report, Round, open_round, rounds_in
+from ds_flow.dispatch.slurm import facts_of_slurm
 from ds_flow.dispatch.stage import LIVE, cancel_jobs, has_jobs_elsewhere, log_of, run_stage
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "StageJobs",
     "call",
     "cancel_jobs",
+    "facts_of_slurm",
     "fork_program",
     "has_jobs_elsewhere",
     "is_forked_job",

@@ -9,10 +9,12 @@ from ds_flow.dispatch.cluster import ClusterBackend
 from ds_flow.dispatch.docker import Docker, DockerClient
 from ds_flow.dispatch.lsf import LsfScheduler
 from ds_flow.dispatch.protocol import Backend
+from ds_flow.dispatch.slurm import SlurmScheduler
 
 BACKENDS: dict[str, Callable[[Site, Mapping[str, str]], Backend]] = {
     "local": lambda _site, _environ: local,
     "lsf": lambda site, environ: ClusterBackend(LsfScheduler(site.lsf), environ),
+    "slurm": lambda site, environ: ClusterBackend(SlurmScheduler(site.slurm), environ),
     "docker": lambda site, environ: Docker(DockerClient(site.docker, environ)),
 }
 

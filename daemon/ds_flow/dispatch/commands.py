@@ -16,7 +16,9 @@ TIMED_OUT_EXIT_CODE = 124  # of timeout(1)
 TIMED_OUT = frozenset({TIMED_OUT_EXIT_CODE, 137})  # 137: after the kill that follows
 NOT_FOUND_EXIT_CODE = 127
 
-TOOLS_OWN = re.compile(r"(LSF|LSB|EGO|DOCKER|CONTAINER|XDG)_.*|PATH|HOME|LD_LIBRARY_PATH")
+TOOLS_OWN = re.compile(
+    r"(LSF|LSB|EGO|SLURM|SBATCH|DOCKER|CONTAINER|XDG)_.*|PATH|HOME|LD_LIBRARY_PATH"
+)
 """Variables that the commands themselves read. They are passed on even if `.env` sets them."""
 
 

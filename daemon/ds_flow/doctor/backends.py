@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ds_flow.core import DispatchError
-from ds_flow.dispatch import DockerClient, call, unobtainable
+from ds_flow.dispatch import DockerClient, call, facts_of_slurm, unobtainable
 from ds_flow.doctor import probe_job
 from ds_flow.doctor.finding import Finding, Findings
 from ds_flow.settings import Settings
@@ -19,7 +19,9 @@ def check_backends(settings: Settings, environ: Mapping[str, str]) -> Findings:
     reachable = {found.subject for found in answers if found.level == "ok"}
     for name, stage in settings.stages.items():
         if stage.executor in reachable and _needs_probe(settings, name):
-            where = stage.queue if stage.executor == "lsf" else stage.image
+            where = (
+                stage.image if stage.executor == "docker" else stage.queue or "default partition"
+            )
             level, text = probe_job.probe(settings, name)
             yield Finding(level, f"{name} on {stage.executor} ({where})", text)
 
@@ -42,8 +44,8 @@ def silent_backends(
     """Ask each backend in use one short question; why it does not answer, or ""."""
     found: dict[str, str] = {}
     for executor in sorted({stage.executor for stage in settings.stages.values()}):
-        if executor == "lsf":
-            answer = _lsf(settings, settings.run_environment(environ), limit_s)
+        if executor in CLUSTERS:
+            answer = CLUSTERS[executor](settings, settings.run_environment(environ), limit_s)
             found[executor] = "" if answer.level == "ok" else answer.text
         elif executor == "docker":
             found[executor] = _silent_engine(settings, environ, limit_s)
@@ -79,6 +81,22 @@ def _lsf(
     return Finding("ok", "lsf", "answers")
 
 
+def _slurm(
+    settings: Settings, environ: Mapping[str, str], limit_s: float = ANSWER_SECONDS
+) -> Finding:
+    """Ask for the site's configuration, and say what follows from it."""
+    limit_s = min(settings.site.slurm.command_seconds, limit_s)
+    command = ["scontrol", "show", "config"]
+    try:
+        answer = call(command, limit_s, cwd=settings.root, environ=environ)
+    except DispatchError as error:
+        return Finding("fault", "slurm", str(error))
+    if answer.timed_out or answer.exit_code:
+        message = answer.text[:200] or f"no answer in {limit_s:g} s"
+        return Finding("fault", "slurm", f"unreachable ({message}); jobs wait until it answers")
+    return Finding("ok", "slurm", f"answers ({facts_of_slurm(answer.out)})")
+
+
 def _docker(settings: Settings, environ: Mapping[str, str]) -> Finding:
     """Ask whether the engine answers, and whether it has or can pull every image."""
     site = replace(settings.site.docker, command_seconds=ANSWER_SECONDS)
@@ -94,8 +112,9 @@ def _docker(settings: Settings, environ: Mapping[str, str]) -> Finding:
     return Finding("ok", "docker", f"{site.command} answers; images: {', '.join(images)}")
 
 
+CLUSTERS = {"lsf": _lsf, "slurm": _slurm}
 REACHABLE: dict[str, Callable[[Settings, Mapping[str, str]], Finding]] = {
     "local": _local,
-    "lsf": _lsf,
+    **CLUSTERS,
     "docker": _docker,
 }

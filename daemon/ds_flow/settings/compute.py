@@ -30,14 +30,19 @@ class Stage(Section, frozen=True):
     memory_mb: Count = Field(default=2048, le=2**30, description="MiB of memory for each job.")
     limit_minutes: Minutes | None = Field(
         default=None,
-        description="Minutes that a job may take (LSF: rounded up). Default: `run.limit_minutes`.",
+        description="Minutes that a job may take (clusters: rounded up). Default:"
+        " `run.limit_minutes`.",
     )
-    queue: Text | None = Field(default=None, description="LSF queue. Default: `compute.lsf_queue`.")
+    queue: Text | None = Field(
+        default=None,
+        description="LSF queue or Slurm partition. Default: `compute.lsf_queue`, or"
+        " `compute.slurm.partition`.",
+    )
     image: Text | None = Field(
         default=None, description="Docker image. Default: `compute.docker_image`."
     )
     extra: Command = Field(
-        default=(), description="Extra arguments for this stage's bsub or docker run."
+        default=(), description="Extra arguments for this stage's bsub, sbatch or docker run."
     )
 
 
@@ -110,6 +115,16 @@ class Lsf(Cluster, frozen=True):
     )
 
 
+class Slurm(Cluster, frozen=True):
+    """How the Slurm of this site is called."""
+
+    partition: Text = Field(
+        default="", description="Slurm partition, for all stages. Default: that of the site."
+    )
+    account: Text = Field(default="", description="Slurm account for the jobs (--account).")
+    qos: Text = Field(default="", description="Quality of service for the jobs (--qos).")
+
+
 class Docker(Section, frozen=True):
     """What containers may do. The defaults allow the least."""
 
@@ -156,6 +171,7 @@ class Compute(Section, frozen=True):
         description="Most MiB that a job may get after it ran out of memory; 0 for no other limit.",
     )
     lsf: Lsf = Field(default_factory=Lsf, description="How LSF is called.")
+    slurm: Slurm = Field(default_factory=Slurm, description="How Slurm is called.")
     docker: Docker = Field(default_factory=Docker, description="What containers may do.")
     shard_mb: Annotated[Number, Field(gt=0, le=2**20)] = Field(
         default=64, description="Most MiB of input for each job of the process stage."

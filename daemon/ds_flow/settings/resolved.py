@@ -24,6 +24,7 @@ from ds_flow.core import (
     Options,
     Pause,
     Site,
+    SlurmSite,
     SourceOptions,
     StageOptions,
     inherited_variables,
@@ -251,6 +252,7 @@ class Settings:
             memory_factor=compute.memory_factor,
             memory_limit_mb=compute.memory_limit_mb,
             lsf=LsfSite(**compute.lsf.model_dump()),
+            slurm=SlurmSite(**compute.slurm.model_dump()),
             docker=DockerSite(command=compute.docker_command, **compute.docker.model_dump()),
         )
 
@@ -259,12 +261,15 @@ class Settings:
 
     def _stage(self, name: str) -> StageOptions:
         own = getattr(self.compute.stages, name)
+        executor = own.executor or self.compute.executor
+        slurm, lsf_queue = self.compute.slurm, self.compute.lsf_queue
+        queue = slurm.partition if executor == "slurm" else lsf_queue
         return StageOptions(
-            executor=own.executor or self.compute.executor,
+            executor=executor,
             cpus=own.cpus,
             memory_mb=own.memory_mb,
             limit_minutes=own.limit_minutes or self.run.limit_minutes,
-            queue=self.compute.lsf_queue if own.queue is None else own.queue,
+            queue=queue if own.queue is None else own.queue,
             image=self.compute.docker_image if own.image is None else own.image,
             extra=own.extra,
             command=own.command if isinstance(own, Analyze) else (),

@@ -12,6 +12,12 @@ from ds_flow.settings.sources import Loc
 Broken = tuple[Loc, str]
 """The key to change, and the problem."""
 
+CLUSTERS = {
+    "lsf": ("bsub", "source LSF's profile before the daemon starts"),
+    "slurm": ("sbatch", "install Slurm's commands"),
+}
+"""What submits jobs there, and what to do where that is missing."""
+
 _RUN_ID = "1700000000000000"
 
 
@@ -115,8 +121,8 @@ def _ledger_is_file(settings: Settings) -> Iterator[Broken]:
 def _backends_installed(settings: Settings, path: str) -> Iterator[Broken]:
     """Missing programs are found at start-up, and not when the first batch arrives at night."""
     stages = {name: settings.stages[name].executor for name in STAGES}
-    if "lsf" in stages.values():
-        yield from _lsf_installed(settings, path)
+    for executor in sorted(CLUSTERS.keys() & stages.values()):
+        yield from _cluster_installed(settings, executor, path)
     for name in (name for name in STAGES if stages[name] == "docker"):
         program = settings.compute.docker_command
         if shutil.which(program, path=path) is None:
@@ -127,14 +133,16 @@ def _backends_installed(settings: Settings, path: str) -> Iterator[Broken]:
             yield _executor_key(settings, name), problem
 
 
-def _lsf_installed(settings: Settings, path: str) -> Iterator[Broken]:
-    name = next(name for name in STAGES if settings.stages[name].executor == "lsf")
-    if shutil.which("bsub", path=path) is None:
-        advice = "source LSF's profile before the daemon starts, or use another executor"
-        yield _executor_key(settings, name), f"lsf: no program 'bsub' on PATH; {advice}"
+def _cluster_installed(settings: Settings, executor: str, path: str) -> Iterator[Broken]:
+    name = next(name for name in STAGES if settings.stages[name].executor == executor)
+    program, advice = CLUSTERS[executor]
+    if shutil.which(program, path=path) is None:
+        problem = f"{executor}: no program {program!r} on PATH; {advice}, or use another executor"
+        yield _executor_key(settings, name), problem
     if settings.ledger.is_relative_to(settings.output_dir):
         problem = (
-            "with lsf, output_dir is on a shared file system, but the ledger needs a local disk"
+            f"with {executor}, output_dir is on a shared file system,"
+            " but the ledger needs a local disk"
         )
         yield ("paths", "ledger"), f"{problem}; set another file"
 

@@ -197,7 +197,7 @@ Webhook = Annotated[Argument, AfterValidator(_webhook)]
 Secret = Annotated[str, Field(min_length=16, max_length=200), AfterValidator(_argument)]
 Listen = Annotated[PathText, AfterValidator(_listen)]
 Address = Annotated[Text, AfterValidator(_address)]
-Executor = Literal["local", "lsf", "docker"]
+Executor = Literal["local", "lsf", "slurm", "docker"]
 TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 

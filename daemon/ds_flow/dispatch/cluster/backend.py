@@ -102,14 +102,12 @@ class ClusterBackend:
     def _adapt(self, calls: Calls, chunk: Chunk, refusal: str) -> None:
         """Change the request to what this cluster accepts. Raises DispatchError if nothing helps.
 
-        Where the site takes no more jobs of this user now, the chunk waits. It is halved if it
-        waits for no other job of its round: it may be larger than all that the site takes.
+        Where the site takes no job of this user now, the chunk waits.
         """
-        handover, meaning = calls.handover, self.scheduler.meaning(calls, refusal)
-        may_halve = meaning in HALVED or (meaning == Refusal.FULL and not handover.job_ids)
-        if meaning == Refusal.LEARNT or (may_halve and handover.halve(chunk)):
+        handover, meaning = calls.handover, self.scheduler.meaning(calls, chunk, refusal)
+        if meaning == Refusal.LEARNT or (meaning in HALVED and handover.halve(chunk)):
             return
-        if meaning == Refusal.FULL:
+        if meaning == Refusal.LATER:
             chunk.held = refusal
             calls.batch_round.note_alive()
             self._tell(f"{self.scheduler.submitter}: {refusal}")

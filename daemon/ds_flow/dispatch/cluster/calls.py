@@ -122,7 +122,7 @@ class Scheduler(Protocol):
     def submit(self, calls: Calls, chunk: Chunk) -> Submitted:
         """Submit one chunk. An array has one request: that of the job with the most memory."""
 
-    def meaning(self, calls: Calls, refusal: str) -> Refusal:
+    def meaning(self, calls: Calls, chunk: Chunk, refusal: str) -> Refusal:
         """What a refusal means. What this cluster cannot do is learnt from it."""
 
     def find(self, calls: Calls, name: str) -> set[str] | None:

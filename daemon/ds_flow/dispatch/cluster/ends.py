@@ -33,7 +33,7 @@ class Refusal(Enum):
     FINAL = auto()  # it will not be accepted
     TOO_LARGE = auto()  # the array has too many elements
     TOO_MUCH_MEMORY = auto()  # more than the cluster gives
-    FULL = auto()  # this user has as many jobs there as the site allows
+    LATER = auto()  # the site takes no job of this user now
     LEARNT = auto()  # the next request will be of another form
 
 

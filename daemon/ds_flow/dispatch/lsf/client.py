@@ -59,7 +59,7 @@ class LsfScheduler:
         is_refused = self.site.memory_unit == "auto" and calls.handover.learnt.get("is_plain")
         return bool(is_refused) or self.site.memory_unit == "plain"
 
-    def meaning(self, calls: Calls, refusal: str) -> Refusal:
+    def meaning(self, calls: Calls, _chunk: Chunk, refusal: str) -> Refusal:
         """What a refusal of bsub means. A refused unit is left out from now on."""
         if texts.BEYOND_LIMIT.search(refusal):
             return Refusal.TOO_MUCH_MEMORY
