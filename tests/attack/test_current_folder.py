@@ -53,6 +53,7 @@ GIVEN: dict[str, list[list[str]]] = {
     "cancel": [[BATCH]],
     "manifest": [[], ["--csv"], ["--datapackage", "RUN"]],
     "lineage": [["student_a.csv"]],
+    "metaflow": [[]],
     "metrics": [[]],
     "report": [["RUN", "--output", "../run.html"], ["--since", "24h", "--output", "../day.html"]],
     "web": [[]],  # ends at once: it cannot listen there

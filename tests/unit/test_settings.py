@@ -1067,6 +1067,20 @@ def test_an_address_for_lineage_is_a_secret_that_nothing_shows(
     assert "token" not in fault
 
 
+def test_a_metaflow_service_needs_an_address_which_nothing_shows(
+    project: Load, faults: Callable[..., list[str]]
+) -> None:
+    assert project(FIVE).metaflow.metadata == "local"
+    secrets = "DS_FLOW_METAFLOW__URL=https://h/to\nDS_FLOW_METAFLOW__AUTH_KEY=a-secret-key\n"
+    made = project(FIVE + "metaflow: {metadata: service}", secrets)
+    assert {"https://h/to", "a-secret-key"} <= made.secrets
+    assert not [word for word in ("https://h/to", "a-secret-key") if word in effective(made)]
+    (fault,) = faults(FIVE + "metaflow: {metadata: service}\n")
+    assert "metaflow: metadata: service needs a url, too" in fault
+    (fault,) = faults(FIVE + "metaflow: {metadata: remote}\n")
+    assert "metaflow.metadata" in fault
+
+
 def test_the_reference_says_the_defaults_of_a_stage() -> None:
     text = REFERENCE.read_text()
     inherited = {

@@ -49,6 +49,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "resume": commands.resume,
         "schedule": commands.schedule,
         "deliver": commands.deliver,
+        "metaflow": commands.metaflow,
     },
     "Keep in order": {
         "verify": commands.verify,

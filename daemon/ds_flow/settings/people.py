@@ -115,6 +115,28 @@ class Publish(Section, frozen=True):
     )
 
 
+class Metaflow(Section, frozen=True):
+    """Who is shown the runs, beside the project's own records."""
+
+    metadata: Literal["local", "service"] = Field(
+        default="local",
+        description="local: the project's own records only. service: they are also sent to `url`.",
+    )
+    url: Webhook | None = Field(
+        default=None,
+        description="Address of the Metaflow metadata service. It is never shown.",
+    )
+    auth_key: Argument | None = Field(
+        default=None, description="A key that is sent as `x-api-key`. It is never shown."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Metaflow":
+        if self.metadata == "service" and not self.url:
+            raise ValueError("metadata: service needs a url, too")
+        return self
+
+
 class Report(Section, frozen=True):
     """Reports that nobody asks for."""
 

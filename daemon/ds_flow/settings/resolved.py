@@ -34,7 +34,7 @@ from ds_flow.core import (
 )
 from ds_flow.settings.arrivals import Batching, InboxRules, Watch
 from ds_flow.settings.compute import Analyze, Compute
-from ds_flow.settings.people import Alerts, Expected, Lineage, Publish, Report, Web
+from ds_flow.settings.people import Alerts, Expected, Lineage, Metaflow, Publish, Report, Web
 from ds_flow.settings.schema import (
     Csv,
     CsvFor,
@@ -56,6 +56,8 @@ SECRETS: tuple[Loc, ...] = (
     ("alerts", "webhook"),
     ("lineage", "url"),
     ("lineage", "token"),
+    ("metaflow", "url"),
+    ("metaflow", "auth_key"),
     ("web", "token"),
     ("alerts", "heartbeat"),
     ("alerts", "email", "password"),
@@ -95,6 +97,7 @@ class Settings:
     alerts: Alerts
     publish: Publish
     lineage: Lineage
+    metaflow: Metaflow
     report: Report
     expect: tuple[Expected, ...]
     web: Web

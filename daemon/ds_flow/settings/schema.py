@@ -11,7 +11,7 @@ from pydantic import Field
 from ds_flow.core import LOCAL, MAX_COLUMNS, MAX_UNPACKED_MB, MAX_UNPACKED_RATIO
 from ds_flow.settings.arrivals import Batching, InboxRules, Watch
 from ds_flow.settings.compute import Compute
-from ds_flow.settings.people import Alerts, Expected, Lineage, Publish, Report, Web
+from ds_flow.settings.people import Alerts, Expected, Lineage, Metaflow, Publish, Report, Web
 from ds_flow.settings.types import (
     DAY_SECONDS,
     ColumnName,
@@ -296,6 +296,7 @@ class Keys(Section, frozen=True):
     alerts: Alerts = Field(default_factory=Alerts)
     publish: Publish = Field(default_factory=Publish)
     lineage: Lineage = Field(default_factory=Lineage)
+    metaflow: Metaflow = Field(default_factory=Metaflow)
     report: Report = Field(default_factory=Report)
     expect: tuple[Expected, ...] = Field(
         default=(), description="Files that should arrive every day."

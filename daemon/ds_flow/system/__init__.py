@@ -33,6 +33,7 @@ from ds_flow.system.links import (
 )
 from ds_flow.system.logging_setup import mask, masked, set_up_logging
 from ds_flow.system.memory import available_mb
+from ds_flow.system.metaflow_records import RunRecord, TaskRecord, run_record
 from ds_flow.system.metaflow_store import (
     FLOW_NAME,
     alone_in_store,
@@ -87,7 +88,9 @@ __all__ = [
     "NotRegularError",
     "NowhereError",
     "OutsideError",
+    "RunRecord",
     "Service",
+    "TaskRecord",
     "Wake",
     "alone_in_store",
     "ask_mounts",
@@ -131,6 +134,7 @@ __all__ = [
     "remove_tree",
     "reopen",
     "require_space",
+    "run_record",
     "running_pid",
     "say",
     "service_in",

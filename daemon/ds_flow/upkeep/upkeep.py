@@ -14,6 +14,7 @@ from ds_flow.upkeep.beside import Beside
 from ds_flow.upkeep.daily import Daily, collection, daily_report
 from ds_flow.upkeep.deliveries import Deliverer
 from ds_flow.upkeep.lineage_post import lineage_sender
+from ds_flow.upkeep.metaflow_post import metaflow_sender
 from ds_flow.upkeep.receipts import Receipts
 from ds_flow.upkeep.sender import Sender
 
@@ -38,6 +39,7 @@ class Upkeep:
     lineage: Sender = field(default_factory=lineage_sender)
     deliverer: Deliverer = field(default_factory=Deliverer)
     receipts: Receipts = field(default_factory=Receipts)
+    metaflow: Sender = field(default_factory=metaflow_sender)
     report: Daily = field(default_factory=daily_report)
     collection: Daily = field(default_factory=collection)
     _is_begun: bool = False
@@ -47,6 +49,7 @@ class Upkeep:
     _lineage: Beside = field(default_factory=lambda: Beside("lineage"))
     _deliveries: Beside = field(default_factory=lambda: Beside("deliveries"))
     _receipts: Beside = field(default_factory=lambda: Beside("receipts"))
+    _metaflow: Beside = field(default_factory=lambda: Beside("metaflow"))
 
     def __post_init__(self) -> None:
         self.post = alerts.Post(self.settings)
@@ -68,6 +71,7 @@ class Upkeep:
         collection.keep(now_s, lambda: self._keep_daily(self.collection, now_s))
         self._alerts.keep(now_s, lambda: self.tell(GATHER))
         self._lineage.keep(now_s, lambda: self.lineage.keep(self.settings, self.ledger, now_s))
+        self._metaflow.keep(now_s, lambda: self.metaflow.keep(self.settings, self.ledger, now_s))
         self._deliveries.keep(now_s, self._deliver)
         self._receipts.keep(now_s, lambda: self._keep_receipts(now_s))
 
@@ -103,6 +107,7 @@ class Upkeep:
         self.lineage.close()
         self.deliverer.close()
         self.receipts.close(LAST_RECEIPTS_SECONDS)
+        self.metaflow.close()
         try:
             self.tell(timedelta())
         except DsFlowError as error:

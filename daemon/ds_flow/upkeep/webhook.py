@@ -8,7 +8,7 @@ nothing else of ds-flow. An address is a secret, so it is no argument.
 import sys
 from http.client import HTTPException
 from typing import IO
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 MIME_TYPE = "application/json"
 
@@ -18,6 +18,11 @@ class NoRedirects(HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         return None
+
+
+def no_redirects() -> OpenerDirector:
+    """Open addresses without following redirects."""
+    return build_opener(NoRedirects)
 
 
 def post(text: IO[str], token: str | None = None) -> None:
@@ -34,7 +39,7 @@ def post(text: IO[str], token: str | None = None) -> None:
         asked.add_header("Content-Type", MIME_TYPE)
     if token:
         asked.add_header("Authorization", f"Bearer {token}")
-    build_opener(NoRedirects).open(asked).close()
+    no_redirects().open(asked).close()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ ORDER = (
     of_service.alerts,
     deliveries.deliveries,
     of_service.engine,
+    of_service.metaflow,
     of_files.inbox,
     of_files.held_back,
     of_service.line,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from ds_flow.core import MAINTENANCE, FireOutcome, counted, for_event, moment
 from ds_flow.ledger import PastFire
 from ds_flow.system import service_in
-from ds_flow.upkeep import Spool, still_missing
+from ds_flow.upkeep import Spool, metaflow_delay, still_missing
 from ds_flow.views.engine import SILENT
 from ds_flow.views.look import Look
 from ds_flow.views.night import DAY
@@ -16,6 +16,7 @@ from ds_flow.views.schedules import was_late
 
 STUCK = timedelta(minutes=10)  # after which a daemon that has left no word does not turn
 FORGOTTEN = timedelta(days=1)  # after which a pause without an end needs a person
+METAFLOW_LATE = timedelta(minutes=15)  # a service may be away for a moment
 FIRES = 3  # of each schedule
 CHANGED = "is not as it was published"
 _at = datetime.fromisoformat
@@ -135,6 +136,20 @@ def alerts(look: Look) -> Iterator[Problem]:
             remedy="see in the log why, and correct the settings under alerts; they are then sent",
             command=f"grep alert.failed -- {file} | tail -n 3",
             since=since,
+        )
+
+
+def metaflow(look: Look) -> Iterator[Problem]:
+    """Say that a Metaflow service has taken no runs for some time."""
+    delay = metaflow_delay(look.settings)
+    if delay and look.now - _at(delay[0]) > METAFLOW_LATE:
+        yield Problem(
+            kind="metaflow",
+            text=f"no runs are sent to the Metaflow service: {delay[1]}",
+            remedy="bring the service back, or correct the settings under metaflow; runs go on"
+            " meanwhile, and are sent then",
+            command="ds-flow metaflow",
+            since=delay[0],
         )
 
 
