@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ds_flow.core import DispatchError, DsFlowError, NoRoomError, is_no_room
+from ds_flow.core import DispatchError, DsFlowError, NoRoomError, UnfitError, is_no_room
 from ds_flow.system import masked, refusal, store_folder, write_word
-from ds_flow.work import NO_ROOM, Batch
+from ds_flow.work import NO_ROOM, UNFIT, Batch
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def recorded(batch: Batch) -> Iterator[None]:
         reason = masked(text, os.environ)
         attempt = batch.marked_attempt()
         if attempt is not None:
-            _leave(batch.attempt_dir(attempt), error, reason)
+            _leave(batch, batch.attempt_dir(attempt), error, reason)
         trace = "".join(traceback.format_exception(error))
         if masked(trace, os.environ) != trace:
             raise DispatchError(reason) from None
@@ -57,12 +57,15 @@ def of_step(batch: Batch) -> Iterator[None]:
         raise failed from None
 
 
-def _leave(folder: Path, error: Exception, reason: str) -> None:
+def _leave(batch: Batch, folder: Path, error: Exception, reason: str) -> None:
     """Write the reason, and a mark if a disk is full. On a full disk neither may succeed.
 
-    The mark holds how many bytes must be free, if that was measured.
+    The mark holds how many bytes must be free, if that was measured. Another mark tells, once, of
+    code that cannot be loaded: whoever begins later tries to load it first.
     """
     with suppress(OSError):
+        if isinstance(error, UnfitError) and not batch.was_unfit():
+            (folder / UNFIT).touch()
         if is_no_room(error):
             (folder / NO_ROOM).touch()
             if needed := getattr(error, "needed_bytes", 0):

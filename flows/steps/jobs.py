@@ -14,6 +14,7 @@ from ds_flow.core import (
     FailureClass,
     NoRoomError,
     Plan,
+    UnfitError,
     place_of,
     python_on,
 )
@@ -127,6 +128,8 @@ def error_of(batch: Batch, stage: str, part: str, outcome: Outcome) -> DispatchE
             or f"{batch.folder} has {free_bytes(batch.folder) / 2**20:.1f} MB free"
         )
         return NoRoomError(f"no room on a disk: {full}: {why}")
+    if outcome.exit_code == job_exit.SETTINGS and gave_up(batch, part, outcome):
+        return UnfitError(why)
     return DispatchError(why)
 
 

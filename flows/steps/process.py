@@ -23,6 +23,8 @@ from steps.jobs import (
     run_jobs,
 )
 
+MOST_FOLDERS = 20  # of the archive, as mounts of their own
+
 
 def process_shards(batch: Batch, group: str, shards: Sequence[Range]) -> None:
     """Give every file of these shards a result: an output, or a reason why it has none.
@@ -46,10 +48,21 @@ def process_shards(batch: Batch, group: str, shards: Sequence[Range]) -> None:
         ]
 
 
-MOST_FOLDERS = 20  # of the archive, as mounts of their own
+def require_fit(batch: Batch, attempt: int) -> None:
+    """Let a job of the stage load the team's code, and process nothing.
+
+    Raises UnfitError if it cannot, and DispatchError if the job failed otherwise.
+    """
+    stage = ProcessStage(batch, f"process-load{attempt}")
+    (outcome,) = run_jobs(batch, "process", stage.name, [stage.job(NO_FILES)])
+    if outcome.failure:
+        raise error_of(batch, "process", stage.name, outcome)
+
 
 Part = tuple[int, int, str]
 """A shard's first and last position, and a suffix that sets it apart from an earlier attempt's."""
+
+NO_FILES: Part = (1, 0, "")
 
 
 class ProcessStage:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ds_flow.core import Plan, RequestError, counted, cut_groups
 from ds_flow.work import Batch
 from steps.jobs import Range
+from steps.process import require_fit
 
 
 def open_batch(output_dir: str, batch_id: str) -> Batch:
@@ -25,10 +26,15 @@ def open_batch(output_dir: str, batch_id: str) -> Batch:
 
 
 def begin(batch: Batch, run_id: str) -> list[list[Range]]:
-    """Name the attempt by its Run ID. Returns one group of shards for each process task."""
+    """Name the attempt by its Run ID. Returns one group of shards for each process task.
+
+    An attempt that finds the team's code still unfit gets no Run ID: so it has never begun.
+    """
     plan = batch.plan
     attempt = batch.marked_attempt()
     if attempt is not None:
+        if batch.was_unfit():
+            require_fit(batch, attempt)
         batch.name_attempt(attempt, run_id, Path(plan.options.log_dir))
     batch.results.forget_torn()
     # One task can wait for any number of jobs elsewhere. Local jobs are children of their task.

@@ -39,6 +39,41 @@ def held_back(project: Project) -> list[str]:
         return [one.detail for one in read.events("data/student_a.csv") if "held" in one.kind]
 
 
+def test_a_transform_that_cannot_be_loaded_holds_its_batch_back_until_it_is_mended(
+    project: Project,
+) -> None:
+    whole = (project.root / "gated.py").read_text()
+    (project.root / "gated.py").write_text("import os\nimport nowhere\n")
+    done = project.once()
+
+    why = "gated.py:2: import nowhere: ModuleNotFoundError: No module named 'nowhere'"
+    assert done.returncode == 1
+    assert project.states("student_a.csv") == [FileState.BATCHED]
+    (told,) = held_back(project)
+    assert told.startswith("it never began: exit code 1: ")
+    assert told.endswith(why)
+    assert why in project.ds_flow("explain", "data/student_a.csv").stdout
+    began = [run for run in project.runs() if run.run_id]
+    assert [(run.state, run.error.endswith(why)) for run in began] == [(RunState.LOST, True)]
+
+    (project.root / "gated.py").write_text(whole)
+    assert project.once().returncode == 0
+    assert project.states("student_a.csv") == [FileState.PROCESSED]
+    assert project.published_ids() == ids("a")
+
+
+def test_a_transform_that_only_says_that_it_cannot_be_loaded_uses_up_attempts(
+    project: Project,
+) -> None:
+    code = "import os\ndef transform(_):\n    print('process: no', flush=True)\n    os._exit(78)\n"
+    (project.root / "gated.py").write_text(code)
+
+    assert project.once().returncode == 1
+
+    assert project.states("student_a.csv") == [FileState.QUARANTINED]
+    assert [run.state for run in project.runs()].count(RunState.LOST) == 1
+
+
 def test_a_batch_whose_runs_cannot_begin_waits_says_why_and_goes_on_once_that_is_mended(
     project: Project,
 ) -> None:

@@ -33,6 +33,10 @@ class NoRoomError(DispatchError):
         self.needed_bytes = needed_bytes
 
 
+class UnfitError(DispatchError):
+    """A team's code cannot be loaded, so no file is to blame. ds-flow waits until it can be."""
+
+
 class LedgerError(DsFlowError):
     """The ledger is broken, gone, or of another program version."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ds_flow.core import RunState, says_no_room, starved
 from ds_flow.ledger import RunRow
 from ds_flow.system import open_regular, read_word
-from ds_flow.work import NO_ROOM, Batch, find_log
+from ds_flow.work import NO_ROOM, UNFIT, Batch, find_log
 
 LAST_WORDS_BYTES = 4096
 EXIT_CODE = re.compile("[0-9]{1,3}")
@@ -30,7 +30,7 @@ def outcome_of(run: RunRow, batch: Batch, log_dir: Path) -> tuple[RunState, str]
         )
     if (folder / "starved").exists():
         return RunState.FAILED, said or starved(read_word(folder / "starved"))
-    if met_full_disk(run, batch, log_dir):
+    if (folder / UNFIT).exists() or met_full_disk(run, batch, log_dir):
         return RunState.LOST, said or f"no room on a disk: {_last_words(run, log_dir)}"
     if int(word) in KILLED_EXIT_CODES:
         return RunState.LOST, f"killed by signal {int(word) - 128}"

@@ -7,7 +7,7 @@ from ds_flow.work.analyses import (
     read_analysis,
     why_no_analysis,
 )
-from ds_flow.work.batch import NO_ROOM, Batch, batches_in
+from ds_flow.work.batch import NO_ROOM, UNFIT, Batch, batches_in
 from ds_flow.work.families import put_families, read_families
 from ds_flow.work.fingerprint import (
     code_fingerprint,
@@ -44,6 +44,7 @@ __all__ = [
     "LASTING",
     "NO_ROOM",
     "REMOVED",
+    "UNFIT",
     "Batch",
     "Result",
     "Results",

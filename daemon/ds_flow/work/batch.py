@@ -37,6 +37,7 @@ from ds_flow.work.root import make_root, work_root
 MANIFESTS_READ = 10_000  # the newest, to say which run published a batch
 
 NO_ROOM = "no_room"  # in an attempt's folder: it met a disk that takes no more
+UNFIT = "unfit"  # in an attempt's folder: the team's code could not be loaded
 TRASH = ".trash-"  # a work directory on its way out; nothing reads it any more
 
 
@@ -198,6 +199,10 @@ class Batch:
         number = self.last_attempt() + 1
         self.attempt_dir(number).mkdir(parents=True)
         return number
+
+    def was_unfit(self) -> bool:
+        """Whether an attempt found that the team's code cannot be loaded."""
+        return any(self.folder.glob(f"attempts/*/{UNFIT}"))
 
     def last_attempt(self) -> int:
         """The highest number that an attempt has taken; 0 if none has."""
