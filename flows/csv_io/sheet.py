@@ -139,7 +139,7 @@ class Rows:
         except (ValueError, LookupError):
             raise TableError(f"{self._where} is damaged") from None
         except TableError as error:
-            raise TableError(f"{self._where}: {error.reason}") from None
+            raise TableError(f"{self._where}: {error.reason}") from error  # it may quote a cell
         if text:
             self._cells[self._column] = text
             self._row_length += len(text)

@@ -36,7 +36,24 @@ def combine_files(batch: Batch) -> Path | None:
     reads = (*CODE, *dict.fromkeys(source.parent for source in sources))
     run_one(batch, "combine", replace(job, reads=reads, writes=(target.parent,)))
     _require_plain(target)
+    if batch.plan.options.parquet:
+        _write_parquet(batch, target)
     return target
+
+
+def parquet_of(combined: Path) -> Path:
+    """Where the same table is as Parquet, if the settings want that."""
+    return combined.with_suffix(".parquet")
+
+
+def _write_parquet(batch: Batch, combined: Path) -> None:
+    target = parquet_of(combined)
+    script = str(STEPS / "parquet_job.py")
+    command = (python_for(batch.plan, "combine"), script, str(combined), str(target))
+    job = job_for(batch.plan, "combine", f"{combined.stem}.parquet", command)
+    reads = (*CODE, combined.parent)
+    run_one(batch, "combine", replace(job, reads=reads, writes=(target.parent,)), "parquet")
+    _require_plain(target)
 
 
 def _require_room(batch: Batch, good: Sequence[Result], columns: tuple[str, ...]) -> None:

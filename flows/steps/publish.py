@@ -33,6 +33,7 @@ from ds_flow.work import (
     read_manifest,
     settings_fingerprint,
 )
+from steps.combine import parquet_of
 from steps.drift import compare_inputs
 from steps.file_results import file_results, union
 from steps.profiles import put_profile
@@ -76,6 +77,10 @@ def finish(batch: Batch, run: Run) -> Published:
         name = f"final_combined_{run.run_id}.csv"
         sources[name] = run.combined
         outputs.append(_combined_output(name, run.combined, good))
+        if plan.options.parquet:
+            name = f"final_combined_{run.run_id}.parquet"
+            sources[name] = parquet_of(run.combined)
+            outputs.append(_combined_output(name, sources[name], good))
     manifest = compare(plan, _manifest(batch, run, outputs, good, bad))
     if profile := put_profile(batch, run.run_id, good):
         sources[profile.name] = profile

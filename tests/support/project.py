@@ -363,7 +363,9 @@ class Project:
 
     def names(self) -> set[str]:
         """Every published file."""
-        return {path.name for path in self.out.iterdir() if path.suffix in {".csv", ".json"}}
+        return {
+            path.name for path in self.out.iterdir() if path.suffix in {".csv", ".json", ".parquet"}
+        }
 
     def combined(self) -> list[dict[str, str]]:
         """The rows of all final files."""

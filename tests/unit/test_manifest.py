@@ -45,6 +45,18 @@ def test_the_same_content_is_identical_whatever_has_changed_around_it() -> None:
     assert set(said(code, has_same_settings=False).values()) == {"identical"}
 
 
+def test_the_combined_file_as_parquet_is_compared_with_the_one_before() -> None:
+    def with_parquet(made: Manifest) -> Manifest:
+        whole = replace(made.outputs[-1], name="all.parquet")
+        return replace(made, outputs=(*made.outputs, whole))
+
+    old, new = with_parquet(OLD), with_parquet(run("2", {**SAME, "": "x"}))
+    made = compare_manifests(new, old, has_same_settings=True)
+    assert [out.compared for out in made.outputs[2:]] == ["changed", "changed"]
+    made = compare_manifests(new, OLD, has_same_settings=True)
+    assert [out.compared for out in made.outputs[2:]] == ["changed", "new"]
+
+
 def test_another_input_changes_its_own_output_and_the_combined_one() -> None:
     new = run("2", {A: "x", B: "b", "": "xb"}, {A: "3", B: "2"})
     assert said(new) == {A: "changed input", B: "identical", "": "changed input"}

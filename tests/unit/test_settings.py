@@ -311,7 +311,7 @@ def test_every_option_is_told_by_the_settings(project: Load) -> None:
         " sheet: Marks, max_unpacked_mb: 5, max_unpacked_ratio: 6,"
         " for: [{pattern: 'inbox/uk_*.csv', delimiter: tab}],"
         " max_columns: 9, required_columns: [id]}\n"
-        + "profile: false\nprivacy: {hide_columns: [name]}\n"
+        + "outputs: {parquet: true}\nprofile: false\nprivacy: {hide_columns: [name]}\n"
         + "compute: {transform: 'a.b:c', shard_mb: 0.5, max_shards: 3, memory_factor: 2,"
         " memory_limit_mb: 9000}\n",
         PROCESS_TAG="t",

@@ -47,7 +47,10 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A published file. `source` is the input's path, or "" for the combined file."""
+    """A published file. `source` is the input's path, or "" for the combined file.
+
+    That may be there twice, as CSV and as Parquet; the CSV comes first.
+    """
 
     name: str
     source: str
@@ -241,7 +244,7 @@ def compare_manifests(new: Manifest, old: Manifest, *, has_same_settings: bool) 
 
     `has_same_settings` says whether the settings, except the tag, are those of the earlier run.
     """
-    before = {output.source: output for output in old.outputs}
+    before = {_made(output): output for output in old.outputs}
     made_from, was_made_from = _inputs(new), _inputs(old)
     common = {
         "code": new.code_fingerprint != old.code_fingerprint,
@@ -251,12 +254,17 @@ def compare_manifests(new: Manifest, old: Manifest, *, has_same_settings: bool) 
     outputs = (
         _compared(
             output,
-            before.get(output.source),
+            before.get(_made(output)),
             {"input": made_from.get(output.source) != was_made_from.get(output.source), **common},
         )
         for output in new.outputs
     )
     return replace(new, outputs=tuple(outputs), compared_with=old.run_id)
+
+
+def _made(output: Output) -> tuple[str, bool]:
+    """What an output is, whichever run made it: its source, and its kind of file."""
+    return output.source, output.name.endswith(".parquet")
 
 
 def _inputs(manifest: Manifest) -> dict[str, object]:

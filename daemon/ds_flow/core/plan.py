@@ -141,6 +141,7 @@ class Options:
     columns: str = "union"
     max_columns: int = MAX_COLUMNS
     required_columns: tuple[str, ...] = ()
+    parquet: bool = False  # whether the combined file is published as Parquet, too
     profile: bool = True  # of inputs and of the combined file
     hide_columns: tuple[str, ...] = ()  # values of these are nowhere but in the outputs
     transform: str = "transforms:transform"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ds_flow.ledger.queries import RUN_COLUMNS, run_row
+from ds_flow.ledger.queries import IS_NO_COPY, RUN_COLUMNS, run_row
 from ds_flow.ledger.rows import RunRow, SetAside
 from ds_flow.ledger.store import Store, text
 
@@ -78,8 +78,9 @@ class Figures:
     def published(self) -> Published:
         """What all runs have published, also what retention removed since."""
         row = self._store.row(
-            "SELECT sum(size_bytes), sum(rows), sum(iif(file_id IS NULL, size_bytes, 0)),"
-            " sum(iif(file_id IS NULL, rows, 0)) FROM output"
+            f"SELECT sum(size_bytes), sum(iif({IS_NO_COPY}, rows, 0)),"
+            " sum(iif(file_id IS NULL, size_bytes, 0)),"
+            f" sum(iif(file_id IS NULL AND {IS_NO_COPY}, rows, 0)) FROM output"
         )
         size, rows, combined_size, combined_rows = (number or 0 for number in row or (0,) * 4)
         return Published(size - combined_size, rows - combined_rows, combined_size, combined_rows)

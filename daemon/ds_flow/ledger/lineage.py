@@ -76,7 +76,7 @@ class Lineage:
 
         The name ends with the Run ID, so no list of all outputs is searched.
         """
-        parts = name.removesuffix(".csv").split("_")
+        parts = name.removesuffix(".csv").removesuffix(".parquet").split("_")
         tails = ["_".join(parts[start:]) for start in range(1, len(parts))]
         marks = ", ".join("?" * len(tails))
         row = self._store.row(

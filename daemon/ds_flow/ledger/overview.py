@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ds_flow.core import FireOutcome, RunState
-from ds_flow.ledger.queries import IS_LOOK
+from ds_flow.ledger.queries import IS_LOOK, IS_NO_COPY
 from ds_flow.ledger.rows import SetAside
 from ds_flow.ledger.store import Row, Store, text
 
@@ -158,7 +158,7 @@ class Overview:
         files = f"SELECT count(*) FROM output WHERE run IN ({done}) AND file_id IS NOT NULL"
         rows = (
             "SELECT coalesce(sum(rows), 0) FROM output"
-            f" WHERE run IN ({done}) AND name BETWEEN ?2 AND ?3"
+            f" WHERE run IN ({done}) AND name BETWEEN ?2 AND ?3 AND {IS_NO_COPY}"
         )
         aside = (
             "SELECT count(DISTINCT file_id) FROM (SELECT file_id, at FROM event"
@@ -181,7 +181,7 @@ class Overview:
         """The newest combined file that is there. A run that sets all files aside makes none."""
         row = self._store.row(
             "SELECT run_id, name, rows, size_bytes, ended_at FROM run CROSS JOIN output"
-            " ON output.run = run.id AND name BETWEEN ? AND ?"
+            f" ON output.run = run.id AND name BETWEEN ? AND ? AND {IS_NO_COPY}"
             " WHERE state = 'succeeded' AND removed_at IS NULL ORDER BY run.id DESC LIMIT 1",
             COMBINED,
         )

@@ -21,6 +21,9 @@ RUN_COLUMNS = """
 """
 _RUN = f"SELECT {RUN_COLUMNS} FROM run JOIN batch ON batch.id = batch_id"
 _BATCH = "SELECT id, state, trigger, formed_at, due_at, reason, selection FROM batch"
+IS_NO_COPY = "NOT (file_id IS NULL AND name GLOB '*.parquet')"
+"""A combined file as Parquet has the rows of the CSV file beside it: they count once."""
+
 IS_LOOK = "newer.sha256 IS NULL AND newer.state = 'superseded'"
 """A version that only says that a look could not read the file, which it could again later.
 

@@ -41,6 +41,7 @@ from ds_flow.settings.schema import (
     Keys,
     Logging,
     Maintenance,
+    Outputs,
     Paths,
     Privacy,
     Retention,
@@ -88,6 +89,7 @@ class Settings:
     run: Running
     csv: Csv
     privacy: Privacy
+    outputs: Outputs
     profile: bool
     compute: Compute
     logging: Logging
@@ -235,6 +237,7 @@ class Settings:
             columns=self.csv.columns,
             max_columns=self.csv.max_columns,
             required_columns=self.csv.required_columns,
+            parquet=self.outputs.parquet,
             profile=self.profile,
             hide_columns=self.privacy.hide_columns,
             transform=self.compute.transform,

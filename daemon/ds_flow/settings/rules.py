@@ -62,7 +62,7 @@ def _written(settings: Settings, pattern: str) -> Iterator[tuple[str, Path, list
     stem = stem_of(name)
     outputs = [f"processed_{stem}_{_RUN_ID}.csv", f"processed_x_{_RUN_ID}.csv"]
     others = [f"final_combined_{_RUN_ID}.csv", f"manifest_{_RUN_ID}.json"]
-    others.append(f"profile_{_RUN_ID}.json")
+    others += [f"profile_{_RUN_ID}.json", f"final_combined_{_RUN_ID}.parquet"]
     inner = [f".work/0123456789/results/0/{stem}.0.csv"]
     inner.append(f"removed/manifest_{_RUN_ID}.json")
     yield "output_dir", settings.output_dir, [*outputs, *others, *inner]

@@ -159,6 +159,15 @@ class Csv(Section, frozen=True):
     )
 
 
+class Outputs(Section, frozen=True):
+    """What is published beside the CSV files."""
+
+    parquet: bool = Field(
+        default=False,
+        description="Whether the combined file is published as Parquet, too; all columns are text.",
+    )
+
+
 class Privacy(Section, frozen=True):
     """What people may see of the inputs' cells."""
 
@@ -279,6 +288,7 @@ class Keys(Section, frozen=True):
     batch: Batching = Field(default_factory=Batching)
     run: Running = Field(default_factory=Running)
     csv: Csv = Field(default_factory=Csv)
+    outputs: Outputs = Field(default_factory=Outputs)
     profile: bool = Field(
         default=True,
         description="Whether runs describe their inputs and the combined file, with first rows.",

@@ -45,6 +45,8 @@ def datapackage_document(settings: Settings, ledger: Ledger, run_id: str) -> Doc
 
 def _resources(folder: Path, manifest: Manifest) -> Iterator[Document]:
     for number, output in enumerate(manifest.outputs, start=1):
+        if output.name.endswith(".parquet"):
+            continue  # the same table again, which not every tool can read
         yield {
             "profile": "tabular-data-resource",
             "name": f"processed-{number}" if output.source else "combined",

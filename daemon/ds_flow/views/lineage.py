@@ -25,7 +25,7 @@ def lineage_document(settings: Settings, ledger: Ledger, typed: str, cwd: str) -
         combined = [one for one in made if one.path is None]
         is_combined = name in {one.name for one in combined}
         own = [one for one in made if one.path is not None and (is_combined or one.name == name)]
-        graph = _Graph(settings, own, combined if is_combined else [])
+        graph = _Graph(settings, own, [one for one in combined if one.name == name])
         return {"asked": typed, "kind": "output", "start": [name], **graph.document()}
     path = find_place(settings, ledger, typed, cwd).path
     made = [*ledger.lineage.made_of(path)]
@@ -53,15 +53,17 @@ class _Graph:
         self.nodes: dict[str, Document] = {}
         self.edges: list[Document] = []
         self._folder = output_folder(settings)
-        whole = {one.run_id: one for one in combined}
+        whole: dict[str, list[Made]] = {}
+        for one in combined:
+            whole.setdefault(one.run_id, []).append(one)
         for one in own:
             source = self.add_input(
                 str(one.path), one.version or 0, one.input_sha256, one.input_bytes or 0
             )
             self._add_output("processed", one)
             self._join(source, one.name)
-            if one.run_id in whole:
-                self._join(one.name, whole[one.run_id].name)
+            for joined in whole.get(one.run_id, ()):
+                self._join(one.name, joined.name)
         for one in combined:
             self._add_output("combined", one)
 

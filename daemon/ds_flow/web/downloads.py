@@ -15,6 +15,7 @@ from ds_flow.web.answers import Answers
 from ds_flow.work import find_manifest, manifest_name
 
 CHUNK_BYTES = 2**17
+KINDS = {".csv": "text/csv; charset=utf-8", ".parquet": "application/vnd.apache.parquet"}
 
 
 def output(answers: Answers, run_id: str, name: str) -> Response:
@@ -44,7 +45,7 @@ def output(answers: Answers, run_id: str, name: str) -> Response:
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "Content-Length": str(size),
     }
-    kind = "application/json" if is_manifest else "text/csv; charset=utf-8"
+    kind = "application/json" if is_manifest else KINDS[path.suffix]
     return _Download(file, _chunks(file, size), media_type=kind, headers=headers)
 
 

@@ -226,7 +226,7 @@ class Batch:
 
     def result_bytes(self) -> int:
         """How many bytes of processed and combined files the batch has on disk."""
-        places = ("results/*/*.csv", "combined/*.csv")
+        places = ("results/*/*.csv", "combined/*.csv", "combined/*.parquet")
         return sum(path.lstat().st_size for place in places for path in self.folder.glob(place))
 
     def needed_bytes(self) -> int:

@@ -66,6 +66,8 @@ def settings_fingerprint(options: Options) -> str:
     if options.for_:
         said = [asdict(one) for one in options.portable().for_]
         content.append(["for", *({k: v for k, v in one.items() if v is not None} for one in said)])
+    if options.parquet:
+        content.append(["parquet"])
     for name, usual in LIMITS.items():
         if getattr(options, name) != usual:
             content.append([name, str(getattr(options, name))])

@@ -17,12 +17,14 @@ REMOVED = "removed"
 
 HEADER_BYTES = 16 * 2**20  # as long as a record of a table may be
 ANALYSIS_NAME = re.compile(r"analysis_([^/\0]+)_([1-9][0-9]{0,8})\.json")
-OUTPUT_NAME = re.compile(r"(processed|final_combined)_[^/\0\ud800-\udfff]+\.csv")
+OUTPUT_NAME = re.compile(
+    r"(processed_[^/\0\ud800-\udfff]+\.csv|final_combined_[^/\0\ud800-\udfff]+\.(csv|parquet))"
+)
 
 
 def is_output_of(run_id: str, name: str) -> bool:
     """Whether a run may publish an output under this name: a bare one, with its Run ID."""
-    return bool(OUTPUT_NAME.fullmatch(name)) and name.endswith(f"_{run_id}.csv")
+    return bool(OUTPUT_NAME.fullmatch(name)) and name.rpartition(".")[0].endswith(f"_{run_id}")
 
 
 def put_name(source: Path, target: Path) -> None:
