@@ -45,17 +45,27 @@ class Allowance:
 
 @contextmanager
 def little_memory(more_bytes: int = MEMORY_BYTES) -> Iterator[None]:
-    """Let this process take only so much more memory within; more is a MemoryError.
+    """Let this process take only so much more memory within.
 
-    What a packed file claims of itself need not be true, and the readers that are not ours believe
-    it.
+    What a packed file claims of itself need not be true, and readers that are not ours believe it.
+
+    Raises:
+        TableError: it would take more.
+        MemoryError: this host gives less.
     """
     before, most = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
-    limits = [one for one in (limit, before, most) if one != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min(limits), most))
+    is_ours = before == resource.RLIM_INFINITY or limit < before
+    if is_ours:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     try:
         yield
+    except MemoryError as error:
+        if not is_ours:
+            raise
+        raise TableError(
+            f"it needs over {more_bytes // 2**20:,} MB of memory to be read"
+        ) from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (before, most))

@@ -22,6 +22,7 @@ from csv_io.rendering import header_line, lines
 from csv_io.table import TEXT, Cells
 
 BATCH_ROWS, BATCH_CELLS, BATCH_BYTES = 2**16, 2**20, 2**25
+START = b"PAR1"
 READ_BYTES = 2**20
 ZEROS, ZERO_FRACTION = r"(\.\d*[1-9])0+$", r"\.0+$"  # they say nothing
 
@@ -32,6 +33,7 @@ def parquet_text(file: BinaryIO, allowance: Allowance) -> Iterator[bytes]:
     Raises:
         TableError: it is no Parquet file, is damaged, or holds what is no cell.
     """
+    refuse_others(file)
     with errors_told():
         schema, batches = opened(file)
     yield header_line(schema.names)
@@ -46,6 +48,16 @@ def parquet_text(file: BinaryIO, allowance: Allowance) -> Iterator[bytes]:
                 text = lines([as_text(column) for column in part.columns])
             allowance.take(len(text))
             yield text
+
+
+def refuse_others(file: BinaryIO) -> None:
+    """Refuse a file that is not even the beginning of a Parquet file."""
+    file.seek(0)
+    start = file.read(len(START))
+    if not start:
+        raise TableError("the file is empty")
+    if start != START:
+        raise TableError("its name ends with .parquet, but it is no Parquet file; rename it")
 
 
 def opened(file: BinaryIO) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -143,8 +155,8 @@ def errors_told() -> Iterator[None]:
     try:
         with little_memory():
             yield
-    except MemoryError as error:
-        raise TableError("it needs too much memory to be read; write smaller row groups") from error
+    except MemoryError:
+        raise  # Arrow's is one of its own errors, too
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # a disk of ours

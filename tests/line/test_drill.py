@@ -80,7 +80,7 @@ def test_a_misnamed_delivery(project: Project, operator: Operator) -> None:
         "data/Student_X.CSV is not read: its name differs from student_*.csv in capital letters;"
         " student_X.csv would be read",
         "data/students.csv is not read: its name does not match student_*.csv",
-        "data/marks.xlsx is not read: a workbook, and only CSV is read;"
+        "data/marks.xlsx is not read: a workbook, and student_*.csv matches none;"
         " student_marks.csv would be read",
         "remedy rename it",
         "remedy save it as CSV",

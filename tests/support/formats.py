@@ -46,17 +46,22 @@ def read_apart(path: Path, mb: int = 1000, ratio: int = 200) -> tuple[str, float
         "import sys; from pathlib import Path; from formats import peak_mb, said;"
         " print(said(Path(sys.argv[1]), *map(int, sys.argv[2:]))); print(peak_mb())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(mb), str(ratio)],
+    done = run_apart(code, path, mb, ratio)
+    text, _, memory = done.stdout.strip().rpartition("\n")
+    assert done.returncode == 0, done.stdout
+    return text, float(memory)
+
+
+def run_apart(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run code that may import what tests import."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, ROOTS))},
     )
-    text, _, memory = done.stdout.strip().rpartition("\n")
-    assert done.returncode == 0, done.stdout
-    return text, float(memory)
 
 
 def peak_mb() -> float:

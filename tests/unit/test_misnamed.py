@@ -51,7 +51,25 @@ def test_a_misnamed_delivery_is_named_with_the_nearest_name_that_would_be_read(
     ],
 )
 def test_the_remedy_is_what_makes_a_file_of_this_kind_an_input(name: str, remedy: str) -> None:
-    assert how_to_mend(name) == remedy
+    assert how_to_mend(name, "student_x.csv") == remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "nearest"),
+    [
+        ("Student_x.xlsx", "student_*.xlsx", "student_x.xlsx"),
+        ("Student_x.csv.gz", "student_*.csv.gz", "student_x.csv.gz"),
+        ("students.parquet", "student_*.parquet", "student_students.parquet"),
+    ],
+)
+def test_where_the_pattern_is_of_the_same_kind_the_name_alone_is_wrong(
+    name: str, glob: str, nearest: str
+) -> None:
+    judged = judge_name(name, glob)
+    assert judged is not None
+    assert judged[1] == nearest
+    assert "its name" in judged[0]
+    assert how_to_mend(name, nearest) == "rename it"
 
 
 @pytest.mark.parametrize("name", ["README.md", "notes.txt", "x", "Makefile", "a.py", "student.py"])

@@ -182,7 +182,17 @@ def test_a_pattern_at_the_root_of_the_project_has_no_folder_before_the_name(
 
 
 @pytest.mark.parametrize(
-    "name", [".a.csv", "a.csv.tmp", "a.csv.part", "a.csv.filepart", "a.csv~", "a.TMP", ".hid/a.csv"]
+    "name",
+    [
+        ".a.csv",
+        "a.csv.tmp",
+        "a.csv.part",
+        "a.csv.filepart",
+        "a.csv~",
+        "~$a.csv",
+        "a.TMP",
+        ".hid/a.csv",
+    ],
 )
 def test_hidden_and_temporary_names_never_match(root: Path, find: Find, name: str) -> None:
     put(root, f"data/{name}")

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 TEMPORARY = re.compile(
-    r"\..*|.*~|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
+    r"\..*|.*~|~\$.*|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
 )
-"""Hidden names, and names that programs use for unfinished files. No pattern matches them."""
+"""Hidden names, and those that programs use for unfinished files, as Excel does while a workbook is
+open. No pattern matches them."""
 
 RECEIPTS, RECEIPTS_MARK = "receipts", ".ds-flow"
 """The folder of receipts in the inbox, and the file that says so. No pattern matches below it."""

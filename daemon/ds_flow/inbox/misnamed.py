@@ -11,7 +11,7 @@ _WILD = re.compile(r"[*?[]")
 _SEPARATORS = " _-.,"
 _WORKBOOKS = frozenset({".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".numbers"})
 _PACKED = frozenset({".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz"})
-_TABLES = frozenset({".csv", ".tsv", ".tab", ".txt", ".dat", ".psv"})
+_TABLES = frozenset({".csv", ".tsv", ".tab", ".txt", ".dat", ".psv", ".parquet"})
 _BARE = frozenset({"", ".txt", ".dat"})  # such as notes.txt: only a delivery if the rest is alike
 
 
@@ -42,18 +42,21 @@ def judge_name(name: str, glob: str) -> tuple[str, str, bool] | None:
 
 
 def _why(name: str, ending: str, glob: str) -> str:
-    if ending in _WORKBOOKS:
-        return "a workbook, and only CSV is read"
-    if ending in _PACKED:
-        return "packed, and only plain CSV is read"
+    if ending != _ending(glob)[1]:
+        if ending in _WORKBOOKS:
+            return f"a workbook, and {glob} matches none"
+        if ending in _PACKED:
+            return f"packed, and {glob} matches no such file"
     if fnmatchcase(name.casefold(), glob.casefold()):
         return f"its name differs from {glob} in capital letters"
     return f"its name does not match {glob}"
 
 
-def how_to_mend(name: str) -> str:
-    """Say what makes a misnamed file an input."""
+def how_to_mend(name: str, nearest: str) -> str:
+    """Say what makes a misnamed file an input, if the nearest name that would match is this one."""
     ending = _ending(name)[1]
+    if nearest and ending == _ending(nearest)[1]:
+        return "rename it"
     if ending in _WORKBOOKS:
         return "save it as CSV"
     return "unpack it" if ending in _PACKED else "rename it"

@@ -56,7 +56,9 @@ def _pattern(pattern: str) -> str:
             "names no file; end it with a pattern for file names, such as `data/*.csv`"
         )
     if any(TEMPORARY.fullmatch(glob) for glob in split(pattern)[1]):
-        raise ValueError("names hidden or temporary files (.x *.tmp *.part *~), which never match")
+        raise ValueError(
+            "names hidden or temporary files (.x *.tmp *.part *~ ~$*), which never match"
+        )
     return pattern
 
 

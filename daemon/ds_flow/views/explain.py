@@ -292,7 +292,7 @@ def _better_name(question: Question) -> str:
     judged = judge_name(name, pattern.parts[-1])
     if judged is None or not matches(whole, os.path.join(folder, judged[1])):
         return ""
-    return f"{how_to_mend(name)}: {escape(judged[1])} would be read"
+    return f"{how_to_mend(name, judged[1])}: {escape(judged[1])} would be read"
 
 
 def _arriving(question: Question, seen: Stat) -> tuple[str, str]:

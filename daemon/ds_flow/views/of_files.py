@@ -128,7 +128,7 @@ def misnamed(look: Look) -> Iterator[Problem]:
         yield Problem(
             kind="ignored",
             text=f"{one.path} is not read: {one.why}{rename}",
-            remedy=how_to_mend(one.path),
+            remedy=how_to_mend(one.path, one.nearest),
             command=f"ds-flow explain -- {shlex.quote(one.path)}",
             needs_person=one.is_alike,
         )
