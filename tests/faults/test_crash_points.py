@@ -13,6 +13,11 @@ POINTS = [
     Point("daemon after commit #4", "all"),
     # the commit is there, its manifest is not; the next start dies while it records
     Point("end link /out/manifest_RUN.json #1", "twice", second=8),
+    # the publication is recorded, and nothing was handed over yet; the same in the ledger's commit
+    Point("daemon after commit #6", "all"),
+    Point("daemon before commit #6", "one"),
+    # the command has taken the run, and the ledger does not know it
+    Point("daemon before commit #7", "all"),
 ]
 
 

@@ -298,7 +298,7 @@ def test_a_kill_at_any_moment_loses_no_receipt(project: Project, chosen: Setting
         for path in (project.root / "data" / "receipts").iterdir():
             path.unlink()
         (project.root / "data" / "receipts").rmdir()
-        (project.root / "out" / ".work" / "receipts.json").unlink(missing_ok=True)
+        (project.root / "out" / ".work" / "receipts" / "at").unlink(missing_ok=True)
 
 
 def test_what_moved_before_a_day_gets_none_when_they_are_new(
@@ -316,8 +316,8 @@ def test_a_ledger_that_was_made_anew_is_followed_from_its_end(
     project: Project, chosen: Settings
 ) -> None:
     project.admit("student_a.csv")
-    (project.root / "out" / ".work").mkdir(exist_ok=True)
-    (project.root / "out" / ".work" / "receipts.json").write_text("1000000")
+    (project.root / "out" / ".work" / "receipts").mkdir()
+    (project.root / "out" / ".work" / "receipts" / "at").write_text("1000000")
     written(project, chosen)
     project.admit("student_b.csv")
     written(project, chosen)

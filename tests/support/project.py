@@ -31,7 +31,7 @@ DS_FLOW = Path(sys.executable).with_name("ds-flow")
 # what a daemon leaves for `status`.
 KEPT_IN_WORK = {
     *("ds-flow.lock", "publish.lock", "gc.lock", "lsf.json", "slurm.json", "project.json"),
-    *("daemon.json", "in_force.json", "alerts"),
+    *("daemon.json", "in_force.json", "alerts", "receipts", "deliver"),
 }
 NAMELESS = ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER", "LOGNAME")
 

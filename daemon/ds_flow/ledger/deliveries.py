@@ -72,13 +72,13 @@ class Deliveries:
     def follow(self, commands: Sequence[str], now: datetime) -> int:
         """Work by these commands from now on; how many deliveries to others end by that."""
         self.commands = commands
+        rows = self._store.rows("SELECT DISTINCT command FROM delivery WHERE state = 'waiting'")
+        gone = [command for (command,) in rows if command not in commands]
+        if not gone:
+            return 0
+        why, dropped = "its command is not in publish.then any more", DeliveryState.DROPPED
         with self._store.transaction():
-            rows = self._store.rows("SELECT DISTINCT command FROM delivery WHERE state = 'waiting'")
-            gone = [command for (command,) in rows if command not in commands]
-            why = "its command is not in publish.then any more"
-            return sum(
-                self._end(DeliveryState.DROPPED, why, "command = ?", one, now) for one in gone
-            )
+            return sum(self._end(dropped, why, "command = ?", one, now) for one in gone)
 
     def succeed(self, row: DeliveryRow, now: datetime) -> None:
         """Record that a command has taken a run, unless a person gave that up meanwhile."""

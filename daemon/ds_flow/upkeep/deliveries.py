@@ -10,6 +10,8 @@ import os
 import random
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -25,7 +27,9 @@ from ds_flow.work import delivery_log, make_root, manifest_name
 
 log = logging.getLogger(__name__)
 
+LOCKS = "deliver"  # in the work folder, one for each command
 MOST_AT_ONCE = 4  # processes
+LAST_SECONDS = 5.0  # for those that are ended with the daemon
 HAND_OVER = Path(__file__).with_name("hand_over.py")
 
 
@@ -45,21 +49,22 @@ class Going:
         return self.why is not None
 
     def _read_end(self, code: int) -> str:
-        self.close()
+        self.end()
         if code == 0 or self.said is None:
             return "" if code == 0 else f"exit code {code}"
         with self.said as said:
             return last_words(said, 2 * LAST_WORDS) or f"exit code {code}"
 
     def end(self) -> None:
-        """End it: the pipe that its starter watches is closed, which then kills the command."""
-        self.close()
-        if self.process is not None:
-            self.process.wait()
-
-    def close(self) -> None:
+        """Have it ended: the pipe that its starter watches is closed, which then kills it."""
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, but not for a command that hangs on a disk and cannot be killed."""
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(max(0.0, seconds))
 
 
 @dataclass(slots=True)
@@ -82,11 +87,10 @@ class Deliverer:
         if settings is not self._settings:
             self._follow(settings, ledger, now)
         for command, going in list(self._going.items()):
+            if not ledger.deliveries.is_waiting(going.row.id):
+                going.end()
             if going.has_ended():
                 self._record(settings, ledger, going, now)
-                del self._going[command]
-            elif not ledger.deliveries.is_waiting(going.row.id):
-                going.end()
                 del self._going[command]
         self.next_at = None
         for command in sorted(ledger.deliveries.commands, key=lambda one: self._turns.get(one, 0)):
@@ -97,6 +101,9 @@ class Deliverer:
         """End what runs. Nothing is recorded: it is started again by the next daemon."""
         for going in self._going.values():
             going.end()
+        end_s = time.monotonic() + LAST_SECONDS
+        for going in self._going.values():
+            going.wait(end_s - time.monotonic())
         self._going.clear()
 
     def _follow(self, settings: Settings, ledger: Ledger, now: datetime) -> None:
@@ -119,6 +126,8 @@ class Deliverer:
 
     def _record(self, settings: Settings, ledger: Ledger, going: Going, now: datetime) -> None:
         row, why = going.row, mask(going.why or "", settings.secrets)
+        if not ledger.deliveries.is_waiting(row.id):
+            return  # a person has given it up
         program = _program(settings, row)
         if not why:
             ledger.deliveries.succeed(row, now)
@@ -126,7 +135,7 @@ class Deliverer:
             return
         failures = row.attempts + 1
         first_s = settings.publish.retry_first_seconds
-        due_at = next_delivery(failures, first_s, now, random.random())  # noqa: S311  # nosec B311
+        due_at = next_delivery(failures, first_s, now, random.random())  # noqa: S311 - spreads tries # nosec B311
         ledger.deliveries.fail(row, why, due_at, now)
         extra = {"run_id": row.run_id, "program": program, "failures": failures, "why": why}
         log.warning("delivery.failed", extra=extra)
@@ -145,16 +154,18 @@ def _start(settings: Settings, row: DeliveryRow) -> Going:
     words = [*program_of(json.loads(row.command), "local"), str(manifest)]
     limit_s = settings.publish.limit_minutes * 60
     key = sha256(row.command.encode()).hexdigest()[:8]
-    lock = make_root(settings.output_dir) / f"deliver_{key}.lock"
+    locks = make_root(settings.output_dir) / LOCKS
+    locks.mkdir(exist_ok=True)
+    own = {"DS_FLOW_CONFIG": str(settings.file), RUN_ID: row.run_id}
     log_file = delivery_log(settings.log_dir, row.run_id, row.command)
     try:
         process = subprocess.Popen(
-            [*PYTHON, str(HAND_OVER), str(log_file), str(lock), str(limit_s), *words],
+            [*PYTHON, str(HAND_OVER), str(log_file), str(locks / key), str(limit_s), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
             cwd=settings.root,
-            env={**settings.dotenv, **settings.inherited(os.environ), RUN_ID: row.run_id},
+            env={**settings.dotenv, **settings.inherited(os.environ), **own},
             process_group=0,
         )
     except (OSError, ValueError) as error:

@@ -30,7 +30,7 @@ from ds_flow.core import (
 )
 from ds_flow.ledger import FileRow, Ledger, ask_ledger
 from ds_flow.settings import Settings
-from ds_flow.system import mask, read_json, write_bytes
+from ds_flow.system import mask, read_json
 from ds_flow.upkeep.receipt_files import ReceiptFiles, receipts_folder
 
 log = logging.getLogger(__name__)
@@ -215,8 +215,13 @@ def _position(job: Job) -> int:
 
 
 def _keep(settings: Settings, at: int) -> None:
-    write_bytes(_file(settings), json.dumps(at).encode(), is_durable=False)
+    """Nobody else writes here, so what a killed daemon has left of it is written over."""
+    file = _file(settings)
+    file.parent.mkdir(exist_ok=True)
+    part = file.with_name("part")
+    part.write_text(str(at))
+    part.replace(file)
 
 
 def _file(settings: Settings) -> Path:
-    return settings.work_root / "receipts.json"
+    return settings.work_root / "receipts" / "at"

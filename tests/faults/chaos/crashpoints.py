@@ -6,6 +6,7 @@ With `all` every process dies at once; with `twice` the second start dies, too, 
 own.
 """
 
+import json
 import os
 import random
 import shutil
@@ -45,7 +46,13 @@ class Point:
 @contextmanager
 def stage(folder: Path) -> Iterator[tuple[Project, Journal]]:
     """A small project with every kind of work: tables of unlike columns, and a bad file."""
-    project, journal = Project(folder / "project"), Journal()
+    then = [["sh", "-c", 'echo "$DS_FLOW_RUN_ID" >>taken', "-"]]
+    project = Project(
+        folder / "project",
+        publish={"then": then, "retry_first_seconds": 0.1},
+        inbox={"receipts": True},
+    )
+    journal = Journal()
     project.patience_s = PATIENCE_SECONDS
     project.drop("student_a.csv", journal.good(2).text)
     project.drop("student_b.csv", journal.good(2, "other").text)
@@ -108,9 +115,31 @@ def survives(point: Point, folder: Path) -> list[str]:
         ended = project.once()
         found = check(project, journal)
         wrong = [f"{finding.kind}: {finding.what}" for finding in found.findings]
+        wrong += [*not_handed_over(project), *without_receipt(project)]
         wrong += [f"exit code {ended.returncode}: {ended.stderr}"] if ended.returncode > 1 else []
         wrong += [f"set aside: {found.set_aside}"] if found.set_aside else []
         return wrong
+
+
+def not_handed_over(project: Project) -> list[str]:
+    """The runs that were published and that no command has got."""
+    path = project.root / "taken"
+    taken = path.read_text(encoding="utf-8").split() if path.exists() else []
+    published = [manifest.run_id for manifest in project.manifests()]
+    return [f"not handed over: {run_id}" for run_id in published if run_id not in taken]
+
+
+def without_receipt(project: Project) -> list[str]:
+    """The files whose receipts are not those of what became of them."""
+    wanted = {"student_a.csv": "published", "student_b.csv": "published"}
+    wanted["student_bad.csv"] = "quarantined"
+    folder = project.inbox / "receipts"
+    paths = {name: folder / f"{name}.json" for name in wanted}
+    told = {
+        name: json.loads(path.read_bytes())["state"] if path.exists() else "no receipt"
+        for name, path in paths.items()
+    }
+    return [f"{name}: {told[name]}" for name in wanted if told[name] != wanted[name]]
 
 
 def result(point: Point) -> tuple[Point, list[str]]:
