@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 ENDLESS = re.compile(r"ds-flow (?:serve|web)$")
-PATIENCE = 50  # looks at a command's output while something goes on in the background
+PAUSE = threading.Event()
+PATIENCE = 150  # looks at a command's output while something goes on in the background
 SHIPPED = (
     *("config/settings.yaml", "flows/transforms.py", ".env.example"),
     *(f"data/student_{name}.csv" for name in ("algebra", "biology", "chemistry")),
@@ -146,6 +148,7 @@ class Reader:
         for _ in range(PATIENCE if self.started and shown.output else 0):
             if agrees(shown.output, printed):
                 break
+            PAUSE.wait(0.2)
             printed = self.run(shown.command)
         return printed
 

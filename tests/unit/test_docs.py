@@ -1,12 +1,13 @@
 """The documents name only what exists, and stay readable in a plain terminal."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ds_flow.cli.main import COMMANDS
+from ds_flow.cli.main import COMMANDS, parser
 from ds_flow.core.program import CHECKOUT
 from ds_flow.settings.resolved import SECRETS
 
@@ -31,6 +32,8 @@ MADE_BY_RUNS = re.compile(  # or by people
 )
 WITHIN = re.compile(r"`(\w+)(?:\.(\w+))?(?:\(\))?` in\s`([\w./-]+\.py)`")
 PROOF = re.compile(r"`(test_\w+)`:\s+((?:`[^`]+`(?:,\s+)?)+)")
+SHOWN = re.compile(r"(?:    |\$ )(?:sudo \S+ \S+ )?(?:[\w./-]*/)?(ds-flow (?!.*[…$]).*)$")
+ENDS = {"|", "&&", ">", "&", ";"}  # of a command in a shell
 PART = re.compile(r"…[^…]+…?|[a-z][^…]+…")  # of a test's name
 
 
@@ -117,3 +120,26 @@ def test_the_readme_is_short() -> None:
 def test_a_document_is_wrapped_at_100_columns_but_for_tables(document: Path) -> None:
     lines = FENCED.sub("", document.read_text()).split("\n")
     assert not [line for line in lines if len(line) > WIDTH and not line.startswith("|")]
+
+
+def commands_shown() -> Iterator[tuple[Path, str]]:
+    """Each line of a block that calls ds-flow, in any document."""
+    for document in DOCUMENTS:
+        for line in document.read_text().split("\n"):
+            if found := SHOWN.match(line):
+                yield document, found[1]
+
+
+@pytest.mark.parametrize(("document", "line"), sorted(set(commands_shown())))
+def test_a_command_that_a_document_shows_is_spelt_rightly(document: Path, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    words = words[: next((n for n, one in enumerate(words) if one in ENDS), len(words))]
+    assert parser().parse_args(words[1:]).run, f"{document}: {line}"
+
+
+def test_a_make_target_that_a_document_shows_exists() -> None:
+    known = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        text = document.read_text()
+        shown = re.findall(r"(?:^    |`)make ([a-z]+)", text, re.MULTILINE)
+        assert set(shown) <= known, document
