@@ -1,11 +1,12 @@
 """The commands that a page of the documentation shows, run in a project as its reader has it.
 
 A block `console` has commands, each after `$ ` (`> ` continues one), and what they print: on
-standard output, or else on standard error. A line `...` stands for any lines. A comment before
-another block says what a reader does with its text: `<!-- file: PATH -->` writes it,
-`<!-- append: PATH -->` adds it, `<!-- settings -->` merges it into config/settings.yaml. A command
-that does not end (`ds-flow serve`, `ds-flow web`) goes on in the background until the page ends,
-and from then on a command is repeated until it prints what the page says.
+standard output, or else on standard error. A line `...` stands for any lines, and `...` at the end
+of a line for any text. A comment before another block says what a reader does with its text:
+`<!-- file: PATH -->` writes it, `<!-- append: PATH -->` adds it, `<!-- settings -->` merges it into
+config/settings.yaml. A command that does not end (`ds-flow serve`, `ds-flow web`) goes on in the
+background until the page ends, and from then on a command is repeated until it prints what the
+page says.
 """
 
 import os
@@ -80,7 +81,13 @@ def agrees(said: list[str], printed: list[str]) -> bool:
     first, *others = said
     if first.strip() == "...":
         return any(agrees(others, printed[start:]) for start in range(len(printed) + 1))
-    return bool(printed) and plain(first) == plain(printed[0]) and agrees(others, printed[1:])
+    return bool(printed) and is_line(first, printed[0]) and agrees(others, printed[1:])
+
+
+def is_line(said: str, printed: str) -> bool:
+    """Whether they agree, where `...` at the end stands for any text."""
+    start, dots, _ = plain(said).partition("...")
+    return plain(printed).startswith(start) if dots else start == plain(printed)
 
 
 @dataclass

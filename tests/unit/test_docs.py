@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ MADE_BY_RUNS = re.compile(  # or by people
 WITHIN = re.compile(r"`(\w+)(?:\.(\w+))?(?:\(\))?` in\s`([\w./-]+\.py)`")
 PROOF = re.compile(r"`(test_\w+)`:\s+((?:`[^`]+`(?:,\s+)?)+)")
 SHOWN = re.compile(r"(?:    |\$ )(?:sudo \S+ \S+ )?(?:[\w./-]*/)?(ds-flow (?!.*[…$]).*)$")
-ENDS = {"|", "&&", ">", "&", ";"}  # of a command in a shell
+ENDS = re.compile(r"[|&;]|\d?>")  # of a command in a shell
 PART = re.compile(r"…[^…]+…?|[a-z][^…]+…")  # of a test's name
 
 
@@ -133,7 +134,7 @@ def commands_shown() -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(("document", "line"), sorted(set(commands_shown())))
 def test_a_command_that_a_document_shows_is_spelt_rightly(document: Path, line: str) -> None:
     words = shlex.split(line, comments=True)
-    words = words[: next((n for n, one in enumerate(words) if one in ENDS), len(words))]
+    words = list(takewhile(lambda word: not ENDS.match(word), words))
     assert parser().parse_args(words[1:]).run, f"{document}: {line}"
 
 
