@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from cli_project import Project
-from ds_flow.cli.main import COMMANDS, main
+from ds_flow.cli.main import COMMANDS, PLAIN, main
+from ds_flow.cli.schemas import DOCUMENTS, MANIFESTS, schema_of
 from samples import BATCH
 from terminal import in_terminal, plain
 
@@ -44,8 +46,44 @@ JSON = {
     "status": ["--every", "x"],
     "check": ["--schema", "x"],
     "gc": ["nope"],
+    "services": ["nope"],
+    "try": [],
+    "init": [],
+    "once": ["--timeout", "x"],
+    "retry": ["nope", "--no-wat"],
+    "rerun": ["nope"],
+    "release": [],
+    "cancel": [],
+    "pause": ["--until", "never"],
+    "resume": ["nope"],
+    "deliver": [],
+    "metaflow": ["nope"],
+    "backup": [],
+    "detach": ["nope"],
 }
 """The commands that can print JSON, each with arguments that are wrong."""
+
+ANSWERS = {
+    "status": [],
+    "runs": [],
+    "show": ["last"],
+    "files": [],
+    "explain": ["student_a.csv"],
+    "schedule": [],
+    "manifest": [],
+    "verify": [],
+    "lineage": ["student_a.csv"],
+    "report": [],
+    "gc": [],
+    "check": [],
+    "services": [],
+    "try": ["student_b.csv"],
+    "init": ["new"],
+}
+"""The commands that answer with a document of their own."""
+
+
+NEEDS_ONE = {"explain", "retry", "cancel", "backup", "completion", "deliver", "try", "init"}
 
 
 @pytest.fixture
@@ -94,7 +132,7 @@ def test_the_whole_help_names_every_command_in_80_columns(
 def test_every_command_refuses_an_unknown_option(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needed = ["bash"] if name in {"explain", "retry", "cancel", "backup", "completion"} else []
+    needed = ["bash"] if name in NEEDS_ONE else []
     code, out, err = told(capsys, name, *needed, "--configg=x")
     assert (code, out) == (2, "")
     assert "--config" in err
@@ -126,15 +164,56 @@ def test_with_json_an_error_is_a_document_too(
     assert code in {1, 2}
     assert document["exit_code"] == code
     assert document["error"] in err
+    Draft202012Validator(schema_of("error")).validate(document)
+    assert document["document"] == name
 
 
-def test_every_command_with_json_is_among_these() -> None:
-    with_json = {
-        name
-        for name, command in COMMANDS.items()
-        if any("--json" in argument.flags for argument in command.ARGUMENTS)
-    }
-    assert with_json == {*JSON}
+def test_every_command_but_those_of_plain_text_is_among_these() -> None:
+    assert {*JSON} == {*COMMANDS} - PLAIN
+    assert {*ANSWERS} == {*DOCUMENTS}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_an_answer_is_as_its_schema_says(
+    project: Project,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(project.root / "data")
+    monkeypatch.setenv("DS_FLOW_CONFIG", str(project.config))
+    document = json.loads(told(capsys, name, *ANSWERS[name], "--json")[1])
+    schema = json.loads(
+        told(capsys, "check", "--schema", MANIFESTS if name == "manifest" else name)[1]
+    )
+    Draft202012Validator(schema).validate(document)
+    assert (document["document"], document["schema"]) == (name, 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["pause", "--why", "a move"], "a move"),
+        (["resume"], "nothing"),
+        (["release", "--all"], "no quarantined file can be released"),
+        (["once"], "nothing new"),
+        (["backup", "copy.db"], "is copied to"),
+        (["retry", "nope"], None),
+    ],
+)
+def test_what_a_command_does_is_a_document_too(
+    project: Project,
+    argv: list[str],
+    said: str | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(project.root)
+    code, out, _ = told(capsys, *argv, "--json", "--config", str(project.config))
+    document = json.loads(out)
+    Draft202012Validator(schema_of("action")).validate(document)
+    assert (document["document"], document["exit_code"]) == (argv[0], code)
+    assert said is None or said in "\n".join(document["lines"])
 
 
 @pytest.mark.parametrize("name", SHOWN)

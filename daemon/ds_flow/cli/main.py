@@ -4,17 +4,27 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from ds_flow.cli import commands
-from ds_flow.cli.arguments import CONFIG, PROJECT, Argument, Command, UsageError
+from ds_flow.cli.arguments import CONFIG, JSON, PROJECT, Argument, Arguments, Command, UsageError
+from ds_flow.cli.schemas import DOCUMENTS, SCHEMA
 from ds_flow.cli.service import go_to_service
 from ds_flow.cli.usage import COMMAND, Parser, whole_help
 from ds_flow.core import DsFlowError, SettingsError
-from ds_flow.system import FAILED, INTERRUPTED, put_error, put_lines, say, speak_utf8
+from ds_flow.system import (
+    FAILED,
+    INTERRUPTED,
+    Output,
+    put_document,
+    put_error,
+    put_lines,
+    say,
+    speak_utf8,
+)
 
 BUG = 70
 CLOSED = 141  # what a shell reports after SIGPIPE: the reader of our output has gone away
@@ -63,6 +73,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "completion": commands.completion,
     },
 }
+PLAIN = frozenset({"completion", "help", "logs", "metrics", "serve", "web"})
+"""Commands whose output has a form of its own, or no end."""
+
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
@@ -77,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_copy(Path(sys.argv[0]))
         go_to_service(words)
         args = parser().parse_args(words)
-        code: int = args.run(args)
+        code = _carry_out(args)
         sys.stdout.flush()
     except DsFlowError as error:
         return _tell(str(error), error.exit_code, words)
@@ -94,9 +107,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _carry_out(args: argparse.Namespace) -> int:
+    """Run the command. With --json, what one does that has no document of its own becomes one."""
+    run: Callable[[argparse.Namespace], int] = args.run
+    if not getattr(args, "json", False):
+        return run(args)
+    Output.head = {"document": args.command_name, "schema": SCHEMA}
+    if args.command_name in DOCUMENTS:
+        return run(args)
+    lines: list[str] = []
+    Output.gathered = lines
+    code = run(args)
+    put_document({"exit_code": code, "lines": lines})
+    return code
+
+
 def _tell(message: str, code: int, words: Sequence[str]) -> int:
     say(message)
     if "--json" in words:
+        command = next((word for word in words if word in COMMANDS), "")
+        Output.head = {"document": command, "schema": SCHEMA}
         with suppress(OSError):  # standard output is perhaps what failed
             put_error(message, code)
     return code
@@ -133,11 +163,16 @@ def parser() -> Parser:
             description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
             examples=getattr(command, "EXAMPLES", ()),
         )
-        for argument in (*command.ARGUMENTS, CONFIG, PROJECT):
+        for argument in (*_with_json(name, command.ARGUMENTS), CONFIG, PROJECT):
             _add(own, argument)
-        own.set_defaults(run=command.run, parser=own)
+        own.set_defaults(run=command.run, parser=own, command_name=name)
     top.set_defaults(parsers={**names.choices, "": top})
     return top
+
+
+def _with_json(name: str, own: Arguments) -> Arguments:
+    """A command's arguments, with --json unless it prints a text that is meant as it is."""
+    return own if JSON in own or name in PLAIN else (*own, JSON)
 
 
 def _add(target: argparse.ArgumentParser, argument: Argument) -> None:

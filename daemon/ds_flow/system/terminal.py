@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ds_flow.core import printable
@@ -13,9 +13,11 @@ STANDARD_ERROR = 2
 
 
 class Output:
-    """What was printed so far."""
+    """What one command prints."""
 
     has_begun = False  # whether there is anything on standard output
+    head: Mapping[str, Any] = {}  # the first keys of each document
+    gathered: list[str] | None = None  # lines for people that become a document at the end
 
 
 def speak_utf8() -> None:
@@ -24,7 +26,7 @@ def speak_utf8() -> None:
     The interpreter settles that when it starts. If it chose another encoding, this process becomes
     the same program again.
     """
-    Output.has_begun = False
+    Output.has_begun, Output.head, Output.gathered = False, {}, None
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         again = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
         os.execv(sys.executable, again)  # noqa: S606 - this very process
@@ -59,13 +61,25 @@ def put(text: str = "") -> None:
 
 def put_lines(text: str) -> None:
     """Print text of our own as it is."""
+    if Output.gathered is None:
+        _print(text)
+    else:
+        Output.gathered += text.splitlines()
+
+
+def _print(text: str) -> None:
     Output.has_begun = True
     print(text)  # noqa: T201 - this is where data is printed
 
 
-def put_document(document: Any) -> None:
-    """Print one JSON document, in ASCII, so that no locale can break it."""
-    put_lines(json.dumps(document, indent=1))
+def put_document(document: Mapping[str, Any]) -> None:
+    """Print one JSON document of ours, which names itself."""
+    put_foreign({**Output.head, **document})
+
+
+def put_foreign(document: Any) -> None:
+    """Print a JSON document whose form others have laid down, in ASCII: no locale can break it."""
+    _print(json.dumps(document, indent=1))
 
 
 def put_error(message: str, exit_code: int) -> None:
@@ -75,8 +89,8 @@ def put_error(message: str, exit_code: int) -> None:
 
 
 def put_long_document(key: str, items: Iterable[Any]) -> None:
-    """Print `{KEY: [ITEM, ...]}`, one item a line, without holding them all."""
-    before = f"{{{json.dumps(key)}: ["
+    """Print a document with the key KEY, one item a line, without holding them all."""
+    before = f"{json.dumps({**Output.head, key: []})[:-2]}"
     for item in items:
         put(before + json.dumps(item))
         before = ","

@@ -7,8 +7,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
+from ds_flow.cli.schemas import NAMES, schema_of
 from ds_flow.core import SettingsError
-from ds_flow.system import DONE, put, put_document, put_lines, put_table
+from ds_flow.system import DONE, put, put_document, put_foreign, put_lines, put_table
 
 if TYPE_CHECKING:
     from ds_flow.doctor import Finding
@@ -19,9 +20,11 @@ ARGUMENTS: Arguments = (
     argument(
         "--schema",
         nargs="?",
-        choices=("settings", "manifest"),
+        choices=("settings", "manifest", *NAMES),
+        metavar="DOCUMENT",
         const="settings",
-        help="print the JSON Schema of the settings file, or of a manifest",
+        help="print the JSON Schema of the settings file, a manifest, or what a command prints"
+        " with --json",
     ),
     JSON,
 )
@@ -57,8 +60,10 @@ def _put_schema(name: str) -> int:
     if name == "manifest":
         schema = files("ds_flow.core").joinpath("manifest.schema.json").read_text()
         put_lines(schema.rstrip())
-    else:
+    elif name == "settings":
         from ds_flow.settings import settings_schema
 
-        put_document(settings_schema())
+        put_foreign(settings_schema())
+    else:
+        put_foreign(schema_of(name))
     return DONE

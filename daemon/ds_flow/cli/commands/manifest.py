@@ -13,7 +13,7 @@ from ds_flow.system import (
     FAILED,
     Cell,
     Moment,
-    put_document,
+    put_foreign,
     put_long_document,
     put_table,
     say,
@@ -72,7 +72,7 @@ def _put_datapackage(args: argparse.Namespace) -> int:
     if args.csv or args.run_id:
         raise UsageError("manifest: --datapackage RUN_ID goes with neither --csv nor --run")
     with reading(args) as (settings, ledger):
-        put_document(datapackage_document(settings, ledger, args.datapackage))
+        put_foreign(datapackage_document(settings, ledger, args.datapackage))
     return DONE
 
 

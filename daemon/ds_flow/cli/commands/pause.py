@@ -8,7 +8,7 @@ from ds_flow.cli.arguments import Arguments, UsageError, argument
 from ds_flow.core import Pause, moment_of
 from ds_flow.system import DONE, put
 
-HELP = "start nothing new until a time or until `ds-flow resume`; running work ends by itself"
+HELP = "start nothing new for a while; running work ends by itself"
 UNTIL = argument(
     "--until", metavar="TIME", help="when it ends: 06:30, 2026-05-01T06:30, or in 90m, 8h, 2d"
 )

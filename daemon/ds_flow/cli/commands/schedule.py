@@ -11,7 +11,7 @@ from ds_flow.system import DONE, Cell, Moment, put, put_long_document, put_table
 if TYPE_CHECKING:
     from ds_flow.settings import Schedule, Settings
 
-HELP = "list schedules with their next and last fires; fire, pause or resume one"
+HELP = "list schedules with their fires; fire, pause or resume one"
 ARGUMENTS: Arguments = (
     argument(
         "action",
