@@ -73,10 +73,7 @@ class Service:
 
     box: Box
     unit: str
-
-    @property
-    def root(self) -> str:
-        return f"/opt/{self.unit}"
+    root: str
 
     def path(self, name: str) -> Path:
         return self.box.path(f"{self.root}/{name}")
@@ -129,11 +126,11 @@ class Host:
 def host() -> Iterator[Host]:
     with machine_of_its_own() as box:
         box.run(INSTALL, "install")
-        first = Service(box, "ds-flow")
+        first = Service(box, "ds-flow", "/opt/ds-flow")
         first.prepare("first")
-        said = box.run(INSTALL, "install", NORTH)
-        assert "Installed ds-flow-north in /opt/ds-flow-north" in said
-        yield Host(box, first, Service(box, "ds-flow-north"))
+        said = box.run(INSTALL, "install", NORTH, "/srv/north")  # once: later, the unit says it
+        assert "Installed ds-flow-north in /srv/north" in said
+        yield Host(box, first, Service(box, "ds-flow-north", "/srv/north"))
 
 
 # The tests are one life, in this order.
@@ -146,7 +143,7 @@ def test_a_new_service_says_in_its_settings_who_it_is_and_where_its_page_listens
     assert re.search("(?m)^project_name: north( |$)", settings)
     assert re.search("(?m)^  listen: /run/ds-flow-north-web/socket( |$)", settings)
     drop_in = host.north.path("systemd/drop-ins/web/actions.conf").read_text()
-    assert "ReadWritePaths=/opt/ds-flow-north/out" in drop_in
+    assert "ReadWritePaths=/srv/north/out" in drop_in
 
 
 def test_two_services_side_by_side_have_their_own_inbox_transform_user_and_sockets(
@@ -165,7 +162,7 @@ def test_two_services_side_by_side_have_their_own_inbox_transform_user_and_socke
         owner = host.box.run("stat", "--format=%U", f"{service.root}/out/ledger.db")
         socket = host.box.run("stat", "--format=%a %U %G", f"/run/{service.unit}-web/socket")
         assert (owner, socket) == (service.unit, f"660 {service.unit} {service.unit}")
-    assert host.first.ds_flow("runs", "--config", "/opt/ds-flow-north/config/settings.yaml").code
+    assert host.first.ds_flow("runs", "--config", "/srv/north/config/settings.yaml").code
 
 
 def test_a_command_names_its_service_from_any_folder_and_runs_that_ones_own_version(
@@ -183,7 +180,7 @@ def test_a_command_names_its_service_from_any_folder_and_runs_that_ones_own_vers
     wrong = host.first.ds_flow("--project", "south", "status")
     assert wrong.code == 1
     assert "'south'" in wrong.text
-    assert "default (/opt/ds-flow), north (/opt/ds-flow-north)" in wrong.text
+    assert "default (/opt/ds-flow), north (/srv/north)" in wrong.text
     both = host.first.ds_flow("status", "--config", "x.yaml", "--project", "north")
     assert both.code == 2
 
@@ -193,12 +190,12 @@ def test_the_services_are_listed_with_folder_user_version_and_state(host: Host) 
     told = json.loads(host.box.run(*services, "--json"))["services"]
     assert [(one["name"], one["unit"], one["root"], one["user"]) for one in told] == [
         ("default", "ds-flow", "/opt/ds-flow", "ds-flow"),
-        ("north", "ds-flow-north", "/opt/ds-flow-north", "ds-flow-north"),
+        ("north", "ds-flow-north", "/srv/north", "ds-flow-north"),
     ]
     assert {(one["state"], one["page"]) for one in told} == {("active", "active")}
     assert f"ds-flow {told[0]['version']}" == host.first.ds_flow("--version").text.strip()
     _, _, last = host.box.run(*services).splitlines()
-    assert last.split()[:4] == ["north", "ds-flow-north", "/opt/ds-flow-north", "ds-flow-north"]
+    assert last.split()[:4] == ["north", "ds-flow-north", "/srv/north", "ds-flow-north"]
 
 
 REFUSED = {
@@ -248,7 +245,7 @@ def test_one_is_upgraded_and_the_other_is_not_touched(host: Host) -> None:
 
     said = host.box.run(INSTALL, "install", NORTH)
 
-    assert "Upgraded ds-flow-north and started it again: /opt/ds-flow-north" in said
+    assert "Upgraded ds-flow-north and started it again: /srv/north" in said
     assert host.first.snapshot() == before
     assert (host.north.show("ActiveState"), host.north.show("MainPID") != pid) == ("active", True)
     assert "north" in host.north.path("flows/transforms.py").read_text()
@@ -262,7 +259,7 @@ def test_one_is_removed_and_the_other_is_not_touched(host: Host) -> None:
 
     said = host.box.run(INSTALL, "uninstall", NORTH)
 
-    assert "Removed ds-flow-north from /opt/ds-flow-north; kept: " in said
+    assert "Removed ds-flow-north from /srv/north; kept: " in said
     assert host.first.snapshot() == before
     assert host.north.outputs("*") == published
     assert host.north.path("out/ledger.db").exists()
@@ -277,7 +274,7 @@ def test_the_kept_folders_of_a_removed_service_are_no_place_for_another_one(host
     assert answer.code == 1
     assert "belongs to the user ds-flow-north" in answer.text
 
-    assert "Installed ds-flow-north" in host.box.run(INSTALL, "install", NORTH)
+    assert "Installed ds-flow-north" in host.box.run(INSTALL, "install", NORTH, host.north.root)
     host.box.run("systemctl", "start", "ds-flow-north")
     until("it knew them all", lambda: "2 processed" in host.north.show("StatusText"))
 
@@ -287,6 +284,6 @@ def test_whoever_asks_for_it_is_left_with_nothing_of_that_service(host: Host) ->
 
     said = host.box.run(INSTALL, "uninstall", NORTH, "--purge")
 
-    assert "Removed ds-flow-north from /opt/ds-flow-north with its inputs, outputs" in said
+    assert "Removed ds-flow-north from /srv/north with its inputs, outputs" in said
     assert not host.box.path(host.north.root).exists()
     assert host.first.snapshot() == before

@@ -50,6 +50,7 @@ def run_record(root: Path, run_id: str) -> RunRecord | None:
         for step in _folders(folder)
         if (found := _document(step / META / "_self.json")) is not None
     }
+    steps = dict(sorted(steps.items(), key=lambda one: _time(one[1])))
     tasks = [task for step in steps for task in _tasks(folder / step)]
     return RunRecord(document, steps, tuple(sorted(tasks, key=lambda one: _time(one.document))))
 

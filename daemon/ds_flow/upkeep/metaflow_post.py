@@ -1,6 +1,7 @@
 """Runs on their way to a Metaflow service, each from where it was left."""
 
 import logging
+import os
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def _send_all(
     *,
     follow: bool,
 ) -> None:
-    until_s = time.monotonic() + LONGEST_FOLLOW_SECONDS
+    until_s, parent = time.monotonic() + LONGEST_FOLLOW_SECONDS, os.getppid()
     at = positions.last(ledger, EVENT, now)
     while True:
         while some := ledger.lineage.run_events(at, READ_AT_ONCE):
@@ -91,7 +92,8 @@ def _send_all(
             if record := run_record(settings.root, run_id):
                 mirror.send(run_id, record)
                 mirror.beat(run_id)
-        if not (follow and live) or time.monotonic() > until_s:
+        is_over = time.monotonic() > until_s or os.getppid() != parent  # the daemon was killed
+        if is_over or not (follow and live):
             return
         time.sleep(FOLLOW_SECONDS)  # noqa: TID251 - no event tells of what Metaflow records
 
