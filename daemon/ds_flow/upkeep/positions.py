@@ -22,11 +22,11 @@ class Positions:
         """The last event that a recipient got. In a ledger that was rebuilt, the ids begin anew."""
         found = self.kept().get(name)
         newest = ledger.lineage.last_run_event()
-        if not isinstance(found, int):
-            return ledger.lineage.events_before(now - FIRST)
-        if found > newest:
-            self.keep(name, newest)
-        return min(found, newest)
+        at = ledger.lineage.events_before(now - FIRST) if not isinstance(found, int) else found
+        at = min(at, newest)
+        if at != found:
+            self.keep(name, at)  # now: a recipient may be away for longer than it is new
+        return at
 
     def kept(self) -> Document:
         """Everything in the file."""
