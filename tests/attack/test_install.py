@@ -156,6 +156,10 @@ def test_a_list_names_nothing_outside_the_prefix(box: Box) -> None:
 UNITS_OF_OTHERS = {
     "a link": f"ln -s {VICTIM} {UNIT}",
     "a link to nothing": f"ln -s /dev/null {UNIT}",
+    "a link to a unit": (
+        f"sed 's#/opt/ds-flow#{ROOT}#' {CHECKOUT}/systemd/ds-flow.service >/srv/unit"
+        f"; ln -s /srv/unit {UNIT}"
+    ),
     "a folder": f"mkdir {UNIT}",
     "a unit of another program": f"printf '[Service]\\nExecStart=/bin/true\\n' >{UNIT}",
 }
