@@ -178,6 +178,21 @@ def test_hidden_columns_are_not_shown(project: Project) -> None:
     assert json.loads(as_json.stdout)["after"]["rows"] == [["1", None, "2"]]
 
 
+def test_a_file_is_found_by_the_name_that_other_commands_print(project: Project) -> None:
+    project.drop("student_a.csv", "id,score\n1,2,3\n")
+    assert project.once().returncode == 1
+    told = project.ds_flow("explain", "data/student_a.csv").stdout
+    assert "`ds-flow try -- data/student_a.csv` shows what comes of it" in told
+
+    odd = project.drop("student_\n.csv", "id,score\n1,2,3\n")
+    assert odd.exists()
+    done = project.ds_flow("try", "--", "data/student_a.csv")  # from another folder
+    assert "data/student_\\x0a.csv would" in project.ds_flow("try", "data/student_\\x0a.csv").stdout
+
+    assert done.returncode == 1
+    assert done.stdout.startswith("data/student_a.csv would be set aside: line 2: ")
+
+
 def test_a_file_elsewhere_is_tried_too_and_it_is_said_that_it_would_not_be_taken(
     project: Project, tmp_path: Path
 ) -> None:

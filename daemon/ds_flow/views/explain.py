@@ -220,7 +220,9 @@ def remedy(question: Question, row: FileRow) -> str:
         case Cause.UNREADABLE:
             return f"{_make_readable(question.place.raw)}, then {release}"
         case Cause.REJECTED:
-            return f"correct it and put it into the inbox again, or {release} to read it again"
+            tried = release.replace("release", "try", 1)
+            again = f"put it into the inbox again, or {release} to read it again"
+            return f"correct it or your transform ({tried} shows what comes of it); then {again}"
     batch = _last_batch(question, row)
     log = f" (its log: `ds-flow logs {batch}`)" if batch else ""
     return f"remove the cause{log}, then {release}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
-from ds_flow.core import Document, counted
+from ds_flow.core import Document, counted, unescape
 from ds_flow.system import DONE, FAILED, put, put_document, put_table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from ds_flow.runs import Trial, try_file
 
     settings = load(args, to_work=False)
-    file = Path(os.path.normpath(Path.cwd() / args.file))
+    file = _place(args.file, settings.root)
     trial = Trial(file=file, rows=max(0, args.rows), limit_minutes=max(0.01, args.minutes))
     answer = {**try_file(settings, trial), **_remarks(settings, file)}
     if args.json:
@@ -58,6 +58,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         _put_answer(answer)
     return DONE if answer["published"] else FAILED
+
+
+def _place(name: str, root: Path) -> Path:
+    """Find a file from the current folder, or else from the project, as commands print it."""
+    here, *there = (Path.cwd() / name, root / name, root / unescape(name))
+    found = next((path for path in (here, *there) if path.exists()), here)
+    return Path(os.path.normpath(found))
 
 
 def _remarks(settings: "Settings", file: Path) -> Document:
