@@ -90,8 +90,8 @@ def _read(batch: Batch, rows: int, verdict: Result | Rejected | None) -> dict[st
         cells = ([row[name] for name in columns] for row in first)
         is_text = not is_table(format_of(planned.path))
         return {
-            "delimiter": records.delimiter if is_text else "",
-            "encoding": records.encoding if is_text else "",
+            "delimiter": records.delimiter if is_text else None,
+            "encoding": records.encoding if is_text else None,
             "before": _table(columns, cells, options.hide_columns),
         }
     return NOTHING_READ

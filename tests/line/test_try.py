@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
 from project import Project, table, until
@@ -209,6 +210,22 @@ def test_what_is_not_there_or_no_file_is_refused(project: Project) -> None:
         done = project.ds_flow("try", str(project.inbox / name))
         assert done.returncode == 1
         assert said in done.stderr
+
+
+def test_a_workbook_is_shown_by_its_rows_and_has_no_delimiter(project: Project) -> None:
+    project.configure(paths={"input_pattern": "data/student_*"})
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in (["id", "name"], [1, "Ann"]):
+        sheet.append(row)
+    book.save(project.inbox / "student_a.xlsx")
+
+    done = project.ds_flow("try", str(project.inbox / "student_a.xlsx"))
+
+    assert done.returncode == 0, done.stderr
+    assert "delimiter" not in done.stdout
+    assert done.stdout.count("1   Ann") == 2
 
 
 def test_a_wide_table_fits_the_terminal(project: Project) -> None:

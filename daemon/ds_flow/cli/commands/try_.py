@@ -107,8 +107,9 @@ def _without_packages(lines: Sequence[str]) -> Iterator[str]:
 
 def _facts(answer: Document) -> Iterator[tuple[str, object]]:
     if answer["before"] is not None:
-        yield "delimiter", {"\t": "tab"}.get(answer["delimiter"], answer["delimiter"])
-        yield "encoding", answer["encoding"]
+        if answer["delimiter"]:  # a workbook has none
+            yield "delimiter", {"\t": "tab"}.get(answer["delimiter"], answer["delimiter"])
+            yield "encoding", answer["encoding"]
         yield "columns", str(len(answer["before"]["columns"]))
     if answer["published"]:
         yield "rows", f"{answer['rows_read']} read, {answer['rows']} to publish"
