@@ -14,7 +14,7 @@ from csv_io.xml_events import events
 
 MAX_ROWS = 2**20
 PENDING_BYTES = 2**26  # of text from one block: a short reference may stand for a long text
-PIECE_BYTES = 2**14
+PIECE_BYTES, BLOCK_BYTES = 2**14, 2**18
 REFERENCE = re.compile("([A-Z]{1,3})[0-9]+")
 LETTERS = 26
 
@@ -33,11 +33,10 @@ def workbook_text(
         notes.append(f"of its {len(names)} sheets, the first was read: {chosen.name!r}")
     rows = Rows(book)
     for _ in events(_pieces(book, chosen.part), rows.begin, rows.end):
-        if text := rows.taken():
-            allowance.take(len(text))
-            yield text
-    if text := rows.taken():
-        yield text
+        if rows.pending_bytes >= BLOCK_BYTES:
+            allowance.take(rows.pending_bytes)
+            yield rows.taken()
+    yield rows.taken()
 
 
 def _pieces(book: Workbook, part: str) -> Iterator[bytes]:
@@ -56,7 +55,7 @@ class Rows:
         self._book = book
         self._text = RichText()
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        self.pending_bytes = 0
         self._width = 0  # of the header; 0 before there is one
         self._row = self._column = self._row_length = 0
         self._cells: dict[int, str] = {}
@@ -68,7 +67,7 @@ class Rows:
         """The rows that are whole."""
         text = b"".join(self._pending)
         self._pending.clear()
-        self._pending_bytes = 0
+        self.pending_bytes = 0
         return text
 
     def begin(self, tag: str, given: Mapping[str, str]) -> None:
@@ -118,8 +117,8 @@ class Rows:
 
     def _put(self, text: bytes) -> None:
         self._pending.append(text)
-        self._pending_bytes += len(text)
-        if self._pending_bytes > PENDING_BYTES:
+        self.pending_bytes += len(text)
+        if self.pending_bytes > PENDING_BYTES:
             raise TableError(f"the rows up to {self._row} repeat a long text too often")
 
     def _begin_cell(self, given: Mapping[str, str]) -> None:

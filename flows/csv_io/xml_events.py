@@ -8,7 +8,7 @@ from csv_io.errors import TableError
 Begin = Callable[[str, Mapping[str, str]], None]
 End = Callable[[str, str], None]
 
-DEPTH = 64
+DEPTH, NAMES = 64, 1000
 TEXT_BYTES = 2**24  # of one text: no cell is longer
 TAG_BYTES = 2**20  # of one tag, which is looked at again from its start with each block
 
@@ -30,9 +30,20 @@ def events(blocks: Iterable[bytes], begin: Begin, end: End) -> Iterator[None]:
     return _Reader(begin, end).read(blocks)
 
 
+class _Names(dict[str, str]):
+    """Names without their namespaces, each made once; few differ."""
+
+    def __missing__(self, name: str) -> str:
+        short = name.rpartition("}")[2]
+        if len(self) < NAMES:
+            self[name] = short
+        return short
+
+
 class _Reader:
     def __init__(self, begin: Begin, end: End) -> None:
         self._begin, self._end = begin, end
+        self._names = _Names()
         self._text: list[str] = []
         self._size = self._depth = 0
         parser = expat.ParserCreate(namespace_separator="}")
@@ -60,13 +71,17 @@ class _Reader:
         self._depth += 1
         if self._depth > DEPTH:
             raise TableError(f"a part of it has tags in over {DEPTH} others")
-        self._text.clear()
-        self._size = 0
-        self._begin(name.rpartition("}")[2], attributes)
+        if self._text:
+            self._text.clear()
+            self._size = 0
+        self._begin(self._names[name], attributes)
 
     def _on_end(self, name: str) -> None:
         self._depth -= 1
-        self._end(name.rpartition("}")[2], "".join(self._text))
+        if not self._text:
+            self._end(self._names[name], "")
+            return
+        self._end(self._names[name], "".join(self._text))
         self._text.clear()
         self._size = 0
 
