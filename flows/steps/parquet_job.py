@@ -41,8 +41,9 @@ def write_parquet(source: Path, target: Path) -> None:
         _write(source, part)
         sync_files([part])
         part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk gets its room back
+        raise
     sync_dir(target.parent)
 
 

@@ -9,6 +9,8 @@ from chaos.crashpoints import Point, survives
 POINTS = [
     # one of two files has been rewritten to the union of columns
     Point("align_job.py rename /out/.work/BATCH/aligned/CODE/student_b.TOKEN.csv #1", "one"),
+    # the combined file is whole as CSV, and not yet as Parquet
+    Point("parquet_job.py rename /out/.work/BATCH/combined/CODE.parquet #1", "all"),
     # the run's row is in the ledger, its process is not there yet
     Point("daemon after commit #4", "all"),
     # the commit is there, its manifest is not; the next start dies while it records

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from chaos.drops import Journal, regular_files
@@ -143,11 +144,13 @@ class _Look:
             found = tokens_of(self.project.out / by_source[item["path"]])
             expected += found
             yield from self._one_output(item, found)
-        combined = tokens_of(self.project.out / by_source[""]) if "" in by_source else []
-        for token, times in (Counter(combined) - Counter(expected)).items():
-            yield Finding("doubled", f"{token} in {by_source['']}: {times} too many")
-        for token, times in (Counter(expected) - Counter(combined)).items():
-            yield Finding("partial", f"{token} in {by_source['']}: {times} too few")
+        wholes = [out["name"] for out in manifest["outputs"] if not out["source"]]
+        for name in wholes or [""]:  # the combined file may be there as Parquet, too
+            combined = tokens_of(self.project.out / name) if name else []
+            for token, times in (Counter(combined) - Counter(expected)).items():
+                yield Finding("doubled", f"{token} in {name}: {times} too many")
+            for token, times in (Counter(expected) - Counter(combined)).items():
+                yield Finding("partial", f"{token} in {name}: {times} too few")
 
     def _one_output(self, item: Row, found: list[str]) -> Iterator[Finding]:
         content = self.journal.contents.get(item["sha256"])
@@ -256,6 +259,9 @@ def sha256_of(path: Path) -> str:
 
 
 def rows_of(path: Path) -> list[Row]:
+    if path.suffix == ".parquet":
+        found: list[Row] = pq.read_table(path).to_pylist()
+        return found
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, strict=True))
 

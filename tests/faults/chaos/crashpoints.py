@@ -51,6 +51,7 @@ def stage(folder: Path) -> Iterator[tuple[Project, Journal]]:
         folder / "project",
         publish={"then": then, "retry_first_seconds": 0.1},
         inbox={"receipts": True},
+        outputs={"parquet": True},
     )
     journal = Journal()
     project.patience_s = PATIENCE_SECONDS
