@@ -330,6 +330,35 @@ def limit_memory(service: Service, limit: str) -> None:
     service.box.run("systemctl", "set-property", "--runtime", "ds-flow", f"MemoryMax={limit}")
 
 
+def test_what_is_published_is_handed_over_and_droppers_read_receipts_and_change_none(
+    service: Service,
+) -> None:
+    run, share, receipts = service.box.run, f"{ROOT}/log/share", f"{ROOT}/data/receipts"
+    own = ("setpriv", "--reuid=ds-flow", "--regid=ds-flow", "--init-groups", "--")
+    run(*own, "mkdir", receipts, share)
+    copy = ["bash", "bash/deliver/copy_to_folder.sh", share]
+    service.configure(inbox={"receipts": True}, publish={"then": [copy]})
+    service.systemctl("restart")
+    service.drop(handed=table("handed"))
+    service.wait_processed("handed")
+
+    service.wait_for("log/share/manifest_*.json")
+    assert service.find("log/share/processed_student_handed_*.csv")
+    receipt = f"{receipts}/student_handed.csv.json"
+    until("it had its receipt", lambda: '"published"' in run("cat", receipt, check=False))
+    assert run("stat", "--format=%a %U %G", receipt) == "640 ds-flow ds-flow-drop"
+    dropper = ("setpriv", "--reuid=65534", "--regid=ds-flow-drop", "--clear-groups", "--")
+    other = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+    assert '"published"' in run(*dropper, "cat", receipt)
+    for command in (("rm", receipt), ("touch", receipt), ("touch", f"{receipts}/mine.json")):
+        assert not run(*dropper, *command, check=False)
+    assert not run(*other, "cat", receipt, check=False)
+    assert not service.find("data/receipts/mine.json")
+    assert "receipts.wait" not in service.moves()
+    service.configure()
+    service.systemctl("restart")
+
+
 def test_the_drop_ins_open_what_they_say_and_no_more(service: Service, port: int) -> None:
     user = service.box.run("id", "-u", "ds-flow")
     rootless = f"/run/user/{user}/docker.sock"
