@@ -3,8 +3,9 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from ds_flow.cli.main import main
 from ds_flow.core.errors import RequestError
 from ds_flow.core.states import DeliveryState, RunState, Trigger
 from ds_flow.ledger.deliveries import DeliveryRow
+from ds_flow.runs.recovery import disown_batches
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.alert_text import text_of
-from ds_flow.upkeep.deliveries import MOST_AT_ONCE, Deliverer
+from ds_flow.upkeep.deliveries import LOCKS, MOST_AT_ONCE, Deliverer
 from ds_flow.views.health import problems
 from ds_flow.views.metrics import metrics_text
 from project import until
@@ -484,7 +486,26 @@ def test_a_killed_helper_is_a_failure_like_any_other(
     assert row_of(project).reason == "exit code -9"
 
 
-Kill = Callable[[real.Project], None]
+def test_a_command_is_not_started_while_that_of_a_killed_daemon_is_still_there(
+    project: Project, deliverer: Deliverer, clock: MovedClock
+) -> None:
+    chosen = use(project, TAKE)
+    publish(project, "1001")
+    key = sha256(chosen.handed_to[0].encode()).hexdigest()[:8]
+    held = real.Gate(chosen.work_root / LOCKS / key)
+    deliverer.keep(chosen, project.ledger, clock.now())
+    held.wait()
+    assert not lines(project)
+    held.open()
+    work(deliverer, project, chosen, clock)
+    assert len(lines(project)) == 1
+
+
+def test_a_copy_of_a_project_hands_nothing_over_that_the_other_one_does(project: Project) -> None:
+    use(project, TAKE)
+    publish(project, "1001")
+    disown_batches(project.ledger, project.settings.output_dir, NOON)
+    assert row_of(project).state == DeliveryState.GIVEN_UP
 
 
 @pytest.fixture
