@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from chaos.drops import Journal, regular_files
+from chaos.drops import HEADER, Journal, regular_files
 from project import KEPT_IN_WORK, Project
 
 AT_REST = {"processed", "quarantined", "superseded"}
@@ -159,7 +159,8 @@ class _Look:
                 kind = "partial" if len(found) < len(content.tokens) else "doubled"
                 yield Finding(kind, f"{item['path']} v{item['version']}: {len(found)} rows")
             return
-        numbers = {int(token[1:].partition(".")[0]) for token in found}
+        # A table that was appended to another one brings its header along.
+        numbers = {int(token[1:].partition(".")[0]) for token in found if token != HEADER}
         if not numbers <= self.journal.grown:
             yield Finding("partial", f"{item['path']} v{item['version']}: never dropped like this")
 

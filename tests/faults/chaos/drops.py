@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+HEADER = "token"  # of the column that tells rows apart
 HARM = "student_x_"  # how the names of a hostile dropper begin
 
 
@@ -34,7 +35,7 @@ def token(number: int, row: int) -> str:
 def good(number: int, rows: int, column: str = "value") -> Content:
     """A table."""
     lines = (f'{token(number, row)},"{number}, {row}"\n' for row in range(rows))
-    text = f"token,{column}\n" + "".join(lines)
+    text = f"{HEADER},{column}\n" + "".join(lines)
     return Content(number, rows, text.encode(), is_good=True)
 
 
