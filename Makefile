@@ -133,7 +133,7 @@ crash: setup ## kill at every durable step in turn, start again, and look
 power: setup ## lose what was not synced before every durable step in turn, start again, and look
 	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos.powerloss
 
-chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; CHAOS_BACKEND: local, lsf, docker; SEED plays again
+chaos: setup ## drop and break for CHAOS_MINUTES (2), as root; CHAOS_BACKEND: local, lsf, slurm, docker; SEED plays again
 	@PYTHONPATH=tests/faults:tests/support:tests $(BIN)/python -m chaos
 
 mutants: setup ## change the code at MUTANTS (150) random places and name what no test sees; SEED draws others

@@ -541,6 +541,21 @@ def test_a_job_whose_host_fails_is_done_again(tmp_path: Path) -> None:
         assert outcome.failure is None
 
 
+def test_an_array_that_has_the_id_of_one_that_slurmctld_lost_is_left_alone(bench: Bench) -> None:
+    backend, opened = bench.handed_over(bench.job(0, "sleep 600"))
+    until("it ran", bench.ran)
+    (job,) = bench.slurm.live()
+    handover = file_of(opened)
+    lost = replace(opened, name=opened.name.replace("process", "combine"))
+    handover.write_text(handover.read_text().replace(opened.name, lost.name))
+
+    looks = {state_of(backend, opened) for _ in range(2)}
+    backend.cancel(opened)
+
+    assert looks == {JobState.UNKNOWN}
+    assert bench.slurm.jobs()[job] == "RUNNING"
+
+
 def test_cancelling_waits_for_a_controller_that_is_away(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
         backends = make_backends(bench.place.site)

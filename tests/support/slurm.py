@@ -176,14 +176,16 @@ class Slurm:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def steps(self) -> list[int]:
+    def steps(self, *, of_jobs_only: bool = False) -> list[int]:
         """The processes of all jobs, and those that watch them."""
         mark = f"SLURM_CONF={self.conf}".encode()
         own = {process.pid for process in self._processes.values()}
         return [
             pid
             for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-            if pid not in own and pid != os.getpid() and _is_of_job(pid, mark)
+            if pid not in own
+            and pid != os.getpid()
+            and _is_of_job(pid, mark, watchers=not of_jobs_only)
         ]
 
     # ------------------------------------------------------------------ its jobs
@@ -211,12 +213,13 @@ class Slurm:
 LIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
 
 
-def _is_of_job(pid: int, mark: bytes) -> bool:
+def _is_of_job(pid: int, mark: bytes, *, watchers: bool) -> bool:
     """Whether a process is of a job there: jobs have an id besides."""
     with suppress(OSError):
         found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        is_step = Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd"
-        return mark in found and (is_step or any(one.startswith(b"SLURM_JOB_ID=") for one in found))
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd":
+            return watchers and mark in found
+        return mark in found and any(one.startswith(b"SLURM_JOB_ID=") for one in found)
     return False
 
 

@@ -40,14 +40,14 @@ def test_the_id_is_found_in_what_sbatch_prints(said: str) -> None:
 
 
 QUEUE = """slurm_load: a word of the site's wrapper
-12|1|COMPLETED|None
-12|2|PENDING|Resources
-12|3|PENDING|JobHeldUser
-12|4|PENDING|(Nodes required for job are DOWN, DRAINED or reserved)
-12|[5-9%2]|PENDING|Priority
-13|N/A|RUNNING|None
-12|10|A_WORD_OF_A_NEW_VERSION|None
-12|11|OUT_OF_MEMORY|OutOfMemory
+12|1|COMPLETED|None|dsf-x-1
+12|2|PENDING|Resources|dsf-x-1
+12|3|PENDING|JobHeldUser|dsf-x-1
+12|4|PENDING|(Nodes required for job are DOWN, DRAINED or reserved)|dsf-x-1
+12|[5-9%2]|PENDING|Priority|dsf-x-1
+13|N/A|RUNNING|None|dsf-x-1
+12|10|A_WORD_OF_A_NEW_VERSION|None|dsf-x-1
+12|11|OUT_OF_MEMORY|OutOfMemory|dsf-x-1
 """
 
 
@@ -90,13 +90,12 @@ def test_how_elements_ended_is_found_in_what_scontrol_shows() -> None:
 
 
 def test_how_elements_ended_is_found_in_the_accounts() -> None:
-    said = (
-        "1_1|CANCELLED by 1000|0:15\n1_2|OUT_OF_MEMORY|0:125\n1_[3-5]|PENDING|0:0\n7|FAILED|1:0\n"
-    )
+    said = "1_1|CANCELLED by 7|0:15|n\n1_2|OUT_OF_MEMORY|0:125|n\n1_[3-5]|PENDING|0:0|n\n"
 
-    rows = texts.rows_in_accounts(said)
+    rows = texts.rows_in_accounts(f"{said}7|FAILED|1:0|n\n")
 
     assert [(row.index, row.term) for row in rows] == [(1, "CANCELLED"), (2, "OUT_OF_MEMORY")]
+    assert {row.name for row in rows} == {"n"}
 
 
 def test_arrays_are_found_by_name_in_either_listing() -> None:

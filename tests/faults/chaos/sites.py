@@ -1,4 +1,4 @@
-"""Where the jobs of a chaos run are: here, on an LSF of its own, or in an engine of its own.
+"""Where the jobs of a chaos run are: here, on an LSF or a Slurm, or in an engine of its own.
 
 A site adds its settings and its environment to a project, breaks in ways of its own, and says what
 it still holds once everything has come to rest.
@@ -15,6 +15,7 @@ from engine import Dockerd, full_image, names_of, own_engine
 from lsf import Cluster
 from lsf_emulator.faults import Name
 from project import until
+from slurm import Program, Slurm
 
 # The clock that jumps is the daemon's alone: a cluster and an engine have theirs.
 ON_THIS_CLOCK = {name: fault for name, fault in FAULTS.items() if name != "clock"}
@@ -97,6 +98,84 @@ def _on(cluster: Cluster, name: Name, arguments: dict[str, Any]) -> Fault:
     return Fault(act, weight=3, seconds=5)
 
 
+# --------------------------------------------------------------------------- Slurm
+
+
+@contextmanager
+def slurm(_folder: Path) -> Iterator[Site]:
+    with Slurm(forgotten_after_s=30) as started:
+        yield Site(
+            faults={
+                **ON_THIS_CLOCK,
+                "slurmctld killed": _without(started, "slurmctld"),
+                "slurmctld silent": _silent(started, "slurmctld"),
+                "slurmd killed": _without(started, "slurmd"),
+                "slurmd silent": _silent(started, "slurmd"),
+                "munged killed": _without(started, "munged"),
+                "job killed": Fault(_kill_step(started), weight=3),
+                "scancel": Fault(_cancel_some(started), weight=1),
+            },
+            compute={
+                "executor": "slurm",
+                "slurm": {
+                    "poll_seconds": 0.5,
+                    "command_seconds": 15,
+                    "grace_seconds": 2,
+                    "unknown_minutes": 1,
+                },
+            },
+            environment=started.env,
+            held=lambda: [f"Slurm job {job}" for job in started.live()],
+        )
+
+
+def _without(cluster: Slurm, program: Program) -> Fault:
+    """One of its programs dies, and is started again after some seconds."""
+
+    def act(_chaos: Chaos) -> Undo:
+        cluster.kill(program)
+
+        def undo() -> None:
+            cluster.start(program)
+            cluster.ask("scontrol", "update", f"NodeName={cluster.host}", "State=RESUME")
+
+        return undo
+
+    return Fault(act, weight=4, seconds=5)
+
+
+def _silent(cluster: Slurm, program: Program) -> Fault:
+    """One of its programs hangs for some seconds."""
+
+    def act(_chaos: Chaos) -> Undo:
+        cluster.stop(program)
+        return lambda: cluster.go_on(program)
+
+    return Fault(act, weight=3, seconds=5)
+
+
+def _kill_step(cluster: Slurm) -> Callable[[Chaos], None]:
+    """One process of a job, whichever. What watches it is left: its death is told minutes later."""
+
+    def act(chaos: Chaos) -> None:
+        some = cluster.steps(of_jobs_only=True)
+        if some:
+            chaos.kills += chaos.world.kill_all([chaos.rng.choice(some)])
+
+    return act
+
+
+def _cancel_some(cluster: Slurm) -> Callable[[Chaos], None]:
+    """Somebody cancels a job."""
+
+    def act(chaos: Chaos) -> None:
+        some = cluster.live()
+        if some:
+            cluster.ask("scancel", chaos.rng.choice(some))
+
+    return act
+
+
 # --------------------------------------------------------------------------- Docker
 
 
@@ -125,5 +204,6 @@ def _killing(dockerd: Dockerd) -> Fault:
 SITES: dict[str, Callable[[Path], AbstractContextManager[Site]]] = {
     "local": local,
     "lsf": lsf,
+    "slurm": slurm,
     "docker": docker,
 }

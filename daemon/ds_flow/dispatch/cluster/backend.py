@@ -276,7 +276,7 @@ class ClusterBackend:
             missed = set(self._waits.of_round(name))
             unasked = [at for at in sorted(missed - {index}) if (name, at) not in self._history]
             asked = {at: calls.native_id(at) for at in [index, *unasked][:HISTORY_JOBS]}
-            found = self.scheduler.history(calls, asked.values())
+            found = self.scheduler.history(calls, asked)
             if found is not None:
                 self._history |= {(name, at): found.get(id_) for at, id_ in asked.items()}
         return self._history.get((name, index)) or row

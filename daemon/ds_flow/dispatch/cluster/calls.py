@@ -1,7 +1,7 @@
 """Calls of a cluster's commands for one round, and what is certain from their answers."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,7 +59,7 @@ class Calls:
         """The rows by job index. Of two arrays for one chunk, the one that runs the job counts."""
         by_index: dict[int, Row] = {}
         for row in rows:
-            index = self.handover.index_of(row.job_id, row.index)
+            index = self.handover.index_of(row.job_id, row.index, row.name)
             if index is None:
                 continue
             other = by_index.setdefault(index, row)
@@ -134,8 +134,11 @@ class Scheduler(Protocol):
     def pending_reasons(self, calls: Calls) -> list[str]:
         """Why this round's jobs wait, where the rows do not say it."""
 
-    def history(self, calls: Calls, natives: Collection[str]) -> dict[str, Row] | None:
-        """What is known of elements beyond the poll, by native id. None without an answer."""
+    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row] | None:
+        """What is known of elements beyond the poll, by native id. None without an answer.
+
+        `asked` has the native id of each job's index.
+        """
 
     def kill(self, calls: Calls, ids: Sequence[str]) -> None:
         """Ask the cluster to kill arrays or elements."""

@@ -24,6 +24,7 @@ class Row:
     is_idle: bool = False  # it waits or is suspended: no progress, and no fault
     waits: str = ""  # why it is pending, in the cluster's words
     exit_code: int | None = None
+    name: str = ""  # of its array, where the cluster may give an id a second time
     term: str = ""  # the cluster's word for the cause of its end
 
 

@@ -140,10 +140,11 @@ class Handover:
         job_id, element = chunk.job_ids[0], index - chunk.first + 1
         return f"{job_id}_{element}" if self.executor == "slurm" else f"{job_id}[{element}]"
 
-    def index_of(self, job_id: str, element: int) -> int | None:
-        """The round's index of an array's element."""
+    def index_of(self, job_id: str, element: int, name: str = "") -> int | None:
+        """The round's index of an array's element. With a name, only if the array has it."""
         for chunk in self.chunks:
-            if job_id in chunk.job_ids and 1 <= element <= chunk.count:
+            is_of_chunk = job_id in chunk.job_ids and name in {"", chunk.name}
+            if is_of_chunk and 1 <= element <= chunk.count:
                 return chunk.first + element - 1
         return None
 

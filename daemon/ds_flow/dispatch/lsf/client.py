@@ -1,6 +1,6 @@
 """LSF's commands: what is asked, and what is certain from their answers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +106,9 @@ class LsfScheduler:
 
     # ------------------------------------------------------------------ bhist, bkill
 
-    def history(self, calls: Calls, natives: Collection[str]) -> dict[str, Row] | None:
+    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row] | None:
         """What bhist says of elements, by native id."""
-        answer = calls.call(["bhist", "-n", "0", "-l", *natives])
+        answer = calls.call(["bhist", "-n", "0", "-l", *asked.values()])
         rows = {f"{row.job_id}[{row.index}]": row for row in texts.rows_in_history(answer.out)}
         if not rows and not is_not_there(answer):
             calls.trouble = f"bhist: {shown(answer)}"

@@ -1,7 +1,7 @@
 """Slurm's commands: what is asked, and what is certain from their answers."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,24 +109,21 @@ class SlurmScheduler:
 
     # ------------------------------------------------------------------ scontrol, sacct, scancel
 
-    def history(self, calls: Calls, natives: Collection[str]) -> dict[str, Row] | None:
+    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row] | None:
         """How elements ended: from slurmctld, then from accounts, then from their own output."""
         rows: dict[str, Row] = {}
-        for array in dict.fromkeys(map(array_of, natives)):
+        for array in dict.fromkeys(map(array_of, asked.values())):
             answer = calls.call(["scontrol", "-o", "show", "job", array])
             if answer.exit_code and not is_not_there(answer):
                 calls.trouble = f"scontrol: {shown(answer)}"
                 return None
-            rows |= _by_native(texts.rows_of_jobs(answer.out))
-        forgotten = sorted(set(natives) - rows.keys())
-        if forgotten:
-            asked = ["-j", ",".join(forgotten), "-o", "JobID,State,ExitCode"]
-            kept = self._accounts(calls, asked)
-            rows |= _by_native(texts.rows_in_accounts(kept.out if kept else ""))
-        told = {native: _said(calls, native) for native in natives if native not in rows}
-        return rows | {
-            native: texts.row_said(native, term) for native, term in told.items() if term
-        }
+            rows |= _ours(calls, texts.rows_of_jobs(answer.out))
+        if forgotten := sorted(set(asked.values()) - rows.keys()):
+            question = ["-j", ",".join(forgotten), "-o", texts.ACCOUNT_FIELDS]
+            kept = self._accounts(calls, question)
+            rows |= _ours(calls, texts.rows_in_accounts(kept.out if kept else ""))
+        told = {id_: _said(calls, index) for index, id_ in asked.items() if id_ not in rows}
+        return rows | {id_: texts.row_said(id_, term) for id_, term in told.items() if term}
 
     def _accounts(self, calls: Calls, asked: Sequence[str]) -> Answer | None:
         """What sacct says; None at a site without accounts, which is learnt and said once."""
@@ -146,8 +143,13 @@ class SlurmScheduler:
         return answer
 
     def kill(self, calls: Calls, ids: Sequence[str]) -> None:
-        """Ask Slurm to cancel jobs. The exit code is ignored: it is 0 also for unknown ones."""
-        calls.call(["scancel", *ids])
+        """Ask Slurm to cancel jobs. The exit code is ignored: it is 0 also for unknown ones.
+
+        The name is said, too: an id may be that of another array by now.
+        """
+        for chunk in calls.handover.chunks:
+            if own := [id_ for id_ in ids if array_of(id_) in chunk.job_ids]:
+                calls.call(["scancel", f"--user={os.getuid()}", f"--name={chunk.name}", *own])
 
     # ------------------------------------------------------------------ ends
 
@@ -157,32 +159,30 @@ class SlurmScheduler:
 
     def end_with_code(self, calls: Calls, index: int, code: int, row: Row | None) -> End:
         """Why a job with an exit code ended."""
-        return texts.end_with_code(code, row, _said_of(calls, index) if code else "")
+        return texts.end_with_code(code, row, _said(calls, index) if code else "")
 
     def end_without_code(self, calls: Calls, index: int, row: Row | None) -> End:
         """Why a job without an exit code ended."""
         is_claimed = calls.batch_round.claim_of(index) is not None
-        return texts.end_without_code(row, _said_of(calls, index), is_claimed=is_claimed)
+        return texts.end_without_code(row, _said(calls, index), is_claimed=is_claimed)
 
 
-def _said_of(calls: Calls, index: int) -> str:
-    has_id = calls.claimer(index) or calls.handover.chunk_of(index).job_ids
-    return _said(calls, calls.native_id(index)) if has_id else ""
-
-
-def _said(calls: Calls, native_id: str) -> str:
+def _said(calls: Calls, index: int) -> str:
     """Slurm's word for an end in what slurmstepd added to the job's output; or ""."""
-    path = calls.batch_round.folder / "slurm" / f"{native_id}.out"
+    chunk = calls.handover.chunk_of(index)
+    name = f"{chunk.name}_{index - chunk.first + 1}.out"
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with os.fdopen(open_regular(calls.batch_round.folder / "slurm" / name), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - OUTPUT_BYTES))
             return texts.term_in_output(file.read().decode(errors="replace"))
     except (FileNotFoundError, NotRegularError):
         return ""
 
 
-def _by_native(rows: Sequence[Row]) -> dict[str, Row]:
-    return {f"{row.job_id}_{row.index}": row for row in rows}
+def _ours(calls: Calls, rows: Sequence[Row]) -> dict[str, Row]:
+    """The rows by native id, without those of another array that has the id of a lost one."""
+    of = calls.handover.index_of
+    return {f"{row.job_id}_{row.index}": row for row in rows if of(row.job_id, row.index, row.name)}
 
 
 def is_not_there(answer: Answer) -> bool:

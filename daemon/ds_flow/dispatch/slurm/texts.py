@@ -83,8 +83,11 @@ MEANT: dict[str, str] = {
 }
 REASON_CHARACTERS = 200
 
-FIELDS = "%F|%K|%T|%r"  # the array's id, the element, the state, why it is pending
-CELLS = 4
+# The array's id, the element, the state, why it is pending, the name. A slurmctld that was killed
+# may give the id of an array that it has lost to another one, so the name counts, too.
+FIELDS = "%F|%K|%T|%r|%j"
+ACCOUNT_FIELDS = "JobID,State,ExitCode,JobName"
+CELLS = 5
 
 
 # --------------------------------------------------------------------------- arguments
@@ -105,7 +108,8 @@ def sbatch_command(name: str, count: int, job: JobSpec, site: SlurmSite) -> list
         *("--nodes=1", "--ntasks=1", f"--cpus-per-task={job.cpus}"),
         f"--mem={job.memory_mb}M",
         f"--time={math.ceil(job.limit_minutes)}",
-        "--output=slurm/%A_%a.out",
+        "--output=slurm/%x_%a.out",
+        "--open-mode=append",
         *((f"--partition={job.queue}",) if job.queue else ()),
         *((f"--account={site.account}",) if site.account else ()),
         *((f"--qos={site.qos}",) if site.qos else ()),
@@ -133,7 +137,7 @@ def rows_in_queue(text: str) -> list[Row]:
     """The rows of squeue with `FIELDS`, for elements of arrays."""
     cells = (line.strip().split("|", CELLS - 1) for line in text.splitlines())
     return [
-        _row(found[0], found[1], found[2], found[3])
+        _row(found[0], found[1], found[2], found[3], name=found[4])
         for found in cells
         if len(found) == CELLS and found[0].isdecimal() and found[1].isdecimal()
     ]
@@ -142,25 +146,30 @@ def rows_in_queue(text: str) -> list[Row]:
 def rows_of_jobs(text: str) -> list[Row]:
     """The rows of `scontrol -o show job`, for elements of arrays."""
     pattern = re.compile(
-        r"ArrayJobId=(\d+) ArrayTaskId=(\d+)\s.*?JobState=(\S+) Reason=(\S+) .*?ExitCode=(\d+:\d+)"
+        r"ArrayJobId=(\d+) ArrayTaskId=(\d+) JobName=(\S+)\s.*?"
+        r"JobState=(\S+) Reason=(\S+) .*?ExitCode=(\d+:\d+)"
     )
-    return [_row(*found.groups()) for found in map(pattern.search, text.splitlines()) if found]
+    found = (pattern.search(line) for line in text.splitlines())
+    return [_row(one[1], one[2], one[4], one[5], one[6], name=one[3]) for one in found if one]
 
 
 def rows_in_accounts(text: str) -> list[Row]:
-    """The rows of `sacct -P -o JobID,State,ExitCode`, for elements of arrays."""
-    pattern = re.compile(r"(\d+)_(\d+)\|(\w+)[^|]*\|(\d+:\d+)")
+    """The rows of `sacct -P` with `ACCOUNT_FIELDS`, for elements of arrays."""
+    pattern = re.compile(r"(\d+)_(\d+)\|(\w+)[^|]*\|(\d+:\d+)\|(.*)")
     found = (pattern.match(line) for line in text.splitlines())
-    return [_row(one[1], one[2], one[3], "", one[4]) for one in found if one]
+    return [_row(one[1], one[2], one[3], "", one[4], name=one[5]) for one in found if one]
 
 
-def _row(job_id: str, index: str, status: str, reason: str, code: str = "") -> Row:
+def _row(
+    job_id: str, index: str, status: str, reason: str, code: str = "", *, name: str = ""
+) -> Row:
     state = STATES.get(status, JobState.UNKNOWN)
     return Row(
         job_id=job_id,
         index=int(index),
         state=state,
         status=status,
+        name=name,
         is_idle=status in WAITING or status in SUSPENDED,
         waits=_pending_reason(reason) if state == JobState.PENDING else "",
         exit_code=_exit_code(code) if code and state in ENDED else None,
