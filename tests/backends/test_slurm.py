@@ -29,9 +29,12 @@ from ds_flow.dispatch import (
     told,
 )
 from ds_flow.dispatch.cluster.handover import file_of
-from project import until
+from ds_flow.doctor import probe_job, silent_backends, unreachable_backends
+from ds_flow.settings import Settings
+from ds_flow.settings.load import load_settings
+from project import Project, until
 from samples import BATCH
-from slurm import Slurm
+from slurm import HOST, Slurm
 from slurm_wrap import Wrapped, wrapped
 
 HOG = "exec python3 -c 'import time; x = bytearray(300 << 20); time.sleep(600)'"
@@ -568,6 +571,57 @@ def test_cancelling_waits_for_a_controller_that_is_away(tmp_path: Path) -> None:
 
         until("none was left", lambda: not cancel_jobs(bench.stage.parent, backends))
         assert not bench.slurm.live()
+
+
+# --------------------------------------------------------------------------- check
+
+
+def settings_for(folder: Path, **options: object) -> Settings:
+    compute = {"executor": "slurm", "slurm": {"poll_seconds": 0.2, **options}}
+    made = Project(folder / "project", compute=compute, paths={"ledger": "ledger/ledger.db"})
+    return load_settings(made.config, os.environ)
+
+
+def test_check_says_what_it_saw_of_slurm_and_runs_a_job_there(bench: Bench) -> None:
+    settings = settings_for(bench.folder)
+
+    (answer,) = unreachable_backends(settings, os.environ)
+    level, text = probe_job.probe(settings, "combine")
+
+    assert answer.level == "ok"
+    assert "no accounts: ends are known for 300 s" in answer.text
+    assert (level, text) == ("ok", f"a job ran on {HOST} and reached the work directory")
+
+
+def test_check_names_what_slurm_refuses(bench: Bench) -> None:
+    level, text = probe_job.probe(settings_for(bench.folder, partition="nosuch"), "combine")
+
+    assert level == "fault"
+    assert "Invalid partition name specified" in text
+
+
+def test_check_names_the_reason_for_which_its_probe_job_is_pending(bench: Bench) -> None:
+    settings = settings_for(bench.folder, extra=["--hold"])
+
+    level, text = probe_job.probe(settings, "combine", 3.0)
+
+    assert level == "warning"
+    assert "JobHeldUser (held by its user: scontrol release)" in text
+    until("it was ended", lambda: not bench.slurm.live())
+
+
+def test_check_and_status_say_that_slurm_does_not_answer(tmp_path: Path) -> None:
+    with started(tmp_path) as bench:
+        settings = settings_for(bench.folder)
+        assert silent_backends(settings, os.environ, 20.0) == {"slurm": ""}
+        bench.slurm.kill("slurmctld")
+
+        (answer,) = unreachable_backends(settings, os.environ)
+        silent = silent_backends(settings, os.environ, 20.0)
+
+        assert answer.level == "fault"
+        assert "unreachable (" in answer.text
+        assert "slurm" in silent["slurm"]
 
 
 # --------------------------------------------------------------------------- secrets
