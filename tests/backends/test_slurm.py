@@ -1,5 +1,6 @@
 """The Slurm backend on a real Slurm that is killed, stopped and full, and whose jobs are, too."""
 
+import json
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from backends import Place, caller, slurm
 from ds_flow.core.errors import DispatchError
@@ -622,6 +624,28 @@ def test_check_and_status_say_that_slurm_does_not_answer(tmp_path: Path) -> None
         assert answer.level == "fault"
         assert "unreachable (" in answer.text
         assert "slurm" in silent["slurm"]
+
+
+# --------------------------------------------------------------------------- the whole line
+
+
+def test_a_batch_is_published_by_jobs_on_slurm_and_its_manifest_is_as_described(
+    bench: Bench,
+) -> None:
+    compute = {"executor": "slurm", "slurm": {"poll_seconds": 0.2, "partition": "short"}}
+    project = Project(bench.folder / "p", compute=compute, paths={"ledger": "ledger/ledger.db"})
+    for number in range(3):
+        project.drop(f"student_{number}.csv", f"a,b\n{number},x\n")
+
+    done = project.once()
+
+    assert done.returncode == 0, done.stderr
+    (path,) = project.out.glob("manifest_*.json")
+    manifest = json.loads(path.read_text())
+    schema = json.loads(project.ds_flow("check", "--schema", "manifest").stdout)
+    Draft202012Validator(schema).validate(manifest)
+    assert {(job["backend"], job["queue"]) for job in manifest["jobs"]} == {("slurm", "short")}
+    assert all("_1" in job["native_id"] for job in manifest["jobs"])
 
 
 # --------------------------------------------------------------------------- secrets

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -26,6 +26,7 @@ from ds_flow.settings.compute import Compute, Stage
 from ds_flow.settings.load import Settings, effective, find_settings, load_settings, settings_schema
 from ds_flow.settings.people import Expected
 from ds_flow.settings.schema import RENAMED, Keys, Schedule
+from ds_flow.settings.types import Executor
 from ds_flow.work.fingerprint import settings_fingerprint
 
 FIVE = """\
@@ -638,6 +639,14 @@ def test_a_cluster_with_the_ledger_on_the_shared_outputs_is_a_fault(
     (fault,) = faults(f"{FIVE}compute: {{executor: {executor}}}\n", PATH=str(tmp_path))
 
     assert f"paths.ledger: with {executor}, output_dir is on a shared file system" in fault
+
+
+def test_every_executor_may_stand_in_a_manifest() -> None:
+    schema = (CHECKOUT / "daemon" / "ds_flow" / "core" / "manifest.schema.json").read_text()
+    told = re.search(r'"backend": \{\s*"enum": (\[[^]]*\])', schema)
+
+    assert told
+    assert json.loads(told[1]) == list(get_args(Executor))
 
 
 def test_on_slurm_a_stage_s_queue_is_its_partition(project: Load, tmp_path: Path) -> None:
