@@ -451,6 +451,8 @@ def test_what_slurm_has_forgotten_is_judged_by_what_is_on_disk(tmp_path: Path) -
             3: FailureClass.KILLED,
             4: FailureClass.BY_HAND,  # slurmstepd has said so in the job's output
         }
+        again = bench.place.backend()
+        until("all were judged again", lambda: len(ended(again, opened)) == 4)
         assert len(bench.commands.calls("sacct")) == 1  # there are no accounts
 
 
