@@ -425,7 +425,8 @@ def test_a_job_that_is_started_again_runs_once_and_is_done_again_in_a_round(
     first, _ = rounds_in(bench.stage)
     failed = first.outcomes()
     assert failed
-    assert failed[0].failure in {FailureClass.INFRASTRUCTURE, FailureClass.KILLED}
+    assert failed[0].failure == FailureClass.INFRASTRUCTURE
+    assert failed[0].reason == "ended to be started again (scontrol requeue) (REQUEUED)"
     assert bench.ran() == [2]
 
 

@@ -154,6 +154,7 @@ SAID = {
         "JOB 7 ON n1 CANCELLED AT 2026-11-29T19:31:13 DUE TO NODE FAILURE, SEE LOG",
         "NODE_FAIL",
     ),
+    "requeued": ("JOB 7 ON n1 CANCELLED AT 2026-11-29T1:1 DUE TO JOB REQUEUE ***", "REQUEUED"),
     "by hand": ("error: *** JOB 7 ON n1 CANCELLED AT 2026-11-29T19:31:13 ***", "CANCELLED"),
     "by hand, 24": (
         "JOB 7 ON n1 CANCELLED AT 2026-11-29T1:1 DUE to SIGNAL Terminated",

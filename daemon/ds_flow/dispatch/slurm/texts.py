@@ -27,12 +27,14 @@ STATES: dict[str, JobState] = {
 }
 
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
+REQUEUED = "REQUEUED"
 REASONS: Terms = {
     OUT_OF_MEMORY: (FailureClass.MEMORY, "memory limit reached"),
     "TIMEOUT": (FailureClass.LIMIT, RUN_LIMIT_REACHED),
     "DEADLINE": (FailureClass.LIMIT, f"{SITES_LIMIT}deadline for the job reached"),
     "CANCELLED": (FailureClass.BY_HAND, "ended by its owner or an administrator (scancel)"),
     "PREEMPTED": (FailureClass.INFRASTRUCTURE, "ended in favour of a job of higher priority"),
+    REQUEUED: (FailureClass.INFRASTRUCTURE, "ended to be started again (scontrol requeue)"),
     "NODE_FAIL": (FailureClass.INFRASTRUCTURE, "its host failed"),
     "BOOT_FAIL": (FailureClass.INFRASTRUCTURE, "its host did not start"),
     "LAUNCH_FAILED": (FailureClass.INFRASTRUCTURE, "it could not be started on its host"),
@@ -48,6 +50,7 @@ SAID: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"CANCELLED AT \S+ DUE TO TIME LIMIT"), "TIMEOUT"),
     (re.compile(r"CANCELLED AT \S+ DUE TO PREEMPTION"), "PREEMPTED"),
     (re.compile(r"CANCELLED AT \S+ DUE TO NODE FAILURE"), "NODE_FAIL"),
+    (re.compile(r"CANCELLED AT \S+ DUE TO JOB REQUEUE"), REQUEUED),
     (re.compile(r"CANCELLED AT "), "CANCELLED"),
 )
 
