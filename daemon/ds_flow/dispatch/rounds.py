@@ -36,7 +36,7 @@ class JobSpec:
     memory_mb: int = 2048
     has_more_memory: bool = False  # than its stage's jobs have: it ran out of that
     limit_minutes: float = 720
-    queue: str = ""  # of LSF
+    queue: str = ""  # of LSF, or the partition of Slurm
     image: str = ""  # of Docker
     extra: tuple[str, ...] = ()  # arguments of the site's submitting command
     reads: tuple[Path, ...] = ()  # paths that a container must be given

@@ -1,4 +1,4 @@
-"""End a batch's jobs on LSF or Docker: `python -m ds_flow.runs.kill_jobs WORK_DIR`.
+"""End a batch's jobs on a cluster or Docker: `python -m ds_flow.runs.kill_jobs WORK_DIR`.
 
 This is a process of its own, because a cluster may take minutes to answer.
 """

@@ -71,8 +71,8 @@ class Running(Section, frozen=True):
     )
     limit_minutes: Minutes = Field(
         default=720,
-        description="Minutes without progress after which a run is ended. Waiting in LSF's queue"
-        " does not count.",
+        description="Minutes without progress after which a run is ended. Waiting in a cluster's"
+        " queue does not count.",
     )
     stop_grace_seconds: Number = Field(
         default=60,
