@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cli_project import SETTINGS, Project, manifest_of
 from clock import NOON, MovedClock
 from ds_flow.core.sets import Member
 from ds_flow.core.states import Cause, FileState, Settled, Sighting, Stat, Trigger
 from ds_flow.inbox.forming import Coming, Forming
+from ds_flow.inbox.sets import OpenSets
 from ds_flow.ledger.rows import FileRow
 from ds_flow.ledger.sets import Sets
 from ds_flow.runs.room import split_off
@@ -319,18 +322,70 @@ def test_a_set_that_formed_without_some_files_is_noted_with_it_until_they_have_c
 def test_what_waits_is_read_again_only_when_something_has_moved(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads, waiting = list[Sets](), Sets.waiting
+    reads, waiting = list[int](), Sets.waiting
 
-    def counted(mine: Sets) -> list[Member]:
-        reads.append(mine)
-        return waiting(mine)
+    def counted(mine: Sets, after: int = 0) -> list[Member]:
+        reads.append(after)
+        return waiting(mine, after)
 
     monkeypatch.setattr(Sets, "waiting", counted)
     line.come(name("a"), name("b"))
     for _ in range(100):
         line.turn()
         line.wait(1)
-    assert len(reads) == 1
-    line.come(name("c"))
+    assert reads == [0]
+    line.come(name("a", 3))
     line.turn()
-    assert len(reads) == 2
+    assert reads == [0, 2]  # only what is newer
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["come", "come", "come", "change", "odd", "form", "release", "wait"]),
+        st.sampled_from("abc"),
+        st.integers(2, 4),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, st.sampled_from(["alone", "again"]))
+def test_what_is_known_of_sets_is_what_a_new_daemon_would_find(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int]], late: str
+) -> None:
+    with Project(tmp_path_factory.mktemp("sets")) as project:
+        line = Line(project, late=late)
+        for number, (step, school, day) in enumerate(steps):
+            play(line, step, name(school, day), str(number))
+            rule = project.settings.batch.rule
+            assert rule is not None
+            mine, new = line.forming.sets, OpenSets(project.ledger)
+            mine.look(rule, line.clock.now())
+            new.look(rule, line.clock.now())
+            assert (mine.found, mine.late) == (new.found, new.late)
+            assert sorted(one.value for one in mine.due) == sorted(one.value for one in new.due)
+
+
+def play(line: Line, step: str, one: str, content: str) -> None:
+    match step:
+        case "come":
+            line.come(one, "student_x.csv")
+        case "change":
+            line.come(one, content=content)
+        case "odd":
+            line.come(one, content=content, cause=Cause.UNREADABLE)
+        case "form":
+            line.turn()
+        case "release":
+            cancel_and_release(line)
+        case "wait":
+            line.wait(20 * 3600)
+
+
+def cancel_and_release(line: Line) -> None:
+    ledger, now = line.project.ledger, line.clock.now()
+    for batch in ledger.read.due_batches(now):
+        ledger.cancel(batch.id, now)
+    for row in [*ledger.read.newest(FileState.QUARANTINED)]:
+        ledger.release(row.id, now)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ds_flow.core import (
     FileState,
+    Member,
     OpenSet,
     SetRule,
     Sorted,
@@ -41,6 +42,8 @@ class OpenSets:
     found: Sorted = field(default_factory=Sorted)
     _rule: SetRule | None = None
     _event: int = -1
+    _sum: tuple[int, int] = (0, 0)  # of all that was sorted: how many, and the sum of their ids
+    _newest: int = 0  # the largest of these ids
     _formed: dict[str, bool] = field(default_factory=dict)  # by value, as far as it was asked
     _since: datetime | None = None  # when it was last decided what is due
     _next_at: datetime | None = None  # the deadline after that
@@ -53,19 +56,45 @@ class OpenSets:
     def look(self, rule: SetRule, now: datetime) -> None:
         """Sort what waits, if the ledger has moved, and decide what is due, if that may differ."""
         event = self.ledger.sets.newest_event()
-        has_moved = (rule, event) != (self._rule, self._event)
-        if has_moved:
-            self._sort_out(rule, event)
-        is_later = self._next_at is not None and now >= self._next_at
-        if has_moved or is_later or self._since is None or now < self._since:
-            self._since, self._next_at = now, rule.next_deadline(now)
-            self.due = sets_to_form(self.found.sets.values(), rule, rule.last_deadline(now))
-
-    def _sort_out(self, rule: SetRule, event: int) -> None:
-        if rule != self._rule:
-            self._formed.clear()
+        is_same_rule, is_quiet = rule == self._rule, event == self._event
         self._rule, self._event = rule, event
+        if is_same_rule and (is_quiet or self._take_new(rule)):
+            is_later = self._next_at is not None and now >= self._next_at
+            if not (is_later or self._since is None or now < self._since):
+                return
+        else:
+            self._sort_out(rule, is_same_rule=is_same_rule)
+        self._since, self._next_at = now, rule.next_deadline(now)
+        self.due = sets_to_form(self.found.sets.values(), rule, rule.last_deadline(now))
+
+    def _take_new(self, rule: SetRule) -> bool:
+        """Add what waits since; whether nothing else has changed: no other waits no more."""
+        if self.late:  # whether they may form depends on batches
+            return False
+        new = self.ledger.sets.waiting(self._newest)
+        count, ids = self._sum[0] + len(new), self._sum[1] + sum(member.id for member in new)
+        if self.ledger.sets.sum_waiting() != (count, ids):
+            return False
+        values = {value for member in new if (value := rule.value_of(member.path))}
+        if any(self.is_formed(rule, value) for value in values):
+            return False
+        self._sum, self._newest = (count, ids), _newest(new, self._newest)
+        found = sort_out(new, rule, ())
+        self.found.loose.extend(found.loose)
+        for value, one in found.sets.items():
+            self.found.sets.setdefault(value, OpenSet(value)).members.extend(one.members)
+        # One that is due by its time was due before, or begins after that.
+        touched = [self.found.sets[value] for value in values]
+        due = {one.value for one in self.due}
+        self.due += [one for one in sets_to_form(touched, rule, None) if one.value not in due]
+        return True
+
+    def _sort_out(self, rule: SetRule, *, is_same_rule: bool) -> None:
+        if not is_same_rule:
+            self._formed.clear()
         waiting = self.ledger.sets.waiting()
+        self._sum = len(waiting), sum(member.id for member in waiting)
+        self._newest = _newest(waiting, 0)
         found = sort_out(waiting, rule, ())
         self._formed = {value: True for value in found.sets if self._formed.get(value)}
         late = {value: one for value, one in found.sets.items() if self.is_formed(rule, value)}
@@ -126,6 +155,10 @@ class OpenSets:
         again = [row.id for row in before if row.state == FileState.PROCESSED]
         ids = sorted({*_ids(one), *again})
         return Group(ids, Trigger.RERUN, selection, f"the set {name} again, since files came late")
+
+
+def _newest(members: list[Member], before: int) -> int:
+    return members[-1].id if members else before
 
 
 def _ids(one: OpenSet) -> list[int]:

@@ -17,10 +17,17 @@ class Sets:
         row = self._store.row("SELECT max(id) FROM event")
         return int(row[0] or 0) if row else 0
 
-    def waiting(self) -> list[Member]:
-        """Every waiting version, oldest first, with what its set is known by."""
+    def sum_waiting(self) -> tuple[int, int]:
+        """How many versions wait, and the sum of their ids: whether others wait than before."""
+        row = self._store.row("SELECT count(*), sum(id) FROM file WHERE state = 'waiting'")
+        return (int(row[0]), int(row[1] or 0)) if row else (0, 0)
+
+    def waiting(self, after: int = 0) -> list[Member]:
+        """Every waiting version, or the newer ones, oldest first."""
         rows = self._store.rows(
-            "SELECT id, size_bytes, path, seen_at FROM file WHERE state = 'waiting' ORDER BY id"
+            "SELECT id, size_bytes, path, seen_at FROM file WHERE state = 'waiting' AND id > ?"
+            " ORDER BY id",
+            (after,),
         )
         return [
             Member(file, size, path, datetime.fromisoformat(at)) for file, size, path, at in rows
