@@ -1,5 +1,7 @@
 """`make chaos`: drop, break, wait for rest, look. CHAOS_MINUTES, SEED and CHAOS_BACKEND choose.
 
+With CHAOS_WAYS=1 files come with markers, and some of them in sets (see `chaos.deliveries`).
+
 The plan - what is dropped and broken, and when - follows from the seed alone, so that a failing
 seed can be played again. When time is up all faults are taken back, the daemon works off what is
 there, and the outside checker looks. A watch on `out/` notes every published name that ever
@@ -21,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos import deliveries
 from chaos.checker import Finding, Report, check
 from chaos.droppers import WAYS, Dropper
 from chaos.drops import HARM, Journal
@@ -69,8 +72,10 @@ def plan(seed: int, seconds: float, faults: Mapping[str, Fault]) -> list[Moment]
 class Player:
     """Plays a plan on a world."""
 
-    def __init__(self, chaos: Chaos, faults: Mapping[str, Fault]) -> None:
-        self.chaos, self.faults = chaos, faults
+    def __init__(
+        self, chaos: Chaos, faults: Mapping[str, Fault], sender: deliveries.Sender | None = None
+    ) -> None:
+        self.chaos, self.faults, self.sender = chaos, faults, sender
         self.counts: Counter[str] = Counter()
         self._undo: list[tuple[float, str, Undo]] = []
 
@@ -89,6 +94,8 @@ class Player:
         try:
             if moment.kind == "drop":
                 WAYS[moment.what](self.chaos.dropper, moment.count)
+                if self.sender:
+                    self.sender.send()
             else:
                 self._break(moment.what, now_s)
         except (OSError, subprocess.CalledProcessError) as error:  # two faults met
@@ -200,17 +207,27 @@ def play(folder: Path, site: Site, seed: int, seconds: float) -> Report:
     """Play one plan in a folder; what the checker finds, and what the site still holds."""
     (folder / "staged").mkdir()
     rng = random.Random(seed)
-    world = World(folder / "project", site.compute, site.environment, clock="clock" in site.faults)
+    more = deliveries.settings(seconds) if deliveries.IS_ON else {}
+    has_clock = "clock" in site.faults
+    world = World(folder / "project", site.compute, site.environment, clock=has_clock, more=more)
     dropper = Dropper(world.inbox, folder / "staged", Journal(), rng)
-    player = Player(Chaos(world, dropper, rng), site.faults)
+    sender = deliveries.Sender(dropper) if deliveries.IS_ON else None
+    player = Player(Chaos(world, dropper, rng), site.faults, sender)
     try:
         with vanished_from(world.out) as vanished:
             with hostile_beside(world.inbox, dropper.journal.harmless(), seed):
                 player.play(plan(seed, seconds, site.faults))
+            if sender:
+                sender.finish(world)
             rest(world)
         report = check(world, dropper.journal)
         report.findings += [Finding("vanished", name) for name in vanished]
         report.findings += [Finding("stray", what) for what in site.left()]
+        if sender:
+            report.findings += deliveries.sets_are_whole(world.ledger)
+            whole, without, late = deliveries.formed_sets(world.ledger)
+            formed = f"{whole} formed whole, {without} at their time without some files"
+            print(f"{sender.marks} markers; {sender.sets} sets: {formed}; {late} late batches")
         print(*summary(player, report, seed, seconds), sep="\n")
     finally:
         world.end_everything()

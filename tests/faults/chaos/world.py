@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from project import Project
@@ -46,6 +47,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+NO_MORE: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
 def enter_namespace() -> None:
     """Run this program again where its mounts are its own; return there."""
     if os.environ.get(IN_NAMESPACE):
@@ -67,9 +71,16 @@ class World(Project):
     """A project whose daemon is started again whenever it is not there."""
 
     def __init__(
-        self, root: Path, compute: Mapping[str, Any], environment: Mapping[str, str], *, clock: bool
+        self,
+        root: Path,
+        compute: Mapping[str, Any],
+        environment: Mapping[str, str],
+        *,
+        clock: bool,
+        more: Mapping[str, Mapping[str, Any]] = NO_MORE,
     ) -> None:
-        super().__init__(root, **{**SETTINGS, "compute": {**SETTINGS["compute"], **compute}})
+        given = {name: {**keys, **more.get(name, {})} for name, keys in SETTINGS.items()}
+        super().__init__(root, **{**given, "compute": {**given["compute"], **compute}})
         self.environment |= environment
         self.patience_s = 600.0
         for name, size_mb in MOUNTS.items():
