@@ -149,14 +149,13 @@ class Shard:
 
     def process(self, planned: PlannedFile, stem: str) -> Result | Rejected:
         """Read one file once, to its end. Returns its result."""
-        found: Result | Rejected | None = None
+        found = rejected(planned, GoneError("it is gone"), planned.sha256)
         for path, base in planned.places(self.plan.options.root, self.plan.options.inbox):
             try:
                 with opened(Path(path), base) as stream:
                     return self._read(stream, planned, self.results.temporary(stem))
             except (GoneError, UnreadableError, ChangedError) as error:
                 found = rejected(planned, error, planned.sha256)
-        assert found is not None  # noqa: S101 - a file has a place at least
         return found
 
     def _read(self, stream: BinaryIO, planned: PlannedFile, target: Path) -> Result | Rejected:

@@ -36,6 +36,7 @@ def rest(made: tuple[Project, Journal], tmp_path: Path) -> Iterator[tuple[Projec
     project, journal = made
     shutil.copytree(project.out, tmp_path / "out", symlinks=True)
     yield project, journal
+    shutil.rmtree(project.root / "archive", ignore_errors=True)
     shutil.rmtree(project.out)
     shutil.copytree(tmp_path / "out", project.out, symlinks=True)
 
@@ -87,6 +88,11 @@ def miss_a_file(project: Project) -> None:
     )
 
 
+def archive_what_nobody_published(project: Project) -> None:
+    (project.root / "archive").mkdir(exist_ok=True)
+    (project.root / "archive" / "student_z.csv").write_text("token\n")
+
+
 TAMPERED: dict[str, tuple[Callable[[Project], None], str]] = {
     "a row is lost": (lose_a_row, "partial"),
     "a row is doubled": (double_a_row, "doubled"),
@@ -94,6 +100,15 @@ TAMPERED: dict[str, tuple[Callable[[Project], None], str]] = {
     "an output is lost": (lose_an_output, "lost"),
     "an output is left over": (leave_an_output, "stray"),
     "a work directory is left over": (leave_a_work_directory, "stray"),
+    "what nobody published is archived": (archive_what_nobody_published, "removed"),
+    "an archived file is lost": (
+        changed("UPDATE file SET away = 'gone', away_to = 'archive/1/x.csv' WHERE id = 1"),
+        "removed",
+    ),
+    "a file is left on its way": (
+        changed("UPDATE file SET away = 'going' WHERE id = 1"),
+        "unsound",
+    ),
     "a file is forgotten": (miss_a_file, "lost"),
     "a state has no event": (
         changed("UPDATE file SET state = 'waiting', cause = NULL WHERE state = 'quarantined'"),
@@ -143,3 +158,14 @@ def test_a_published_name_that_disappears_for_a_moment_is_noted(tmp_path: Path) 
 def test_the_checker_names_a_file_as_ds_flow_does(text: str) -> None:
     name = text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
     assert escaped(name) == escape(name)
+
+
+@pytest.mark.exhaustive
+def test_an_input_that_is_gone_and_was_never_published_is_found(
+    rest: tuple[Project, Journal],
+) -> None:
+    project, journal = rest
+    journal.standing["student_z.csv"] = "0" * 64
+    found = [finding.kind for finding in check(project, journal).findings]
+    journal.standing.clear()
+    assert found == ["removed"]

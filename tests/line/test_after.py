@@ -72,7 +72,7 @@ def test_a_published_file_is_moved_to_the_folder_of_its_run(site: Site) -> None:
     assert site.kept() == {"1/data/a.csv": "1", "1/data/b.csv": "2"}
     (row, _) = site.ledger.read.latest()
     assert (row.away, row.kept_at) == ("gone", "archive/1/data/a.csv")
-    assert kinds(site, "data/a.csv")[-1] == "file.archived"
+    assert kinds(site, "data/a.csv")[-1] == "input.archived"
 
 
 def test_nothing_leaves_unless_the_settings_say_so(site: Site) -> None:
@@ -86,7 +86,7 @@ def test_a_published_file_is_deleted_if_the_settings_say_so(site: Site) -> None:
     site.inbox(DELETE)
     site.drop(a="1", b="2")
     assert site.inputs() == []
-    assert kinds(site, "data/a.csv")[-1] == "file.deleted"
+    assert kinds(site, "data/a.csv")[-1] == "input.deleted"
 
 
 def test_what_was_published_before_the_setting_leaves_too(site: Site) -> None:
@@ -159,7 +159,7 @@ def test_a_rejected_file_is_moved_with_the_reason_beside_it(site: Site) -> None:
         "1/data/b.csv": "bad",
         "1/data/b.csv.reason.txt": "data/b.csv: it is rejected\n",
     }
-    assert kinds(site, "data/b.csv")[-1] == "file.moved"
+    assert kinds(site, "data/b.csv")[-1] == "input.moved"
     assert "moved to rejected/1/data/b.csv: it is rejected" in told(site, "data/b.csv")
 
 
@@ -256,6 +256,16 @@ def test_a_daemon_that_died_between_the_ledger_and_the_move_goes_on_with_it(site
     assert site.inputs() == []
     assert site.kept() == {"1/data/a.csv": "1", "1/data/b.csv": "2"}
     assert {row.away for row in site.ledger.read.latest()} == {"gone"}
+
+
+def test_once_waits_for_files_that_are_on_their_way(site: Site) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    (row,) = site.ledger.read.latest()
+    site.ledger.away.begin([(row.id, "archive/1/data/a.csv")], site.clock.now())
+    site.reopen("[]")
+    site.engine.after._is_taken_up = False
+    assert not any((site.engine.is_idle, site.engine.is_held_back, site.engine.is_paused))
 
 
 def test_a_file_that_a_rerun_has_claimed_stays_until_that_has_ended(site: Site) -> None:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 FILES_A_SLICE = 200
 REST_SECONDS = 60.0  # after a failure, and between two rounds without a hint
 MOST_FAILURES = 5  # in one slice: then the site is at fault
-KINDS = {"archive": "file.archived", "delete": "file.deleted", "move": "file.moved"}
+KINDS = {"archive": "input.archived", "delete": "input.deleted", "move": "input.moved"}
 
 Item = tuple[AwayRow, Leaving]
 

@@ -127,7 +127,7 @@ class Away:
         with self._store.transaction():
             for file in files:
                 self._store.change("UPDATE file SET away_to = '' WHERE id = ?", (file,))
-                self._store.note(now, "file.deleted", file_id=file, detail=why)
+                self._store.note(now, "input.deleted", file_id=file, detail=why)
 
 
 def _row(row: Row) -> AwayRow:

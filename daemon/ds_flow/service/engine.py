@@ -236,7 +236,7 @@ class Engine:
         read, now = self.ledger.read, self.clock.now()
         left = [*read.batches_in(BatchState.QUEUED), *read.batches_in(BatchState.RETRYING)]
         return (
-            not (self.admission.is_busy or read.live_runs())
+            not (self.admission.is_busy or self.after.is_busy or read.live_runs())
             and not (read.due_batches(now) or self.admission.forming.has_waiting())
             and self.fires.is_idle
             and all(read.never_began(batch.id) for batch in left)

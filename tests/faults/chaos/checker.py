@@ -9,7 +9,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 class Finding:
     """Something that should not be. `kind`: one word of what is wrong.
 
-    lost, doubled, partial, untrue, stray, unsound, or vanished (see `chaos.vanished`)
+    lost, doubled, partial, removed, untrue, stray, unsound, or vanished (see `chaos.vanished`)
     """
 
     kind: str
@@ -66,6 +66,7 @@ def check(project: Project, journal: Journal, *, pattern: str = "student_*.csv")
         *looked.arrivals(pattern, report),
         *looked.publications(),
         *looked.manifests_are_true(),
+        *looked.departures(),
         *looked.strays(),
         *looked.accounts(),
         *ledger(looked.ledger_path),
@@ -178,6 +179,41 @@ class _Look:
                 elif len(rows_of(path)) != out["rows"]:
                     yield Finding("untrue", f"{out['name']}: not the rows of its manifest")
 
+    # ------------------------------------------------------------------ what has left the inbox
+
+    def departures(self) -> Iterator[Finding]:
+        """What was dropped last under each name is in the inbox, or its run is over and it is kept.
+
+        Nothing is in the archive that no run has published.
+        """
+        known = {(row["path"], row["sha256"]): row for row in self.files}
+        for name, sha256 in self.journal.standing.items():
+            path = self.project.inbox / name
+            if not name.startswith("student_") or (path.is_file() and sha256_of(path) == sha256):
+                continue
+            row = known.get((f"data/{escaped(name)}", sha256))
+            if row is None or row["state"] not in {"processed", "quarantined"}:
+                yield Finding("removed", f"{name!r}: {row and row['state']}")
+        root = self.project.root
+        found = [*root.glob("archive/**/*"), *root.glob("rejected/**/*")]
+        kept = {escaped(str(path.relative_to(root))): path for path in found if path.is_file()}
+        for row in self.files:
+            yield from self._kept(row, kept)
+        published = {item["sha256"] for one in self.manifests for item in one["inputs"]}
+        for path in self.project.root.glob("archive/**/*"):
+            is_aside = path.name.startswith(".ds-flow-leaving-")
+            if path.is_file() and not is_aside and sha256_of(path) not in published:
+                yield Finding("removed", f"{path}: not published")
+
+    @staticmethod
+    def _kept(row: Row, kept: Mapping[str, Path]) -> Iterator[Finding]:
+        if row["away"] == "going":
+            yield Finding("unsound", f"{row['path']} v{row['version']}: still on its way")
+        elif row["kept_at"]:
+            path = kept.get(row["kept_at"])
+            if path is None or sha256_of(path) != row["sha256"]:
+                yield Finding("removed", f"{row['path']} v{row['version']}: not {row['kept_at']}")
+
     def strays(self) -> Iterator[Finding]:
         """Nothing unpublished, no work directory of a batch that is over, no process is left."""
         named = {out["name"] for manifest in self.manifests for out in manifest["outputs"]}
@@ -274,4 +310,4 @@ def tokens_of(path: Path) -> list[str]:
 
 def summary(findings: Iterable[Finding]) -> str:
     counts = Counter(finding.kind for finding in findings)
-    return ", ".join(f"{counts[kind]} {kind}" for kind in ("lost", "doubled", "partial"))
+    return ", ".join(f"{counts[kind]} {kind}" for kind in ("lost", "doubled", "partial", "removed"))

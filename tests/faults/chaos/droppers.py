@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +46,9 @@ class Dropper:
         folder.mkdir(parents=True)
         for number in range(count):
             name = names[number] if names else f"student_{self.journal.made + 1:06}.csv"
-            (folder / name).write_bytes(self._content(fault).text)
+            content = self._content(fault)
+            (folder / name).write_bytes(content.text)
+            self.journal.standing[name] = content.sha256
             self.journal.versions += 1
         return folder
 
@@ -91,6 +94,7 @@ class Dropper:
         for _ in range(min(count, 5)):
             content = self.journal.good(200)
             path = self.inbox / f"student_{content.number:06}_slow.csv"
+            self.journal.standing[path.name] = content.sha256
             self._aside(_write_in_goes, path, content.text, "held open")
             self.journal.versions += 1
 
@@ -116,6 +120,7 @@ class Dropper:
 
     def delete(self, count: int) -> None:
         for name in self.some(max(1, count // 20)):
+            self.journal.standing.pop(name, None)
             (self.inbox / name).unlink(missing_ok=True)
 
     def touch(self, count: int) -> None:
@@ -126,8 +131,9 @@ class Dropper:
         """The same contents once more, as new files."""
         for name in self.some(count):
             near = self.inbox / f".{name}"[:250]
-            shutil.copyfile(self.inbox / name, near)
-            near.rename(self.inbox / name)
+            with suppress(FileNotFoundError):  # published and put away by now
+                shutil.copyfile(self.inbox / name, near)
+                near.rename(self.inbox / name)
 
     def hostile(self, _count: int) -> None:
         names = list(HOSTILE + UNSPEAKABLE)
@@ -151,7 +157,9 @@ class Dropper:
         """Many at once, faster than anyone reads events."""
         for _ in range(count):
             content = self.journal.good(1)
-            (self.inbox / f"student_{content.number:06}.csv").write_bytes(content.text)
+            name = f"student_{content.number:06}.csv"
+            self.journal.standing[name] = content.sha256
+            (self.inbox / name).write_bytes(content.text)
             self.journal.versions += 1
 
     def wait(self) -> None:

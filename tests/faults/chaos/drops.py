@@ -53,6 +53,7 @@ class Journal:
     """Everything that was ever put into the inbox, by its fingerprint."""
 
     contents: dict[str, Content] = field(default_factory=dict)
+    standing: dict[str, str] = field(default_factory=dict)  # by name: what was put there last
     grown: set[int] = field(default_factory=set)  # written in goes: a part may count as a version
     made: int = 0
     versions: int = 0  # contents put under a name; one may be put twice

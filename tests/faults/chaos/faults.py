@@ -91,6 +91,16 @@ def _send(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def pause(chaos: Chaos) -> Undo:
+    """A person pauses the line, and later resumes it; whatever happens to the daemon meanwhile."""
+    chaos.world.ds_flow("pause", "--why", "chaos")
+
+    def undo() -> None:
+        chaos.world.ds_flow("resume", "--no-wait").check_returncode()
+
+    return undo
+
+
 # --------------------------------------------------------------------------- disks
 
 
@@ -216,6 +226,7 @@ FAULTS: dict[str, Fault] = {
     "kill everything": Fault(kill_everything, weight=6),
     "SIGTERM": Fault(stop_daemon, weight=4),
     "SIGSTOP": Fault(freeze, weight=4, seconds=3),
+    "pause": Fault(pause, weight=3, seconds=4),
     "overflow": Fault(overflow, weight=0, seconds=2),  # once a run, by the plan
     "full disk": Fault(fill, weight=4, seconds=4),
     "read-only": Fault(read_only, weight=2, seconds=3),

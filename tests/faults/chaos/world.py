@@ -48,6 +48,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 NO_MORE: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+AFTER = os.environ.get("CHAOS_AFTER", "")
+"""What becomes of published files: archive, elsewhere (an archive on another disk), delete."""
+
+if AFTER:
+    rule = "delete" if AFTER == "delete" else "archive"
+    SETTINGS["inbox"] = {"after": rule, "rejected": "move"}
+    MOUNTS |= {"archive": 512} if AFTER == "elsewhere" else {}
 
 
 def enter_namespace() -> None:
