@@ -273,6 +273,7 @@ def test_a_file_that_a_rerun_has_claimed_stays_until_that_has_ended(site: Site) 
     site.drop(a="1")
     (row,) = site.ledger.read.latest()
     site.ledger.form("0123456789", [row.id], Trigger.RERUN, site.clock.now())
+    assert not site.ledger.away.begin([(row.id, "")], site.clock.now())
     site.inbox(DELETE)
     site.engine.after.hinted = True
     site.engine.after.put_away()

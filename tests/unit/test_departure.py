@@ -292,6 +292,15 @@ def test_a_death_at_any_step_loses_nothing_and_is_made_up_for(place: Place) -> N
     assert step > 2
 
 
+def test_the_last_copy_is_not_removed_although_it_has_the_private_name(tmp_path: Path) -> None:
+    place = Place(tmp_path / "inbox", tmp_path / "archive")
+    leaving = place.fresh()
+    place.file.rename(place.file.with_name(f"{PRIVATE}{place.file_id}"))
+    depart(replace(leaving, is_again=True))
+    assert place.kept
+    assert OLD in place.texts().values() or place.kept.read_text() == OLD
+
+
 def test_a_file_that_comes_after_a_death_at_any_step_stays(place: Place) -> None:
     for step in count():
         leaving = place.fresh()
