@@ -14,6 +14,7 @@ from ds_flow.upkeep.retention import Retention
 from ds_flow.views.explain import Question, explanation
 from ds_flow.views.health import problems
 from ds_flow.views.lookup import Place
+from project import Project
 from timed_line import HOUR, Line
 
 ARCHIVE, DELETE = "{after: archive}", "{after: delete}"
@@ -343,3 +344,25 @@ def test_a_folder_that_is_not_used_may_be_anywhere(site: Site) -> None:
     site.inbox("{archive_dir: data, rejected_dir: data}")
     site.drop(a="1")
     assert site.inputs() == ["a.csv"]
+
+
+# --------------------------------------------------------------------------- with real runs
+
+
+def test_a_real_rerun_reads_the_archive_and_makes_the_same_outputs(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", inbox={"after": "archive"})
+    try:
+        project.drop("student_a.csv", b"id\n1\n")
+        project.drop("student_b.csv", b"id\n2\n")
+        assert project.once().returncode == 0
+        assert list(project.inbox.iterdir()) == []
+        done = project.ds_flow("rerun", "--all")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(project.manifests()) == 2
+        for manifest in project.manifests():
+            paths = [item.path for item in manifest.inputs]
+            assert paths == ["data/student_a.csv", "data/student_b.csv"]
+        assert project.ds_flow("verify").returncode == 0
+        assert project.status()["accounted"]
+    finally:
+        project.end_everything()

@@ -16,17 +16,19 @@ from ds_flow.ledger.store import Row, Store, text
 REMOVED_AT_ONCE = 500  # in one transaction
 _ROW = f"""
     SELECT id, path, version, sha256, stat, reason, away_to,
-        coalesce((SELECT run_id FROM run JOIN batch_file ON batch_file.batch_id = run.batch_id
-            WHERE batch_file.file_id = file.id AND run.state = 'succeeded'
-            ORDER BY run.id LIMIT 1), ''),
+        coalesce((SELECT run_id FROM batch_file
+            CROSS JOIN run ON run.batch_id = batch_file.batch_id AND +run.state = 'succeeded'
+            WHERE batch_file.file_id = file.id ORDER BY run.id LIMIT 1), ''),
         NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path
             AND newer.version > file.version AND NOT ({IS_LOOK}))
-    FROM file WHERE
+    FROM file
 """
 _UNCLAIMED = "NOT EXISTS (SELECT 1 FROM batch_file WHERE file_id = file.id AND live)"
+# Without the hint, SQLite takes the index of all states, and reads every version that has left.
 _WHICH = {
-    "processed": "state = 'processed'",
-    "rejected": "state = 'quarantined' AND cause = 'rejected'",
+    "processed": "INDEXED BY file_published WHERE state = 'processed' AND away IS NULL",
+    "rejected": "INDEXED BY file_rejected WHERE state = 'quarantined' AND away IS NULL"
+    " AND cause = 'rejected'",
 }
 
 
@@ -53,17 +55,14 @@ class Away:
 
     def going(self) -> list[AwayRow]:
         """Those that are on their way: after a start, the ones that another process began."""
-        return [_row(row) for row in self._store.rows(f"{_ROW} away = 'going' ORDER BY id")]
+        return [_row(row) for row in self._store.rows(f"{_ROW} WHERE away = 'going' ORDER BY id")]
 
     def to_go(self, which: str, after: int, limit: int) -> list[AwayRow]:
         """The next versions in the inbox whose run is over: `processed` or `rejected` ones."""
-        state = _WHICH[which].partition(" AND ")[0]
-        also = _WHICH[which].removeprefix(state)
         return [
             _row(row)
             for row in self._store.rows(
-                f"{_ROW} {state} AND away IS NULL{also} AND id > ? AND {_UNCLAIMED}"
-                " ORDER BY id LIMIT ?",
+                f"{_ROW} {_WHICH[which]} AND id > ? AND {_UNCLAIMED} ORDER BY id LIMIT ?",
                 (after, limit),
             )
         ]
