@@ -46,9 +46,9 @@ MOVES = {
     "run.succeeded": "published, all at once",
 }
 STAGES = {
-    "process": "each file is read strictly, transformed and written",
+    "process": "each file is read, transformed, written",
     "combine": "the processed files are joined into one",
-    "analyze": "a program of yours looks at it; as shipped, it counts lines",
+    "analyze": "a program of yours; as shipped: wc -l",
 }
 
 
@@ -181,12 +181,12 @@ def tell_what_is_next(config: Path) -> None:
     web = f"{shown(DS_FLOW)} --config {shown(config)} web"
     mine = shown(DS_FLOW)
     title("Next")
-    say(f"  see it in a browser    {web}")
-    say("                         then open http://127.0.0.1:8321/")
-    say(f"  drop your own files    {mine} serve")
-    say("                         then, in another terminal: cp YOUR/student_*.csv data/")
-    say("  write your transform   flows/transforms.py: a function from DataFrame to DataFrame")
-    say("  read on                docs/tutorial/first-ten-minutes.md")
+    say(f"  see it          {web}")
+    say("                  then open http://127.0.0.1:8321/")
+    say(f"  your own files  {mine} serve")
+    say("                  then, in another terminal: cp YOUR/student_*.csv data/")
+    say("  your transform  flows/transforms.py: from DataFrame to DataFrame")
+    say("  read on         docs/tutorial/first-ten-minutes.md")
 
 
 def main(arguments: Sequence[str]) -> None:

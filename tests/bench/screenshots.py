@@ -169,6 +169,7 @@ def record_terminals() -> None:
         "status": ["status"],
         "runs": ["runs"],
         "explain": ["explain", str(refused)],
+        "try": ["try", "data/student_guests.csv"],
     }
     for width in WIDTHS:
         demo = [sys.executable, str(CHECKOUT / ".ci/demo.py"), "build/demo"]
