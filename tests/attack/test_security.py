@@ -103,7 +103,7 @@ def transform(frame):
 @pytest.mark.parametrize(
     ("compute", "said_of_it"),
     [
-        ({"transform": "blabs:transform"}, f"process-1of1-1[1]: {MASK}"),
+        ({"transform": "blabs:transform"}, f"process-1of1-2[1]: {MASK}"),
         (
             {"stages": {"analyze": {"command": ["sh", "-c", 'echo "$TEAM_KEY"; exit 3']}}},
             f"exit code 3: {MASK}",
