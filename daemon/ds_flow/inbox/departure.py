@@ -7,11 +7,8 @@ name. What turns out to be another file is put back without replacing anything.
 Everything is done again from what is on the disk: `depart` may be called any number of times.
 """
 
-import ctypes
-import errno
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,15 +17,20 @@ from pathlib import Path
 
 from ds_flow.inbox.hashing import Hash
 from ds_flow.inbox.scan import is_open_for_writing, opened_folder, stat_of
-from ds_flow.system import OutsideError, reopen, sync_dir, write_bytes
+from ds_flow.system import (
+    OTHER_DISK,
+    OutsideError,
+    make_way,
+    rename_new,
+    reopen,
+    sync_way,
+    write_bytes,
+)
 
 PRIVATE = ".ds-flow-leaving-"  # a hidden name, so it is no input
 REPLACED = "it was replaced at that very moment"
 COPY_BYTES = 2**20
 LONGEST_NAME = 200  # bytes of it before `.reason.txt`
-NEW_FOLDERS = 6
-NO_REPLACE = 1  # RENAME_NOREPLACE of renameat2(2)
-OTHER_DISK = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 SEEN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -78,7 +80,7 @@ def sync_departures(done: list[Left]) -> None:
     """Make what was done outlast a power loss: before it is recorded. Raises OSError."""
     gone = [left.leaving for left in done if left.end == End.GONE]
     for folder in {os.path.split(one.to)[0] for one in gone if one.to}:
-        _sync_up(Path(folder))
+        sync_way(folder)
     for base, folder in {(one.base, os.path.split(one.raw)[0]) for one in gone}:
         with (
             suppress(FileNotFoundError, NotADirectoryError, OutsideError),
@@ -89,13 +91,6 @@ def sync_departures(done: list[Left]) -> None:
                 os.fsync(again)
             finally:
                 os.close(again)
-
-
-def _sync_up(folder: Path) -> None:
-    """Sync a folder and those above it that may be new."""
-    for place in (folder, *folder.parents)[:NEW_FOLDERS]:
-        with suppress(PermissionError):  # one that is not ours is not new
-            sync_dir(place)
 
 
 @dataclass(slots=True)
@@ -228,10 +223,10 @@ class _Departure:
 
     def _move(self, descriptor: int) -> tuple[End, str]:
         """Take the file to its place."""
-        Path(self._to_folder).mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_way(self._to_folder)
         self._write_note()
         try:
-            _rename_new(self._name, self.one.to, self.at)
+            rename_new(self._name, self.one.to, self.at)
         except FileNotFoundError:
             return End.MISSING, ""
         except OSError as error:
@@ -280,8 +275,8 @@ class _Departure:
         finally:
             os.close(copy)
         if is_same:
-            _rename_new(str(part), self.one.to)
-            _sync_up(Path(self._to_folder))
+            rename_new(str(part), self.one.to, is_ours=True)
+            sync_way(self._to_folder)
         else:
             part.unlink()
         return is_same
@@ -299,12 +294,17 @@ class _Departure:
         kept where it is, under a name that says so.
         """
         try:
-            _rename_new(name, self._name, folder, self.at)
+            rename_new(name, self._name, folder, self.at, is_ours=_is_ours(name))
         except FileExistsError:
             aside = os.path.join(os.path.split(name)[0], f"{PRIVATE}replaced-{os.urandom(6).hex()}")
-            _rename_new(name, aside, folder, folder)
+            rename_new(name, aside, folder, folder, is_ours=_is_ours(name))
             where = os.path.join(os.path.split(self.one.raw)[0], aside)
             self.aside = f"it was replaced at that very moment, twice; the first is kept as {where}"
+
+
+def _is_ours(name: str) -> bool:
+    """Whether nobody who drops files can exchange what has this name."""
+    return name.startswith(("/", PRIVATE))
 
 
 def _write_all(descriptor: int, piece: bytes) -> int:
@@ -341,32 +341,3 @@ def _folder(base: str, folder: str) -> Iterator[int]:
     real = os.path.realpath(base).rstrip("/") + folder.removeprefix(base.rstrip("/"))
     with opened_folder(base, folder, real.rstrip("/") or "/") as descriptor:
         yield descriptor
-
-
-def _rename_new(
-    old: str, new: str, old_folder: int | None = None, new_folder: int | None = None
-) -> None:
-    """Rename without replacing anything. Raises OSError, FileExistsError if the name is taken.
-
-    Where the kernel or the file system cannot do that, a link and an unlink do it, as long as
-    nobody else can exchange the old name: so only in folders of ours, or for the private name.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    sys.audit("os.rename", old, new, -1, -1)  # as `os.rename` does
-    here = -100  # AT_FDCWD
-    done = libc.renameat2(
-        here if old_folder is None else old_folder,
-        os.fsencode(old),
-        here if new_folder is None else new_folder,
-        os.fsencode(new),
-        NO_REPLACE,
-    )
-    if done == 0:
-        return
-    number = ctypes.get_errno()
-    error = OSError(number, os.strerror(number), old, None, new)
-    is_ours = old.startswith(("/", PRIVATE))
-    if number not in OTHER_DISK or number == errno.EXDEV or not is_ours:
-        raise error
-    os.link(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder, follow_symlinks=False)
-    os.unlink(old, dir_fd=old_folder)

@@ -59,6 +59,7 @@ from ds_flow.system.private_files import (
     user_name,
 )
 from ds_flow.system.removal import paths_below, remove_tree
+from ds_flow.system.renames import OTHER_DISK, make_way, rename_new, sync_way
 from ds_flow.system.services import Service, installed_services, service_in
 from ds_flow.system.tables import Cell, Moment, put_table
 from ds_flow.system.terminal import (
@@ -84,6 +85,7 @@ __all__ = [
     "INTERRUPTED",
     "IS_LINK",
     "NOT_REGULAR",
+    "OTHER_DISK",
     "WAKE_SIGNAL",
     "Cell",
     "Moment",
@@ -112,6 +114,7 @@ __all__ = [
     "is_there",
     "keep_from_children",
     "link_new",
+    "make_way",
     "mask",
     "masked",
     "need",
@@ -136,6 +139,7 @@ __all__ = [
     "refusal",
     "remove_stored_run",
     "remove_tree",
+    "rename_new",
     "reopen",
     "require_space",
     "run_record",
@@ -152,6 +156,7 @@ __all__ = [
     "sync_dir",
     "sync_file",
     "sync_files",
+    "sync_way",
     "told_pid",
     "unused_blobs",
     "user_name",
