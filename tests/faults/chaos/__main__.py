@@ -214,7 +214,7 @@ def play(folder: Path, site: Site, seed: int, seconds: float) -> Report:
     has_clock = "clock" in site.faults
     world = World(folder / "project", site.compute, site.environment, clock=has_clock, more=more)
     dropper = Dropper(world.inbox, folder / "staged", Journal(), rng)
-    sender = deliveries.Sender(dropper) if deliveries.IS_ON else None
+    sender = deliveries.Sender(dropper, seconds) if deliveries.IS_ON else None
     player = Player(Chaos(world, dropper, rng), site.faults, sender)
     try:
         with vanished_from(world.out) as vanished:

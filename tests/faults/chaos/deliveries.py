@@ -1,7 +1,8 @@
 """The ways sites deliver, with CHAOS_WAYS=1: files with markers, files that belong together.
 
 Markers come late, early or not at all until the end. Sets are completed, or left until their time
-has come, which is in the middle of the plan (and whenever the clock jumps).
+has come, which is soon after the end of the plan (and whenever the clock jumps). What is missing
+then comes late.
 """
 
 import os
@@ -27,11 +28,12 @@ MARKED_SHARE = 0.6  # of the files without a fresh marker, after each drop
 SETS_A_DROP = 0.3  # each is a run of its own
 ENDING = ".done"
 PATIENCE_SECONDS = 600.0
+SOON_SECONDS = 80.0  # a time of day has no seconds
 
 
 def settings(seconds: float) -> dict[str, dict[str, Any]]:
-    """What is set besides; the time of sets is about the middle of a plan so long."""
-    at = datetime.now().astimezone() + timedelta(seconds=max(60.0, seconds / 2))
+    """What is set besides; the time of sets is soon after the end of a plan so long."""
+    at = datetime.now().astimezone() + timedelta(seconds=seconds + SOON_SECONDS)
     by = r"student_set(?P<number>\d+)_"
     return {
         "watch": {"marker": f"{{name}}{ENDING}", "marker_minutes": 0.1},
@@ -46,9 +48,14 @@ class Sender:
     """Marks what the droppers have dropped, and drops sets in parts."""
 
     dropper: Dropper
+    seconds: float
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     sets: int = 0
     marks: int = 0
+    due_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.due_s = time.monotonic() + self.seconds + SOON_SECONDS
 
     def mark(self, share: float = MARKED_SHARE) -> None:
         """Give some of the files without a fresh marker one."""
@@ -101,7 +108,8 @@ class Sender:
             return False
         busy = sum(status["batches"].get(state, 0) for state in ("queued", "running", "retrying"))
         of_sets = sum(one["came"] for one in status["sets"])
-        return not (busy or status["arriving"]) and status["files"]["waiting"] <= of_sets
+        is_quiet = not (busy or status["arriving"]) and status["files"]["waiting"] <= of_sets
+        return is_quiet and time.monotonic() > self.due_s
 
     def _mark_all(self) -> None:
         while not all(map(_is_marked, self._files())):
