@@ -22,7 +22,7 @@ from ds_flow.system.durable import link_new, part_name
 from ds_flow.work import publication
 from ds_flow.work.analyses import publish_analysis
 from ds_flow.work.batch import Batch, batches_in
-from ds_flow.work.publication import AlreadyCommittedError, deliver, is_committed, publish
+from ds_flow.work.publication import AlreadyCommittedError, is_committed, publish, reveal
 from ds_flow.work.published import (
     find_analysis,
     newest_analyses,
@@ -145,7 +145,7 @@ def test_a_foreign_file_under_an_outputs_name_is_never_lost(out: Path, taken: st
     for _ in range(2):
         with pytest.raises(DispatchError, match="move it away"):
             publish_as(out)
-        assert deliver(Batch(work)) is None
+        assert reveal(Batch(work)) is None
 
     assert visible(out) == {taken}
     assert (out / taken).read_text() == "mine"
@@ -164,11 +164,11 @@ def test_a_dangling_link_under_an_outputs_name_is_a_foreign_file_too(out: Path) 
     assert (out / "processed_0_17.csv").is_symlink()
 
 
-# --------------------------------------------------------------------------- delivery
+# --------------------------------------------------------------------------- revealing
 
 
-def undelivered(out: Path) -> Path:
-    """A batch that was committed by a run that died before it delivered anything."""
+def unrevealed(out: Path) -> Path:
+    """A batch that was committed by a run that died before it revealed anything."""
     work = make_work(out)
     publish_as(out)
     for name in whole():
@@ -178,21 +178,21 @@ def undelivered(out: Path) -> Path:
 
 @pytest.mark.parametrize("there", [[], ["processed_0_17.csv"], sorted(sources(Path()))])
 def test_a_delivery_goes_on_where_it_was_stopped(out: Path, there: list[str]) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     for name in there:
         link_new(work / "committed" / name, out / name)
 
-    assert deliver(Batch(work)) == finished()
+    assert reveal(Batch(work)) == finished()
 
     assert visible(out) == whole()
     assert (out / "processed_1_17.csv").read_text() == "1\n"
 
 
 def test_half_of_a_copy_is_made_whole(out: Path) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     (out / part_name("processed_0_17.csv")).write_text("half of it")
 
-    deliver(Batch(work))
+    reveal(Batch(work))
 
     assert (out / "processed_0_17.csv").read_text() == "0\n"
     assert visible(out) - {part_name("processed_0_17.csv")} == whole()
@@ -202,16 +202,16 @@ def test_half_of_a_copy_is_made_whole(out: Path) -> None:
 def test_a_foreign_file_that_came_after_the_commit_is_left_alone_until_it_is_moved_away(
     out: Path, taken: str
 ) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     (out / taken).write_text("mine")
 
     for _ in range(2):
         with pytest.raises(FileExistsError, match="move it away"):
-            deliver(Batch(work))
+            reveal(Batch(work))
 
     assert (out / taken).read_text() == "mine"
     (out / taken).unlink()
-    deliver(Batch(work))
+    reveal(Batch(work))
     assert visible(out) == whole()
     assert (out / "processed_0_17.csv").read_text() == "0\n"
 
@@ -220,7 +220,7 @@ def test_a_foreign_file_that_came_after_the_commit_is_left_alone_until_it_is_mov
 def test_what_is_no_file_in_an_output_s_place_blocks_nobody_and_is_left_alone(
     out: Path, kind: str
 ) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     path = out / "processed_0_17.csv"
     if kind == "link":
         path.symlink_to("nowhere")
@@ -230,7 +230,7 @@ def test_what_is_no_file_in_an_output_s_place_blocks_nobody_and_is_left_alone(
         path.mkdir()
 
     with pytest.raises(FileExistsError, match="move it away"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     assert os.path.lexists(path)
 
@@ -240,7 +240,7 @@ def test_outputs_that_retention_removed_do_not_come_back(out: Path) -> None:
     publish_as(out)
     remove_outputs(out, ["17"])
 
-    assert deliver(Batch(work)) == finished()
+    assert reveal(Batch(work)) == finished()
 
     assert visible(out) == {"removed"}
 
@@ -276,7 +276,7 @@ def test_a_published_output_that_a_person_removed_does_not_come_back(out: Path) 
     publish_as(out)
     (out / "processed_0_17.csv").unlink()
 
-    deliver(Batch(work))
+    reveal(Batch(work))
 
     assert visible(out) == whole() - {"processed_0_17.csv"}
 
@@ -296,41 +296,41 @@ def change(work: Path, **changes: object) -> None:
 def test_a_commit_reaches_nothing_outside_the_output_folder_and_nothing_of_another_run(
     out: Path, name: str
 ) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     outputs = [{**row, "name": name} for row in finished().to_json()["outputs"]]
     change(work, outputs=outputs)
 
     with pytest.raises(BatchError, match="not an output's name of run 17"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     assert visible(out) == set()
 
 
 def test_a_link_in_a_commit_publishes_nothing_of_anybody(out: Path, tmp_path: Path) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     (tmp_path / "private").write_text("secret")
     (work / "committed" / "processed_0_17.csv").unlink()
     (work / "committed" / "processed_0_17.csv").symlink_to(tmp_path / "private")
 
     with pytest.raises(BatchError, match="is not a regular file"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     assert visible(out) == set()
 
 
 def test_a_commit_that_is_no_folder_of_one_run_is_told(out: Path) -> None:
-    work = undelivered(out)
+    work = unrevealed(out)
     (work / "committed" / "manifest_18.json").write_text("{}")
     with pytest.raises(BatchError, match="holds 2 manifests"):
-        deliver(Batch(work))
+        reveal(Batch(work))
     (work / "committed" / "manifest_18.json").unlink()
     change(work, run_id="18")
     with pytest.raises(BatchError, match="not the manifest's name of run 18"):
-        deliver(Batch(work))
+        reveal(Batch(work))
     shutil.rmtree(work / "committed")
     (work / "committed").symlink_to(out)
     with pytest.raises(BatchError, match="is not a folder"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
 
 def test_a_work_directory_on_its_way_out_is_removed_and_nothing_else(out: Path) -> None:
@@ -375,7 +375,7 @@ def test_a_crash_at_any_step_leaves_all_or_nothing_and_what_was_visible_stays(ou
         lived = publish_until(step, out, "17", 1)
         seen = {name for name in visible(out) if not name.startswith(".")} - {"foreign.csv"}
         has_committed = is_committed(Batch(work))
-        found = deliver(Batch(work))
+        found = reveal(Batch(work))
 
         assert (found is not None) == has_committed
         assert visible(out) - {"foreign.csv"} == (whole() if has_committed else set())
@@ -480,7 +480,7 @@ RECORDED_MEANWHILE = """
 import sys
 from pathlib import Path
 from ds_flow.work.batch import Batch
-from ds_flow.work.publication import deliver
+from ds_flow.work.publication import reveal
 from test_publication import publish_as
 
 out, work, seen = Path(sys.argv[1]), Path(sys.argv[2]), []
@@ -488,7 +488,7 @@ out, work, seen = Path(sys.argv[1]), Path(sys.argv[2]), []
 def watch(event, args):
     if event == "os.link" and Path(args[1]).parent == out and not seen:
         seen.append(event)
-        deliver(Batch(work))
+        reveal(Batch(work))
         Batch(work).remove()
 
 sys.addaudithook(watch)
@@ -519,8 +519,8 @@ def test_processes_that_deliver_together_deliver_whole_files_once(out: Path) -> 
     for name in whole():
         (out / name).unlink()
     code = (
-        "import sys; from pathlib import Path; from ds_flow.work import Batch, deliver;"
-        "deliver(Batch(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from ds_flow.work import Batch, reveal;"
+        "reveal(Batch(Path(sys.argv[1])))"
     )
     racers = [subprocess.Popen([sys.executable, "-c", code, str(work)]) for _ in range(4)]
 

@@ -70,7 +70,7 @@ def test_a_commit_by_hand_is_recorded_by_whoever_opens_the_ledger_next(
     assert not work.exists()
 
 
-def test_a_commit_that_was_delivered_in_part_is_delivered_whole_before_it_is_recorded(
+def test_a_commit_that_was_revealed_in_part_is_revealed_whole_before_it_is_recorded(
     ledger: Ledger, out: Path
 ) -> None:
     published(out, manifest("17", inputs=[read(PATH, "1")]))

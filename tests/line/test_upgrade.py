@@ -9,7 +9,7 @@ import pytest
 from ds_flow.core.errors import BatchError
 from ds_flow.system.durable import part_name, write_json
 from ds_flow.work.batch import Batch
-from ds_flow.work.publication import AlreadyCommittedError, deliver, publish
+from ds_flow.work.publication import AlreadyCommittedError, publish, reveal
 from ds_flow.work.upgrade import old_lock
 from power import Power
 from samples import BATCH, manifest, read
@@ -57,8 +57,8 @@ def test_an_old_commit_becomes_a_new_one(out: Path, work: Path, *, has_manifest:
     if has_manifest:
         (out / "manifest_17.json").hardlink_to(work / "committed.json")
 
-    assert deliver(Batch(work)) == COMMIT
-    assert deliver(Batch(work)) == COMMIT
+    assert reveal(Batch(work)) == COMMIT
+    assert reveal(Batch(work)) == COMMIT
 
     assert visible(out) == {NAME, "manifest_17.json"}
     assert [path.name for path in (work / "committed").iterdir()] == ["manifest_17.json"]
@@ -78,7 +78,7 @@ def test_an_old_commit_goes_after_no_power_loss_can_take_the_new_one_back(
             looked.append(target)
 
     power.before_each_name(look)
-    deliver(Batch(work))
+    reveal(Batch(work))
 
     assert looked
 
@@ -86,10 +86,10 @@ def test_an_old_commit_goes_after_no_power_loss_can_take_the_new_one_back(
 def test_an_upgrade_that_died_before_its_last_step_is_finished(out: Path, work: Path) -> None:
     commit(work, out)
     text = (work / "committed.json").read_text()
-    deliver(Batch(work))
+    reveal(Batch(work))
     (work / "committed.json").write_text(text)
 
-    assert deliver(Batch(work)) == COMMIT
+    assert reveal(Batch(work)) == COMMIT
 
     assert not (work / "committed.json").exists()
 
@@ -112,7 +112,7 @@ def test_an_old_commit_in_a_copied_work_directory_is_none_of_that_batch(
     copy = work.rename(work.with_name("f" * 10))
 
     with pytest.raises(BatchError, match=f"the commit of batch {BATCH}"):
-        deliver(Batch(copy))
+        reveal(Batch(copy))
 
     assert visible(out) == {NAME}
 
@@ -126,7 +126,7 @@ def test_what_an_old_run_had_only_begun_is_taken_back_by_name(out: Path, work: P
     (out / part_name("processed_1_17.csv")).write_text("half")
     (out / "processed_2_17.csv").write_text("not in the intent")
 
-    assert deliver(Batch(work)) is None
+    assert reveal(Batch(work)) is None
 
     assert visible(out) == {"processed_2_17.csv"}
     assert not intent.exists()
@@ -140,7 +140,7 @@ def test_what_two_attempts_had_begun_is_taken_back(out: Path, work: Path) -> Non
     for name in (NAME, "processed_0_18.csv"):
         (out / name).write_text("half")
 
-    assert deliver(Batch(work)) is None
+    assert reveal(Batch(work)) is None
 
     assert visible(out) == set()
     assert not first.exists()
@@ -161,7 +161,7 @@ def test_an_intent_goes_after_no_power_loss_can_bring_its_names_back(
             looked.append(target)
 
     power.before_each_name(look)
-    deliver(Batch(work))
+    reveal(Batch(work))
 
     assert looked
 
@@ -171,11 +171,11 @@ def test_nothing_is_taken_back_while_an_old_process_may_publish(out: Path, work:
     (out / NAME).write_text("being published")
 
     with old_lock(out), pytest.raises(BlockingIOError, match="tried again"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     assert (out / NAME).exists()
     assert intent.exists()
-    assert deliver(Batch(work)) is None
+    assert reveal(Batch(work)) is None
     assert not (out / NAME).exists()
 
 
@@ -190,7 +190,7 @@ def test_an_intent_reaches_nothing_of_another_run_and_nothing_outside_the_output
     (out / "processed_0_18.csv").write_text("published by another batch")
 
     with pytest.raises(BatchError, match="not an output's name of that run"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     assert (out / "processed_0_18.csv").exists()
 
@@ -200,7 +200,7 @@ def test_an_intent_whose_run_has_a_manifest_takes_nothing_back(out: Path, work: 
     (work / "committed.json").rename(out / "manifest_17.json")
 
     with pytest.raises(BatchError, match="not touched"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     assert visible(out) == {NAME, "manifest_17.json"}
 
@@ -211,9 +211,9 @@ def test_a_fifo_or_a_link_in_place_of_an_old_record_blocks_nobody_and_is_told(
 ) -> None:
     os.mkfifo(work / path)
     with pytest.raises(BatchError, match=f"{path}: is not a regular file"):
-        deliver(Batch(work))
+        reveal(Batch(work))
 
     (work / path).unlink()
     (work / path).symlink_to(work / "batch.json")
     with pytest.raises(BatchError, match=f"{path}: is a symbolic link"):
-        deliver(Batch(work))
+        reveal(Batch(work))

@@ -27,7 +27,6 @@ from ds_flow.work import (
     analysis_name,
     batches_in,
     by_run_id,
-    deliver,
     find_analysis,
     is_committed,
     manifest_name,
@@ -35,6 +34,7 @@ from ds_flow.work import (
     newest_analyses,
     read_analysis,
     read_manifest,
+    reveal,
 )
 
 log = logging.getLogger(__name__)
@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 def admit_commits(
     ledger: Ledger, output_dir: Path, now: datetime, problems: Problems | None = None
 ) -> int:
-    """Deliver and record every committed batch that the ledger does not know; how many were news.
+    """Reveal and record every committed batch that the ledger does not know; how many were news.
 
     A run by hand leaves its commit for whoever opens the ledger next. A batch whose run is live
     is left to the daemon that follows it. A problem with a batch is logged unless `problems` knows
     it.
 
-    1. Finish the delivery. Its commit is then durable, as the ledger's row will be.
+    1. Finish revealing it. Its commit is then durable, as the ledger's row will be.
     2. Record the commit.
     3. Remove the work directory.
     """
@@ -58,7 +58,7 @@ def admit_commits(
         if ledger.read.has_live_run(batch.id):
             continue
         with _named_if_bad(batch, problems):
-            manifest = deliver(batch)
+            manifest = reveal(batch)
             if manifest is None:
                 continue
             if ledger.record(manifest, now):
@@ -221,7 +221,7 @@ def disown_batches(ledger: Ledger, output_dir: Path, now: datetime) -> int:
     for run in ledger.read.live_runs():
         manifest = None
         with suppress(BatchError):  # then it is no commit
-            manifest = deliver(Batch.at(output_dir, run.batch))
+            manifest = reveal(Batch.at(output_dir, run.batch))
         if manifest := manifest or published(ledger, output_dir, run.batch):
             ledger.record(manifest, now)
         if manifest is None or manifest.attempt != run.attempt:

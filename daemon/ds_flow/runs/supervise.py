@@ -25,7 +25,7 @@ from ds_flow.runs.launch import Life, Runs
 from ds_flow.runs.start import why_cannot_run
 from ds_flow.settings import Settings
 from ds_flow.system import mask
-from ds_flow.work import Batch, deliver, find_log, give_up_analysis, why_no_analysis
+from ds_flow.work import Batch, find_log, give_up_analysis, reveal, why_no_analysis
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Supervisor:
         broken = ""
         try:
             output_dir = self.settings.output_dir
-            manifest = deliver(batch)
+            manifest = reveal(batch)
             manifest = manifest or recovery.published(self.ledger, output_dir, run.batch)
             self._learn_run_id(run, batch)
             if manifest is not None:

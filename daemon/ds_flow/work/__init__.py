@@ -18,7 +18,7 @@ from ds_flow.work.fingerprint import (
 )
 from ds_flow.work.logs import all_logs, attempt_log, delivery_log, find_log, log_places, run_log
 from ds_flow.work.place import detach, refuse_root, require_own, settle
-from ds_flow.work.publication import deliver, is_committed, publish
+from ds_flow.work.publication import is_committed, publish, reveal
 from ds_flow.work.published import (
     REMOVED,
     analysis_name,
@@ -56,7 +56,6 @@ __all__ = [
     "by_run_id",
     "code_fingerprint",
     "columns_of",
-    "deliver",
     "delivery_log",
     "detach",
     "find_analysis",
@@ -87,6 +86,7 @@ __all__ = [
     "remove_outputs",
     "removed_manifests",
     "require_own",
+    "reveal",
     "run_log",
     "settings_fingerprint",
     "settle",

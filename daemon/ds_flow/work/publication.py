@@ -1,4 +1,4 @@
-"""How a batch is published: gather its files, commit by one rename, deliver them to `out/`.
+"""How a batch is published: gather its files, commit by one rename, reveal them in `out/`.
 
 Publication only goes forward. Nothing is visible before the commit, and nothing is taken back
 after it. See docs/publication.md.
@@ -43,7 +43,7 @@ def publish(batch: Batch, manifest: Manifest, sources: Mapping[str, Path]) -> Ma
     """Publish a batch's outputs under their final names; the manifest that was committed.
 
     `sources` maps each output's name to the file that has its bytes. A run that publishes again
-    only finishes its delivery. Raises AlreadyCommittedError if another run committed the batch,
+    only reveals the rest. Raises AlreadyCommittedError if another run committed the batch,
     DispatchError if another file has the name of an output.
 
     1. Gather the outputs and the manifest in a folder, and sync them.
@@ -56,11 +56,11 @@ def publish(batch: Batch, manifest: Manifest, sources: Mapping[str, Path]) -> Ma
             _gather(folder, manifest, sources)
             _commit(folder, batch)
     try:
-        committed = deliver(batch) or manifest
+        committed = reveal(batch) or manifest
     except FileNotFoundError:
         if batch.folder.exists():
             raise
-        return manifest  # another process delivered and recorded it, and removed the directory
+        return manifest  # another process revealed and recorded it, and removed the directory
     if committed.run_id != manifest.run_id:
         raise AlreadyCommittedError(committed.batch, committed.run_id)
     return committed
@@ -108,7 +108,7 @@ def is_committed(batch: Batch) -> bool:
     return any(os.path.lexists(batch.folder / name) for name in (COMMITTED, OLD_COMMIT))
 
 
-def deliver(batch: Batch) -> Manifest | None:
+def reveal(batch: Batch) -> Manifest | None:
     """Give a committed batch's files their names in the output folder; None if it has no commit.
 
     Any process may do this, at any time and again. It removes nothing, and the manifest comes

@@ -150,8 +150,8 @@ def manifest_of(output_dir: Path, run_id: str) -> Manifest | None:
 def remove_outputs(output_dir: Path, run_ids: Iterable[str]) -> None:
     """Remove the outputs of runs; their manifests and analyses stay, in the folder of the removed.
 
-    The manifests move first, so a manifest that is in its place has its outputs. A delivery that
-    finds the manifest among the removed ones delivers nothing. A call that was interrupted can be
+    The manifests move first, so a manifest that is in its place has its outputs. Whoever
+    finds the manifest among the removed ones reveals nothing. A call that was interrupted can be
     repeated.
     """
     folder = output_dir / REMOVED
