@@ -1,5 +1,6 @@
 """Tables: whole in a pipe, and no wider than a terminal for a person."""
 
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -81,3 +82,13 @@ def test_a_time_is_told_by_how_far_it_is(span: timedelta, told: str) -> None:
 @given(st.datetimes(timezones=st.just(UTC)), st.datetimes(timezones=st.just(UTC)))
 def test_any_time_is_told_shortly(then: datetime, now: datetime) -> None:
     assert 0 < len(ago(then.isoformat(), now)) <= 10
+
+
+def test_a_sentence_breaks_between_words_on_a_terminal_and_is_whole_in_a_pipe() -> None:
+    code = f"from ds_flow.system import put_sentence; put_sentence({REASON!r})"
+    argv = [sys.executable, "-c", code]
+    lines = in_terminal(argv, ("COLUMNS", "40")).decode().splitlines()
+    assert " ".join(lines) == REASON
+    assert max(map(len, lines)) <= 40
+    piped = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    assert piped == f"{REASON}\n"

@@ -61,7 +61,7 @@ from ds_flow.system.private_files import (
 from ds_flow.system.removal import paths_below, remove_tree
 from ds_flow.system.renames import OTHER_DISK, make_way, rename_new, sync_way
 from ds_flow.system.services import Service, installed_services, service_in
-from ds_flow.system.tables import Cell, Moment, put_table
+from ds_flow.system.tables import Cell, Moment, put_sentence, put_table
 from ds_flow.system.terminal import (
     DONE,
     FAILED,
@@ -133,6 +133,7 @@ __all__ = [
     "put_foreign",
     "put_lines",
     "put_long_document",
+    "put_sentence",
     "put_table",
     "read_json",
     "read_word",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ds_flow.core import ago, moment, printable
-from ds_flow.system.terminal import put
+from ds_flow.system.terminal import put, put_lines
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -56,6 +56,24 @@ def put_table(headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> None:
         put((" " * GAP).join(cells).rstrip())
 
 
+def put_sentence(text: str) -> None:
+    """Print a sentence for people: whole in a pipe, broken between words on a terminal."""
+    shown = printable(text)
+    put_lines(_wrapped(shown, "") if sys.stdout.isatty() else shown)
+
+
+def _wrapped(text: str, indent: str) -> str:
+    room = max(20, shutil.get_terminal_size().columns)
+    return textwrap.fill(
+        text,
+        room,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _text(cell: Cell, now: datetime | None) -> str:
     """Leave no cell empty, so that columns can be counted."""
     if cell in {None, ""}:
@@ -81,7 +99,7 @@ def _put_fitted(headings: Sequence[str], table: Sequence[Sequence[str]]) -> None
         cells = [_cut(cell, width) for cell, width in zip(line, widths, strict=False)]
         screen.print(_line(cells, widths, "" if number else "bold"))
         if has_notes and number and line[-1] != "-":
-            screen.print(_note(line[-1], room))
+            screen.print(_note(line[-1]))
 
 
 def _narrow(headings: Sequence[str], widths: list[int], room: int) -> None:
@@ -131,16 +149,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], style: str) -> "Text":
     return line
 
 
-def _note(text: str, room: int) -> "Text":
+def _note(text: str) -> "Text":
     from rich.text import Text
 
-    indent = " " * INDENT
-    lines = textwrap.wrap(
-        text,
-        max(20, room),
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return Text("\n".join(lines), style="dim")
+    return Text(_wrapped(text, " " * INDENT), style="dim")

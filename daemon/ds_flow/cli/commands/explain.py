@@ -6,7 +6,16 @@ from pathlib import Path
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
 from ds_flow.core import Document
-from ds_flow.system import DONE, FAILED, Moment, put, put_document, put_table, running_pid
+from ds_flow.system import (
+    DONE,
+    FAILED,
+    Moment,
+    put,
+    put_document,
+    put_sentence,
+    put_table,
+    running_pid,
+)
 
 HELP = "say where a file is, and why"
 ARGUMENTS: Arguments = (
@@ -31,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _put_answer(answer: Document) -> None:
-    put(f"{answer['path']}: {answer['verdict']}")
+    put_sentence(f"{answer['path']}: {answer['verdict']}")
     if answer["next"]:
-        put(f"next: {answer['next']}")
+        put_sentence(f"next: {answer['next']}")
     if answer["events"]:
         put()
         rows = ([Moment(one["at"]), one["kind"], one["detail"]] for one in answer["events"])

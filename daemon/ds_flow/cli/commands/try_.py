@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
 from ds_flow.core import Document, counted, unescape
-from ds_flow.system import DONE, FAILED, put, put_document, put_table
+from ds_flow.system import DONE, FAILED, put, put_document, put_sentence, put_table
 
 if TYPE_CHECKING:
     from ds_flow.settings import Settings
@@ -37,7 +37,7 @@ ARGUMENTS: Arguments = (
     JSON,
 )
 
-PACKAGE_FRAME = re.compile(r'  File ".*/(site|dist)-packages/')
+PACKAGE_FRAME = re.compile(r'  File "([^"]*/(site|dist)-packages/|[^"]*[.]p[yx][xi]")')
 FACT_WIDTH = 11
 CELL_WIDTH = 24
 GAP = 3  # between two columns
@@ -83,7 +83,8 @@ def _remarks(settings: "Settings", file: Path) -> Document:
 
 def _put_answer(answer: Document) -> None:
     verdict = "would be published" if answer["published"] else "would be set aside"
-    put(f"{answer['file']} {verdict}" + (f": {answer['reason']}" if answer["reason"] else ""))
+    reason = f": {answer['reason']}" if answer["reason"] else ""
+    put_sentence(f"{answer['file']} {verdict}{reason}")
     for line in _without_packages(answer["printed"].splitlines()):
         put(f"  | {line}")
     for name, fact in _facts(answer):
