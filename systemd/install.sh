@@ -138,7 +138,7 @@ refuse_foreign() {
         place=$(dirname "$place")
     done
     [[ -d $prefix ]] || return 0
-    for place in daemon flows bash systemd config .venv .python; do
+    for place in daemon flows bash systemd docs config .venv .python; do
         others+=(! -name "$place")
     done
     keep=(-type d -path "$prefix/*" ! -path "$prefix/*/*" "${others[@]}" -prune -o)
@@ -313,7 +313,7 @@ uninstall_all() {
             rm -f -- "$prefix/$one"
         fi
     done
-    for one in daemon flows bash systemd; do
+    for one in daemon flows bash systemd docs; do
         [[ -d $prefix/$one ]] || continue # of an uninstallation that was interrupted
         find "$prefix/$one" -name __pycache__ -prune -exec rm -rf {} +
         find "$prefix/$one" -depth -type d -empty -delete

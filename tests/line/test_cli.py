@@ -146,7 +146,11 @@ def test_files_can_be_named_and_an_unknown_one_is_an_error(
 
 
 def test_no_files_are_an_empty_document(ds_flow_here: Cli) -> None:
-    assert json.loads(ds_flow_here("files", "--json")[1]) == {"files": []}
+    assert json.loads(ds_flow_here("files", "--json")[1]) == {
+        "document": "files",
+        "schema": 1,
+        "files": [],
+    }
 
 
 def test_runs_have_the_promised_shape(project: Project, ds_flow_here: Cli) -> None:
@@ -393,7 +397,10 @@ def test_a_lost_or_broken_manifest_is_named(project: Project, ds_flow_here: Cli)
     (project.root / "out" / "manifest_17.json").unlink()
     (project.root / "out" / "manifest_18.json").write_text("{}")
     code, out, err = ds_flow_here("manifest", "--json")
-    assert (code, json.loads(out)) == (1, {"manifests": []})
+    assert (code, json.loads(out)) == (
+        1,
+        {"document": "manifest", "schema": 1, "manifests": []},
+    )
     assert "run 17: its manifest is gone" in err
     assert "manifest_18.json: not a manifest" in err
 

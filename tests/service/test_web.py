@@ -118,6 +118,7 @@ def test_the_api_gives_what_the_command_prints(
     assert answer.status_code == 200
     found = answer.json()
     expected = printed(*words)
+    assert (expected.pop("document"), expected.pop("schema")) == (words[0], 1)
     if night := expected.get("last_night"):
         night["since"] = found["last_night"]["since"]  # each is as of its own moment
     assert {key: found[key] for key in expected} == expected

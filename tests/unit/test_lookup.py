@@ -59,15 +59,17 @@ def test_a_file_that_exists_is_meant_before_one_that_only_begins_so(tmp_path: Pa
 def test_a_run_may_be_begun_or_be_the_last(tmp_path: Path) -> None:
     project = Project(tmp_path)
     with closing(project.open()) as ledger:
-        for name in ("", "last", "1"):
+        for name in ("", "last", "1", "1111"):
             with pytest.raises(RequestError, match="no run"):
                 find_run(ledger, name)
-        project.published("one-567890", "1111", "student_a.csv")
-        project.published("two-567890", "1122", "student_b.csv")
-        assert find_run(ledger, "last").run_id == "1122"
-        assert find_run(ledger, "111").run_id == "1111"
-        assert find_run(ledger, "one").run_id == "1111"
-        assert find_batch(ledger, "two") == find_batch(ledger, "last") == "two-567890"
+        project.published("one-567890", "11110000", "student_a.csv")
+        project.published("two-567890", "11112222", "student_b.csv")
+        assert find_run(ledger, "last").run_id == "11112222"
+        assert find_run(ledger, "11110").run_id == "11110000"
+        assert find_run(ledger, "one-").run_id == "11110000"
+        assert find_batch(ledger, "two-") == find_batch(ledger, "last") == "two-567890"
         for find in (find_run, find_batch):
-            with pytest.raises(RequestError, match="more than one run or batch begins with '11'"):
-                find(ledger, "11")
+            with pytest.raises(RequestError, match="more than one run or batch begins with '1111'"):
+                find(ledger, "1111")
+            with pytest.raises(RequestError, match="no "):  # too short to be meant
+                find(ledger, "one")

@@ -87,8 +87,11 @@ class Admission:
 
     def unfinished(self) -> dict[str, str]:
         """The files that are not yet in the ledger, and why."""
-        why = {path: one.why for path, one in self.inbox.waiting.held.items()}
-        why |= {path: one.reason or "it keeps changing" for path, one in self.arriving.items()}
+        return {path: one.why for path, one in self.inbox.waiting.held.items()} | self.incomplete()
+
+    def incomplete(self) -> dict[str, str]:
+        """Those of them that need nobody else to come: they change, or are being read."""
+        why = {path: one.reason or "it keeps changing" for path, one in self.arriving.items()}
         return why | {path: told(*far) for path, *far in self.turns.progress()}
 
     def patience_s(self, now_s: float) -> float:

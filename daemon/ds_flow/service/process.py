@@ -110,7 +110,7 @@ class Service:
                 self._tell_arriving()
                 left_s = max(0.0, ends_s - clock.monotonic_s())
                 self._wait(min(self.engine.patience_s(), self.upkeep.patience_s(), left_s))
-        left = self.engine.admission.unfinished()
+        left = self.engine.admission.incomplete()
         self._drain()
         return left
 

@@ -37,6 +37,8 @@ def find_place(settings: Settings, ledger: Ledger, typed: str, cwd: str) -> Plac
 def _begun(settings: Settings, ledger: Ledger, typed: str, places: list[Place]) -> Place | None:
     """Find the one known file whose path begins as typed."""
     paths: dict[str, None] = {}
+    if len(Path(typed).name) < LEAST_BEGUN:
+        return None
     for place in places:
         paths |= dict.fromkeys(ledger.names.paths(place.path, LISTED))
     path = _only(typed, "file", list(paths))
@@ -72,6 +74,7 @@ def _through_links(settings: Settings, absolute: str) -> str:
 
 
 LAST = "last"
+LEAST_BEGUN = 4  # characters of a name: two or three may be a mistake
 LISTED = 6  # names that are read, to tell one from several
 
 
@@ -112,7 +115,9 @@ def _whole(ledger: Ledger, name: str) -> str:
         if newest is None:
             raise RequestError("there is no run yet")
         return newest
-    if not name or ledger.read.run(name) or ledger.read.batch(name):
+    if ledger.read.run(name) or ledger.read.batch(name):
+        return name
+    if len(name) < LEAST_BEGUN:
         return name
     begun = [*ledger.names.runs(name, LISTED), *ledger.names.batches(name, LISTED)]
     return _only(name, "run or batch", begun) or name
