@@ -15,6 +15,7 @@ from typing import Any
 from ds_flow.cli.arguments import UsageError
 from ds_flow.cli.commands.status import NEEDS_PERSON, NO_DAEMON
 from ds_flow.cli.main import CLOSED, COMMANDS, parser
+from ds_flow.cli.schemas import DOCUMENTS, SCHEMA, schema_of
 from ds_flow.core import LedgerError, SettingsError
 from ds_flow.core.states import BatchState, FileState, FireOutcome, RunState
 from ds_flow.settings import settings_schema
@@ -179,9 +180,23 @@ def exit_codes() -> Iterator[str]:
 def documents() -> Iterator[str]:
     api = json.loads((SOURCES / "web/openapi.json").read_text(encoding="utf-8"))
     yield (
-        "What commands print with `--json`, and what [the page](../web.md) serves under `/api/`.\n"
-        "Keys may be added, and never change their meaning. The schemas as JSON:\n"
-        "`/api/openapi` of the page, or `daemon/ds_flow/web/openapi.json`."
+        "What commands print with `--json`. Each document names itself: `document` is the\n"
+        f"command, `schema` the number of its schema, {SCHEMA}. Keys may be added under a number.\n"
+        "A key that changes its meaning, or goes, gets a new one. `ds-flow check --schema NAME`\n"
+        "prints a schema as JSON."
+    )
+    for name in DOCUMENTS:
+        yield f"## ds-flow {name}"
+        yield "\n".join(shape(keys_of(name)))
+    yield "## Every other command"
+    yield "What it does has no answer of its own. With `--json` it prints:"
+    yield "\n".join(shape(keys_of("action")))
+    yield "## An error"
+    yield "\n".join(shape(keys_of("error")))
+    yield "## What the page serves"
+    yield (
+        "[The page](../web.md) serves the same documents under `/api/`, without `document` and\n"
+        "`schema`. Their schemas are at `/api/openapi`, and in `daemon/ds_flow/web/openapi.json`."
     )
     served = []
     for address, verbs in api["paths"].items():
@@ -194,6 +209,14 @@ def documents() -> Iterator[str]:
         if said := schema.get("description"):
             yield said
         yield "\n".join(shape(schema))
+
+
+def keys_of(name: str) -> Mapping[str, Any]:
+    """The schema of a command's document without the two keys that all have."""
+    schema = schema_of(name)
+    own = {key: one for key, one in schema["properties"].items() if "const" not in one}
+    own.pop("document", None)
+    return {**schema, "properties": own}
 
 
 def link(schema: Mapping[str, Any]) -> str:
