@@ -10,7 +10,7 @@ import pytest
 from cli_project import Project
 from clock import MovedClock
 from ds_flow.inbox.admission import Admission
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.system import set_up_logging
 from ds_flow.system.wake import Wake

@@ -15,8 +15,8 @@ from dropper import as_dropper, dropper_at_work, let_in
 from ds_flow.core.states import FileState
 from ds_flow.inbox import hashing
 from ds_flow.inbox.admission import Admission
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.progress import being_read
-from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake

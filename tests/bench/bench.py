@@ -236,6 +236,7 @@ def pss_kb(pid: int) -> int:
 def latencies() -> tuple[float, float, float]:
     """Seconds from drop to batch in an empty inbox and beside many known files; one scan's."""
     from ds_flow.inbox import scan
+    from ds_flow.inbox.pattern import Pattern
     from ds_flow.settings.load import load_settings
 
     with project() as root:
@@ -244,7 +245,7 @@ def latencies() -> tuple[float, float, float]:
         with serving(root):
             empty_s = drop(root, "student_first.csv")
         known(root, KNOWN_FILES)
-        pattern = scan.Pattern.parse(settings.pattern, settings.root)
+        pattern = Pattern.parse(settings.pattern, settings.root)
         start_s = time.monotonic()
         scan.scan_files(pattern)
         scan_s = time.monotonic() - start_s
@@ -280,13 +281,14 @@ def known(root: Path, count: int) -> None:
 
     from ds_flow.core.states import Cause, Settled
     from ds_flow.inbox import scan
+    from ds_flow.inbox.pattern import Pattern
     from ds_flow.ledger.ledger import Ledger
     from ds_flow.settings.load import load_settings
 
     settings = load_settings(root / "config" / "settings.yaml", {})
     for number in range(count):
         (root / "data" / f"student_{number:06}.csv").write_text(f"id\n{number}\n")
-    seen = scan.scan_files(scan.Pattern.parse(settings.pattern, settings.root)).sightings
+    seen = scan.scan_files(Pattern.parse(settings.pattern, settings.root)).sightings
     ledger = Ledger(settings.ledger)
     for start in range(0, count, 1000):
         ledger.admit(

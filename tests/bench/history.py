@@ -17,7 +17,7 @@ from pathlib import Path
 from ds_flow.cli.main import main as ds_flow
 from ds_flow.core.states import Settled
 from ds_flow.inbox import scan
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.runs.launch import Runs

@@ -18,8 +18,8 @@ from ds_flow.inbox import admission as admission_module
 from ds_flow.inbox import progress, scan, slices
 from ds_flow.inbox.admission import IDLE_SCAN_SHARE, Admission
 from ds_flow.inbox.hashing import PIECE_BYTES, SOON_BYTES
+from ds_flow.inbox.pattern import Look, Pattern
 from ds_flow.inbox.progress import Counted, last_look
-from ds_flow.inbox.scan import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.settings.load import load_settings
 from ds_flow.system.wake import Wake
@@ -450,7 +450,7 @@ class Slow(Inbox):
     scans = 0
     is_polling = False  # events would tell of a change
 
-    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> Iterator[scan.Look]:
+    def look(self, is_known: Callable[[Sighting], bool] = lambda _: False) -> Iterator[Look]:
         self.scans += 1
         yield from super().look(is_known)
         self.clock.elapsed_s += 6
@@ -644,8 +644,8 @@ def test_what_was_admitted_during_a_long_scan_is_no_news_at_its_end(
 def test_an_inbox_that_is_lost_during_a_long_scan_is_reported_and_scanned_again(
     sliced: Admission, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: object) -> Iterator[scan.Look]:
-        yield scan.Look(0)
+    def lost(*_: object) -> Iterator[Look]:
+        yield Look(0)
         raise DispatchError("gone")
 
     with monkeypatch.context() as patched:
@@ -685,10 +685,10 @@ def test_slices_follow_each_other_at_once(sliced: Admission, clock: MovedClock) 
 
 
 def test_the_time_of_a_scan_is_that_of_its_slices(clock: MovedClock) -> None:
-    def steps() -> Iterator[scan.Look]:
+    def steps() -> Iterator[Look]:
         for _ in range(3):
             clock.elapsed_s += 6
-            yield scan.Look(0)
+            yield Look(0)
 
     under_way = slices.Scan(steps(), clock, clock.now())
     while not under_way.go_on(clock.elapsed_s):
@@ -696,7 +696,7 @@ def test_the_time_of_a_scan_is_that_of_its_slices(clock: MovedClock) -> None:
     assert under_way.spent_s == 18
 
 
-def look(inbox: Inbox, is_known: Callable[[Sighting], bool] = lambda _: False) -> scan.Look:
+def look(inbox: Inbox, is_known: Callable[[Sighting], bool] = lambda _: False) -> Look:
     *_, found = inbox.look(is_known)
     return found
 

@@ -16,7 +16,7 @@ from ds_flow.core.problems import Problems
 from ds_flow.core.states import BatchState, FileState, RunState, Trigger
 from ds_flow.dispatch import JobSpec, has_jobs_elsewhere, open_round
 from ds_flow.inbox import scan, slices
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.rows import BatchRow

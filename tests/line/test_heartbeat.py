@@ -15,7 +15,7 @@ from clock import MovedClock
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import Cause, FireOutcome
 from ds_flow.inbox.misnamed import Misnamed
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import Fire

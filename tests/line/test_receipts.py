@@ -18,7 +18,8 @@ from clock import NOON
 from crash import lives_through
 from ds_flow.core.program import CHECKOUT
 from ds_flow.core.states import Cause, Trigger
-from ds_flow.inbox.scan import Pattern, scan_files
+from ds_flow.inbox.pattern import Pattern
+from ds_flow.inbox.scan import scan_files
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.receipt_files import RefusedError, receipt_name, receipts_folder
 from ds_flow.upkeep.receipts import Job, Receipts, write_receipts

@@ -18,7 +18,7 @@ from clock import MovedClock
 from ds_flow.core.errors import RequestError
 from ds_flow.core.states import RERUN_TRIGGERS, BatchState, Cause, FileState
 from ds_flow.inbox import scan, slices
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.rows import FileRow

@@ -15,9 +15,9 @@ import pytest
 from disks import other_disk
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import Arrival, Cause, Settled, Sighting
-from ds_flow.inbox import scan
 from ds_flow.inbox.hashing import PIECE_BYTES, Hash, StillArriving
-from ds_flow.inbox.scan import Pattern, is_open_for_writing
+from ds_flow.inbox.pattern import Look, Pattern
+from ds_flow.inbox.scan import is_open_for_writing
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.system.wake import Wake
 from moments import LinkAndFolder, at_every_moment, chain, moved_too_deep, nest
@@ -75,7 +75,7 @@ def be_quiet(wake: Wake) -> None:
         pass
 
 
-def look(inbox: Inbox) -> scan.Look:
+def look(inbox: Inbox) -> Look:
     *_, found = inbox.look()
     return found
 
@@ -537,7 +537,7 @@ def test_a_thread_of_events_that_dies_is_told_and_started_again(
 WITHOUT_DESCRIPTORS = """
 import logging, resource, sys
 from pathlib import Path
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Look, Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.system.wake import Wake
 logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)

@@ -7,7 +7,7 @@ import pytest
 
 from clock import MovedClock
 from ds_flow.core.manifest import Manifest
-from ds_flow.inbox.scan import Pattern
+from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.watcher import Inbox
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.ledger.schedules import Fire

@@ -11,7 +11,8 @@ import pytest
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.paths import unescape
 from ds_flow.inbox import scan
-from ds_flow.inbox.scan import Look, Pattern, scan_files, sight_file
+from ds_flow.inbox.pattern import Look, Pattern
+from ds_flow.inbox.scan import scan_files, sight_file
 from moments import LinkAndFolder, at_every_moment, chain, nest
 from rights import no_rights, public_folder
 

@@ -17,9 +17,7 @@ from pathlib import Path
 from ds_flow.core import DispatchError, Sighting, Stat, escape, unescape
 from ds_flow.inbox.markers import Marks, why_held
 from ds_flow.inbox.misnamed import NAMED, Misnamed, judge_name
-from ds_flow.inbox.pattern import Look as Look  # noqa: PLC0414 - whoever scans has them from here
-from ds_flow.inbox.pattern import Pattern as Pattern  # noqa: PLC0414 - as above
-from ds_flow.inbox.pattern import holds_receipts
+from ds_flow.inbox.pattern import Look, Pattern, holds_receipts
 from ds_flow.settings import RECEIPTS, TEMPORARY
 from ds_flow.system import (
     NowhereError,

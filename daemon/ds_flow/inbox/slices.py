@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from ds_flow.core import Clock
+from ds_flow.inbox.pattern import Look
 from ds_flow.inbox.progress import Counted
-from ds_flow.inbox.scan import Look
 
 SLICE_SECONDS = 0.1
 LONG_SECONDS = 0.5  # a shorter scan costs `status` no more than the start of Python
