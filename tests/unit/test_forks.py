@@ -70,11 +70,12 @@ def test_a_child_runs_what_is_registered_in_it_for_its_exit_and_nothing_else(
     def main() -> None:
         atexit.register((tmp_path / "mine").unlink)
 
-    atexit.register((tmp_path / "parents").unlink)
+    of_parent = (tmp_path / "parents").unlink
+    atexit.register(of_parent)
     try:
         assert ended(main) == 0
     finally:
-        atexit.unregister((tmp_path / "parents").unlink)
+        atexit.unregister(of_parent)
 
     assert not (tmp_path / "mine").exists()
     assert (tmp_path / "parents").exists()

@@ -46,7 +46,8 @@ class OpenSets:
     _newest: int = 0  # the largest of these ids
     _formed: dict[str, bool] = field(default_factory=dict)  # by value, as far as it was asked
     _since: datetime | None = None  # when it was last decided what is due
-    _next_at: datetime | None = None  # the deadline after that
+    _last_at: datetime | None = None  # the deadline before that
+    _next_at: datetime | None = None  # the one after
 
     @property
     def has_loose(self) -> bool:
@@ -65,7 +66,8 @@ class OpenSets:
         else:
             self._sort_out(rule, is_same_rule=is_same_rule)
         self._since, self._next_at = now, rule.next_deadline(now)
-        self.due = sets_to_form(self.found.sets.values(), rule, rule.last_deadline(now))
+        self._last_at = rule.last_deadline(now)
+        self.due = sets_to_form(self.found.sets.values(), rule, self._last_at)
 
     def _take_new(self, rule: SetRule) -> bool:
         """Add what waits since; whether nothing else has changed: no other waits no more."""
@@ -83,10 +85,11 @@ class OpenSets:
         self.found.loose.extend(found.loose)
         for value, one in found.sets.items():
             self.found.sets.setdefault(value, OpenSet(value)).members.extend(one.members)
-        # One that is due by its time was due before, or begins after that.
         touched = [self.found.sets[value] for value in values]
         due = {one.value for one in self.due}
-        self.due += [one for one in sets_to_form(touched, rule, None) if one.value not in due]
+        self.due += [
+            one for one in sets_to_form(touched, rule, self._last_at) if one.value not in due
+        ]
         return True
 
     def _sort_out(self, rule: SetRule, *, is_same_rule: bool) -> None:
