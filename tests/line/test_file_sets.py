@@ -351,6 +351,10 @@ STEPS = st.lists(
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([("come", "a", 2), ("wait", "a", 2), ("form", "a", 2), ("release", "a", 2)], "alone")
+@example(
+    [("come", "a", 2), ("wait", "a", 2), ("form", "a", 2), ("come", "a", 2), ("release", "a", 2)],
+    "alone",
+)
 @given(STEPS, st.sampled_from(["alone", "again"]))
 def test_what_is_known_of_sets_is_what_a_new_daemon_would_find(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int]], late: str

@@ -44,7 +44,6 @@ class OpenSets:
     _event: int = -1
     _sum: tuple[int, int] = (0, 0)  # of all that was sorted: how many, and the sum of their ids
     _newest: int = 0  # the largest of these ids
-    _formed: dict[str, bool] = field(default_factory=dict)  # by value, as far as it was asked
     _since: datetime | None = None  # when it was last decided what is due
     _last_at: datetime | None = None  # the deadline before that
     _next_at: datetime | None = None  # the one after
@@ -64,7 +63,7 @@ class OpenSets:
             if not (is_later or self._since is None or now < self._since):
                 return
         else:
-            self._sort_out(rule, is_same_rule=is_same_rule)
+            self._sort_out(rule)
         self._since, self._next_at = now, rule.next_deadline(now)
         self._last_at = rule.last_deadline(now)
         self.due = sets_to_form(self.found.sets.values(), rule, self._last_at)
@@ -92,14 +91,11 @@ class OpenSets:
         ]
         return True
 
-    def _sort_out(self, rule: SetRule, *, is_same_rule: bool) -> None:
-        if not is_same_rule:
-            self._formed.clear()
+    def _sort_out(self, rule: SetRule) -> None:
         waiting = self.ledger.sets.waiting()
         self._sum = len(waiting), sum(member.id for member in waiting)
         self._newest = _newest(waiting, 0)
         found = sort_out(waiting, rule, ())
-        self._formed = {value: True for value in found.sets if self._formed.get(value)}
         late = {value: one for value, one in found.sets.items() if self.is_formed(rule, value)}
         self.found = Sorted(
             {value: one for value, one in found.sets.items() if value not in late},
@@ -114,10 +110,11 @@ class OpenSets:
         return is_alone or self.ledger.schedules.live_batch(rule.selection(value)) is None
 
     def is_formed(self, rule: SetRule, value: str) -> bool:
-        """Whether a set was formed before, so that its files come late."""
-        if value not in self._formed:
-            self._formed[value] = self.ledger.sets.is_formed(rule.selection(value))
-        return self._formed[value]
+        """Whether a set was formed before, so that its files come late.
+
+        It is asked anew each time: a batch that is cancelled makes its set open again.
+        """
+        return self.ledger.sets.is_formed(rule.selection(value))
 
     def due_in_s(self, now: datetime) -> float:
         """Seconds until a set forms if nothing comes; infinite if none does."""
