@@ -33,7 +33,7 @@ def as_table(rows: Rows | None) -> Rows | None:
 
 
 def without_blank_end(rows: Rows) -> Rows:
-    """Leave out lines of blanks after the last row of several cells."""
-    while len(rows[0]) > 1 and len(rows[-1]) == 1 and not rows[-1][0].strip(" "):
+    """Leave out lines of blanks after the last row of several cells. An empty cell has quotes."""
+    while len(rows[0]) > 1 and len(rows[-1]) == 1 and rows[-1][0] and not rows[-1][0].strip(" "):
         rows = rows[:-1]
     return rows

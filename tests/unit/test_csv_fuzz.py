@@ -126,6 +126,7 @@ def test_rows_that_are_lines_already_are_written_as_their_cells_would_be(
 @given(HOSTILE)
 @example(b"\x1a")
 @example(b"a\n\x1a\n")
+@example(b',""""\r\n""')
 def test_what_pythons_reader_takes_is_refused_only_for_a_stray_carriage_return(
     content: bytes,
 ) -> None:
