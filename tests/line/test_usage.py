@@ -197,6 +197,8 @@ def test_an_answer_is_as_its_schema_says(
         (["resume"], "nothing"),
         (["release", "--all"], "no quarantined file can be released"),
         (["once"], "nothing new"),
+        (["schedule", "run", "nightly"], "schedule nightly: "),
+        (["schedule", "pause", "nightly"], "nightly"),
         (["backup", "copy.db"], "is copied to"),
         (["retry", "nope"], None),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ds_flow.cli import commands
 from ds_flow.cli.arguments import CONFIG, JSON, PROJECT, Argument, Arguments, Command, UsageError
-from ds_flow.cli.schemas import DOCUMENTS, SCHEMA
+from ds_flow.cli.schemas import SCHEMA
 from ds_flow.cli.service import go_to_service
 from ds_flow.cli.usage import COMMAND, Parser, whole_help
 from ds_flow.core import DsFlowError, SettingsError
@@ -108,17 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(args: argparse.Namespace) -> int:
-    """Run the command. With --json, what one does that has no document of its own becomes one."""
+    """Run the command. With --json, what one does without an answer of its own is a document."""
     run: Callable[[argparse.Namespace], int] = args.run
     if not getattr(args, "json", False):
         return run(args)
     Output.head = {"document": args.command_name, "schema": SCHEMA}
-    if args.command_name in DOCUMENTS:
-        return run(args)
     lines: list[str] = []
     Output.gathered = lines
     code = run(args)
-    put_document({"exit_code": code, "lines": lines})
+    if not Output.has_begun:
+        put_document({"exit_code": code, "lines": lines})
     return code
 
 
@@ -156,6 +155,10 @@ def parser() -> Parser:
     _add(top, PROJECT)
     top.set_defaults(run=_no_command)
     names = top.add_subparsers(metavar=COMMAND, parser_class=Parser)
+    declared = {
+        name: (*_with_json(name, command.ARGUMENTS), CONFIG, PROJECT)
+        for name, command in COMMANDS.items()
+    }
     for name, command in COMMANDS.items():
         own = names.add_parser(
             name,
@@ -163,10 +166,10 @@ def parser() -> Parser:
             description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
             examples=getattr(command, "EXAMPLES", ()),
         )
-        for argument in (*_with_json(name, command.ARGUMENTS), CONFIG, PROJECT):
+        for argument in declared[name]:
             _add(own, argument)
         own.set_defaults(run=command.run, parser=own, command_name=name)
-    top.set_defaults(parsers={**names.choices, "": top})
+    top.set_defaults(parsers={**names.choices, "": top}, arguments=declared)
     return top
 
 

@@ -92,6 +92,6 @@ def put_long_document(key: str, items: Iterable[Any]) -> None:
     """Print a document with the key KEY, one item a line, without holding them all."""
     before = f"{json.dumps({**Output.head, key: []})[:-2]}"
     for item in items:
-        put(before + json.dumps(item))
+        _print(before + json.dumps(item))
         before = ","
-    put("]}" if before == "," else f"{before}]}}")
+    _print("]}" if before == "," else f"{before}]}}")

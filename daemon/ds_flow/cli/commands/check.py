@@ -1,6 +1,7 @@
 """`ds-flow check`: judge the settings and the machine, and print the settings in force."""
 
 import argparse
+import json
 import os
 from dataclasses import asdict
 from importlib.resources import files
@@ -58,8 +59,7 @@ def _put_findings(settings: "Settings", findings: "list[Finding]") -> None:
 
 def _put_schema(name: str) -> int:
     if name == "manifest":
-        schema = files("ds_flow.core").joinpath("manifest.schema.json").read_text()
-        put_lines(schema.rstrip())
+        put_foreign(json.loads(files("ds_flow.core").joinpath("manifest.schema.json").read_text()))
     elif name == "settings":
         from ds_flow.settings import settings_schema
 

@@ -51,8 +51,7 @@ ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashc
 
 def _bash(flags: Flags, _helps: Helps, kinds: Kinds) -> str:
     cases = (
-        f"        {name}) words='{' '.join([*own, '--config', '--project', '--help'])}'"
-        f" kind='{kinds.get(name, '')}' ;;"
+        f"        {name}) words='{' '.join([*own, '--help'])}' kind='{kinds.get(name, '')}' ;;"
         for name, own in flags.items()
     )
     return BASH.format(names=" ".join(flags), cases="\n".join(cases))
@@ -109,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"completion: name a shell: {', '.join(SHELLS)}")
     flags, helps, kinds = {}, {}, {}
     for name, command in args.commands.items():
-        every = [flag for one in command.ARGUMENTS for flag in one.flags]
+        every = [flag for one in args.arguments[name] for flag in one.flags]
         flags[name] = [flag for flag in every if flag.startswith("-")]
         helps[name] = command.HELP
         named = [one.options.get("metavar", "") for one in command.ARGUMENTS if _is_place(one)]
@@ -123,17 +122,23 @@ def _is_place(one: Argument) -> bool:
 
 
 def _put_names(args: argparse.Namespace) -> int:
-    from ds_flow.cli.project import reading
+    """Print what begins so. A key that is pressed changes nothing, so the ledger is only read."""
+    from ds_flow.cli.project import load
     from ds_flow.core import escape
+    from ds_flow.ledger import Ledger, ask_ledger
 
-    with reading(args, is_told=False) as (settings, ledger):
-        begun, names = args.begun, ledger.names
-        if args.names == "schedules":
-            found = [one.name for one in settings.schedule if one.name.startswith(begun)]
-        elif args.names == "runs":
-            found = [*names.runs(begun, MOST_NAMES), *names.batches(begun, MOST_NAMES)]
-        else:
-            found = names.paths(escape(begun), MOST_NAMES)
-    for name in found:
+    settings, begun = load(args, to_work=False), args.begun
+
+    def found(ledger: Ledger) -> list[str]:
+        names = ledger.names
+        if args.names == "files":
+            return names.paths(escape(begun), MOST_NAMES)
+        return [*names.runs(begun, MOST_NAMES), *names.batches(begun, MOST_NAMES)]
+
+    if args.names == "schedules":
+        named = [one.name for one in settings.schedule if one.name.startswith(begun)]
+    else:
+        named = ask_ledger(settings.ledger, found)
+    for name in named:
         put(name)
     return DONE
