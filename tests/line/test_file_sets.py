@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from cli_project import SETTINGS, Project, manifest_of
 from clock import NOON, MovedClock
+from ds_flow.core.retry_policy import Dead
 from ds_flow.core.sets import Member
-from ds_flow.core.states import Cause, FileState, Settled, Sighting, Stat, Trigger
+from ds_flow.core.states import (
+    BatchState,
+    Cause,
+    FileState,
+    RunState,
+    Settled,
+    Sighting,
+    Stat,
+    Trigger,
+)
 from ds_flow.inbox.forming import Coming, Forming
 from ds_flow.inbox.sets import OpenSets
 from ds_flow.ledger.rows import FileRow
@@ -90,6 +100,28 @@ class Line:
             rows = ledger.read.latest(ledger.read.batch_paths(batch.id))
             self.project.start(batch.id, run_id)
             ledger.record(manifest_of(batch.id, run_id, rows), self.clock.now())
+
+    def fail(self) -> None:
+        """Let every batch die."""
+        ledger, now = self.project.ledger, self.clock.now()
+        for batch in ledger.read.due_batches(now):
+            attempt = self.project.start(batch.id, str(int(batch.id) + 1))
+            ledger.end_run(
+                batch.id,
+                attempt,
+                RunState.FAILED,
+                error="odd",
+                results=0,
+                then=Dead("odd"),
+                now=now,
+            )
+
+    def retry(self) -> None:
+        """Let the files of every dead batch make a new one."""
+        ledger = self.project.ledger
+        for batch in ledger.read.batches_in(BatchState.DEAD):
+            if ledger.read.has_dead_files(batch.id):
+                ledger.retry(batch.id, f"{self._batches():010}", self.clock.now())
 
     def row(self, one: str) -> FileRow:
         return self.project.ledger.read.latest([f"data/{one}"])[0]
@@ -265,6 +297,48 @@ def test_a_late_file_makes_the_whole_set_again_after_its_last_batch_has_ended(
     assert line.turn() == []
 
 
+def test_a_late_file_forms_once_the_last_batch_has_ended_and_nothing_else_comes(
+    project: Project,
+) -> None:
+    line = Line(project, late="again")
+    formed_without_c(line)
+    line.come(name("c"))
+    line.wait(60)
+    assert line.turn() == []
+    line.publish()
+    assert line.turn() == [[name("a"), name("b"), name("c")]]
+
+
+def test_a_late_file_waits_for_the_retry_of_a_dead_set_too(project: Project) -> None:
+    line = Line(project, late="again")
+    formed_without_c(line)
+    line.fail()
+    line.retry()
+    line.come(name("c"))
+    line.wait(60)
+    assert line.turn() == []  # or the set would be published again without the others
+    line.publish()
+    line.wait(60)
+    assert line.turn() == [[name("a"), name("b"), name("c")]]
+
+
+def test_the_retry_of_a_whole_set_takes_the_files_that_were_published_before(
+    project: Project,
+) -> None:
+    line = Line(project, late="again")
+    formed_without_c(line)
+    line.publish()
+    line.come(name("c"))
+    line.wait(60)
+    line.turn()
+    line.fail()
+    line.retry()
+    batch = project.ledger.read.batch(f"{2:010}")
+    assert batch is not None
+    assert (batch.trigger, batch.selection) == (Trigger.RERUN, "set:date=2026-01-02")
+    assert len(project.ledger.read.planned(batch.id)) == 3
+
+
 def test_a_released_file_of_a_set_that_was_formed_waits_for_no_other(line: Line) -> None:
     line.come(*map(name, "abc"))
     line.turn()
@@ -341,12 +415,15 @@ def test_what_waits_is_read_again_only_when_something_has_moved(
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["come", "come", "come", "change", "odd", "form", "release", "wait"]),
+        st.sampled_from(
+            [*["come"] * 3, "change", "odd", "form", "publish", "fail", "retry", "release", "wait"]
+        ),
         st.sampled_from("abc"),
         st.integers(2, 4),
     ),
     max_size=25,
 )
+FORMED_AND_LATE = [("come", "a", 2), ("wait", "a", 2), ("form", "a", 2), ("come", "b", 2)]
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -355,6 +432,8 @@ STEPS = st.lists(
     [("come", "a", 2), ("wait", "a", 2), ("form", "a", 2), ("come", "a", 2), ("release", "a", 2)],
     "alone",
 )
+@example([*FORMED_AND_LATE, ("publish", "a", 2)], "again")
+@example([*FORMED_AND_LATE, ("fail", "a", 2), ("retry", "a", 2)], "again")
 @given(STEPS, st.sampled_from(["alone", "again"]))
 def test_what_is_known_of_sets_is_what_a_new_daemon_would_find(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int]], late: str
@@ -373,19 +452,18 @@ def test_what_is_known_of_sets_is_what_a_new_daemon_would_find(
 
 
 def play(line: Line, step: str, one: str, content: str) -> None:
-    match step:
-        case "come":
-            line.come(one, "student_x.csv")
-        case "change":
-            line.come(one, content=content)
-        case "odd":
-            line.come(one, content=content, cause=Cause.UNREADABLE)
-        case "form":
-            line.turn()
-        case "release":
-            cancel_and_release(line)
-        case "wait":
-            line.wait(20 * 3600)
+    do: dict[str, Callable[[], object]] = {
+        "come": lambda: line.come(one, "student_x.csv"),
+        "change": lambda: line.come(one, content=content),
+        "odd": lambda: line.come(one, content=content, cause=Cause.UNREADABLE),
+        "form": line.turn,
+        "publish": line.publish,
+        "fail": line.fail,
+        "retry": line.retry,
+        "release": lambda: cancel_and_release(line),
+        "wait": lambda: line.wait(20 * 3600),
+    }
+    do[step]()
 
 
 def cancel_and_release(line: Line) -> None:

@@ -70,7 +70,7 @@ class OpenSets:
 
     def _take_new(self, rule: SetRule) -> bool:
         """Add what waits since; whether nothing else has changed: no other waits no more."""
-        if self.late:  # whether they may form depends on batches
+        if self.found.late:  # whether they may form depends on batches
             return False
         new = self.ledger.sets.waiting(self._newest)
         count, ids = self._sum[0] + len(new), self._sum[1] + sum(member.id for member in new)

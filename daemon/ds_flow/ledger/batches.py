@@ -230,33 +230,41 @@ class Batches:
             raise RequestError(
                 f"batch {batch} is {state}; only a retrying or dead one can be retried"
             )
+        files = self._files_to_retry(batch)
+        if not files:
+            raise RequestError(f"batch {batch}: none of its files is left to retry")
+        self._form_like(batch, new_batch, files, f"retries {batch}", now)
+        return new_batch
+
+    def _files_to_retry(self, batch: str) -> list[int]:
+        """The versions that a dead batch left quarantined; with them, a rerun's published ones."""
         rows = self._store.rows(
-            "SELECT file.id FROM batch_file JOIN file ON file.id = file_id"
-            " WHERE batch_id = ? AND state = 'quarantined' AND cause = 'dead'"
+            "SELECT file.id, state FROM batch_file JOIN file ON file.id = file_id"
+            " WHERE batch_id = ? AND (state = 'processed' OR state = 'quarantined'"
+            "                         AND cause = 'dead')"
             " AND NOT EXISTS (SELECT 1 FROM file AS newer WHERE newer.path = file.path"
             f"                AND newer.version > file.version AND NOT ({IS_LOOK}))"
             " ORDER BY file.id",
             (batch,),
         )
-        if not rows:
-            raise RequestError(f"batch {batch}: none of its files is left to retry")
-        files = [row[0] for row in rows]
-        self.form(new_batch, files, Trigger.RETRY, now, detail=f"retries {batch}")
-        return new_batch
+        is_left = any(state == FileState.QUARANTINED for _, state in rows)
+        return [file for file, _ in rows] if is_left else []
 
     def form_again(self, batch: str, new_batch: str, now: datetime) -> None:
-        """Make a new batch of the files of one that has just ended; a rerun stays a rerun."""
+        """Make a new batch of the files of one that has just ended."""
+        rows = self._store.rows("SELECT file_id FROM batch_file WHERE batch_id = ?", (batch,))
+        self._form_like(
+            batch, new_batch, sorted(row[0] for row in rows), f"in place of {batch}", now
+        )
+
+    def _form_like(
+        self, batch: str, new_batch: str, files: Sequence[int], detail: str, now: datetime
+    ) -> None:
+        """Make a batch that is over what another one was over; a rerun stays a rerun."""
         row = self._store.row("SELECT trigger, selection FROM batch WHERE id = ?", (batch,))
         trigger, selection = row or (Trigger.RETRY, "")
-        rows = self._store.rows("SELECT file_id FROM batch_file WHERE batch_id = ?", (batch,))
-        self.form(
-            new_batch,
-            sorted(row[0] for row in rows),
-            Trigger(trigger) if trigger in RERUN_TRIGGERS else Trigger.RETRY,
-            now,
-            detail=f"in place of {batch}",
-            selection=selection,
-        )
+        again = Trigger(trigger) if trigger in RERUN_TRIGGERS else Trigger.RETRY
+        self.form(new_batch, files, again, now, detail=detail, selection=selection)
 
     # ------------------------------------------------------------------ end
 
