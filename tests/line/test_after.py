@@ -1,5 +1,7 @@
 """After publication: what leaves the inbox, what stays, and that nothing else ever does."""
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ds_flow.core.errors import SettingsError
+from ds_flow.core.errors import DispatchError, SettingsError
 from ds_flow.core.states import FileState, Trigger
+from ds_flow.inbox import after
+from ds_flow.ledger.away import Away
 from ds_flow.settings.load import load_settings
 from ds_flow.upkeep.retention import Retention
 from ds_flow.views.explain import Question, explanation
@@ -257,6 +261,90 @@ def test_a_daemon_that_died_between_the_ledger_and_the_move_goes_on_with_it(site
     assert site.inputs() == []
     assert site.kept() == {"1/data/a.csv": "1", "1/data/b.csv": "2"}
     assert {row.away for row in site.ledger.read.latest()} == {"gone"}
+
+
+def begin_to_leave(site: Site) -> None:
+    """Let the thread do its work, whose outcome is not yet recorded."""
+    site.engine.after.hinted = True
+    site.engine.after.put_away()
+    thread = site.engine.after._thread
+    assert thread is not None
+    thread.join()
+
+
+def test_what_has_left_while_the_ledger_refused_is_recorded_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    site.inbox(ARCHIVE)
+    begin_to_leave(site)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DispatchError("the ledger's disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Away, "record", refuse)
+        site.tick()
+    assert site.ledger.read.latest()[0].away == "going"
+    site.wait(HOUR)
+    site.work()
+    assert site.kept() == {"1/data/a.csv": "1"}
+    assert site.ledger.read.latest()[0].away == "gone"
+
+
+def test_what_left_is_on_its_way_until_it_is_known_to_outlast_a_power_loss(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    site.inbox(ARCHIVE)
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(after, "sync_departures", fail)
+        begin_to_leave(site)
+    site.tick()
+    (row,) = site.ledger.read.latest()
+    assert (site.inputs(), row.away, row.kept_at) == ([], "going", "archive/1/data/a.csv")
+    site.inbox("{after: keep}")  # what has begun is ended all the same
+    site.wait(HOUR)
+    site.work()
+    assert site.ledger.read.latest()[0].away == "gone"
+
+
+def test_the_same_content_that_comes_while_its_departure_is_recorded_leaves_too(
+    site: Site,
+) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    site.inbox(ARCHIVE)
+    begin_to_leave(site)
+    done, site.engine.after._done = site.engine.after._done, []  # others of its slice take longer
+    (site.root / "data/a.csv").write_text("1")
+    for _ in range(3):
+        site.tick()
+        site.wait(1)
+    site.engine.after._done = done
+    site.wait(HOUR)
+    site.work()
+    assert site.inputs() == []
+    assert site.kept() == {"1/data/a.csv": "1"}
+
+
+def test_a_reload_that_says_keep_stops_a_round_that_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(after, "FILES_A_SLICE", 1)
+    site.inbox("{after: keep}")
+    site.drop(a="1", b="2", c="bad")
+    site.inbox("{after: delete, rejected: move}")
+    begin_to_leave(site)
+    site.inbox("{after: keep, rejected: move}")
+    site.put_away()
+    assert site.inputs() == ["b.csv"]
 
 
 def test_once_waits_for_files_that_are_on_their_way(site: Site) -> None:

@@ -12,7 +12,7 @@ from threading import Thread
 
 from ds_flow.core import Clock, Problems, escape, unescape
 from ds_flow.inbox.departure import End, Leaving, Left, depart, sync_departures
-from ds_flow.ledger import AwayRow, Ledger
+from ds_flow.ledger import AwayRow, Gone, Ledger
 from ds_flow.settings import Settings
 from ds_flow.system import ask_mounts
 
@@ -23,7 +23,7 @@ REST_SECONDS = 60.0  # after a failure, and between two rounds without a hint
 MOST_FAILURES = 5  # in one slice: then the site is at fault
 KINDS = {"archive": "input.archived", "delete": "input.deleted", "move": "input.moved"}
 
-Item = tuple[AwayRow, Leaving]
+FAILURES = frozenset({End.FAILED, End.UNSURE})
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class After:
     _cursors: dict[str, int] = field(default_factory=dict)  # where this round stands
     _round_at_s: float = 0.0
     _rest_until_s: float = 0.0
-    _is_taken_up: bool = False  # what another process began
+    _is_taken_up: bool = False  # what was begun, by whichever process, and not recorded
     _thread: Thread | None = None
     _kinds: dict[int, str] = field(default_factory=dict)  # of those on their way: the event
     _done: list[list[Left]] = field(default_factory=list)  # what the thread has done
@@ -52,7 +52,8 @@ class After:
     @property
     def _is_on(self) -> bool:
         inbox = self.settings.inbox_rules
-        return not self._is_taken_up or inbox.after != "keep" or inbox.rejected != "keep"
+        is_begun = not self._is_taken_up or bool(self.waits)
+        return is_begun or inbox.after != "keep" or inbox.rejected != "keep"
 
     @property
     def _is_due(self) -> bool:
@@ -86,20 +87,30 @@ class After:
     # ------------------------------------------------------------------ which
 
     def _next(self, now_s: float) -> list[Leaving]:
-        """The next files. First those that another process began."""
+        """The next files. First those that were begun: by another process, or in vain."""
         if why := self._why_not():
             self._say(why)
             self._rest(now_s)
             return []
-        if not self._is_taken_up:
-            self._is_taken_up = True
-            if rows := self.ledger.away.going():
-                return [self._leaving(row, row.away_to, is_again=True) for row in rows]
         if self.hinted and not self._cursors:
             self.hinted, self._round_at_s = False, now_s + REST_SECONDS
             self._cursors = dict.fromkeys(self._wanted(), 0)
+            self._is_taken_up = False
+        if not self._is_taken_up:
+            if rows := self.ledger.away.going():
+                return [self._leaving(row, row.away_to, is_again=True) for row in rows]
+            self._is_taken_up = True
+            if not self._cursors:
+                self.waits.solve("after")
+        return self._next_slice()
+
+    def _next_slice(self) -> list[Leaving]:
+        """The next files of this round that have not begun to leave."""
+        wanted = self._wanted()  # by now: the settings may say something else than at its start
         for which in [*self._cursors]:
-            if items := self._begin(which):
+            if which not in wanted:
+                del self._cursors[which]
+            elif items := self._begin(which):
                 return items
         return []
 
@@ -162,6 +173,7 @@ class After:
     # ------------------------------------------------------------------ the thread
 
     def _start(self, items: list[Leaving]) -> None:
+        self._is_taken_up = False  # until what comes of them is recorded
         self._thread = Thread(target=self._work, args=(items,), name="put away", daemon=True)
         self._thread.start()
 
@@ -177,35 +189,40 @@ class After:
                 done.append(depart(one))
             except Exception as error:  # noqa: BLE001 - a bug must not leave files on their way
                 done.append(Left(one, End.FAILED, f"internal error: {error!r}"))
-            failures += done[-1].end == End.FAILED
+            failures += done[-1].end in FAILURES
         try:
             sync_departures(done)
         except OSError as error:
-            done = [Left(left.leaving, End.FAILED, str(error)) for left in done]
+            done = [_unsynced(left, str(error)) for left in done]
         self._done.append(done)
         self.wake()
 
     # ------------------------------------------------------------------ what came of it
 
     def _record(self, done: list[Left]) -> int:
-        """Enter what the thread has done. What stays or failed is tried again at a later round."""
-        gone = [left for left in done if left.end == End.GONE]
-        places = {left.leaving.id: self._written(left.leaving.to) for left in gone}
+        """Enter what the thread has done. What stays or failed is tried again at a later round.
+
+        What may have left is on its way until that is known.
+        """
+        gone = [left.leaving for left in done if left.end == End.GONE]
         self.ledger.away.record(
             self.clock.now(),
-            gone=[(file, self._kinds[file], to) for file, to in places.items()],
+            gone=[
+                Gone(one.id, self._kinds[one.id], self._written(one.to), one.stat) for one in gone
+            ],
             none=[left.leaving.id for left in done if left.end == End.MISSING],
             stays=[left.leaving.id for left in done if left.end in {End.STAYS, End.FAILED}],
         )
         for left in done:
             self._tell(left)
         self._kinds.clear()
-        failed = [left for left in done if left.end == End.FAILED]
+        self._is_taken_up = True
+        failed = [left for left in done if left.end in FAILURES]
         if failed:
             self._say(f"{escape(failed[0].leaving.raw)}: {failed[0].why}")
         elif gone and self.waits.solve("after"):
             log.info("after.resumed")
-        if failed and not gone:
+        if failed and not (gone or failed[0].leaving.is_again):
             self._rest(self.clock.monotonic_s())
         return len(gone)
 
@@ -234,3 +251,8 @@ class After:
         self._rest_until_s = now_s + REST_SECONDS
         self._cursors.clear()
         self.hinted = True
+
+
+def _unsynced(left: Left, why: str) -> Left:
+    """What is said of a departure that may not outlast a power loss."""
+    return Left(left.leaving, End.UNSURE, why) if left.end == End.GONE else left

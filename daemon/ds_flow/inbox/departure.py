@@ -42,6 +42,7 @@ class End(StrEnum):
     STAYS = "stays"  # it is another file by now, or somebody writes to it
     MISSING = "missing"  # somebody else has removed it
     FAILED = "failed"  # the system refused; it is tried again
+    UNSURE = "unsure"  # so it did, after something was done
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def depart(one: Leaving) -> Left:
     try:
         end, why = _Departure(one).go()
     except OSError as error:
-        return Left(one, End.FAILED, error.strerror or str(error))
+        is_begun = bool(one.to) and os.path.lexists(one.to)
+        return Left(one, End.UNSURE if is_begun else End.FAILED, error.strerror or str(error))
     return Left(one, end, why)
 
 

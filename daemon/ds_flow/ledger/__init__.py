@@ -25,7 +25,7 @@ stands where its name says:
     read_only  the same file, for a process that may not write
 """
 
-from ds_flow.ledger.away import AwayRow
+from ds_flow.ledger.away import AwayRow, Gone
 from ds_flow.ledger.deliveries import DELIVERY_DONE, FAILING, DeliveryRow
 from ds_flow.ledger.events import ANALYSIS_FAILED, JOBS_REDONE, LEFT_OUT, Alert, LongRun, Told
 from ds_flow.ledger.families import BATCH_DRIFTED, DriftRow
@@ -59,6 +59,7 @@ __all__ = [
     "FileRow",
     "FilesPage",
     "Fire",
+    "Gone",
     "Histogram",
     "LastRun",
     "Ledger",

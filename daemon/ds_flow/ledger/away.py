@@ -9,6 +9,7 @@ to go on with. It is `gone` with `away_to`, where the content is kept, or "" if 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from ds_flow.ledger.queries import IS_LOOK
 from ds_flow.ledger.store import Row, Store, text
@@ -45,6 +46,15 @@ class AwayRow:
     away_to: str
     run_id: str  # the first that published or rejected it; "" if none is known
     is_newest: bool
+
+
+class Gone(NamedTuple):
+    """A version that has left the inbox."""
+
+    id: int
+    kind: str  # of the event
+    to: str
+    stat: str  # as it looked then
 
 
 class Away:
@@ -87,17 +97,20 @@ class Away:
         self,
         now: datetime,
         *,
-        gone: Sequence[tuple[int, str, str]] = (),
+        gone: Sequence[Gone] = (),
         none: Sequence[int] = (),
         stays: Sequence[int] = (),
     ) -> None:
-        """Enter what became of them. `gone`: each with the kind of its event and its place."""
+        """Enter what became of them. What has come again since is in the inbox."""
         with self._store.transaction():
-            for file, kind, to in gone:
+            for one in gone:
                 self._store.change(
-                    "UPDATE file SET away = 'gone', away_at = ? WHERE id = ?", (text(now), file)
+                    "UPDATE file SET away = iif(stat = ?2, 'gone', NULL),"
+                    " away_to = iif(stat = ?2, away_to, ''), away_at = iif(stat = ?2, ?3, NULL)"
+                    " WHERE id = ?1",
+                    (one.id, one.stat, text(now)),
                 )
-                self._store.note(now, kind, file_id=file, detail=to)
+                self._store.note(now, one.kind, file_id=one.id, detail=one.to)
             for away, files in (("none", none), (None, stays)):
                 self._store.change_many(
                     "UPDATE file SET away = ?, away_to = '', away_at = NULL WHERE id = ?",
