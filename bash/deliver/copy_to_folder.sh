@@ -66,5 +66,6 @@ while IFS= read -r -d '' name && IFS= read -r -d '' sha256; do
     copy "$name" "$sha256"
 done <"$outputs"
 sync -- "$target" # the outputs' names, before that of the manifest
-copy "${manifest##*/}" "$(hash_of "$manifest")"
+wanted=$(sha256sum <"$manifest" | cut -d ' ' -f 1) # also of a link, and a failure is one here
+copy "${manifest##*/}" "$wanted"
 sync -- "$target"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 from itertools import count
@@ -92,6 +93,30 @@ def test_a_link_in_the_folder_is_replaced_and_not_followed(
     assert copy(out, target).returncode == 0
     assert stat.S_ISREG((target / NAMES[0]).lstat().st_mode)
     assert contents(target) == contents(out)
+
+
+def test_a_manifest_that_is_a_link_is_copied_like_any_other(out: Path, target: Path) -> None:
+    manifest = out / "manifest_17.json"
+    content = manifest.read_bytes()
+    manifest.symlink_to(manifest.rename(out / "elsewhere.json"))
+    done = copy(out, target)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(target)[manifest.name] == content
+
+
+def test_a_manifest_that_can_be_read_no_longer_is_a_failure(
+    out: Path, target: Path, tmp_path: Path
+) -> None:
+    """Its outputs have been copied when the disk fails."""
+    real = shutil.which("sha256sum")
+    program = tmp_path / "sha256sum"
+    program.write_text(
+        f"#!/bin/sh\ncase $(readlink /proc/self/fd/0) in */out/manifest*) exit 1;; esac\nexec {real}\n"
+    )
+    program.chmod(0o755)
+    done = copy(out, target, path=str(tmp_path))
+    assert done.returncode != 0
+    assert set(contents(target)) == set(NAMES)
 
 
 def test_bytes_that_are_not_those_of_the_manifest_are_not_handed_over(
