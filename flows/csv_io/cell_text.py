@@ -21,7 +21,8 @@ DAY_MS = 86_400_000
 NO_DAY = 60  # 29 February 1900, which Excel has, and the calendar does not
 LAST_DAY = 2_958_466  # of the year 9999, and one more
 
-PLAIN = re.compile(r"0|-?[1-9]\d{0,20}")
+PLAIN = re.compile(r"0|-?[1-9]\d{0,20}", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 LITERAL = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', re.IGNORECASE | re.DOTALL)
 ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 HALF_DAY = re.compile(r"am/pm|a/p", re.IGNORECASE)
@@ -39,10 +40,10 @@ class Kind(StrEnum):
 
 
 BUILT_IN = {
-    **dict.fromkeys((14, 15, 16, 17, *range(27, 32), 36, *range(50, 59)), Kind.DATE),
-    **dict.fromkeys((18, 19, 20, 21, 32, 33, 34, 35, 45, 47), Kind.TIME),
-    22: Kind.MOMENT,
-    46: Kind.SPAN,
+    **dict.fromkeys(map(str, (14, 15, 16, 17, *range(27, 32), 36, *range(50, 59))), Kind.DATE),
+    **dict.fromkeys(map(str, (18, 19, 20, 21, 32, 33, 34, 35, 45, 47)), Kind.TIME),
+    "22": Kind.MOMENT,
+    "46": Kind.SPAN,
 }
 """What the formats mean that have a number alone (ECMA-376, 18.8.30), except in rare languages."""
 
@@ -81,8 +82,8 @@ def number_text(raw: str, padding: int = 0) -> str:
 
 
 def _plain(raw: str) -> str:
-    value = float(raw)
-    if value in {float("inf"), float("-inf")} or value != value:  # noqa: PLR0124 - NaN
+    value = _value(raw)
+    if abs(value) == float("inf"):
         raise ValueError(raw)
     short = Decimal(f"{value:.{DIGITS}g}")
     if not short:
@@ -93,6 +94,13 @@ def _plain(raw: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def _value(raw: str) -> float:
+    """Read a number as XML writes one: Python itself would take `1_000` and `nan`, too."""
+    if not NUMBER.fullmatch(raw):
+        raise ValueError(raw)
+    return float(raw)
+
+
 def time_text(raw: str, kind: Kind, *, since_1904: bool) -> str:
     """Write a number of days as a date or a time in ISO form.
 
@@ -100,12 +108,15 @@ def time_text(raw: str, kind: Kind, *, since_1904: bool) -> str:
         ValueError: it is no number.
         TableError: no calendar has that day.
     """
-    ms = round(float(raw) * DAY_MS)
+    value = _value(raw)
+    if abs(value) >= LAST_DAY:
+        raise TableError(f"the number {value:.15g} is shown as a date, and is none")
+    ms = round(value * DAY_MS)
     days, of_day = divmod(ms, DAY_MS)
     if kind is Kind.SPAN:
         return ("-" if ms < 0 else "") + _clock(abs(ms))
     if days < 0 or days >= LAST_DAY:
-        raise TableError(f"the number {raw} is shown as a date, and is none")
+        raise TableError(f"the number {value:.15g} is shown as a date, and is none")
     if days == 0 and (kind is Kind.TIME or (of_day and not since_1904)):
         return _clock(of_day)
     day = _day(days, since_1904=since_1904)

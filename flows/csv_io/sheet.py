@@ -16,6 +16,7 @@ MAX_ROWS = 2**20
 PENDING_BYTES = 2**26  # of text from one block: a short reference may stand for a long text
 PIECE_BYTES, BLOCK_BYTES = 2**14, 2**18
 REFERENCE = re.compile("([A-Z]{1,3})[0-9]+")
+INDEX = re.compile("[0-9]{1,9}")
 LETTERS = 26
 
 
@@ -93,7 +94,10 @@ class Rows:
             self._text.end(tag, text)
 
     def _begin_row(self, number: str) -> None:
-        row = int(number) if number.isdecimal() else self._row + 1
+        try:
+            row = _index(number) if number else self._row + 1
+        except ValueError:
+            raise TableError(f"the row after {self._row} is damaged") from None
         if not self._row < row <= MAX_ROWS:
             raise TableError(f"its rows are out of order: {row} after {self._row}")
         self._put(b"\n" * (row - self._row - 1))
@@ -178,7 +182,7 @@ class Rows:
 
 def _index(text: str) -> int:
     """A place in a list; one before its start is none."""
-    if not text.isdecimal():
+    if not INDEX.fullmatch(text):
         raise ValueError(text)
     return int(text)
 

@@ -153,7 +153,7 @@ def read_formats(archive: Archive, part: str) -> list[tuple[Kind, int]]:
 def _meaning(number: str, codes: Mapping[str, str]) -> tuple[Kind, int]:
     if number in codes:
         return kind_of(codes[number]), padding_of(codes[number])
-    return BUILT_IN.get(int(number) if number.isdecimal() else 0, Kind.NUMBER), 0
+    return BUILT_IN.get(number, Kind.NUMBER), 0
 
 
 def read_texts(archive: Archive, part: str) -> list[str]:

@@ -10,6 +10,7 @@ End = Callable[[str, str], None]
 
 DEPTH, NAMES = 64, 1000
 TEXT_BYTES = 2**24  # of one text: no cell is longer
+ENCODINGS = frozenset({"utf-8", "utf-16", "us-ascii", "iso-8859-1"})  # that need no codec
 TAG_BYTES = 2**20  # of one tag, which is looked at again from its start with each block
 
 
@@ -51,6 +52,7 @@ class _Reader:
         parser.StartElementHandler = self._on_begin
         parser.EndElementHandler = self._on_end
         parser.CharacterDataHandler = self._on_text
+        parser.XmlDeclHandler = self._on_declaration
         parser.StartDoctypeDeclHandler = self._on_doctype
         self._parser = parser
 
@@ -90,6 +92,10 @@ class _Reader:
         if self._size > TEXT_BYTES:
             raise TableError(f"a text in it is over {TEXT_BYTES // 2**20} MB")
         self._text.append(text)
+
+    def _on_declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        if encoding and encoding.lower() not in ENCODINGS:
+            raise TableError("a part of it is in another encoding than UTF-8; save it anew")
 
     def _on_doctype(self, *_: object) -> None:
         raise TableError("a part of it declares a document type, which no workbook does")

@@ -18,6 +18,9 @@ END, END_OF_LARGE = b"PK\5\6", b"PK\6\7"
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 ENCRYPTED = 1
 
+FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+"""What zipfile raises for a damaged archive. Any other error is ours, and is not hidden."""
+
 DAMAGED = "it is damaged or cut off; send it again"
 
 
@@ -91,11 +94,9 @@ def errors_told() -> Iterator[None]:
     """Say of an error with an archive that the file is to blame."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except FAULTS as error:
         raise TableError(DAMAGED) from error
     except OSError as error:
         if error.errno != errno.EINVAL:  # a place before the start of the file
             raise
         raise TableError(DAMAGED) from error
-    except RuntimeError:  # what zipfile says of a password
-        raise TableError("it is protected by a password; save it without one") from None

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl.worksheet.worksheet import Worksheet
 
+from csv_io.allowance import Allowance
 from csv_io.cell_text import Kind, kind_of, number_text, time_text
 from csv_io.errors import TableError
 from csv_io.sheet import name_of, number_of
+from csv_io.zipped import Archive
 from ds_flow.core import Reading
 from formats import converted, gzip, read, read_apart, workbook
 
@@ -316,6 +318,11 @@ def test_each_type_of_cell_has_its_text(tmp_path: Path, inner: str, text: str) -
         ('<c t="b"><v>2</v></c>', "cell A2 is damaged"),
         ("<c><v>one</v></c>", "cell A2 is damaged"),
         ("<c><v>nan</v></c>", "cell A2 is damaged"),
+        ("<c><v>1_000</v></c>", "cell A2 is damaged"),
+        ("<c><v>1\u0663</v></c>", "cell A2 is damaged"),
+        ('<c s="1"><v>1e999</v></c>', "cell A2: the number inf is shown as a date, and is none"),
+        (f'</row><row r="{"9" * 5000}"><c><v>1</v></c>', "the row after 2 is damaged"),
+        ('</row><row r="x"><c><v>1</v></c>', "the row after 2 is damaged"),
         ("<c><f>1</f></c>", "cell A2: a formula without a value"),
         ('<c r="A2"><v>1</v></c><c r="A2"><v>1</v></c>', "the cells of row 2 are out of order"),
         ('<c r="XFE2"><v>1</v></c>', "the cells of row 2 are out of order, or too many"),
@@ -329,7 +336,7 @@ def test_a_sheet_that_contradicts_itself_is_refused(
     tmp_path: Path, inner: str, reason: str
 ) -> None:
     with pytest.raises(TableError) as error:
-        text_of(tmp_path, inner)
+        text_of(tmp_path, inner, formats=("yyyy-mm-dd",))
     assert reason in str(error.value)
 
 
@@ -360,6 +367,18 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "declares a document type",
     ),
+    "an encoding that nobody knows": (
+        lambda path: workbook(
+            path, "", more={"xl/sheet1.xml": '<?xml version="1.0" encoding="none"?><a/>'}
+        ),
+        "a part of it is in another encoding than UTF-8",
+    ),
+    "an encoding of several bytes": (
+        lambda path: workbook(
+            path, "", more={"xl/sheet1.xml": '<?xml version="1.0" encoding="shift_jis"?><a/>'}
+        ),
+        "a part of it is in another encoding than UTF-8",
+    ),
     "no workbook": (
         lambda path: workbook(path, "", more={"_rels/.rels": "<a/>"}),
         "it is a zip archive, but no workbook",
@@ -386,6 +405,19 @@ def test_what_is_no_workbook_is_refused_in_words(
     with pytest.raises(TableError) as error:
         read(path)
     assert reason in str(error.value)
+
+
+def test_a_fault_of_ours_is_not_told_as_damage(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", HEAD)
+    with path.open("rb") as file:
+        archive = Archive(file, Allowance(path.stat().st_size, 1000, 200))
+    with pytest.raises(ValueError, match="closed file"):
+        archive.whole("xl/book.xml")
+
+
+def test_the_number_of_a_format_may_be_of_any_length(tmp_path: Path) -> None:
+    style = f'<a><cellXfs><xf numFmtId="{"9" * 5000}"/></cellXfs></a>'
+    assert text_of(tmp_path, "<c><v>1</v></c>", more={"xl/styles.xml": style}) == "1"
 
 
 def test_any_byte_that_is_wrong_is_told_or_of_no_weight(tmp_path: Path) -> None:
