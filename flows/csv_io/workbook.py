@@ -6,6 +6,7 @@ value, as an empty cell, or hold the whole sheet in memory.
 
 import posixpath
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -19,7 +20,9 @@ from csv_io.zipped import Archive
 TEXTS_BYTES = 2**29
 """Of all different texts of a workbook, as they lie in memory."""
 
-TEXT_COST_BYTES = 64  # of any text beside its characters
+TEXT_PARTS = 2**15  # of one text: each letter of the longest that Excel takes
+TEXT_CHARS = 2**24  # of one text, with all its parts
+PLACE_BYTES = 8  # of a text in the list
 OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # how .xls begins, and a workbook with a password
 PASSWORD = "EncryptedPackage".encode("utf-16-le")
 ZIP = b"PK\x03\x04"
@@ -110,7 +113,7 @@ def relations(archive: Archive, part: str) -> dict[str, tuple[str, str]]:
             kind = given.get("Type", "").rpartition("/")[2]
             found[given.get("Id", "")] = (kind, target.lstrip("/"))
 
-    read_xml(archive.blocks(posixpath.join(folder, "_rels", f"{name}.rels")), begin, _nothing)
+    read_xml([archive.whole(posixpath.join(folder, "_rels", f"{name}.rels"))], begin, _nothing)
     return found
 
 
@@ -167,7 +170,7 @@ def read_texts(archive: Archive, part: str) -> list[str]:
         text.end(tag, found)
         if tag == "si":
             texts.append(text.taken())
-            size += len(texts[-1]) + TEXT_COST_BYTES
+            size += sys.getsizeof(texts[-1]) + PLACE_BYTES
             if size > TEXTS_BYTES:
                 raise TableError(f"its texts take over {TEXTS_BYTES // 2**20} MB of memory")
 
@@ -181,6 +184,7 @@ class RichText:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._is_spoken = False
+        self._chars = 0
 
     def begin(self, tag: str, _given: Mapping[str, str]) -> None:
         self._is_spoken = self._is_spoken or tag == "rPh"
@@ -190,11 +194,15 @@ class RichText:
             self._is_spoken = False
         elif tag == "t" and not self._is_spoken:
             self._parts.append(text)
+            self._chars += len(text)
+            if self._chars > TEXT_CHARS or len(self._parts) > TEXT_PARTS:
+                raise TableError("a text in it has too many parts, or is too long")
 
     def taken(self) -> str:
         """The whole text; a new one begins."""
         text = unescaped("".join(self._parts))
         self._parts.clear()
+        self._chars = 0
         return text
 
 

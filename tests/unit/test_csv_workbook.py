@@ -460,6 +460,12 @@ BOMBS: dict[str, Callable[[Path], object]] = {
         HEAD + '<row><c t="s"><v>0</v></c></row>' * 1_000_000,
         texts=f"<si><t>{'x' * 10_000_000}</t></si>",
     ),
+    "a text of many parts": lambda path: workbook(
+        path, HEAD, texts="<si>" + "<t>xx</t>" * 10_000_000 + "</si>"
+    ),
+    "a cell of many parts": lambda path: workbook(
+        path, HEAD + '<row><c t="inlineStr"><is>' + "<t>xx</t>" * 10_000_000 + "</is></c></row>"
+    ),
     "a text in many names": lambda path: workbook(
         path,
         "<row>" + '<c t="s"><v>0</v></c>' * 10_000 + "</row>",
@@ -479,6 +485,21 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, make: Callable[[Path
     said, memory_mb = read_apart(path)
     assert said.startswith("TableError: ")
     assert memory_mb < 400
+
+
+def test_texts_count_as_they_lie_in_memory(tmp_path: Path) -> None:
+    wide = "x" * 300_000 + "\U0001f600"  # four bytes for each letter
+    path = workbook(tmp_path / "a.xlsx", HEAD, texts=f"<si><t>{wide}</t></si>" * 500)
+    said, _ = read_apart(path, ratio=5000)
+    assert said == "TableError: its texts take over 512 MB of memory"
+
+
+def test_very_many_relations_are_refused_in_little_memory(tmp_path: Path) -> None:
+    relations = "".join(f'<Relationship Id="{number}"/>' for number in range(2_000_000))
+    path = workbook(tmp_path / "a.xlsx", HEAD, more={"_rels/.rels": f"<a>{relations}</a>"})
+    said, memory_mb = read_apart(path)
+    assert said == "TableError: its part '_rels/.rels' is over 16 MB"
+    assert memory_mb < 300
 
 
 @pytest.mark.parametrize(("count", "name"), [(30_000, "x" * 100), (70_000, "x")])
