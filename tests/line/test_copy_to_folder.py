@@ -111,7 +111,8 @@ def test_a_manifest_that_can_be_read_no_longer_is_a_failure(
     real = shutil.which("sha256sum")
     program = tmp_path / "sha256sum"
     program.write_text(
-        f"#!/bin/sh\ncase $(readlink /proc/self/fd/0) in */out/manifest*) exit 1;; esac\nexec {real}\n"
+        "#!/bin/sh\n"
+        f"case $(readlink /proc/self/fd/0) in */out/manifest*) exit 1;; esac\nexec {real}\n"
     )
     program.chmod(0o755)
     done = copy(out, target, path=str(tmp_path))
