@@ -347,6 +347,27 @@ def test_a_reload_that_says_keep_stops_a_round_that_goes_on(
     assert site.inputs() == ["b.csv"]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_what_was_missing_while_the_inbox_was_not_mounted_leaves_once_it_is_back(
+    site: Site, *, is_restarted: bool
+) -> None:
+    site.inbox("{after: keep}")
+    site.drop(a="1")
+    (site.root / "data").rename(site.root / "unmounted")
+    (site.root / "data").mkdir()
+    site.inbox(ARCHIVE)
+    site.put_away()
+    assert site.ledger.read.latest()[0].away == "none"
+    if is_restarted:
+        site.reopen()
+    (site.root / "data").rmdir()
+    (site.root / "unmounted").rename(site.root / "data")
+    site.inbox(ARCHIVE)
+    site.wait(HOUR)
+    site.work()
+    assert (site.inputs(), site.kept()) == ([], {"1/data/a.csv": "1"})
+
+
 def test_once_waits_for_files_that_are_on_their_way(site: Site) -> None:
     site.inbox("{after: keep}")
     site.drop(a="1")

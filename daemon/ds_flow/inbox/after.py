@@ -33,6 +33,7 @@ class After:
     settings: Settings
     ledger: Ledger
     clock: Clock
+    forget: Callable[[Iterable[str]], None]  # paths that are not known to be in the inbox any more
     wake: Callable[[], None] = lambda: None
     waits: Problems = field(default_factory=Problems)  # why nothing can be put away
     hinted: bool = True  # a run has ended, or a file has come again
@@ -213,6 +214,7 @@ class After:
             none=[left.leaving.id for left in done if left.end == End.MISSING],
             stays=[left.leaving.id for left in done if left.end in {End.STAYS, End.FAILED}],
         )
+        self.forget(self._path(left) for left in done if left.end in {End.GONE, End.MISSING})
         for left in done:
             self._tell(left)
         self._kinds.clear()
@@ -232,8 +234,11 @@ class After:
         relative = os.path.relpath(raw, self.settings.root)
         return escape(raw if relative.split("/")[0] == ".." else relative)
 
+    def _path(self, left: Left) -> str:
+        return escape(left.leaving.raw.removeprefix(f"{self.settings.root}/"))
+
     def _tell(self, left: Left) -> None:
-        path = escape(left.leaving.raw.removeprefix(f"{self.settings.root}/"))
+        path = self._path(left)
         if left.end == End.GONE:
             to = {"to": self._written(left.leaving.to)} if left.leaving.to else {}
             log.info(self._kinds[left.leaving.id], extra={"path": path, **to})

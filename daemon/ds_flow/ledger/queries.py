@@ -58,8 +58,14 @@ class Reading:
         self._store.require_in_place()
 
     def known(self) -> Iterator[tuple[str, str]]:
-        """How each path looked when last seen; of an older version first."""
-        return self._store.each("SELECT path, stat FROM file WHERE stat <> '' ORDER BY id")
+        """How each path in the inbox looked when last seen; of an older version first.
+
+        What has left is not among them: if it is there again, it has come again.
+        """
+        return self._store.each(
+            "SELECT path, stat FROM file WHERE stat <> '' AND (away IS NULL OR away = 'going')"
+            " ORDER BY id"
+        )
 
     def unseen(self) -> list[str]:
         """The paths whose latest version must be looked at again."""

@@ -54,7 +54,7 @@ class Engine:
         self.admission = Admission(settings, ledger, inbox, clock, pulse)
         self.admission.forming.name_batch = runs.next_batch
         self.starter = Starter(settings, ledger, runs, clock, self.unreadable)
-        self.after = After(settings, ledger, clock)
+        self.after = After(settings, ledger, clock, self.admission.known.forget)
         self.fires = Fires(settings, ledger, clock, pulse)
         self.supervisor = Supervisor(settings, ledger, runs, clock, self.unreadable)
         self.pause: Pause | None = None  # that is in force
