@@ -261,6 +261,25 @@ def test_the_event_of_a_marker_wakes_the_look_at_its_files(make: Make, project: 
     until("both are taken", are_taken)
 
 
+def test_the_files_of_one_marker_are_looked_at_in_turns(
+    make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ds_flow.inbox.admission.LOOKS_A_TURN", 2)
+    admission = make("_SUCCESS")
+    files = [project.drop(f"student_{number}.csv") for number in range(5)]
+    assert scan(admission) == []
+    names = [f"data/{file.name}" for file in files]
+    mark(files[0], "_SUCCESS")
+    monkeypatch.setattr(admission.inbox, "named", lambda: {names.pop() for _ in [*names]})
+
+    admitted = []
+    for _ in range(4):
+        admitted.append(admission.admit())
+        if sum(admitted) < 5:
+            assert admission.due_in_s(clock.elapsed_s) <= 0
+    assert admitted == [2, 2, 1, 0]
+
+
 def test_files_that_wait_for_markers_are_not_looked_at_between_scans(
     make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

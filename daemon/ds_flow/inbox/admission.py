@@ -106,7 +106,7 @@ class Admission:
     def due_in_s(self, now_s: float) -> float:
         """Seconds until the next batch may form, by what is known now; infinite if by nothing."""
         waits = [0.0 if self.turns.is_soon_through else math.inf]
-        if self.arriving:
+        if self.arriving or self._to_look:
             waits.append(self._look_again_at_s - now_s)
         if not self.inbox_error:
             waits.append(self.forming.due_in_s(self._coming, now_s))
@@ -162,12 +162,17 @@ class Admission:
             last_s = now_s - self.settings.watch.quiet_seconds
             ripe = (path for path, one in self.arriving.items() if one.unchanged_since_s <= last_s)
             self._to_look.extend(ripe)
+        held = self.inbox.waiting.held
+        named = self.inbox.named()
+        if len(named) > LOOKS_A_TURN:  # the marker of a folder may name any number of files
+            self._to_look.extend(named & held.keys())
+            named -= held.keys()
         turn = {self._to_look.popleft() for _ in range(min(LOOKS_A_TURN, len(self._to_look)))}
-        paths = self.inbox.named() | (turn & self.arriving.keys())
+        paths = named | {path for path in turn if path in self.arriving or path in held}
         some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
         if paths:
             self._settle(some, self._look_at(paths), now_s)
-        elif turn:  # a scan was faster
+        if turn:
             self._plan_look(now_s)
 
     def _settle(self, looked_at: dict[str, Arrival], new: list[Sighting], now_s: float) -> None:
