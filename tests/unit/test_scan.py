@@ -53,6 +53,18 @@ def test_a_long_scan_goes_in_steps_that_give_what_it_has_found_so_far(
     assert [len(found.sightings) for found in steps] == [0, 2, 4, 5]
 
 
+def test_markers_are_looked_at_in_steps_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "FILES_A_STEP", 2)
+    names = [f"data/{number}.csv" for number in range(4)]
+    put(root, *names, *(f"{name}.done" for name in names), "data/a.csv.done", "data/b.csv.done")
+
+    steps = scan.scan_in_steps(Pattern.parse(f"{root}/data/*.csv", root, "{name}.done"))
+
+    # ten names are listed; then four files are looked at, and two markers without one
+    *_, first, second, third, end = [len(found.sightings) for found in steps]
+    assert (first, second, third, end) == (2, 4, 4, 4)
+
+
 def test_a_scan_that_is_given_up_holds_no_folder(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

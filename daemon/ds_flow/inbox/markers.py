@@ -3,7 +3,7 @@
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -131,18 +131,26 @@ class Marks:
         """Note that there is a file of this name."""
         self._wanted.add(self.marker.of(name))
 
-    def sort_out(self, folder: int, prefix: str, new: list[Sighting]) -> list[Sighting]:
-        """End a folder: return those of its new files that are ready."""
-        ready = []
+    def sort_out(
+        self, folder: int, prefix: str, new: Iterable[Sighting]
+    ) -> Iterator[Sighting | None]:
+        """End a folder: give each of its new files that is ready, and None for any other look."""
         for seen in new:
             if why := self._why_held(folder, seen):
                 self.held.append(Held(seen, marker_path(self.marker, seen.path), why))
-            else:
-                ready.append(seen)
-        without = (self._alone(folder, prefix, name) for name in self._there - self._wanted)
-        self.alone[:] = heapq.nlargest(ALONE, [*self.alone, *filter(None, without)])
+            yield None if why else seen
+        for name in self._there - self._wanted:
+            if one := self._alone(folder, prefix, name):
+                self.alone.append(one)
+            if len(self.alone) >= 2 * ALONE:
+                self._leave_newest()
+            yield None
+        self._leave_newest()
         self._there, self._wanted = set(), set()
-        return ready
+
+    def _leave_newest(self) -> None:
+        if len(self.alone) > ALONE:
+            self.alone[:] = heapq.nlargest(ALONE, self.alone)
 
     def _why_held(self, folder: int, seen: Sighting) -> str:
         name = self.marker.of(_name(seen.path))
@@ -177,7 +185,7 @@ def late_ones(
     )
     markers = (
         Late(one.path, "a marker without a file", _time(one.changed_ns), is_marker=True)
-        for one in dict.fromkeys(alone)
+        for one in sorted({*alone}, reverse=True)
         if one.changed_ns <= limit_ns and not has_come(one.path)
     )
     return [*_first(files), *_first(markers)]

@@ -236,11 +236,21 @@ class _Walk:
                 if number % FILES_A_STEP == 0:
                     yield
             if self.marks:
-                seen = self.found.sightings
-                seen[before:] = self.marks.sort_out(descriptor, prefix, seen[before:])
+                yield from self._sort_out(self.marks, descriptor, prefix, before)
         return [
             (f"{folder}/{name}", f"{prefix}{name}/", rest) for name, rest in dict.fromkeys(below)
         ]
+
+    def _sort_out(self, marks: Marks, folder: int, prefix: str, before: int) -> Iterator[None]:
+        """Keep those of a folder's new files, the last of all, that are ready."""
+        sightings = self.found.sightings
+        new = sightings[before:]
+        del sightings[before:]
+        for number, ready in enumerate(marks.sort_out(folder, prefix, new), 1):
+            if ready:
+                sightings.append(ready)
+            if number % FILES_A_STEP == 0:
+                yield
 
     def _is_ours(self, name: str, folder: str) -> bool:
         if name == RECEIPTS and folder == self.base:
