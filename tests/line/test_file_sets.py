@@ -230,6 +230,21 @@ def test_a_new_version_of_a_member_takes_the_place_of_the_one_before(line: Line)
     assert line.project.ledger.read.planned(f"{0:010}")[1].version == 2
 
 
+@pytest.mark.parametrize("late", ["alone", "again"])
+def test_a_new_version_takes_its_place_in_a_set_that_has_formed_and_not_begun(
+    project: Project, late: str
+) -> None:
+    line = Line(project, late=late)
+    line.come(*map(name, "abc"))
+    line.turn()
+    line.come(name("a"), content="2")
+    assert project.ledger.leave_replaced(f"{0:010}", line.clock.now()) == 3
+    planned = {item.path: item.version for item in project.ledger.read.planned(f"{0:010}")}
+    assert planned == {f"data/{name('a')}": 2, f"data/{name('b')}": 1, f"data/{name('c')}": 1}
+    line.wait(60)
+    assert line.turn() == []
+
+
 def test_a_quarantined_member_has_not_come_and_is_named(line: Line) -> None:
     line.come(name("a"), name("b"))
     line.come(name("c"), cause=Cause.UNREADABLE)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from ds_flow.core import (
     BATCH_MOVES,
     RERUN_TRIGGERS,
+    SET_PREFIX,
     STATES_TAKEN_BY,
     BatchError,
     BatchState,
@@ -116,7 +117,8 @@ class Batches:
     def leave_replaced(self, batch: str, now: datetime) -> int:
         """Let a queued batch give up versions that a newer one has replaced; how many are left.
 
-        Only for a batch without a plan on disk. One whose every version was replaced is cancelled.
+        Only for a batch without a plan on disk. In a set's batch, the newer ones that wait take
+        their place. A batch without any file left is cancelled.
         """
         self._require_queued(batch)
         replaced = self._store.rows(REPLACED_FILES, (batch,))
@@ -124,14 +126,30 @@ class Batches:
         for file, _ in replaced:
             why = "a newer version came before it was read"
             self._files.move(file, FileState.SUPERSEDED, now, Cause.REPLACED, why, batch=batch)
-        if not left:
+        newer = self._waiting_of_set(batch, [path for _, path in replaced])
+        if not (left or newer):
             self.end(batch, BatchState.CANCELLED, "newer versions of all its files have come", now)
-        else:
-            self._store.change_many(
-                "DELETE FROM batch_file WHERE batch_id = ? AND file_id = ?",
-                ((batch, file) for file, _ in replaced),
+            return 0
+        self._store.change_many(
+            "DELETE FROM batch_file WHERE batch_id = ? AND file_id = ?",
+            ((batch, file) for file, _ in replaced),
+        )
+        for file in newer:
+            self._store.insert(
+                "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)", (batch, file)
             )
-        return left
+            self._files.move(file, FileState.BATCHED, now, batch=batch)
+        return left + len(newer)
+
+    def _waiting_of_set(self, batch: str, paths: Sequence[str]) -> list[int]:
+        """The versions of these paths that wait, if the batch is a set's."""
+        selection = self._store.value(
+            "SELECT selection FROM batch WHERE id = ?", batch, f"batch {batch}"
+        )
+        if not selection.startswith(SET_PREFIX):
+            return []
+        waiting = "SELECT id FROM file WHERE path = ? AND state = 'waiting'"
+        return [row[0] for path in paths for row in self._store.rows(waiting, (path,))]
 
     def split(self, batch: str, paths: Collection[str], new_batch: str, now: datetime) -> None:
         """Give some files of a queued batch without a plan on disk to a new batch."""
