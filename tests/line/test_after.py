@@ -168,6 +168,17 @@ def test_a_rejected_file_is_moved_with_the_reason_beside_it(site: Site) -> None:
     assert "moved to rejected/1/data/b.csv: it is rejected" in told(site, "data/b.csv")
 
 
+def test_the_archive_may_be_below_the_folder_of_what_was_rejected(site: Site) -> None:
+    site.inbox("{after: archive, archive_dir: old/good, rejected: move, rejected_dir: old}")
+    site.drop(a="1", b="bad")
+    assert sorted(site.kept("old")) == [
+        "1/data/b.csv",
+        "1/data/b.csv.reason.txt",
+        "good/1/data/a.csv",
+    ]
+    assert kinds(site, "data/a.csv")[-1] == "input.archived"
+
+
 def test_a_rejected_file_that_was_moved_is_read_again_once_it_is_released(site: Site) -> None:
     site.inbox(REJECTED)
     site.runs.left_out["data/a.csv"] = "rejected"

@@ -154,10 +154,7 @@ class After:
         return escape(raw if relative.split("/")[0] == ".." else relative)
 
     def _leaving(self, row: AwayRow, to: str, *, is_again: bool = False) -> Leaving:
-        root = self.settings.root
-        rejected = os.path.join(self.settings.rejected_dir, "")
-        raw_to = os.path.join(root, unescape(to)) if to else ""
-        is_rejected = raw_to.startswith(rejected)
+        root, is_rejected = self.settings.root, bool(row.reason)
         kind = "move" if is_rejected else "archive" if to else "delete"
         self._kinds[row.id] = KINDS[kind]
         return Leaving(
@@ -166,7 +163,7 @@ class After:
             base=str(self.settings.inbox),
             stat=row.stat,
             sha256=str(row.sha256),
-            to=raw_to,
+            to=os.path.join(root, unescape(to)) if to else "",
             note=f"{row.path}: {row.reason}\n" if is_rejected else "",
             is_again=is_again,
         )
