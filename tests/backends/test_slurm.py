@@ -457,6 +457,31 @@ def test_what_slurm_has_forgotten_is_judged_by_what_is_on_disk(tmp_path: Path) -
         assert len(bench.commands.calls("sacct")) == 1  # there are no accounts
 
 
+def test_accounts_that_do_not_answer_are_no_verdict_and_are_asked_again(tmp_path: Path) -> None:
+    with started(tmp_path, forgotten_after_s=2) as plain:
+        bench = plain.with_site(extra=("--hold",), unknown_minutes=10.0, grace_seconds=0.0)
+        backend, opened = bench.handed_over(*(bench.job(number) for number in range(3)))
+        bench.commands.instead("sacct", "echo sacct: error: Connection refused >&2; exit 1")
+        bench.slurm.ask("scancel", *bench.slurm.live())
+        until("all were forgotten", lambda: not bench.slurm.jobs())
+
+        until(
+            "the accounts were asked in a second look",
+            lambda: ended(backend, opened) or len(bench.commands.calls("sacct")) > 1,
+        )
+        before = len(bench.commands.calls("sacct"))
+        judged = ended(backend, opened)
+        questions = len(bench.commands.calls("sacct")) - before
+        (chunk,) = json.loads(file_of(opened).read_text())["chunks"]
+        rows = [f"{chunk['job_ids'][0]}_{n}|CANCELLED|0:0|{chunk['name']}" for n in (1, 2, 3)]
+        bench.commands.instead("sacct", f"printf '%s\\n' {' '.join(map(repr, rows))}")
+
+        assert judged == {}
+        assert questions == 1
+        until("all were judged", lambda: len(ended(backend, opened)) == 3)
+        assert set(ended(backend, opened).values()) == {FailureClass.BY_HAND}
+
+
 def ended(backend: Backend, opened: Round) -> dict[int, FailureClass | None]:
     reports = backend.ask(opened, opened.indices)
     live = {JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN}

@@ -252,7 +252,8 @@ class ClusterBackend:
             known = self._end_row(calls, index, None)
             if known and known.state in ENDED:
                 return self._report_torn(calls, index, known)
-            if known is None and calls.batch_round.claim_of(index) is None:
+            is_gone = known is None and _place(calls, index) in self._history
+            if is_gone and calls.batch_round.claim_of(index) is None:
                 return self._without_code(calls, index, None)
         limit_minutes = self._site.unknown_minutes
         if missing_s <= limit_minutes * 60:
@@ -265,20 +266,21 @@ class ClusterBackend:
     def _end_row(self, calls: Calls, index: int, row: Row | None) -> Row | None:
         """How the cluster says a job ended: the row if that says all, else its history.
 
-        That is asked once for many. An answer from before the job's end is asked for again.
+        That is asked once for many, and in one look once for each. An answer from before the job's
+        end is asked for again.
         """
         if row is not None and self.scheduler.is_explained(row):
             return row
         name = calls.batch_round.name
         known = self._history.get((name, index))
         is_new = row is not None and row.state in ENDED and known and known.state not in ENDED
-        if is_new or (name, index) not in self._history:
-            missed = set(self._waits.of_round(name))
-            unasked = [at for at in sorted(missed - {index}) if (name, at) not in self._history]
+        if index not in calls.asked and (is_new or (name, index) not in self._history):
+            missed = set(self._waits.of_round(name)) - {index} - calls.asked
+            unasked = [at for at in sorted(missed) if (name, at) not in self._history]
             asked = {at: calls.native_id(at) for at in [index, *unasked][:HISTORY_JOBS]}
+            calls.asked |= asked.keys()
             found = self.scheduler.history(calls, asked)
-            if found is not None:
-                self._history |= {(name, at): found.get(id_) for at, id_ in asked.items()}
+            self._history |= {(name, at): found[id_] for at, id_ in asked.items() if id_ in found}
         return self._history.get((name, index)) or row
 
     # ------------------------------------------------------------------ cancel, release

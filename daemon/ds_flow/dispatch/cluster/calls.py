@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ds_flow.core import ClusterSite, JobState
@@ -45,6 +45,7 @@ class Calls:
     batch_round: Round
     handover: Handover
     trouble: str = ""  # why the last call gave no answer
+    asked: set[int] = field(default_factory=set)  # jobs whose history was asked for
 
     def call(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
         """Call a command in the round's folder, with the site's time limit."""
@@ -134,10 +135,11 @@ class Scheduler(Protocol):
     def pending_reasons(self, calls: Calls) -> list[str]:
         """Why this round's jobs wait, where the rows do not say it."""
 
-    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row] | None:
-        """What is known of elements beyond the poll, by native id. None without an answer.
+    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row | None]:
+        """What is known of elements beyond the poll, by native id. None: certainly nothing.
 
-        `asked` has the native id of each job's index.
+        Those that there was no answer for are left out. `asked` has the native id of each job's
+        index.
         """
 
     def kill(self, calls: Calls, ids: Sequence[str]) -> None:

@@ -106,14 +106,14 @@ class LsfScheduler:
 
     # ------------------------------------------------------------------ bhist, bkill
 
-    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row] | None:
+    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row | None]:
         """What bhist says of elements, by native id."""
         answer = calls.call(["bhist", "-n", "0", "-l", *asked.values()])
         rows = {f"{row.job_id}[{row.index}]": row for row in texts.rows_in_history(answer.out)}
         if not rows and not is_not_there(answer):
             calls.trouble = f"bhist: {shown(answer)}"
-            return None
-        return rows
+            return {}
+        return {id_: rows.get(id_) for id_ in asked.values()}
 
     def kill(self, calls: Calls, ids: Sequence[str]) -> None:
         """Ask LSF to kill jobs. The exit code is ignored: it is 255 even if LSF is killing them."""

@@ -109,21 +109,24 @@ class SlurmScheduler:
 
     # ------------------------------------------------------------------ scontrol, sacct, scancel
 
-    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row] | None:
+    def history(self, calls: Calls, asked: Mapping[int, str]) -> dict[str, Row | None]:
         """How elements ended: from slurmctld, then from accounts, then from their own output."""
         rows: dict[str, Row] = {}
+        is_certain = True
         for array in dict.fromkeys(map(array_of, asked.values())):
             answer = calls.call(["scontrol", "-o", "show", "job", array])
             if answer.exit_code and not is_not_there(answer):
                 calls.trouble = f"scontrol: {shown(answer)}"
-                return None
+                return {}
             rows |= _ours(calls, texts.rows_of_jobs(answer.out))
         if forgotten := sorted(set(asked.values()) - rows.keys()):
             question = ["-j", ",".join(forgotten), "-o", texts.ACCOUNT_FIELDS]
             kept = self._accounts(calls, question)
+            is_certain = kept is None or not kept.exit_code
             rows |= _ours(calls, texts.rows_in_accounts(kept.out if kept else ""))
         told = {id_: _said(calls, index) for index, id_ in asked.items() if id_ not in rows}
-        return rows | {id_: texts.row_said(id_, term) for id_, term in told.items() if term}
+        rows |= {id_: texts.row_said(id_, term) for id_, term in told.items() if term}
+        return {id_: rows.get(id_) for id_ in asked.values() if is_certain or id_ in rows}
 
     def _accounts(self, calls: Calls, asked: Sequence[str]) -> Answer | None:
         """What sacct says; None at a site without accounts, which is learnt and said once."""
