@@ -3,7 +3,8 @@
 - Whole numbers have the digits that are in the file. Others have at most 15, as in Excel, so
   0.1 + 0.2 is 0.3. They are not rounded as the
   format says, and have no currency or percent sign: 12.5 % is 0.125.
-- A format of zeros alone (`00000`) keeps its leading zeros: a person sees 00123.
+- A format of zeros, with signs between them, is that of a code, and not of a number. The code is as
+  a person sees it: 00123 by `00000`, 012-34-5678 by `000-00-0000`.
 - Dates and times are in ISO form.
 """
 
@@ -26,7 +27,13 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 LITERAL = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', re.IGNORECASE | re.DOTALL)
 ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 HALF_DAY = re.compile(r"am/pm|a/p", re.IGNORECASE)
-PADDED = re.compile("0{2,}")
+DIGIT = "\0"  # in a template, for a digit; no XML has it
+CODE = re.compile(
+    r"""(?:\[(?:\$-[^]]*|[a-z]+ ?\d*)\])*((?:0|"[^"]*"|\\.|[-() ])+)(?:;.*)?""",
+    re.IGNORECASE | re.DOTALL,
+)
+SIGN = re.compile(r'0|"([^"]*)"|\\?(.)', re.DOTALL)
+FORMAT_CHARS = 1000  # Excel takes 255
 
 
 class Kind(StrEnum):
@@ -51,7 +58,11 @@ BUILT_IN = {
 @lru_cache(maxsize=1000)
 def kind_of(code: str) -> Kind:
     """What a number means by a format that is written out."""
-    first = LITERAL.sub("", code.partition(";")[0])
+    if len(code) > FORMAT_CHARS:
+        raise TableError(f"a number format has over {FORMAT_CHARS:,} characters")
+    # Where it has parts for positive numbers, negative ones and zero, the first may show nothing.
+    parts = LITERAL.sub("", code).split(";")[:3]
+    first = next(filter(str.strip, parts), "")
     if ELAPSED.search(first):
         return Kind.SPAN
     letters = HALF_DAY.sub("h", first).lower()
@@ -63,12 +74,18 @@ def kind_of(code: str) -> Kind:
     return Kind.DATE if has_date or "m" in letters else Kind.NUMBER
 
 
-def padding_of(code: str) -> int:
-    """How many digits a format shows at least, if it is of zeros alone; else 0."""
-    return len(code) if PADDED.fullmatch(code) else 0
+def template_of(code: str) -> str:
+    """What a format of at least two zeros shows, with a DIGIT for each; "" for other formats."""
+    found = CODE.fullmatch(code)
+    if not found or kind_of(code) is not Kind.NUMBER:
+        return ""
+    template = SIGN.sub(
+        lambda sign: DIGIT if sign[0] == "0" else sign[1] or sign[2] or "", found[1]
+    )
+    return template if template.count(DIGIT) > 1 else ""
 
 
-def number_text(raw: str, padding: int = 0) -> str:
+def number_text(raw: str, template: str = "") -> str:
     """Write a number of a workbook without the noise of its floating point.
 
     Raises:
@@ -76,9 +93,20 @@ def number_text(raw: str, padding: int = 0) -> str:
     """
     if not PLAIN.fullmatch(raw):
         raw = _plain(raw)
-    if padding and raw.lstrip("-").isdecimal():
-        return raw.zfill(padding + raw.startswith("-"))
+    if template and raw.lstrip("-").isdecimal():
+        return _filled(template, raw)
     return raw
+
+
+def _filled(template: str, raw: str) -> str:
+    """Put a whole number into a template. Digits that are too many stand before its first one."""
+    sign, digits = ("-", raw[1:]) if raw.startswith("-") else ("", raw)
+    count = template.count(DIGIT)
+    digits = digits.zfill(count)
+    head, *others = template.split(DIGIT)
+    first = len(digits) - count + 1
+    rest = zip(["", *digits[first:]], others, strict=True)
+    return sign + head + digits[:first] + "".join(digit + text for digit, text in rest)
 
 
 def _plain(raw: str) -> str:

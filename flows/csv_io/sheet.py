@@ -174,9 +174,9 @@ class Rows:
 
     def _number_text(self, raw: str) -> str:
         formats = self._book.formats
-        kind, padding = formats[_index(self._style)] if formats else (Kind.NUMBER, 0)
+        kind, template = formats[_index(self._style)] if formats else (Kind.NUMBER, "")
         if kind is Kind.NUMBER:
-            return number_text(raw, padding)
+            return number_text(raw, template)
         return time_text(raw, kind, since_1904=self._book.since_1904)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from csv_io.allowance import Allowance
-from csv_io.cell_text import BUILT_IN, Kind, kind_of, padding_of
+from csv_io.cell_text import BUILT_IN, Kind, kind_of, template_of
 from csv_io.errors import TableError
 from csv_io.xml_events import read_xml
 from csv_io.zipped import Archive
@@ -46,7 +46,7 @@ class Workbook:
     since_1904: bool = False
     sheets: list[Sheet] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    formats: list[tuple[Kind, int]] = field(default_factory=list)  # with least digits; by style
+    formats: list[tuple[Kind, str]] = field(default_factory=list)  # with its template; by style
 
     def chosen(self, name: str) -> Sheet:
         """The sheet of that name, or the first that is not hidden.
@@ -133,10 +133,10 @@ def read_sheets(book: Workbook, part: str, parts: Mapping[str, tuple[str, str]])
     read_xml([book.archive.whole(part)], begin, _nothing)
 
 
-def read_formats(archive: Archive, part: str) -> list[tuple[Kind, int]]:
+def read_formats(archive: Archive, part: str) -> list[tuple[Kind, str]]:
     """What a number means, for each style of a cell."""
     codes: dict[str, str] = {}
-    formats: list[tuple[Kind, int]] = []
+    formats: list[tuple[Kind, str]] = []
     around: list[str] = []
 
     def begin(tag: str, given: Mapping[str, str]) -> None:
@@ -153,10 +153,10 @@ def read_formats(archive: Archive, part: str) -> list[tuple[Kind, int]]:
     return formats
 
 
-def _meaning(number: str, codes: Mapping[str, str]) -> tuple[Kind, int]:
+def _meaning(number: str, codes: Mapping[str, str]) -> tuple[Kind, str]:
     if number in codes:
-        return kind_of(codes[number]), padding_of(codes[number])
-    return BUILT_IN.get(number, Kind.NUMBER), 0
+        return kind_of(codes[number]), template_of(codes[number])
+    return BUILT_IN.get(number, Kind.NUMBER), ""
 
 
 def read_texts(archive: Archive, part: str) -> list[str]:
