@@ -24,6 +24,7 @@ from csv_io.table import TEXT, Cells
 BATCH_ROWS, BATCH_CELLS, BATCH_BYTES = 2**16, 2**20, 2**25
 START = b"PAR1"
 READ_BYTES = 2**20
+NO_TIME = "<"  # as Arrow begins what it writes of a time that it cannot write
 ZEROS, ZERO_FRACTION = r"(\.\d*[1-9])0+$", r"\.0+$"  # they say nothing
 
 
@@ -45,7 +46,8 @@ def parquet_text(file: BinaryIO, allowance: Allowance) -> Iterator[bytes]:
             return
         for part in cut:
             with errors_told():
-                text = lines([as_text(column) for column in part.columns])
+                columns = zip(schema.names, part.columns, strict=True)
+                text = lines([as_text(column, name) for name, column in columns])
             allowance.take(len(text))
             yield text
 
@@ -83,8 +85,10 @@ def is_text(kind: pa.DataType) -> bool:
         for is_kind in (
             pa.types.is_string,
             pa.types.is_large_string,
+            pa.types.is_string_view,
             pa.types.is_binary,
             pa.types.is_large_binary,
+            pa.types.is_binary_view,
         )
     )
 
@@ -131,8 +135,12 @@ def text_bytes(cells: pa.Array) -> int:
     return pc.sum(lengths.take(cells.indices)).as_py() or 0
 
 
-def as_text(cells: pa.Array) -> Cells:
-    """Write each value as text."""
+def as_text(cells: pa.Array, name: str) -> Cells:
+    """Write each value of a column as text.
+
+    Raises:
+        TableError: a time is in no calendar.
+    """
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     kind = cells.type
@@ -140,6 +148,8 @@ def as_text(cells: pa.Array) -> Cells:
     if has_zone:
         cells = cells.cast(pa.timestamp(kind.unit))  # the time in UTC
     text = cells.cast(TEXT)
+    if pa.types.is_temporal(kind) and pc.any(pc.starts_with(text, NO_TIME)).as_py():
+        raise TableError(f"column {name!r} holds a time that is in no calendar")
     if pa.types.is_temporal(kind) and not pa.types.is_date(kind):
         text = pc.replace_substring_regex(text, ZERO_FRACTION, "")
         text = pc.replace_substring_regex(text, ZEROS, r"\1")
@@ -157,7 +167,7 @@ def errors_told() -> Iterator[None]:
             yield
     except MemoryError:
         raise  # Arrow's is one of its own errors, too
-    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # a disk of ours
         raise TableError(f"it cannot be read as Parquet: {error}") from error

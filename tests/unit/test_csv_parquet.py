@@ -33,6 +33,8 @@ def put(folder: Path, table: pa.Table, **how: Any) -> Path:
 
 CELLS: dict[str, tuple[list[Any], pa.DataType, list[str]]] = {
     "text": (["007", "NA", "", None, 'a,"b"\r\n', "Zoë"], pa.string(), []),
+    "text of another layout": (["x", None, "y" * 50], pa.string_view(), ["x", "", "y" * 50]),
+    "bytes of another layout": ([b"x", None], pa.binary_view(), ["x", ""]),
     "large text": (["x", None], pa.large_string(), ["x", ""]),
     "whole numbers": ([1, -(2**63), None], pa.int64(), ["1", str(-(2**63)), ""]),
     "numbers without a sign": ([2**64 - 1], pa.uint64(), [str(2**64 - 1)]),
@@ -134,6 +136,14 @@ WRONG: dict[str, tuple[pa.Table, str]] = {
     "a span": (
         pa.table({"took": pa.array([timedelta(1)])}),
         "column 'took' is of the type duration[us], which is no text",
+    ),
+    "a time in no calendar": (
+        pa.table({"at": pa.array([0, 10**12], pa.timestamp("s"))}),
+        "column 'at' holds a time that is in no calendar",
+    ),
+    "a day in no calendar": (
+        pa.table({"on": pa.array([10**8], pa.date32())}),
+        "column 'on' holds a time that is in no calendar",
     ),
     "fixed bytes": (
         pa.table({"id": pa.array([b"1234"], pa.binary(4))}),
