@@ -337,6 +337,20 @@ def test_a_late_file_waits_for_the_retry_of_a_dead_set_too(project: Project) -> 
     assert line.turn() == [[name("a"), name("b"), name("c")]]
 
 
+def test_a_late_file_waits_for_a_rerun_that_has_files_of_its_set(project: Project) -> None:
+    line = Line(project, late="again")
+    formed_without_c(line)
+    line.publish()
+    rerun = f"{1:010}"
+    project.ledger.form(rerun, [line.row(name("a")).id], Trigger.SCHEDULE, line.clock.now(), "all")
+    line.come(name("c"))
+    line.wait(60)
+    assert line.turn() == []  # or the set would lack that file
+    project.ledger.cancel(rerun, line.clock.now())
+    line.wait(60)
+    assert line.turn() == [[name("a"), name("b"), name("c")]]
+
+
 def test_the_retry_of_a_whole_set_takes_the_files_that_were_published_before(
     project: Project,
 ) -> None:

@@ -105,9 +105,8 @@ class OpenSets:
         self.late = [one for value, one in late.items() if self._is_free(rule, value)]
 
     def _is_free(self, rule: SetRule, value: str) -> bool:
-        """Whether late files may form now: the set again only after its last batch has ended."""
-        is_alone = rule.late == "alone"
-        return is_alone or self.ledger.schedules.live_batch(rule.selection(value)) is None
+        """Whether late files may form now: the set again only if no live batch has a file of it."""
+        return rule.late == "alone" or not self.ledger.sets.is_claimed(rule.selection(value))
 
     def is_formed(self, rule: SetRule, value: str) -> bool:
         """Whether a set was formed before, so that its files come late.

@@ -42,6 +42,17 @@ class Sets:
         )
         return row is not None
 
+    def is_claimed(self, selection: str) -> bool:
+        """Whether a batch that has not ended has a file of this set, be it for a rerun."""
+        row = self._store.row(
+            "SELECT 1 FROM batch JOIN batch_file AS mine ON mine.batch_id = batch.id"
+            " JOIN file ON file.id = mine.file_id JOIN file AS version ON version.path = file.path"
+            " JOIN batch_file AS claim ON claim.file_id = version.id AND claim.live"
+            " WHERE selection = ? AND selection <> '' AND batch.state <> 'cancelled' LIMIT 1",
+            (selection,),
+        )
+        return row is not None
+
     def paths(self, selection: str) -> list[str]:
         """The paths of all files of this set's batches."""
         rows = self._store.rows(
