@@ -16,8 +16,9 @@ import pytest
 from ds_flow.core.errors import DispatchError
 from ds_flow.core.states import RunState
 from ds_flow.ledger import Ledger
+from ds_flow.settings import Settings
 from ds_flow.settings.load import load_settings
-from ds_flow.upkeep.metaflow_post import send_runs
+from ds_flow.upkeep.metaflow_post import metaflow_sender, send_runs
 from metaflow_service import Service, served
 from project import Project, ids, table, until
 
@@ -166,6 +167,45 @@ def test_a_new_service_gets_the_runs_of_the_last_day(project: Project) -> None:
         forget_position(project)
         send(project)
         assert [*service.runs()] == [run]
+
+
+def test_a_service_at_another_address_is_a_new_one_and_gets_them_without_a_new_run(
+    project: Project,
+) -> None:
+    sender = metaflow_sender()
+    run = run_once(project, "a")
+    with served() as first, served() as second, closing(Ledger(project.ledger)) as ledger:
+        for service in (first, second):
+            use(project, service.address)
+            chosen = load_settings(project.config, {})
+
+            def is_sent(service: Service = service, chosen: Settings = chosen) -> bool:
+                sender.keep(chosen, ledger, 0.0)
+                return [*service.runs()] == [run] and not sender._child.is_there
+
+            until("it was sent", is_sent)
+        asked = len(second.asked)
+        send(project)
+        assert len(second.asked) == asked  # it is known now
+
+
+def test_a_process_that_sends_ends_when_nothing_is_to_be_sent_any_more(project: Project) -> None:
+    sender = metaflow_sender()
+    run_once(project, "a")
+    with served() as service, closing(Ledger(project.ledger)) as ledger:
+        service.hold.clear()
+        use(project, service.address)
+        sender.keep(load_settings(project.config, {}), ledger, 0.0)
+        assert sender._child.is_there
+        project.configure()
+        chosen = load_settings(project.config, {})
+
+        def has_ended() -> bool:
+            sender.keep(chosen, ledger, 0.0)
+            return not sender._child.is_there
+
+        until("it ended", has_ended)
+        service.hold.set()
 
 
 def test_a_key_goes_with_each_request_and_into_no_message(project: Project) -> None:

@@ -37,23 +37,27 @@ def send_lineage(settings: Settings, ledger: Ledger, now: datetime) -> None:
     Raises DispatchError if a recipient does not take one now, RequestError while another process
     sends.
     """
-    ways: dict[str, Deliver] = {}
+    ways: dict[str, tuple[str, Deliver]] = {}
     if settings.lineage_file:
-        ways["file"] = partial(_add_line, settings.lineage_file)
-    if settings.lineage.url:
-        ways["url"] = partial(_post, settings.lineage.url, settings.lineage.token)
+        ways["file"] = str(settings.lineage_file), partial(_add_line, settings.lineage_file)
+    if url := settings.lineage.url:
+        ways["url"] = url, partial(_post, url, settings.lineage.token)
     with only_one(settings, "lineage", "another process is sending lineage events here"):
         failed = [
-            why for name, way in ways.items() if (why := _send(settings, ledger, name, way, now))
+            why
+            for name, (address, way) in ways.items()
+            if (why := _send(settings, ledger, name, address, way, now))
         ]
     if failed:
         raise DispatchError("; ".join(failed))
 
 
-def _send(settings: Settings, ledger: Ledger, name: str, way: Deliver, now: datetime) -> str:
+def _send(
+    settings: Settings, ledger: Ledger, name: str, address: str, way: Deliver, now: datetime
+) -> str:
     """Send to one recipient. Returns why it takes no more, or ""."""
     positions = Positions(settings.work_root / "lineage.json")
-    at = positions.last(ledger, name, now)
+    at = positions.last(ledger, name, address, now)
     while some := ledger.lineage.run_events(at, READ_AT_ONCE):
         for told in some:
             try:

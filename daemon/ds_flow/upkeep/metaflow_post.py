@@ -80,7 +80,7 @@ def _send_all(
     follow: bool,
 ) -> None:
     until_s, parent = time.monotonic() + LONGEST_FOLLOW_SECONDS, os.getppid()
-    at = positions.last(ledger, EVENT, now)
+    at = positions.last(ledger, EVENT, settings.metaflow.url or "", now)
     while True:
         while some := ledger.lineage.run_events(at, READ_AT_ONCE):
             for told in some:

@@ -23,6 +23,7 @@ class Sender:
     words: tuple[str, ...]
     is_wanted: Callable[[Settings], bool]
     follows_runs: bool = False  # whether it has work as long as a run lives
+    _settings: Settings | None = None  # with which it was asked last
     _child: Child = field(default_factory=Child)
     _sending: int = 0  # up to this event
     _sent: int = -1
@@ -32,16 +33,18 @@ class Sender:
 
     def keep(self, settings: Settings, ledger: Ledger, now_s: float) -> None:
         """Start a process if it is time, or see how the last one ended."""
-        if not self.is_wanted(settings):
-            return
+        if settings is not self._settings:  # the recipient may be another one now
+            self._settings, self._sending, self._sent = settings, -1, -1
+        is_wanted = self.is_wanted(settings)
         if self._child.is_there:
-            if now_s >= self._kill_at_s:
+            if now_s >= self._kill_at_s or not is_wanted:
                 self._child.kill()
             ended = self._child.ended()
             if ended is None:
                 return
-            self._end(*ended, now_s)
-        if now_s < self._backoff.retry_at_s:
+            if is_wanted:
+                self._end(*ended, now_s)
+        if not is_wanted or now_s < self._backoff.retry_at_s:
             return
         newest = ledger.lineage.last_run_event()
         if newest != self._sent or (self.follows_runs and _is_running(ledger)):
