@@ -13,8 +13,8 @@ from csv_io.errors import TableError
 
 BLOCK_BYTES = 2**18
 LIST_BYTES = 2**22  # of the list of all members, which is read as a whole
-END_BYTES = 2**16 + 22
-END, END_OF_LARGE = b"PK\5\6", b"PK\6\7"
+END_BYTES = 2**16 + 22 + 76  # with the end of a large archive, which may be that of a small one
+END, PLACE_OF_LARGE, END_OF_LARGE = b"PK\5\6", b"PK\6\7", b"PK\6\6"
 METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 ENCRYPTED = 1
 
@@ -37,20 +37,23 @@ class Archive:
         self._allowance = allowance
         with errors_told():
             self._zip = zipfile.ZipFile(file)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._zip.NameToInfo
+        self._members: dict[str, list[zipfile.ZipInfo]] = {}
+        for info in self._zip.infolist():
+            self._members.setdefault(_key(info.filename), []).append(info)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """Give a member's bytes.
+        """Give a member's bytes. Its name may be written in small letters or capital ones.
 
         Raises:
-            TableError: there is no such member, it is damaged or too large, or has a password.
+            TableError: the member is missing, damaged or too large, or has a password.
         """
-        if name not in self:
+        found = self._members.get(_key(name), [])
+        if not found:
             raise TableError(f"it has no part {name!r}, so it is damaged, or of another kind")
+        if len(found) > 1:
+            raise TableError(f"it has two parts {name!r}; save it anew")
+        info = found[0]
         with errors_told():
-            info = self._zip.getinfo(name)
             if info.flag_bits & ENCRYPTED:
                 raise TableError("it is protected by a password; save it without one")
             if info.compress_type not in METHODS:
@@ -76,6 +79,11 @@ class Archive:
             return member.read(BLOCK_BYTES)
 
 
+def _key(name: str) -> str:
+    """What names of one part have in common: case means nothing, and some write backslashes."""
+    return name.replace("\\", "/").lower()
+
+
 def refuse_long_list(file: BinaryIO) -> None:
     """Refuse what is no zip archive, or one with more members than a workbook has."""
     size = file.seek(0, 2)
@@ -85,8 +93,24 @@ def refuse_long_list(file: BinaryIO) -> None:
     if at < 0 or len(tail) < at + 22:
         raise TableError(DAMAGED)
     (list_bytes,) = struct.unpack_from("<I", tail, at + 12)
-    if list_bytes > LIST_BYTES or tail[max(0, at - 20) : at].startswith(END_OF_LARGE):
+    if tail[max(0, at - 20) : at].startswith(PLACE_OF_LARGE):
+        list_bytes = _length_of_large(tail, at, size - len(tail))
+    if list_bytes > LIST_BYTES:
         raise TableError("it is a zip archive of more parts than a workbook has")
+
+
+def _length_of_large(tail: bytes, at: int, start: int) -> int:
+    """How long the list of a large archive is. `at` is its last end, `start` where the tail begins.
+
+    Some versions of zipfile look right before the last end for it, others where the archive says
+    that it is. Here both must be one place.
+    """
+    large = at - 76
+    (place,) = struct.unpack_from("<Q", tail, at - 12)
+    if large < 0 or place != start + large or not tail.startswith(END_OF_LARGE, large):
+        raise TableError(DAMAGED)
+    (list_bytes,) = struct.unpack_from("<Q", tail, large + 40)
+    return int(list_bytes)
 
 
 @contextmanager
