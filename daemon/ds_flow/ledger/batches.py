@@ -82,18 +82,13 @@ class Batches:
         free = {file: state for file, state in states.items() if state in takes}
         if not free:
             return 0
-        self._store.insert(
-            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (batch, BatchState.QUEUED, trigger, text(now), text(now), selection),
-        )
+        self.enter(batch, BatchState.QUEUED, trigger, text(now), selection)
         self._store.change_many(
             "INSERT INTO batch_file (batch_id, file_id) VALUES (?, ?)",
             ((batch, file) for file in free),
         )
         details = ", ".join(filter(None, (counted(len(free), "file"), detail)))
-        self._store.note(now, "batch.queued", batch_id=batch, detail=details)
-        for kind, said in notes.items():
+        for kind, said in {"batch.queued": details, **notes}.items():
             self._store.note(now, kind, batch_id=batch, detail=said)
         for file, state in free.items():
             if state == FileState.QUARANTINED:
@@ -101,6 +96,16 @@ class Batches:
             if state != FileState.PROCESSED:
                 self._files.move(file, FileState.BATCHED, now, batch=batch)
         return len(free)
+
+    def enter(
+        self, batch: str, state: BatchState, trigger: str, formed_at: str, selection: str
+    ) -> None:
+        """Enter a batch that is due at once, without its files."""
+        self._store.insert(
+            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
+            " VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
+            (batch, state, trigger, formed_at, selection),
+        )
 
     def _unclaimed_state(self, file: int) -> FileState | None:
         """A version's state now; None while a live batch claims it, or if it was deleted."""
@@ -182,11 +187,7 @@ class Batches:
         released before the ledger was lost, since the plan has it.
         """
         batch = plan.batch
-        self._store.insert(
-            "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
-            " VALUES (?, 'running', ?, ?, ?, ?)",
-            (batch, plan.trigger, plan.formed_at, plan.formed_at, plan.selection),
-        )
+        self.enter(batch, BatchState.RUNNING, plan.trigger, plan.formed_at, plan.selection)
         self._store.note(
             now, "batch.running", batch_id=batch, detail="known from its work directory"
         )

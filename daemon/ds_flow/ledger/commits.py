@@ -1,5 +1,6 @@
 """Commits: enter what a run published."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from ds_flow.core import (
@@ -60,14 +61,7 @@ class Commits:
             return False
         run = self._succeed_run(manifest, now)
         files, new = self._publish_files(manifest, now)
-        self._store.change_many(
-            "INSERT INTO output (run, name, file_id, sha256, size_bytes, rows)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (run, out.name, files.get(out.source), out.sha256, out.bytes, out.rows)
-                for out in manifest.outputs
-            ),
-        )
+        self._enter_outputs(manifest, run, files)
         for rejected in manifest.rejected:
             self._set_aside(rejected, manifest, now)
         self._succeed_batch(manifest, now)
@@ -92,20 +86,25 @@ class Commits:
             new += [item] if is_new else []
         return files, new
 
+    def _enter_outputs(self, manifest: Manifest, run: int, files: Mapping[str, int]) -> None:
+        self._store.change_many(
+            "INSERT INTO output (run, name, file_id, sha256, size_bytes, rows)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (run, out.name, files.get(out.source), out.sha256, out.bytes, out.rows)
+                for out in manifest.outputs
+            ),
+        )
+
     def _succeed_run(self, manifest: Manifest, now: datetime) -> int:
         batch, attempt = manifest.batch, manifest.attempt
         if not self._store.row("SELECT 1 FROM batch WHERE id = ?", (batch,)):
-            self._store.insert(
-                "INSERT INTO batch (id, state, trigger, formed_at, due_at, selection)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    batch,
-                    BatchState.QUEUED,
-                    manifest.trigger,
-                    manifest.started_at,
-                    manifest.started_at,
-                    manifest.selection,
-                ),
+            self._batches.enter(
+                batch,
+                BatchState.QUEUED,
+                manifest.trigger,
+                manifest.started_at,
+                manifest.selection,
             )
         if not self._store.row(
             "SELECT 1 FROM run WHERE batch_id = ? AND attempt = ?", (batch, attempt)

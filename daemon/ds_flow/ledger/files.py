@@ -95,30 +95,17 @@ class Files:
         3. The content is new: supersede the latest version if it was never read, and enter the
            next version.
         """
-        path, stat = new.sighting.path, _stat_to_keep(new)
         versions = self._store.rows(
             "SELECT id, version, sha256, state, cause FROM file WHERE path = ?"
             " ORDER BY version DESC LIMIT 2",
-            (path,),
+            (new.sighting.path,),
         )
         for file, _, sha256, state, cause in versions:
             if sha256 is None and new.sha256 is not None:
                 continue
             if sha256 != new.sha256:
                 break
-            # Another mtime means that it came again. With another ctime alone, perhaps only its
-            # mode has changed.
-            mtime_ns = new.sighting.stat.mtime_ns
-            self._store.change(
-                "UPDATE file SET seen_at = iif(stat = '' OR instr(stat, ?), seen_at, ?), stat = ?"
-                " WHERE path = ? AND version = ?",
-                (f" {mtime_ns} ", text(now), stat, path, versions[0][1]),
-            )
-            self._store.change(  # it has come again: where an earlier copy is kept does not matter
-                "UPDATE file SET away = NULL, away_to = '', away_at = NULL"
-                " WHERE id = ? AND away IN ('gone', 'none')",
-                (file,),
-            )
+            self._note_again(new, file, versions[0][1], now)
             if file != versions[0][0] and versions[0][3] != FileState.SUPERSEDED:
                 self._supersede(versions[0], f"version {versions[1][1]} has its content", now)
             if new.cause is None and cause in UNREAD_CAUSES | {Cause.REPLACED}:
@@ -129,6 +116,22 @@ class Files:
                 return FileState.QUARANTINED
             return FileState(state)
         return self._enter_version(new, versions[0] if versions else None, now)
+
+    def _note_again(self, new: Settled, file: int, latest: int, now: datetime) -> None:
+        """Note that the content of a known file was seen again, in its path's latest version."""
+        # Another mtime means that it came again. With another ctime alone, perhaps only its mode
+        # has changed.
+        path, mtime_ns = new.sighting.path, new.sighting.stat.mtime_ns
+        self._store.change(
+            "UPDATE file SET seen_at = iif(stat = '' OR instr(stat, ?), seen_at, ?), stat = ?"
+            " WHERE path = ? AND version = ?",
+            (f" {mtime_ns} ", text(now), _stat_to_keep(new), path, latest),
+        )
+        self._store.change(  # it has come again: where an earlier copy is kept does not matter
+            "UPDATE file SET away = NULL, away_to = '', away_at = NULL"
+            " WHERE id = ? AND away IN ('gone', 'none')",
+            (file,),
+        )
 
     def _enter_version(self, new: Settled, latest: Row | None, now: datetime) -> FileState:
         if latest is not None and _is_unread(latest):
