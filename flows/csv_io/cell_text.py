@@ -89,7 +89,7 @@ def number_text(raw: str, template: str = "") -> str:
     """Write a number of a workbook without the noise of its floating point.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is not a number.
     """
     if not PLAIN.fullmatch(raw):
         raw = _plain(raw)
@@ -133,7 +133,7 @@ def time_text(raw: str, kind: Kind, *, since_1904: bool) -> str:
     """Write a number of days as a date or a time in ISO form.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is not a number.
         TableError: no calendar has that day.
     """
     value = _value(raw)

@@ -20,7 +20,7 @@ def records_of(
     whose bytes are those that the source has hashed.
 
     Raises:
-        TableError: it is no table; also while iterating.
+        TableError: it cannot be read as a table; also while iterating.
         UnreadableError: the system refused to read on.
         OSError: the copy cannot be written.
     """

@@ -25,7 +25,8 @@ def unpacked_gzip(blocks: Iterable[bytes], allowance: Allowance) -> Iterator[byt
     Zeros after the last member, which tapes and block devices leave, are passed over.
 
     Raises:
-        TableError: it is no gzip file, damaged, cut off, too large, or has something else behind.
+        TableError: it is not a gzip file, damaged, cut off, too large, or something else stands
+            behind it.
     """
     source = _pieces(blocks)
     packed = _start(source, len(GZIP_START))
@@ -68,7 +69,7 @@ def unpacked_zstd(blocks: Iterable[bytes], allowance: Allowance) -> Iterator[byt
     """Give the text of all frames of a zstd file, one after another.
 
     Raises:
-        TableError: it is no zstd file, damaged, cut off or too large.
+        TableError: it is not a zstd file, damaged, cut off or too large.
     """
     source = iter(blocks)
     start = _start(source, 4)
@@ -123,4 +124,4 @@ def _start(source: Iterator[bytes], size: int) -> bytes:
 def _not_packed(start: bytes, kind: str, ending: str) -> TableError:
     if not start:
         return TableError("the file is empty")
-    return TableError(f"its name ends with {ending}, but it is no {kind} file; rename it")
+    return TableError(f"its name ends with {ending}, but it is not a {kind} file; rename it")

@@ -32,7 +32,7 @@ def parquet_text(file: BinaryIO, allowance: Allowance) -> Iterator[bytes]:
     """Give the text of an open Parquet file.
 
     Raises:
-        TableError: it is no Parquet file, is damaged, or holds what is no cell.
+        TableError: it is not a Parquet file, is damaged, or holds what no cell can be.
     """
     refuse_others(file)
     with errors_told():
@@ -59,7 +59,7 @@ def refuse_others(file: BinaryIO) -> None:
     if not start:
         raise TableError("the file is empty")
     if start != START:
-        raise TableError("its name ends with .parquet, but it is no Parquet file; rename it")
+        raise TableError("its name ends with .parquet, but it is not a Parquet file; rename it")
 
 
 def opened(file: BinaryIO) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -26,7 +26,7 @@ def workbook_text(
     """Give the text of a sheet of an open workbook: the named one, or the first that is visible.
 
     Raises:
-        TableError: there is no such sheet, or a cell has no text that is sure.
+        TableError: the sheet is missing, or a cell has no text that is sure.
     """
     book = open_workbook(file, allowance)
     chosen = book.chosen(sheet)

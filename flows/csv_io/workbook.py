@@ -89,7 +89,7 @@ def open_workbook(file: BinaryIO, allowance: Allowance) -> Workbook:
 
 
 def refuse_others(file: BinaryIO) -> None:
-    """Refuse a file that is no zip archive, by what it is."""
+    """Refuse a file that is not a zip archive, by what it is."""
     file.seek(0)
     start = file.read(2**20)
     if not start:
@@ -99,7 +99,7 @@ def refuse_others(file: BinaryIO) -> None:
             raise TableError("it is protected by a password; save it without one")
         raise TableError("it is an old Excel workbook (.xls), or has a password; save it as .xlsx")
     if not start.startswith(ZIP):
-        raise TableError("its name ends with .xlsx, but it is no Excel workbook; rename it")
+        raise TableError("its name ends with .xlsx, but it is not an Excel workbook; rename it")
 
 
 def relations(archive: Archive, part: str) -> dict[str, tuple[str, str]]:

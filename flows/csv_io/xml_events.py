@@ -26,7 +26,7 @@ def events(blocks: Iterable[bytes], begin: Begin, end: End) -> Iterator[None]:
     Names come without their namespaces. It pauses after each block.
 
     Raises:
-        TableError: it is no XML, or is too deep, or has a text or a tag that is too long.
+        TableError: it is not XML, or is too deep, or has a text or a tag that is too long.
     """
     return _Reader(begin, end).read(blocks)
 

@@ -31,7 +31,7 @@ class Archive:
         """Read the list of its members.
 
         Raises:
-            TableError: it is no zip archive, damaged, or its list is too long.
+            TableError: it is not a zip archive, damaged, or its list is too long.
         """
         refuse_long_list(file)
         self._allowance = allowance
@@ -85,7 +85,7 @@ def _key(name: str) -> str:
 
 
 def refuse_long_list(file: BinaryIO) -> None:
-    """Refuse what is no zip archive, or one with more members than a workbook has."""
+    """Refuse what is not a zip archive, or one with more members than a workbook has."""
     size = file.seek(0, 2)
     file.seek(max(0, size - END_BYTES))
     tail = file.read()

@@ -140,7 +140,7 @@ class Loader:
             self._connection.execute(table.delete().where(table.c.c0 == self._run_id))
 
     def _known(self) -> list[str]:
-        """The table's columns; none if there is no such table."""
+        """The table's columns; none if it is missing."""
         inspector = sa.inspect(self._connection)
         if not inspector.has_table(self._args.table, self._args.schema):
             return []

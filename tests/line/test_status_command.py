@@ -134,7 +134,7 @@ def test_what_is_to_be_typed_for_the_usual_project_is_short(
 def test_a_pause_that_is_no_number_is_a_usage_error(cli: Cli, pause: str) -> None:
     code, _, err = cli("status", "--watch", "--every", pause)
     assert code == 2
-    assert f"{pause!r} is no number of seconds" in err
+    assert f"{pause!r} is not a number of seconds" in err
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "damaged",
     ),
     "something behind": ("a.csv.gz", lambda: gzip(TEXT) + b"a,b\n", "stands something else"),
-    "no gzip": ("a.csv.gz", lambda: TEXT, "ends with .gz, but it is no gzip file; rename it"),
+    "no gzip": ("a.csv.gz", lambda: TEXT, "ends with .gz, but it is not a gzip file; rename it"),
     "an empty gzip file": ("a.csv.gz", lambda: b"", "the file is empty"),
     "no text in gzip": ("a.csv.gz", lambda: gzip(b""), "the file is empty"),
     "packed twice": ("a.csv.gz", lambda: gzip(gzip(TEXT)), "it is a gzip archive, not a CSV file"),
@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a second frame cut off": ("a.csv.zst", lambda: zstd(TEXT) + zstd(MORE)[:-3], "cut off"),
     "zstd damaged": ("a.csv.zst", lambda: flipped(zstd(BIG)), "damaged"),
     "something behind zstd": ("a.csv.zst", lambda: zstd(TEXT) + b"a,b\n12345", "damaged"),
-    "no zstd": ("a.csv.zst", lambda: gzip(TEXT), "ends with .zst, but it is no zstd file"),
+    "no zstd": ("a.csv.zst", lambda: gzip(TEXT), "ends with .zst, but it is not a zstd file"),
     "gzip under another name": (
         "a.csv",
         lambda: gzip(TEXT),

@@ -167,7 +167,7 @@ def test_what_is_no_table_of_texts_is_refused_with_its_column(
 def test_what_is_no_parquet_file_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(TableError, match="it is no Parquet file; rename it"):
+    with pytest.raises(TableError, match="it is not a Parquet file; rename it"):
         read(path)
     path.write_bytes(b"")
     with pytest.raises(TableError, match="the file is empty"):

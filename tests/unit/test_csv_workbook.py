@@ -350,9 +350,12 @@ def test_a_sheet_that_contradicts_itself_is_refused(
 
 
 OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "text": (lambda path: path.write_bytes(b"a,b\n1,2\n"), "it is no Excel workbook; rename it"),
+    "text": (
+        lambda path: path.write_bytes(b"a,b\n1,2\n"),
+        "it is not an Excel workbook; rename it",
+    ),
     "nothing": (lambda path: path.write_bytes(b""), "the file is empty"),
-    "gzip": (lambda path: path.write_bytes(gzip(b"a")), "it is no Excel workbook; rename it"),
+    "gzip": (lambda path: path.write_bytes(gzip(b"a")), "it is not an Excel workbook; rename it"),
     "an old workbook": (
         lambda path: path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".ljust(2000, b"\0")),
         "it is an old Excel workbook (.xls), or has a password; save it as .xlsx",

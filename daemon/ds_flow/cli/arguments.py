@@ -56,7 +56,7 @@ def seconds(typed: str) -> float:
     with suppress(ValueError):
         if not math.isnan(found := float(typed)):
             return found
-    raise argparse.ArgumentTypeError(f"{typed!r} is no number of seconds")
+    raise argparse.ArgumentTypeError(f"{typed!r} is not a number of seconds")
 
 
 def state_option(states: type[StrEnum], help: str) -> Argument:  # noqa: A002 - argparse's word

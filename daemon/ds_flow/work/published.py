@@ -30,7 +30,8 @@ def is_output_of(run_id: str, name: str) -> bool:
 def put_name(source: Path, target: Path) -> None:
     """Give a file its published name, or leave the name as it is if it has these bytes already.
 
-    Raises FileExistsError if another file has the name, BatchError if the source is no plain file.
+    Raises FileExistsError if another file has the name, BatchError if the source is not a plain
+    file.
     """
     if not is_plain(source.lstat()):
         raise BatchError(f"{source}: is not a regular file; remove it")

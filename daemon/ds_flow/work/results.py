@@ -191,7 +191,7 @@ def is_plain(status: os.stat_result) -> bool:
 def measured(path: Path) -> tuple[str, int]:
     """The SHA-256 and the length of a file that a job left, by this process's own reading.
 
-    Raises DispatchError if it is no plain file, OSError if it cannot be opened.
+    Raises DispatchError if it is not a plain file, OSError if it cannot be opened.
     """
     with os.fdopen(open_regular(path), "rb") as file:
         status = os.fstat(file.fileno())
