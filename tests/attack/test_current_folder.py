@@ -141,6 +141,7 @@ def test_the_traps_work(project: Project) -> None:
     assert [Path(line).name for line in sprung(project).splitlines()] == ["json.py", "bash", "git"]
 
 
+@pytest.mark.exhaustive
 def test_no_command_obeys_what_lies_in_the_current_folder(project: Project) -> None:
     before = listing(project)
     assert set(GIVEN) == set(COMMANDS)
@@ -157,6 +158,7 @@ def test_no_command_obeys_what_lies_in_the_current_folder(project: Project) -> N
     assert set(project.published_ids()) == set(ids("a"))
 
 
+@pytest.mark.exhaustive
 def test_the_daemon_obeys_nothing_in_the_folder_that_it_is_started_in(project: Project) -> None:
     before = listing(project)
 
@@ -169,6 +171,7 @@ def test_the_daemon_obeys_nothing_in_the_folder_that_it_is_started_in(project: P
     assert listing(project) == before
 
 
+@pytest.mark.exhaustive
 def test_no_command_of_the_flow_obeys_what_lies_in_the_current_folder(project: Project) -> None:
     before = listing(project)
     assert project.once().returncode == 0

@@ -86,6 +86,7 @@ def test_whatever_an_image_has_left_goes_with_its_batch(left: Batch, tmp_path: P
 
 
 @each
+@pytest.mark.exhaustive
 def test_what_a_removal_did_not_finish_hides_no_batch(left: Batch, tmp_path: Path) -> None:
     left.folder.rename(left.folder.with_name(f"{TRASH}{PLAN.batch}-0123abcd"))
     neighbour = Batch.create(tmp_path / "out", PLAN)
@@ -129,6 +130,7 @@ def transform(frame):
 """
 
 
+@pytest.mark.exhaustive
 def test_a_batch_whose_jobs_nest_folders_is_tried_again_published_and_gone(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", compute={"transform": "nests:transform"})
     (project.root / "nests.py").write_text(NESTS)

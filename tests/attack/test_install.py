@@ -112,6 +112,7 @@ def box(machine: Box) -> Box:
 
 @pytest.mark.parametrize(("prepare", "named"), PREPARED.values(), ids=PREPARED.keys())
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
+@pytest.mark.exhaustive
 def test_a_place_that_others_have_prepared_is_refused_with_its_name(
     box: Box, verb: str, prepare: str, named: str
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_unit_that_make_install_has_not_put_there_is_not_replaced(
     assert not box.path(ROOT).exists()
 
 
+@pytest.mark.exhaustive
 def test_an_install_runs_nothing_of_the_current_folder_and_keeps_what_root_and_the_team_have(
     box: Box,
 ) -> None:

@@ -52,6 +52,7 @@ def dead(project: Project) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("way", ["a file", "by a second link", "below", "by ..", "a folder"])
+@pytest.mark.exhaustive
 def test_a_link_into_a_mount_that_never_answers_is_named_and_never_touched(
     project: Project, dead: Path, way: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_link_into_a_mount_that_never_answers_is_named_and_never_touched(
     assert project.published_ids() == sorted([*ids("a"), *ids("b")])
 
 
+@pytest.mark.exhaustive
 def test_links_and_folders_that_change_places_stop_nobody(project: Project, dead: Path) -> None:
     project.configure(paths={"input_pattern": "data/**/student_*.csv"})
     secret = project.root.parent / "secret.csv"
@@ -102,6 +104,7 @@ def test_links_and_folders_that_change_places_stop_nobody(project: Project, dead
     assert {*ids("a"), *ids("b")} <= {*project.published_ids()}
 
 
+@pytest.mark.exhaustive
 def test_a_mount_in_the_inbox_that_never_answers_stops_its_own_files_alone(
     project: Project,
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_mount_in_the_inbox_that_never_answers_stops_its_own_files_alone(
         assert project.stop() == 0
 
 
+@pytest.mark.exhaustive
 def test_an_inbox_that_no_longer_answers_is_said_and_the_daemon_stops_when_told(
     project: Project,
 ) -> None:

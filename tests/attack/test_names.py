@@ -71,6 +71,7 @@ def pipe(folder: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("drop", [link, odd, small, unlike, pipe], ids=lambda drop: drop.__name__)
+@pytest.mark.exhaustive
 def test_very_many_names_rotate_nothing_away_and_are_counted(
     admission: Admission, project: Project, clock: MovedClock, logged: Path, drop: object
 ) -> None:

@@ -58,6 +58,7 @@ FURTHER = [
 
 
 @pytest.mark.parametrize("end", ["moved away", "stop", *FURTHER])
+@pytest.mark.exhaustive
 def test_beside_a_huge_file_others_are_published_and_it_may_go_at_any_time(
     project: Project, end: str
 ) -> None:
@@ -121,6 +122,7 @@ def flip(path: Path, times: int) -> None:
     ],
     ids=["it grows for ever", "its name changes for ever", "its mode and times change for ever"],
 )
+@pytest.mark.exhaustive
 def test_a_file_that_never_rests_stops_nobody(
     project: Project, work: Callable[[Path], object]
 ) -> None:

@@ -152,6 +152,7 @@ def said_in_unit(box: Box, words: list[str]) -> str:
     return box.run("journalctl", "--unit=try", "--output=cat")
 
 
+@pytest.mark.exhaustive
 def test_the_table_of_who_can_read_and_write_what_is_what_each_has_tried(box: Box) -> None:
     paths = {
         place: [found for pattern in patterns for found in named(box, pattern)]
@@ -215,6 +216,7 @@ def test_a_file_in_a_folder_that_a_dropper_has_made_is_as_private(box: Box) -> N
     assert measured(box, "olga", [folder, path]) == {folder: "read", path: "read"}
 
 
+@pytest.mark.exhaustive
 def test_a_file_whose_mode_keeps_the_service_out_is_set_aside_with_what_to_do(box: Box) -> None:
     source, name = "/var/tmp/student_kept.csv", "data/student_kept.csv"  # noqa: S108
     box.run(*as_user("alice"), "bash", "-c", f"umask 077; cat >{source}", stdin=table("kept"))
@@ -234,6 +236,7 @@ def test_a_file_whose_mode_keeps_the_service_out_is_set_aside_with_what_to_do(bo
 
 @pytest.mark.parametrize("user", ["bob", "otto"])
 @pytest.mark.parametrize("what", TOLD)
+@pytest.mark.exhaustive
 def test_nothing_that_others_can_read_quotes_a_secret_or_an_input(
     box: Box, user: str, what: str
 ) -> None:

@@ -110,6 +110,7 @@ def transform(frame):
         ),
     ],
 )
+@pytest.mark.exhaustive
 def test_a_secret_that_a_failed_job_printed_last_is_in_no_log(
     tmp_path: Path, compute: dict[str, Any], said_of_it: str
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_hostile_name_runs_nothing(project: Project) -> None:
     assert len(project.published_ids()) == 6
 
 
+@pytest.mark.exhaustive
 def test_what_lies_in_the_current_folder_is_no_code(
     tmp_path: Path, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +195,7 @@ def test_others_may_neither_read_the_ledger_nor_hold_a_lock(tmp_path: Path) -> N
     assert modes == dict.fromkeys(PRIVATE, "-rw-------")
 
 
+@pytest.mark.exhaustive
 def test_who_holds_a_lock_on_a_folder_holds_nobody_up(tmp_path: Path) -> None:
     made = Project(tmp_path / "project")
     made.start()
@@ -207,6 +210,7 @@ def test_who_holds_a_lock_on_a_folder_holds_nobody_up(tmp_path: Path) -> None:
     made.stop()
 
 
+@pytest.mark.exhaustive
 def test_the_work_directory_is_this_users_alone_whatever_the_umask_and_its_folder_are(
     tmp_path: Path,
 ) -> None:
@@ -299,6 +303,7 @@ def test_a_link_in_place_of_a_file_of_ours_is_refused_and_leads_to_no_change(
 
 
 @pytest.mark.parametrize(("place", "command"), PLANTED.items())
+@pytest.mark.exhaustive
 def test_a_fifo_in_place_of_a_file_of_ours_blocks_nobody(
     planted: Project, place: str, command: str
 ) -> None:

@@ -77,6 +77,7 @@ def opened(stage: Path, place: Place, *jobs: JobSpec) -> Round:
     return open_round(stage, BATCH, f"{BATCH}/1", place.executor, jobs, commands)
 
 
+@pytest.mark.exhaustive
 def test_jobs_run_and_their_ends_are_told_in_the_order_asked_for(
     run: Run, shell: Shell, stage: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_what_succeeded_is_not_done_again_by_any_attempt(
     assert ran() == "a\n"
 
 
+@pytest.mark.exhaustive
 def test_a_failure_of_its_own_code_is_tried_again_only_by_the_next_attempt(
     run: Run, counting: Shell, ran: Ran
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_failure_of_its_own_code_is_tried_again_only_by_the_next_attempt(
     assert ran() == "a\na\n"
 
 
+@pytest.mark.exhaustive
 def test_a_killed_job_is_tried_again_up_to_the_limit(run: Run, counting: Shell, ran: Ran) -> None:
     (outcome,) = run(counting("a", "kill -KILL $$"))
 
@@ -126,6 +129,7 @@ def test_a_killed_job_is_tried_again_up_to_the_limit(run: Run, counting: Shell, 
     assert ran() == "a\n" * ROUNDS_LIMIT
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_the_kernel_killed_for_want_of_memory_says_so(
     run: Run, shell: Shell, stage: Path
 ) -> None:
@@ -140,6 +144,7 @@ def test_a_job_that_the_kernel_killed_for_want_of_memory_says_so(
     assert len(list(rounds_in(stage))) == ROUNDS_LIMIT
 
 
+@pytest.mark.exhaustive
 def test_the_memory_asked_for_grows_within_an_attempt_and_no_further_in_later_ones(
     run: Run, shell: Shell, stage: Path
 ) -> None:
@@ -172,6 +177,7 @@ def test_a_crash_is_told_apart_and_not_tried_again(run: Run, counting: Shell, ra
     assert ran() == "a\n"
 
 
+@pytest.mark.exhaustive
 def test_a_job_ends_at_its_limit_and_is_not_tried_again(
     run: Run, place: Place, shell: Shell, stage: Path
 ) -> None:
@@ -186,6 +192,7 @@ def test_a_job_ends_at_its_limit_and_is_not_tried_again(
     assert len(list(rounds_in(stage))) == 1  # whether it had begun, on a slow machine, or not
 
 
+@pytest.mark.exhaustive
 def test_a_missing_command_is_a_failure_of_its_own(run: Run, place: Place, tmp_path: Path) -> None:
     (outcome,) = run(place.job("a", "no-such-command", folder=tmp_path))
 
@@ -226,6 +233,7 @@ def test_of_a_long_log_the_end_is_kept_and_the_rest_is_counted(
     assert kept.endswith("\ufffd the end")
 
 
+@pytest.mark.exhaustive
 def test_a_log_without_end_gives_its_middle_back_while_the_job_prints_on(
     run: Run, shell: Shell, stage: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +257,7 @@ def test_a_log_without_end_gives_its_middle_back_while_the_job_prints_on(
     assert log_of(stage, outcome).endswith(whole[-(2**16) :].decode())
 
 
+@pytest.mark.exhaustive
 def test_what_a_job_has_put_in_its_log_s_place_is_not_cut(
     run: Run, shell: Shell, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +382,7 @@ def test_local_jobs_that_died_with_their_starter_are_done_in_the_next_round(
 # --------------------------------------------------------------------------- cancelling
 
 
+@pytest.mark.exhaustive
 def test_cancelled_jobs_end_and_none_that_waits_begins(
     shell: Shell, stage: Path, place: Place, tmp_path: Path
 ) -> None:

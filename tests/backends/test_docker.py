@@ -271,6 +271,7 @@ def test_too_little_memory_is_told_apart_and_given(place: Place, stage: Path, sh
 
 
 @pytest.mark.parametrize(("most", "engine_mb"), [(150, 100_000), (0, 150)])
+@pytest.mark.exhaustive
 def test_a_job_never_gets_more_memory_than_the_setting_or_the_engine_allows(
     place: Place, stage: Path, shell: Shell, tmp_path: Path, most: int, engine_mb: int
 ) -> None:
@@ -583,6 +584,7 @@ def test_an_engine_that_stays_silent_is_not_waited_for_without_end(
         silent.run(stage, shell("true"))
 
 
+@pytest.mark.exhaustive
 def test_jobs_that_died_with_their_engine_are_done_again(
     place: Place, stage: Path, shell: Shell, tmp_path: Path
 ) -> None:
@@ -659,6 +661,7 @@ def test_check_runs_a_job_in_the_image_of_the_analysis(tmp_path: Path) -> None:
     assert found.text.startswith("a job ran on ")
 
 
+@pytest.mark.exhaustive
 def test_check_tells_that_the_image_of_the_analysis_lacks_its_program(tmp_path: Path) -> None:
     found = check_of_analysis(tmp_path, small_image(), "no-such-program")
 
@@ -666,6 +669,7 @@ def test_check_tells_that_the_image_of_the_analysis_lacks_its_program(tmp_path: 
     assert found.text.endswith("exit code 127: no program no-such-program there")
 
 
+@pytest.mark.exhaustive
 def test_check_cannot_look_into_an_image_without_a_shell_and_that_is_no_fault(
     tmp_path: Path,
 ) -> None:

@@ -129,6 +129,7 @@ def hostile_image(tmp_path: Path) -> str:
     return "ds-flow-test/hostile"
 
 
+@pytest.mark.exhaustive
 def test_a_hostile_image_commands_nothing_and_publishes_nobody_elses_file(tmp_path: Path) -> None:
     inbox = tmp_path / "data"
     inbox.mkdir()
@@ -198,6 +199,7 @@ def test_fifty_files_come_out_of_containers_and_of_a_mix_as_they_do_without(tmp_
     assert owners == {os.getuid()}
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_whose_program_the_image_lacks_has_failed_and_is_done_again_in_a_container(
     tmp_path: Path,
 ) -> None:

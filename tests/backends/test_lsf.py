@@ -228,6 +228,7 @@ def test_a_job_that_lsf_forgets_is_awaited_by_its_exit_code(tmp_path: Path) -> N
         assert bench.ran() == [1] * 3
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_lsf_forgot_before_it_began_is_submitted_again(tmp_path: Path) -> None:
     with started(tmp_path, scheduling_delay_s=600.0) as bench:
         bench.cluster.fault("forgotten")
@@ -239,6 +240,7 @@ def test_a_job_that_lsf_forgot_before_it_began_is_submitted_again(tmp_path: Path
         assert len(list(rounds_in(bench.stage))) == 3
 
 
+@pytest.mark.exhaustive
 def test_a_job_whose_host_stays_out_of_reach_is_given_up_in_words(tmp_path: Path) -> None:
     with started(tmp_path) as plain:
         bench = with_site(plain, unknown_minutes=0.01)

@@ -99,6 +99,7 @@ def held(project: Project, cluster: Cluster) -> int:
     return before
 
 
+@pytest.mark.exhaustive
 def test_whoever_is_killed_the_same_array_is_found_and_used(
     project: Project, cluster: Cluster
 ) -> None:
@@ -183,6 +184,7 @@ def test_what_is_pending_is_told_of_with_the_cluster_s_reason(tmp_path: Path) ->
         made.end_everything()
 
 
+@pytest.mark.exhaustive
 def test_cancel_leaves_no_job(project: Project, cluster: Cluster) -> None:
     gate = project.gate("held")
     held(project, cluster)
@@ -200,6 +202,7 @@ def test_cancel_leaves_no_job(project: Project, cluster: Cluster) -> None:
     gate.open()
 
 
+@pytest.mark.exhaustive
 def test_a_batch_that_is_cancelled_between_two_attempts_leaves_no_job(
     project: Project, cluster: Cluster
 ) -> None:
@@ -221,6 +224,7 @@ def test_a_batch_that_is_cancelled_between_two_attempts_leaves_no_job(
     gate.open()
 
 
+@pytest.mark.exhaustive
 def test_a_stage_that_lsf_refuses_fails_with_lsf_s_words(project: Project) -> None:
     project.configure(compute={**ON_LSF, "lsf_queue": "nosuch"}, paths=PATHS, run={"attempts": 1})
     project.drop("student_a.csv", table("a"))
@@ -231,6 +235,7 @@ def test_a_stage_that_lsf_refuses_fails_with_lsf_s_words(project: Project) -> No
     assert "nosuch: No such queue" in json.dumps(project.runs()[0].error)
 
 
+@pytest.mark.exhaustive
 def test_check_runs_a_job_for_each_stage_on_lsf(project: Project) -> None:
     (project.out / ".work").mkdir(parents=True)
 
@@ -254,6 +259,7 @@ def test_check_tells_what_lsf_refuses(project: Project) -> None:
     assert "No such queue" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_a_cluster_that_is_down_is_a_fault_as_an_engine_that_is_down_is(
     project: Project, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -281,6 +287,7 @@ def test_what_is_there_can_be_read_where_no_lsf_is(
     assert "no program 'bsub' on PATH" in project.ds_flow("once").stderr
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_on_lsf_is_done_again_by_the_job_that_an_interrupted_call_submitted(
     project: Project, cluster: Cluster
 ) -> None:

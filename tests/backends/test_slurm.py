@@ -133,6 +133,7 @@ def state_of(backend: Backend, opened: Round) -> JobState:
 # --------------------------------------------------------------------------- cost
 
 
+@pytest.mark.exhaustive
 def test_300_jobs_are_one_array_and_few_calls(bench: Bench) -> None:
     site = bench.with_site(poll_seconds=30)  # the default
     outcomes = site.run(*(site.job(number) for number in range(300)))
@@ -152,6 +153,7 @@ def test_300_jobs_are_one_array_and_few_calls(bench: Bench) -> None:
     assert len(polls) <= took_s + 5  # one a second at first, then ever fewer
 
 
+@pytest.mark.exhaustive
 def test_an_array_larger_than_the_site_s_limit_is_cut_in_halves(tmp_path: Path) -> None:
     with started(tmp_path, max_array=8) as bench:
         outcomes = bench.run(*(bench.job(number) for number in range(20)))
@@ -190,6 +192,7 @@ exit 1
 """
 
 
+@pytest.mark.exhaustive
 def test_while_the_site_takes_no_more_jobs_of_this_user_the_rest_waits(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +271,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("how", LOST.values(), ids=LOST)
+@pytest.mark.exhaustive
 def test_an_sbatch_whose_answer_is_lost_is_looked_up_before_it_is_sent_again(
     bench: Bench, how: str
 ) -> None:
@@ -282,6 +286,7 @@ def test_an_sbatch_whose_answer_is_lost_is_looked_up_before_it_is_sent_again(
     assert len({outcome.native_id.partition("_")[0] for outcome in outcomes}) == 1
 
 
+@pytest.mark.exhaustive
 def test_an_array_whose_submitter_was_killed_before_the_answer_is_found(bench: Bench) -> None:
     bench.commands.once("sbatch", '$REAL "$@"; sleep 600')
     killed = caller(bench.stage, bench.place, bench.job(0))
@@ -310,6 +315,7 @@ def test_another_user_s_array_of_the_same_name_is_not_taken_for_ours(bench: Benc
 # --------------------------------------------------------------------------- ends
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_was_killed_from_outside_is_done_again(bench: Bench) -> None:
     once = f"[[ -e '{bench.folder}/x' ]] || {{ touch '{bench.folder}/x'; sleep 600; }}"
 
@@ -335,6 +341,7 @@ def _is_run_job(pid: int) -> bool:
     return words[:1] == [b"bash"] and words[1].endswith(b"run_job.sh")
 
 
+@pytest.mark.exhaustive
 def test_a_job_with_too_little_memory_gets_more(bench: Bench) -> None:
     hog = f"[[ -e '{bench.folder}/x' ]] || {{ touch '{bench.folder}/x'; {HOG}; }}"
 
@@ -349,6 +356,7 @@ def test_a_job_with_too_little_memory_gets_more(bench: Bench) -> None:
     assert [one.jobs[0].memory_mb for one in (first, second)] == [100, 150]
 
 
+@pytest.mark.exhaustive
 def test_more_memory_than_any_host_has_ends_the_job_and_not_its_run(tmp_path: Path) -> None:
     with started(tmp_path, memory_mb=120) as bench:
         greedy, fine = (
@@ -406,6 +414,7 @@ def test_a_job_may_wait_for_ever_unless_a_limit_is_set(bench: Bench) -> None:
     until("it was ended", lambda: not bench.slurm.live())
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_is_started_again_runs_once_and_is_done_again_in_a_round(
     bench: Bench,
 ) -> None:
@@ -430,6 +439,7 @@ def test_a_job_that_is_started_again_runs_once_and_is_done_again_in_a_round(
     assert bench.ran() == [2]
 
 
+@pytest.mark.exhaustive
 def test_what_slurm_has_forgotten_is_judged_by_what_is_on_disk(tmp_path: Path) -> None:
     with started(tmp_path, forgotten_after_s=2) as bench:
         backend, opened = bench.handed_over(
@@ -457,6 +467,7 @@ def test_what_slurm_has_forgotten_is_judged_by_what_is_on_disk(tmp_path: Path) -
         assert len(bench.commands.calls("sacct")) == 1  # there are no accounts
 
 
+@pytest.mark.exhaustive
 def test_accounts_that_do_not_answer_are_no_verdict_and_are_asked_again(tmp_path: Path) -> None:
     with started(tmp_path, forgotten_after_s=2) as plain:
         bench = plain.with_site(extra=("--hold",), unknown_minutes=10.0, grace_seconds=0.0)
@@ -491,6 +502,7 @@ def ended(backend: Backend, opened: Round) -> dict[int, FailureClass | None]:
 # --------------------------------------------------------------------------- its programs
 
 
+@pytest.mark.exhaustive
 def test_a_controller_that_is_killed_and_comes_back_loses_and_doubles_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -520,6 +532,7 @@ def now(bench: Bench) -> str:
     return told(stage)
 
 
+@pytest.mark.exhaustive
 def test_a_controller_that_hangs_while_jobs_are_submitted_gets_them_once(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
         bench.slurm.stop("slurmctld")
@@ -535,6 +548,7 @@ def test_a_controller_that_hangs_while_jobs_are_submitted_gets_them_once(tmp_pat
         assert bench.ran() == [1] * 3
 
 
+@pytest.mark.exhaustive
 def test_jobs_go_on_while_their_host_s_slurmd_is_dead(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
         gate = bench.folder / "gate"
@@ -553,6 +567,7 @@ def test_jobs_go_on_while_their_host_s_slurmd_is_dead(tmp_path: Path) -> None:
         assert bench.ran() == [1] * 3
 
 
+@pytest.mark.exhaustive
 def test_a_job_whose_host_fails_is_done_again(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
         once = f"[[ -e '{bench.folder}/x' ]] || {{ touch '{bench.folder}/x'; sleep 600; }}"
@@ -589,6 +604,7 @@ def test_an_array_that_has_the_id_of_one_that_slurmctld_lost_is_left_alone(bench
     assert bench.slurm.jobs()[job] == "RUNNING"
 
 
+@pytest.mark.exhaustive
 def test_cancelling_waits_for_a_controller_that_is_away(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
         backends = make_backends(bench.place.site)
@@ -630,6 +646,7 @@ def test_check_names_what_slurm_refuses(bench: Bench) -> None:
     assert "Invalid partition name specified" in text
 
 
+@pytest.mark.exhaustive
 def test_check_names_the_reason_for_which_its_probe_job_is_pending(bench: Bench) -> None:
     settings = settings_for(bench.folder, extra=["--hold"])
 
@@ -640,6 +657,7 @@ def test_check_names_the_reason_for_which_its_probe_job_is_pending(bench: Bench)
     until("it was ended", lambda: not bench.slurm.live())
 
 
+@pytest.mark.exhaustive
 def test_check_and_status_say_that_slurm_does_not_answer(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
         settings = settings_for(bench.folder)

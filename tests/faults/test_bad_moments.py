@@ -72,6 +72,7 @@ VICTIMS: dict[str, Callable[[Project], None]] = {
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.exhaustive
 def test_kill_9_at_every_moment_of_a_batch_costs_nothing(project: Project, victim: str) -> None:
     first, second = project.gate("call1"), project.gate("call2")
     analyze = project.gate("analyze")

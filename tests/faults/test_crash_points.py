@@ -24,5 +24,6 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)
+@pytest.mark.exhaustive
 def test_a_death_at_a_durable_step_loses_and_doubles_nothing(point: Point, tmp_path: Path) -> None:
     assert survives(point, tmp_path) == []

@@ -31,6 +31,7 @@ def project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Project]
             made.end_everything()
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_is_waited_out_and_no_attempt_is_used_up(project: Project) -> None:
     full = next(project.root.glob("*/filler"))
     project.drop("student_a.csv", table("a"))
@@ -44,6 +45,7 @@ def test_a_full_disk_is_waited_out_and_no_attempt_is_used_up(project: Project) -
     assert project.status()["runs"] == {"succeeded": 1}
 
 
+@pytest.mark.exhaustive
 def test_a_disk_that_is_full_once_the_files_are_combined_is_waited_out_too(
     tmp_path: Path,
 ) -> None:
@@ -73,6 +75,7 @@ def test_a_disk_that_is_full_once_the_files_are_combined_is_waited_out_too(
 
 
 @pytest.mark.parametrize("folder", ["ledger", LOG, METAFLOW])
+@pytest.mark.exhaustive
 def test_any_disk_that_is_full_in_the_midst_of_a_run_is_waited_out(
     tmp_path: Path, folder: str
 ) -> None:

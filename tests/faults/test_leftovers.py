@@ -57,6 +57,7 @@ def relocate(path: Path, root: bytes) -> None:
         path.write_bytes(content.replace(ROOT, root))
 
 
+@pytest.mark.exhaustive
 def test_what_the_earlier_version_left_is_published_once_and_whole(
     left: tuple[Project, str],
 ) -> None:

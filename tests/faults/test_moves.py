@@ -91,6 +91,7 @@ def test_a_plan_of_the_version_before_goes_on_in_the_new_place_too(
     assert_published_once(moved)
 
 
+@pytest.mark.exhaustive
 def test_a_resume_in_the_new_place_publishes_there(project: Project, tmp_path: Path) -> None:
     broken = tmp_path / "bin" / "cmp"
     broken.parent.mkdir()
@@ -145,6 +146,7 @@ def test_a_note_that_a_crash_left_half_written_goes_at_the_next_start(project: P
 # --------------------------------------------------------------------------- copies
 
 
+@pytest.mark.exhaustive
 def test_a_copy_is_refused_until_it_is_a_project_of_its_own(
     project: Project, tmp_path: Path
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_batch_of_another_project_is_not_run_here(project: Project, tmp_path: 
 # --------------------------------------------------------------------------- restores
 
 
+@pytest.mark.exhaustive
 def test_a_backup_from_the_middle_of_a_run_publishes_nothing_twice(
     project: Project, tmp_path: Path
 ) -> None:

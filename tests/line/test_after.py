@@ -469,6 +469,7 @@ def test_a_folder_that_is_not_used_may_be_anywhere(site: Site) -> None:
 # --------------------------------------------------------------------------- with real runs
 
 
+@pytest.mark.exhaustive
 def test_a_real_rerun_reads_the_archive_and_makes_the_same_outputs(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", inbox={"after": "archive"})
     try:

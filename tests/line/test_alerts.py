@@ -197,6 +197,7 @@ def test_a_webhook_that_moves_is_a_failure_and_nobody_else_gets_the_alert(
     assert Hook.got.empty()
 
 
+@pytest.mark.exhaustive
 def test_a_webhook_that_answers_without_end_is_given_up(
     project: Project, hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:

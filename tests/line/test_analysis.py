@@ -120,6 +120,7 @@ signal.pause()
 """
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_that_ends_its_own_runs_costs_no_data(tmp_path: Path) -> None:
     (script := tmp_path / "ends.py").write_text(ENDS_ITS_RUN)
     command = [sys.executable, str(script)]
@@ -217,6 +218,7 @@ def events(project: Project) -> list[EventRow]:
         return read.events("data/student_a.csv")
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_analyzed_is_refused_with_the_reason(failed: Project) -> None:
     run_id = str(failed.runs()[0].run_id)
     combined = failed.out / f"final_combined_{run_id}.csv"
@@ -257,6 +259,7 @@ def begun(project: Project) -> int:
     return len((project.root / "began").read_text().splitlines())
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_goes_on_when_the_command_that_asked_for_it_is_killed(
     failed: Project,
 ) -> None:
@@ -280,6 +283,7 @@ def test_an_analysis_goes_on_when_the_command_that_asked_for_it_is_killed(
     assert failed.leftovers() == []
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_is_done_again_after_everything_was_killed(failed: Project) -> None:
     run_id = str(failed.runs()[0].run_id)
     call, gate = started(failed)
@@ -297,6 +301,7 @@ def test_an_analysis_is_done_again_after_everything_was_killed(failed: Project) 
     assert failed.leftovers() == []
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_begun_under_other_settings_is_ended_and_begun_anew(failed: Project) -> None:
     run_id = str(failed.runs()[0].run_id)
     call, gate = started(failed)
@@ -327,6 +332,7 @@ def test_who_interrupts_an_analysis_ends_it(failed: Project) -> None:
     gate.open()
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_that_was_published_and_not_recorded_keeps_its_number(
     failed: Project,
 ) -> None:

@@ -188,6 +188,7 @@ def change_while_waiting(made: Project) -> None:
     made.wait_known("student_newer.csv", version=2)
 
 
+@pytest.mark.exhaustive
 def test_a_file_copied_over_by_the_same_content_while_read_is_published_once(
     reading: Project,
 ) -> None:
@@ -237,6 +238,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made.end_everything()
 
 
+@pytest.mark.exhaustive
 def test_a_transform_that_fails_on_every_file_uses_up_its_attempts_until_it_is_mended(
     project: Project,
 ) -> None:

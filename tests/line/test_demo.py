@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ds_flow.core.program import CHECKOUT
 from shown import plain
 
@@ -55,6 +57,7 @@ def test_the_demo_tells_what_happened_twice_and_leaves_the_projects_own_files_al
     assert set(said) <= {plain(line) for line in second.stdout.splitlines()}
 
 
+@pytest.mark.exhaustive
 def test_the_demo_uses_its_own_settings_whatever_the_environment_says(tmp_path: Path) -> None:
     done = demo(tmp_path / "demo", DS_FLOW_PATHS__OUTPUT_DIR=str(tmp_path / "elsewhere"))
     assert done.returncode == 0, done.stderr

@@ -108,6 +108,7 @@ MISSING = "column `score` is missing; it was there in 2 of 2 files"
     [("id", MISSING), ("id,Score", f"{MISSING}; a new column `Score` is there")],
     ids=["a column is missing", "a column was renamed"],
 )
+@pytest.mark.exhaustive
 def test_columns_that_are_not_those_of_the_files_before(
     project: Project, operator: Operator, header: str, what: str
 ) -> None:
@@ -125,6 +126,7 @@ def test_columns_that_are_not_those_of_the_files_before(
     project.stop()
 
 
+@pytest.mark.exhaustive
 def test_a_transform_that_raises_on_all(project: Project, operator: Operator) -> None:
     project.configure(run={"attempts": 1})
     for name in ("a", "b"):
@@ -165,6 +167,7 @@ def test_a_lost_run(project: Project, operator: Operator) -> None:
     project.stop()
 
 
+@pytest.mark.exhaustive
 def test_a_changed_output(project: Project, operator: Operator) -> None:
     project.drop("student_a.csv", table("a"))
     assert project.once().returncode == 0
@@ -180,6 +183,7 @@ def test_a_changed_output(project: Project, operator: Operator) -> None:
     assert project.ds_flow("verify").returncode == 0
 
 
+@pytest.mark.exhaustive
 def test_a_changed_output_that_the_night_has_found(project: Project, operator: Operator) -> None:
     nightly = {"name": "nightly", "cron": "0 2 * * *", "skip_unchanged": True}
     project.configure(schedule=[nightly])
@@ -209,6 +213,7 @@ def test_no_bsub(project: Project, operator: Operator) -> None:
     operator.reads("bsub")
 
 
+@pytest.mark.exhaustive
 def test_docker_is_down(project: Project, operator: Operator) -> None:
     program = project.root / "docker"
     program.write_text(REFUSES)

@@ -137,6 +137,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return made
 
 
+@pytest.mark.exhaustive
 def test_a_run_works_in_any_callers_environment(ran: Project) -> None:
     (manifest,) = ran.manifests()
     assert (manifest.attempt, manifest.git_commit) == (1, head())
@@ -358,6 +359,7 @@ def test_the_same_is_published_whoever_calls(
     assert published(made, ("env", *caller, f"DS_FLOW_CONFIG={made.config}")) == expected
 
 
+@pytest.mark.exhaustive
 def test_the_same_is_published_from_a_login_shell_of_another_user(
     expected: dict[str, str], tmp_path: Path
 ) -> None:
@@ -383,6 +385,7 @@ ONE_CLOSED = [pytest.param(one, marks=pytest.mark.exhaustive) for one in ("<&-",
 
 
 @pytest.mark.parametrize("closed", [*ONE_CLOSED, "<&- >&- 2>&-"])
+@pytest.mark.exhaustive
 def test_a_closed_standard_stream_stops_no_command(project: Project, closed: str) -> None:
     project.prefix = ("bash", "-c", f'exec "$@" {closed}', "bash")
 

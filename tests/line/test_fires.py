@@ -630,6 +630,7 @@ def test_whenever_somebody_looks_each_night_was_done_once_or_caught_up_once(
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.exhaustive
 def test_a_year_of_nights_with_a_real_ledger(seed: int) -> None:
     """A daemon that is down at times, and whose clock is set; each night fires, or is caught up."""
     chance = random.Random(seed)

@@ -97,6 +97,7 @@ def test_a_batch_is_looked_for_where_the_settings_have_it(tmp_path: Path) -> Non
     assert "published already, by run 17" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_failed_run_publishes_nothing_and_its_resumption_everything_once(
     project: Project,
     failed: subprocess.CompletedProcess[str],
@@ -121,6 +122,7 @@ def test_a_resumption_of_what_is_published_says_by_which_run(project: Project) -
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.exhaustive
 def test_the_logs_of_a_run_are_found_from_any_directory(project: Project, tmp_path: Path) -> None:
     done = flow(project, "logs", f"{project.manifests()[-1].run_id}/start", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -162,6 +164,7 @@ def test_what_is_done_from_another_folder_stays_in_the_project(carded: Project) 
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.exhaustive
 def test_a_tag_named_run_runs_nothing(project: Project) -> None:
     before = project.names()
     run_id = project.manifests()[-1].run_id
@@ -221,6 +224,7 @@ def test_a_run_s_artifacts_are_its_manifest_and_the_paths_of_what_it_published(
 
 
 @pytest.mark.usefixtures("finished")
+@pytest.mark.exhaustive
 def test_the_ledger_takes_up_runs_by_hand_and_the_daemon_does_nothing_again(
     project: Project,
 ) -> None:

@@ -73,6 +73,7 @@ def test_inputs_of_every_format_are_one_batch_with_one_combined_file(project: Pr
     assert project.leftovers() == []
 
 
+@pytest.mark.exhaustive
 def test_the_combined_file_is_parquet_too_with_the_same_cells_as_text(project: Project) -> None:
     drop_all(project)
     assert project.once().returncode == 0
@@ -96,6 +97,7 @@ def test_the_combined_file_is_parquet_too_with_the_same_cells_as_text(project: P
     assert counted == ["5.0", "5.0"]
 
 
+@pytest.mark.exhaustive
 def test_the_parquet_file_leads_back_and_goes_with_its_run(project: Project) -> None:
     drop_all(project)
     assert project.once().returncode == 0
@@ -128,6 +130,7 @@ def test_the_parquet_file_leads_back_and_goes_with_its_run(project: Project) -> 
     assert old.run_id == first.run_id
 
 
+@pytest.mark.exhaustive
 def test_a_parquet_file_that_was_changed_is_found(project: Project) -> None:
     drop_all(project)
     assert project.once().returncode == 0

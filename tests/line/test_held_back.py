@@ -62,6 +62,7 @@ def test_a_transform_that_cannot_be_loaded_holds_its_batch_back_until_it_is_mend
     assert project.published_ids() == ids("a")
 
 
+@pytest.mark.exhaustive
 def test_a_transform_that_only_says_that_it_cannot_be_loaded_uses_up_attempts(
     project: Project,
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_transform_that_only_says_that_it_cannot_be_loaded_uses_up_attempts(
     assert [run.state for run in project.runs()].count(RunState.LOST) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_batch_whose_runs_cannot_begin_waits_says_why_and_goes_on_once_that_is_mended(
     project: Project,
 ) -> None:
@@ -124,6 +126,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
+@pytest.mark.exhaustive
 def test_once_leaves_a_batch_that_cannot_begin_waiting_and_says_why(
     project: Project, line: str
 ) -> None:
@@ -142,6 +145,7 @@ def test_once_leaves_a_batch_that_cannot_begin_waiting_and_says_why(
     assert {run.state for run in project.runs()} == LOST_THEN_DONE
 
 
+@pytest.mark.exhaustive
 def test_a_batch_that_cannot_begin_is_tried_at_once_when_the_settings_are_read_again(
     project: Project,
 ) -> None:
@@ -156,6 +160,7 @@ def test_a_batch_that_cannot_begin_is_tried_at_once_when_the_settings_are_read_a
     project.wait_processed("student_a.csv")
 
 
+@pytest.mark.exhaustive
 def test_a_batch_whose_plan_was_changed_is_dead_since_no_run_can_begin(project: Project) -> None:
     module = broken_metaflow(project)
     project.once()

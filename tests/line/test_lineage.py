@@ -161,6 +161,7 @@ def package(made: real.Project) -> Package:
     return Package(str(file))
 
 
+@pytest.mark.exhaustive
 def test_a_data_package_is_valid_by_frictionless_with_its_data(published: real.Project) -> None:
     report = package(published).validate()
     assert report.valid, report.flatten(["type", "note"])

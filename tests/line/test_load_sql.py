@@ -135,6 +135,7 @@ def test_names_of_columns_come_as_they_are(url: str, out: Path) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_a_column_that_is_new_is_added_or_refused_and_one_that_is_missing_is_empty(
     url: str, out: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_database_that_is_not_there_is_said_in_one_line(out: Path, tmp_path: P
     assert "SQL_URL is not set" in refused("", manifest)
 
 
+@pytest.mark.exhaustive
 def test_a_large_run_is_loaded_in_bounded_memory(url: str, out: Path) -> None:
     combined, rows = out / "final_combined_17.csv", 300_000
     with combined.open("w") as file:
@@ -229,6 +231,7 @@ def test_a_large_run_is_loaded_in_bounded_memory(url: str, out: Path) -> None:
 # --------------------------------------------------------------------------- when things die
 
 
+@pytest.mark.exhaustive
 def test_every_row_is_there_once_though_server_daemon_and_loader_die_in_the_middle(
     tmp_path: Path,
 ) -> None:

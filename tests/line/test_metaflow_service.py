@@ -110,6 +110,7 @@ def test_a_run_appears_at_the_service_as_metaflows_own_client_reads_it(
         assert run == f"ds-flow-{run_id}"
 
 
+@pytest.mark.exhaustive
 def test_what_was_sent_is_not_sent_again_and_what_is_missing_is_completed(
     project: Project,
 ) -> None:
@@ -136,6 +137,7 @@ def test_what_was_sent_is_not_sent_again_and_what_is_missing_is_completed(
         assert {*service.tables.artifacts} == artifacts
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_whole_and_once_at_a_service_that_died_after_any_request(
     project: Project,
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_run_is_whole_and_once_at_a_service_that_died_after_any_request(
             assert service.tables.artifacts.keys() == whole.tables.artifacts.keys(), number
 
 
+@pytest.mark.exhaustive
 def test_a_new_service_gets_the_runs_of_the_last_day(project: Project) -> None:
     with served() as service:
         run = run_once(project, "a")
@@ -169,6 +172,7 @@ def test_a_new_service_gets_the_runs_of_the_last_day(project: Project) -> None:
         assert [*service.runs()] == [run]
 
 
+@pytest.mark.exhaustive
 def test_a_service_at_another_address_is_a_new_one_and_gets_them_without_a_new_run(
     project: Project,
 ) -> None:
@@ -189,6 +193,7 @@ def test_a_service_at_another_address_is_a_new_one_and_gets_them_without_a_new_r
         assert len(second.asked) == asked  # it is known now
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_sends_ends_when_nothing_is_to_be_sent_any_more(project: Project) -> None:
     sender = metaflow_sender()
     run_once(project, "a")
@@ -208,6 +213,7 @@ def test_a_process_that_sends_ends_when_nothing_is_to_be_sent_any_more(project: 
         service.hold.set()
 
 
+@pytest.mark.exhaustive
 def test_a_key_goes_with_each_request_and_into_no_message(project: Project) -> None:
     with served() as service:
         run_once(project, "a")
@@ -227,6 +233,7 @@ def test_a_key_goes_with_each_request_and_into_no_message(project: Project) -> N
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
+@pytest.mark.exhaustive
 def test_a_run_that_the_service_never_takes_does_not_hold_back_the_others(
     project: Project, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -240,6 +247,7 @@ def test_a_run_that_the_service_never_takes_does_not_hold_back_the_others(
     assert "metaflow.refused" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_the_service_fails_on_for_a_day_is_passed_over(project: Project) -> None:
     with served() as service:
         run_once(project, "a")
@@ -253,6 +261,7 @@ def test_a_run_that_the_service_fails_on_for_a_day_is_passed_over(project: Proje
         assert service.runs() == {}
 
 
+@pytest.mark.exhaustive
 def test_a_service_that_was_down_from_the_first_day_gets_the_runs_since_then(
     project: Project,
 ) -> None:
@@ -266,6 +275,7 @@ def test_a_service_that_was_down_from_the_first_day_gets_the_runs_since_then(
         assert [*service.runs()] == [run]
 
 
+@pytest.mark.exhaustive
 def test_a_run_whose_records_are_gone_stops_nothing(project: Project) -> None:
     with served() as service:
         gone = run_once(project, "a")
@@ -279,6 +289,7 @@ def test_a_run_whose_records_are_gone_stops_nothing(project: Project) -> None:
         assert [*service.runs()] == [run]
 
 
+@pytest.mark.exhaustive
 def test_local_metadata_is_sent_nowhere(project: Project) -> None:
     with served() as service:
         project.configure(metaflow={"url": service.address})
@@ -308,6 +319,7 @@ def ended(service: Service, run: str) -> bool:
     )
 
 
+@pytest.mark.exhaustive
 def test_a_daemon_shows_a_run_while_it_lives_and_its_end(project: Project) -> None:
     with served() as service:
         use(project, service.address)
@@ -337,6 +349,7 @@ EXHAUSTIVE = {"fails": pytest.mark.exhaustive}
     "break_it",
     [pytest.param(one, id=name, marks=EXHAUSTIVE.get(name, ())) for name, one in DOWN.items()],
 )
+@pytest.mark.exhaustive
 def test_runs_go_on_without_a_service_and_it_gets_them_later(
     project: Project, break_it: Callable[[Service], None]
 ) -> None:
@@ -355,6 +368,7 @@ def test_runs_go_on_without_a_service_and_it_gets_them_later(
         assert project.stop() == 0
 
 
+@pytest.mark.exhaustive
 def test_a_service_that_dies_in_mid_run_costs_the_run_nothing(project: Project) -> None:
     with served() as service:
         use(project, service.address)
@@ -379,6 +393,7 @@ def test_a_service_that_dies_in_mid_run_costs_the_run_nothing(project: Project) 
     assert project.stop() == 0
 
 
+@pytest.mark.exhaustive
 def test_a_killed_daemon_loses_no_run_that_it_had_not_sent(project: Project) -> None:
     with served() as service:
         service.hold.clear()
@@ -394,6 +409,7 @@ def test_a_killed_daemon_loses_no_run_that_it_had_not_sent(project: Project) -> 
         assert project.stop() == 0
 
 
+@pytest.mark.exhaustive
 def test_a_service_that_takes_nothing_for_long_is_a_problem_in_the_status(
     project: Project,
 ) -> None:
@@ -416,6 +432,7 @@ def test_a_service_that_takes_nothing_for_long_is_a_problem_in_the_status(
 # --------------------------------------------------------------------------- nothing else counts
 
 
+@pytest.mark.exhaustive
 def test_no_variable_profile_or_home_of_the_caller_leads_a_run_to_a_service(
     project: Project, tmp_path: Path
 ) -> None:

@@ -325,6 +325,7 @@ def ask(address: str, path: str, **query: str) -> Any:
         return {}
 
 
+@pytest.mark.exhaustive
 def test_a_real_prometheus_scrapes_the_metrics_and_evaluates_the_rules(
     project: Project, tmp_path: Path
 ) -> None:

@@ -439,6 +439,7 @@ def _configure(project: Project, address: str) -> None:
     (make_root(project.root / "out") / "lineage.json").write_text('{"url": 0}')
 
 
+@pytest.mark.exhaustive
 def test_the_daemon_waits_for_no_answer_and_tries_again_after_longer_and_longer_rests(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -493,6 +493,7 @@ def test_a_full_disk_under_the_copy_of_a_file_is_no_files_fault(
     assert project.verdict(name) is None
 
 
+@pytest.mark.exhaustive
 def test_the_limits_of_what_is_unpacked_are_the_plans(project: PlannedBatch) -> None:
     content = gzip.compress(b"a,b\n" + b"1,2\n" * 20_000_000)
     project.put("student_a.csv.gz", content)
@@ -516,6 +517,7 @@ def test_the_first_encoding_that_the_whole_file_is_in_is_used(project: PlannedBa
     assert used == ["utf-8", "cp1252"]
 
 
+@pytest.mark.exhaustive
 def test_a_late_block_in_another_encoding_makes_the_whole_file_read_again(
     project: PlannedBatch,
 ) -> None:

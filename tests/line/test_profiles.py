@@ -60,6 +60,7 @@ def test_a_run_describes_its_inputs_and_its_combined_file_and_shows_no_hidden_va
             assert not held, path
 
 
+@pytest.mark.exhaustive
 def test_a_profile_is_removed_with_its_run(project: Project) -> None:
     project.configure(retention={"output_count": 1})
     name = project.drop("student_a.csv", "id\n1\n").name
@@ -75,6 +76,7 @@ def test_a_profile_is_removed_with_its_run(project: Project) -> None:
     assert second.stat().st_mode == next(project.out.glob("final_*")).stat().st_mode
 
 
+@pytest.mark.exhaustive
 def test_profile_false_makes_none(project: Project) -> None:
     project.configure(profile=False)
     project.drop("student_a.csv", "id\n1\n")

@@ -74,6 +74,7 @@ def html(carded: Project) -> str:
     return str(card["html"])
 
 
+@pytest.mark.exhaustive
 def test_the_card_of_a_run_names_its_files_and_what_was_set_aside(html: str) -> None:
     words = words_of(html)
     for one in (
@@ -119,6 +120,7 @@ def test_a_run_that_publishes_no_file_has_a_card_that_says_why(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fork", [True, False], ids=["forks", "programs"])
+@pytest.mark.exhaustive
 def test_a_card_that_cannot_be_written_fails_no_run(tmp_path: Path, *, fork: bool) -> None:
     made = project_of(tmp_path / "project", fork=fork)
     (made.root / ".metaflow").mkdir()
@@ -130,6 +132,7 @@ def test_a_card_that_cannot_be_written_fails_no_run(tmp_path: Path, *, fork: boo
     assert "Card render failed" in made.ds_flow("logs", str(run.run_id)).stdout
 
 
+@pytest.mark.exhaustive
 def test_a_run_by_hand_has_a_card_too(tmp_path: Path) -> None:
     made = project_of(tmp_path / "project")
     made.drop("student_a.csv", table("a"))

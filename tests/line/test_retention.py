@@ -487,6 +487,7 @@ for run in Flow("StudentDataFlow"):
 """
 
 
+@pytest.mark.exhaustive
 def test_metaflow_reads_artifacts_and_logs_of_kept_runs_after_a_sweep(project: Project) -> None:
     flow = write(project.root / "flow.py", FLOW)
     root = str(project.root)

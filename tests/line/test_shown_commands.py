@@ -18,6 +18,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.exhaustive
 def test_the_commands_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     with reader(tmp_path) as reads:

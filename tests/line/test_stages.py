@@ -152,6 +152,7 @@ def test_a_file_whose_process_the_kernel_kills_for_want_of_memory_is_set_aside_a
     assert found["b"].reason == f"{said} (its control group allows 2,048 MB)"
 
 
+@pytest.mark.exhaustive
 def test_a_file_that_needs_more_memory_than_a_job_may_have_is_set_aside_with_the_figure(
     work: Path,
 ) -> None:

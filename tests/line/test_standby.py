@@ -141,6 +141,7 @@ def test_a_daemon_that_stops_ends_its_standby_even_if_that_hangs(
     assert not held.closed
 
 
+@pytest.mark.exhaustive
 def test_a_run_has_the_code_and_the_environment_of_the_moment_it_begins(
     project: Project, held: IO[str]
 ) -> None:

@@ -140,6 +140,7 @@ def arrive_again(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", SLOW)
+@pytest.mark.exhaustive
 def test_a_file_written_slowly_is_published_whole_and_once(story: Story, name: str) -> None:
     project = story.project
     assert project.states(f"student_{name}.csv") == [FileState.PROCESSED]

@@ -66,6 +66,7 @@ def names(pids: list[int]) -> set[str]:
 
 
 @pytest.mark.parametrize("fork", [True, False])
+@pytest.mark.exhaustive
 def test_tasks_and_jobs_are_forks_unless_the_settings_say_otherwise(
     tmp_path: Path, *, fork: bool
 ) -> None:

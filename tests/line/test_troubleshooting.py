@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from ds_flow.core.program import CHECKOUT
 from shown import reader
 
@@ -22,6 +24,7 @@ BAD = {
 MADE_HERE = 10  # reasons in the table, before those of settings and of a transform
 
 
+@pytest.mark.exhaustive
 def test_each_reason_in_the_table_is_given_for_such_a_file(tmp_path: Path) -> None:
     section = PAGE.read_text(encoding="utf-8").partition("A file was refused")[2].partition("##")[0]
     reasons = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)[:MADE_HERE]
@@ -33,6 +36,7 @@ def test_each_reason_in_the_table_is_given_for_such_a_file(tmp_path: Path) -> No
     assert [reason for reason in reasons if reason not in said] == []
 
 
+@pytest.mark.exhaustive
 def test_explain_says_what_the_table_of_places_says(tmp_path: Path) -> None:
     section = PAGE.read_text(encoding="utf-8").partition("My file is not")[2].partition("##")[0]
     phrases = set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))

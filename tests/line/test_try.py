@@ -109,6 +109,7 @@ def test_a_file_on_which_the_transform_fails_is_told_with_its_line_and_its_trace
         ("id\n" + "1\n" * 2**20, {"watch": {"max_mb": 1}}, "too large: 3 MiB, and watch.max_mb"),
     ],
 )
+@pytest.mark.exhaustive
 def test_a_file_that_would_be_set_aside_is_told_with_the_reason_of_a_run(
     project: Project, content: str, given: dict[str, Any], reason: str
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_file_that_would_be_set_aside_is_told_with_the_reason_of_a_run(
         ("while True: pass", "run limit of 0.05 minutes reached"),
     ],
 )
+@pytest.mark.exhaustive
 def test_what_ends_its_process_or_never_ends_is_told(
     project: Project, body: str, reason: str
 ) -> None:
@@ -145,6 +147,7 @@ def test_what_ends_its_process_or_never_ends_is_told(
     assert left(project) == []
 
 
+@pytest.mark.exhaustive
 def test_a_transform_that_cannot_be_imported_is_told_with_its_line(project: Project) -> None:
     code(project, "import nowhere\n")
 
@@ -167,6 +170,7 @@ def test_an_interrupted_try_leaves_no_process_and_no_file(project: Project) -> N
     assert left(project) == []
 
 
+@pytest.mark.exhaustive
 def test_hidden_columns_are_not_shown(project: Project) -> None:
     project.configure(privacy={"hide_columns": ["name"]})
     file = project.drop("student_a.csv", "id,Name,score\n1,Quentin,2\n")
@@ -179,6 +183,7 @@ def test_hidden_columns_are_not_shown(project: Project) -> None:
     assert json.loads(as_json.stdout)["after"]["rows"] == [["1", None, "2"]]
 
 
+@pytest.mark.exhaustive
 def test_a_file_is_found_by_the_name_that_other_commands_print(project: Project) -> None:
     project.drop("student_a.csv", "id,score\n1,2,3\n")
     assert project.once().returncode == 1
@@ -194,6 +199,7 @@ def test_a_file_is_found_by_the_name_that_other_commands_print(project: Project)
     assert done.stdout.startswith("data/student_a.csv would be set aside: line 2: ")
 
 
+@pytest.mark.exhaustive
 def test_a_file_elsewhere_is_tried_too_and_it_is_said_that_it_would_not_be_taken(
     project: Project, tmp_path: Path
 ) -> None:
@@ -205,6 +211,7 @@ def test_a_file_elsewhere_is_tried_too_and_it_is_said_that_it_would_not_be_taken
     assert "it does not match data/student_*.csv" in answer["remarks"][0]
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_there_or_no_file_is_refused(project: Project) -> None:
     for name, said in (("none.csv", "it is not there"), (".", "no file")):
         done = project.ds_flow("try", str(project.inbox / name))
@@ -240,6 +247,7 @@ def test_a_wide_table_fits_the_terminal(project: Project) -> None:
     assert "+19" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_columns_that_differ_from_what_was_published_are_told(project: Project) -> None:
     project.configure(csv={"columns": "strict"})
     project.drop("student_a.csv", "id,score\n1,2\n")

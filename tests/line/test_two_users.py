@@ -95,6 +95,7 @@ PLACES = (
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.exhaustive
 def test_what_another_user_left_holds_a_batch_back_with_the_remedy(
     project: Project, place: str
 ) -> None:

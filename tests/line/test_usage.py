@@ -219,6 +219,7 @@ def test_what_a_command_does_is_a_document_too(
 
 
 @pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.exhaustive
 def test_a_pipe_that_closes_early_is_no_error(project: Project, name: str) -> None:
     with subprocess.Popen(
         ds_flow(project, name, *SHOWN[name]), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -232,6 +233,7 @@ def test_a_pipe_that_closes_early_is_no_error(project: Project, name: str) -> No
 
 @pytest.mark.parametrize("environ", [("NO_COLOR", "1"), ("TERM", "dumb")])
 @pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.exhaustive
 def test_a_terminal_without_colours_gets_none(
     project: Project, name: str, environ: tuple[str, str]
 ) -> None:
@@ -242,6 +244,7 @@ def test_a_terminal_without_colours_gets_none(
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("name", ["runs", "files", "manifest", "schedule", "show"])
+@pytest.mark.exhaustive
 def test_a_table_is_no_wider_than_its_terminal(project: Project, name: str, columns: int) -> None:
     project.admit(f"student_{'x' * 200}.csv")
     shown = in_terminal(ds_flow(project, name), ("COLUMNS", str(columns))).decode()
@@ -264,6 +267,7 @@ def test_a_large_run_is_summarised_unless_all_is_asked_for(
     assert len(some.splitlines()) < 80
 
 
+@pytest.mark.exhaustive
 def test_once_can_be_told_how_long_to_wait_for_a_file_that_is_held_open(project: Project) -> None:
     project.drop("student_done.csv")
     held = project.drop("student_held.csv")

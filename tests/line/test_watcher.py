@@ -475,6 +475,7 @@ def test_a_local_folder_gives_events(make: Make) -> None:
     assert not inbox.is_polling
 
 
+@pytest.mark.exhaustive
 def test_folders_that_are_nested_very_deep_are_watched(make: Make, root: Path, wake: Wake) -> None:
     inbox = make("inotify", "data/**/*.csv")
     with nest(root / "data", "a.csv") as file:
@@ -486,6 +487,7 @@ def test_folders_that_are_nested_very_deep_are_watched(make: Make, root: Path, w
     assert not inbox.is_polling
 
 
+@pytest.mark.exhaustive
 def test_more_events_than_the_kernel_keeps_wake_and_later_ones_do_too(
     make: Make, root: Path, wake: Wake, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,6 +70,7 @@ def log(name: str) -> str:
     return docker("logs", name)
 
 
+@pytest.mark.exhaustive
 def test_it_publishes_what_is_dropped_is_healthy_and_stops_in_order(
     project: Path, daemon: str
 ) -> None:
@@ -95,6 +96,7 @@ def answer(name: str, *words: str) -> str:
     return docker("exec", name, "sh", "-c", f"ds-flow {' '.join(words)} || true")
 
 
+@pytest.mark.exhaustive
 def test_a_new_container_goes_on_with_the_project(project: Path, daemon: str) -> None:
     (project / "data" / "student_a.csv").write_text(table("a"))
     until("it is published", lambda: [*project.glob("out/final_combined_*.csv")])
@@ -121,6 +123,7 @@ def test_it_runs_as_no_root_and_a_fault_in_the_settings_ends_it(project: Path) -
         docker("rm", "--force", NAME)
 
 
+@pytest.mark.exhaustive
 def test_the_default_user_is_that_of_the_image() -> None:
     told = (CHECKOUT / "container" / "Dockerfile").read_text()
     assert re.search(r"^USER (\S+)$", told, re.MULTILINE)[1] == USER  # type: ignore[index]

@@ -27,6 +27,7 @@ def block(first: str) -> str:
     return re.sub("^    ", "", found[0], flags=re.MULTILINE)
 
 
+@pytest.mark.exhaustive
 def test_the_unit_serves_a_project_elsewhere_as_another_user(box: Box) -> None:
     box.run(INSTALL, "install", "/opt/ds-flow")
     box.run("/opt/ds-flow/.venv/bin/ds-flow", "init", PROJECT)

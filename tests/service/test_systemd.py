@@ -217,6 +217,7 @@ with socket.socket(socket.AF_UNIX) as page:
 """
 
 
+@pytest.mark.exhaustive
 def test_the_page_is_off_and_once_started_reads_beside_the_daemon_and_without_it(
     service: Service,
 ) -> None:
@@ -270,6 +271,7 @@ def test_a_reload_takes_good_settings_and_refuses_bad_ones_in_words(service: Ser
     assert (service.pid, service.show("ActiveState")) == (pid, "active")
 
 
+@pytest.mark.exhaustive
 def test_every_row_comes_out_once_though_the_work_is_stopped_killed_and_swept_away(
     service: Service,
 ) -> None:
@@ -309,6 +311,7 @@ def kill(service: Service, number: signal.Signals, whom: str) -> None:
     until("it was ready", lambda: service.show("ActiveState") == "active")
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_hits_the_memory_limit_fails_with_its_cause_and_the_daemon_lives(
     service: Service,
 ) -> None:
@@ -330,6 +333,7 @@ def limit_memory(service: Service, limit: str) -> None:
     service.box.run("systemctl", "set-property", "--runtime", "ds-flow", f"MemoryMax={limit}")
 
 
+@pytest.mark.exhaustive
 def test_what_is_published_is_handed_over_and_droppers_read_receipts_and_change_none(
     service: Service,
 ) -> None:
@@ -405,6 +409,7 @@ def listen(service: Service, path: str, owner: str) -> None:
     service.box.run("chmod", "660", path)
 
 
+@pytest.mark.exhaustive
 def test_the_watchdog_restarts_a_stuck_engine(service: Service) -> None:
     service.put_drop_in("[Service]\nWatchdogSec=2s\n", "watchdog")
     service.systemctl("restart")
@@ -427,6 +432,7 @@ def test_bad_settings_end_the_service_with_78_and_no_restart(service: Service) -
     service.systemctl("start")
 
 
+@pytest.mark.exhaustive
 def test_to_install_again_is_to_upgrade(service: Service) -> None:
     pid, settings = service.pid, service.path("config/settings.yaml").read_bytes()
     with service.path(".installed").open("a") as installed:
@@ -463,6 +469,7 @@ RIGHTS = {
 }
 
 
+@pytest.mark.exhaustive
 def test_an_upgrade_closes_what_older_versions_left_open_to_droppers(service: Service) -> None:
     for name, (old, _) in RIGHTS.items():
         mode, user, group = old.split()
@@ -484,6 +491,7 @@ def rights(service: Service) -> dict[str, str]:
     return {name: service.box.run("stat", "--format=%a %U %G", f"{ROOT}/{name}") for name in RIGHTS}
 
 
+@pytest.mark.exhaustive
 def test_what_was_opened_on_purpose_stays_so_at_the_next_upgrade(service: Service) -> None:
     service.box.run("gpasswd", "--add", "dropper", "ds-flow")  # an operator, too
     service.box.run("chmod", "755", f"{ROOT}/out")
@@ -496,6 +504,7 @@ def test_what_was_opened_on_purpose_stays_so_at_the_next_upgrade(service: Servic
     assert rights(service)["data"] == "3770 ds-flow users"
 
 
+@pytest.mark.exhaustive
 def test_to_uninstall_keeps_what_is_the_teams(service: Service) -> None:
     published = service.find("out/*.[cj]s*")
 

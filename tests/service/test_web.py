@@ -458,6 +458,7 @@ def test_the_description_of_the_api_is_valid_and_complete(page: TestClient) -> N
     assert set(described["paths"]) == plain
 
 
+@pytest.mark.exhaustive
 def test_no_question_to_the_api_is_a_fault_or_undescribed(project: Project) -> None:
     """Schemathesis asks with the values that the description allows, and with others."""
     settings = load_settings(project.config, {})
@@ -552,6 +553,7 @@ def test_a_folder_that_cannot_be_looked_into_ends_no_listening(project: Project)
 @pytest.mark.parametrize(
     ("folder", "still"), [("log", ["/runs", "/files", "/api/runs", "/api/schedules"]), ("out", [])]
 )
+@pytest.mark.exhaustive
 def test_a_disk_that_does_not_answer_is_told_and_holds_up_no_other_page(
     project: Project, folder: str, still: list[str]
 ) -> None:
@@ -803,6 +805,7 @@ def served_read_only(project: Project, **web: object) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.exhaustive
 def test_a_page_that_may_write_nowhere_reads_beside_the_daemon_and_without_it(
     project: Project,
 ) -> None:
@@ -822,6 +825,7 @@ def test_a_page_that_may_write_nowhere_reads_beside_the_daemon_and_without_it(
             until("it is told", lambda: page.get("/api/status").json()["held_back"] == expected)  # noqa: B023 - at once
 
 
+@pytest.mark.exhaustive
 def test_a_page_that_may_not_write_says_which_command_to_type(project: Project) -> None:
     word = {"actions": True, "token": WORD}
     with served_read_only(project, **word) as address, httpx.Client(base_url=address) as page:
@@ -870,6 +874,7 @@ def give_to_group(project: Project, group: int) -> None:
     (project.root / ".env").chmod(0o400)
 
 
+@pytest.mark.exhaustive
 def test_another_user_of_the_group_may_serve_the_page(shared: Project) -> None:
     shared.published(BATCH, "101", "student_a.csv")
     shared.start(shared.form(OTHER, shared.admit("student_b.csv")), "102")

@@ -239,6 +239,7 @@ def test_the_schedules_are_those_of_schedule(
 
 
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.exhaustive
 def test_a_page_is_the_same_without_a_script(chromium: Browser, address: str, page: str) -> None:
     texts = []
     for has_script in (True, False):
@@ -261,6 +262,7 @@ def test_no_hostile_name_or_cell_becomes_an_element(
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.exhaustive
 def test_no_page_is_wider_than_the_screen(
     chromium: Browser, address: str, page: str, width: int
 ) -> None:
@@ -301,6 +303,7 @@ def test_an_output_is_downloaded(chromium: Browser, project: Project, address: s
 # --------------------------------------------------------------------------- live
 
 
+@pytest.mark.exhaustive
 def test_what_changes_appears_without_a_reload(
     chromium: Browser, project: Project, address: str
 ) -> None:
@@ -340,6 +343,7 @@ def test_what_a_person_types_is_not_taken_away(
 # --------------------------------------------------------------------------- actions
 
 
+@pytest.mark.exhaustive
 def test_an_action_needs_the_setting_and_the_token(
     chromium: Browser, address: str, tmp_path: Path
 ) -> None:

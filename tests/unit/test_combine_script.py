@@ -53,6 +53,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], folder: Path, reason:
 
 @settings(max_examples=25)
 @given(st.data())
+@pytest.mark.exhaustive
 def test_the_combination_is_the_header_and_all_rows_in_order(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -173,6 +174,7 @@ def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text() == "a\n1\n1\n"
 
 
+@pytest.mark.exhaustive
 def test_ten_thousand_inputs_take_few_processes(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs"
     inputs.mkdir()

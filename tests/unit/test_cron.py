@@ -172,6 +172,7 @@ starts = st.datetimes(datetime(2019, 1, 1), datetime(2031, 1, 1))  # noqa: DTZ00
 @example("Africa/Cairo", datetime(2027, 1, 1), 0, 0)  # noqa: DTZ001
 @example("Europe/Berlin", datetime(2027, 1, 1), 2, 30)  # noqa: DTZ001
 @example("America/Havana", datetime(2027, 6, 1), 0, 30)  # noqa: DTZ001
+@pytest.mark.exhaustive
 def test_a_time_comes_once_each_night_in_every_zone(
     zone: str, start: datetime, hour: int, minute: int
 ) -> None:
@@ -186,6 +187,7 @@ def test_a_time_comes_once_each_night_in_every_zone(
 @settings(max_examples=8)
 @given(zones, starts, st.integers(0, 59))
 @example("Australia/Lord_Howe", datetime(2026, 9, 1), 15)  # noqa: DTZ001
+@pytest.mark.exhaustive
 def test_a_cron_that_takes_every_hour_takes_both_of_two_equal_ones_in_every_zone(
     zone: str, start: datetime, minute: int
 ) -> None:

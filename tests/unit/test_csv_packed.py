@@ -150,6 +150,7 @@ MANY = b"1,2\n" * 1_000_000
 
 
 @pytest.mark.parametrize(("pack", "ending"), [(gzip, "gz"), (zstd, "zst")])
+@pytest.mark.exhaustive
 def test_a_bomb_is_refused_in_little_memory_and_the_setting_is_named(
     tmp_path: Path, pack: Pack, ending: str
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_bomb_of_zeros_is_refused_at_its_first_line(tmp_path: Path) -> None:
     assert memory_mb < 400
 
 
+@pytest.mark.exhaustive
 def test_a_window_of_much_memory_is_refused(tmp_path: Path) -> None:
     packed = zstd(b"a,b\n" + MANY * 50, "--long=31", "-3")
     said, memory_mb = read_apart(put(tmp_path, "a.csv.zst", packed), ratio=10**6)

@@ -174,6 +174,7 @@ def test_what_is_no_parquet_file_is_refused_in_words(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.exhaustive
 def test_memory_that_the_host_refuses_is_not_the_fault_of_a_file(tmp_path: Path) -> None:
     path = put(tmp_path, pa.table({"a": ["x" * 2**20] * 500}), use_dictionary=False)
     code = (
@@ -209,6 +210,7 @@ def test_any_byte_that_is_wrong_is_told_or_of_no_weight(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- bombs
 
 
+@pytest.mark.exhaustive
 def test_many_rows_of_nothing_are_refused_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pa.table({"a": pa.nulls(2**20, pa.string()), "b": pa.nulls(2**20, pa.string())})

@@ -86,6 +86,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.exhaustive
 def test_unicode_text_of_libreoffice_is_read_by_its_mark(office: Path) -> None:
     found = read(office / "utf16" / "marks.csv", Reading(encoding="cp1252", delimiter=";"))
     assert found.rows[0] == CELLS
@@ -268,6 +269,7 @@ def test_the_first_visible_sheet_is_read_or_the_one_that_is_named(tmp_path: Path
         max_size=9,
     )
 )
+@pytest.mark.exhaustive
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     def fill(made: Worksheet) -> None:
         made.append(["n", "text"])
@@ -505,6 +507,7 @@ def test_any_byte_that_is_wrong_is_told_or_of_no_weight(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- bombs
 
 
+@pytest.mark.exhaustive
 def test_a_million_empty_rows_are_no_rows(tmp_path: Path) -> None:
     rows = "".join(f'<row r="{row}"><c r="A{row}" s="0"/></row>' for row in range(2, 2**20))
     path = workbook(tmp_path / "a.xlsx", f"{HEAD}{rows}")
@@ -549,6 +552,7 @@ BOMBS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
+@pytest.mark.exhaustive
 def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, make: Callable[[Path], object]) -> None:
     path = tmp_path / "a.xlsx"
     make(path)
@@ -558,6 +562,7 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, make: Callable[[Path
     assert memory_mb < 400
 
 
+@pytest.mark.exhaustive
 def test_texts_count_as_they_lie_in_memory(tmp_path: Path) -> None:
     wide = "x" * 300_000 + "\U0001f600"  # four bytes for each letter
     path = workbook(tmp_path / "a.xlsx", HEAD, texts=f"<si><t>{wide}</t></si>" * 500)
@@ -574,6 +579,7 @@ def test_very_many_relations_are_refused_in_little_memory(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("count", "name"), [(30_000, "x" * 100), (100_000, "x")])
+@pytest.mark.exhaustive
 def test_an_archive_of_very_many_parts_is_refused(tmp_path: Path, count: int, name: str) -> None:
     more = {f"{name}{number}": "" for number in range(count)}
     path = workbook(tmp_path / "a.xlsx", HEAD, more=more)

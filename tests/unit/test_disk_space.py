@@ -65,6 +65,7 @@ def test_status_names_a_batch_that_the_disk_holds_back(
 
 
 @pytest.mark.parametrize("row", ["1,2,3\n", "1,2,3\r\n", "a name,another name,99.5\n"])
+@pytest.mark.exhaustive
 def test_what_a_batch_needs_is_what_it_then_takes(tmp_path: Path, row: str) -> None:
     project = WholeProject(tmp_path / "project")
     path = project.drop("student_a.csv", "a,b,c\n" + row * 50_000)
@@ -130,6 +131,7 @@ def test_what_earlier_runs_have_grown_by_is_needed_again(tmp_path: Path) -> None
     assert disk_space.need(project.settings, [planned], 100.0) == 4 * 100 * 2
 
 
+@pytest.mark.exhaustive
 def test_a_batch_waits_while_the_inbox_does_not_answer(tmp_path: Path) -> None:
     project = Project(tmp_path)
     with closing(project.open()):
@@ -141,6 +143,7 @@ def test_a_batch_waits_while_the_inbox_does_not_answer(tmp_path: Path) -> None:
         assert why_cannot_run(project.settings, project.ledger, batch) == ""
 
 
+@pytest.mark.exhaustive
 def test_files_on_a_mount_that_does_not_answer_are_measured_and_chosen_without_touching_them(
     tmp_path: Path,
 ) -> None:

@@ -71,6 +71,7 @@ def test_the_reference_is_in_step_with_the_code(reference: ModuleType) -> None:
     reference.main(["--check"])
 
 
+@pytest.mark.exhaustive
 def test_a_reference_that_is_not_in_step_is_named(
     reference: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_reference_that_is_not_in_step_is_named(
     reference.main(["--check"])
 
 
+@pytest.mark.exhaustive
 def test_the_reference_has_every_command_setting_and_alert(reference: ModuleType) -> None:
     for name in COMMANDS:
         assert f"## ds-flow {name}\n" in reference.page("commands")

@@ -66,6 +66,7 @@ def test_a_local_file_system_is_known(fs: str) -> None:
     assert not is_network_fs(fs)
 
 
+@pytest.mark.exhaustive
 def test_a_folder_that_is_a_link_to_a_mount_is_asked_where_it_leads(tmp_path: Path) -> None:
     served, link = tmp_path / "served", tmp_path / "link"
     served.mkdir()
@@ -76,6 +77,7 @@ def test_a_folder_that_is_a_link_to_a_mount_is_asked_where_it_leads(tmp_path: Pa
     assert ask_mounts(str(link)) == ""
 
 
+@pytest.mark.exhaustive
 def test_a_mount_below_a_folder_that_is_a_link_is_asked(tmp_path: Path) -> None:
     served, link = tmp_path / "served", tmp_path / "link"
     (served / "site").mkdir(parents=True)
@@ -86,6 +88,7 @@ def test_a_mount_below_a_folder_that_is_a_link_is_asked(tmp_path: Path) -> None:
         assert not is_silent(str(link))
 
 
+@pytest.mark.exhaustive
 def test_who_asks_for_one_folder_takes_nothing_away_from_who_asks_for_another(
     tmp_path: Path,
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_chain_of_very_many_links_is_ignored_with_a_reason_and_stops_no_look(
     assert seen.ignored == {"data/student_chain.csv": why}
 
 
+@pytest.mark.exhaustive
 def test_a_very_deep_nest_of_folders_stops_no_look(root: Path, find: Find) -> None:
     put(root, "data/student_a.csv")
     with nest(root / "data", "student_b.csv") as file:
