@@ -355,7 +355,8 @@ def test_a_reload_that_says_keep_stops_a_round_that_goes_on(
     begin_to_leave(site)
     site.inbox("{after: keep, rejected: move}")
     site.put_away()
-    assert site.inputs() == ["b.csv"]
+    (left,) = site.inputs()
+    assert left in {"a.csv", "b.csv"}
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])

@@ -131,7 +131,7 @@ def test_each_selection_takes_its_files(line: Line) -> None:
 
     def taken(name: str) -> list[str]:
         batch = line.last(name).batch
-        return line.ledger.read.batch_paths(batch) if batch else []
+        return sorted(line.ledger.read.batch_paths(batch)) if batch else []
 
     assert line.ledger.read.versions("data/c.csv")[-1].cause == Cause.REJECTED
     line.next_hour()

@@ -14,6 +14,8 @@ from ds_flow.core.program import CHECKOUT
 from engine import daemon_image, docker, engine
 from project import ids, table, until
 
+pytestmark = pytest.mark.exhaustive
+
 USER = "10001:10001"
 NAME = "ds-flow-test-daemon"
 COMPOSE = yaml.safe_load((CHECKOUT / "container" / "compose.yaml").read_text())["services"][
@@ -70,7 +72,6 @@ def log(name: str) -> str:
     return docker("logs", name)
 
 
-@pytest.mark.exhaustive
 def test_it_publishes_what_is_dropped_is_healthy_and_stops_in_order(
     project: Path, daemon: str
 ) -> None:
@@ -96,7 +97,6 @@ def answer(name: str, *words: str) -> str:
     return docker("exec", name, "sh", "-c", f"ds-flow {' '.join(words)} || true")
 
 
-@pytest.mark.exhaustive
 def test_a_new_container_goes_on_with_the_project(project: Path, daemon: str) -> None:
     (project / "data" / "student_a.csv").write_text(table("a"))
     until("it is published", lambda: [*project.glob("out/final_combined_*.csv")])
@@ -123,7 +123,6 @@ def test_it_runs_as_no_root_and_a_fault_in_the_settings_ends_it(project: Path) -
         docker("rm", "--force", NAME)
 
 
-@pytest.mark.exhaustive
 def test_the_default_user_is_that_of_the_image() -> None:
     told = (CHECKOUT / "container" / "Dockerfile").read_text()
     assert re.search(r"^USER (\S+)$", told, re.MULTILINE)[1] == USER  # type: ignore[index]

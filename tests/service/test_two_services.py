@@ -14,6 +14,8 @@ from installed import INSTALL, Answer, machine_of_its_own, ran
 from project import ids, rows_of, table, until
 from systemd_box import Box
 
+pytestmark = pytest.mark.exhaustive
+
 NORTH = "--name=north"
 SETTINGS = """\
 project_name: {name}
@@ -136,7 +138,6 @@ def host() -> Iterator[Host]:
 # The tests are one life, in this order.
 
 
-@pytest.mark.exhaustive
 def test_a_new_service_says_in_its_settings_who_it_is_and_where_its_page_listens(
     host: Host,
 ) -> None:
@@ -147,7 +148,6 @@ def test_a_new_service_says_in_its_settings_who_it_is_and_where_its_page_listens
     assert "ReadWritePaths=/srv/north/out" in drop_in
 
 
-@pytest.mark.exhaustive
 def test_two_services_side_by_side_have_their_own_inbox_transform_user_and_sockets(
     host: Host,
 ) -> None:
@@ -167,7 +167,6 @@ def test_two_services_side_by_side_have_their_own_inbox_transform_user_and_socke
     assert host.first.ds_flow("runs", "--config", "/srv/north/config/settings.yaml").code
 
 
-@pytest.mark.exhaustive
 def test_a_command_names_its_service_from_any_folder_and_runs_that_ones_own_version(
     host: Host,
 ) -> None:
@@ -239,12 +238,10 @@ def test_what_would_touch_another_service_is_refused_with_a_reason(
     assert not host.box.path("/opt/south").exists()
 
 
-@pytest.mark.exhaustive
 def test_what_was_refused_has_touched_nothing(host: Host, untouched: list[dict[str, Any]]) -> None:
     assert [host.first.snapshot(), host.north.snapshot()] == untouched
 
 
-@pytest.mark.exhaustive
 def test_one_is_upgraded_and_the_other_is_not_touched(host: Host) -> None:
     before, pid = host.first.snapshot(), host.north.show("MainPID")
 
@@ -259,7 +256,6 @@ def test_one_is_upgraded_and_the_other_is_not_touched(host: Host) -> None:
     assert host.first.snapshot() == before
 
 
-@pytest.mark.exhaustive
 def test_one_is_removed_and_the_other_is_not_touched(host: Host) -> None:
     before, published = host.first.snapshot(), host.north.outputs("*")
 
@@ -275,7 +271,6 @@ def test_one_is_removed_and_the_other_is_not_touched(host: Host) -> None:
     assert [one["name"] for one in told] == ["default"]
 
 
-@pytest.mark.exhaustive
 def test_the_kept_folders_of_a_removed_service_are_no_place_for_another_one(host: Host) -> None:
     answer = ran(host.box, INSTALL, "install", "--name=south", host.north.root)
     assert answer.code == 1
@@ -286,7 +281,6 @@ def test_the_kept_folders_of_a_removed_service_are_no_place_for_another_one(host
     until("it knew them all", lambda: "2 processed" in host.north.show("StatusText"))
 
 
-@pytest.mark.exhaustive
 def test_whoever_asks_for_it_is_left_with_nothing_of_that_service(host: Host) -> None:
     before = host.first.snapshot()
 

@@ -11,6 +11,8 @@ import pytest
 from ds_flow.core.program import CHECKOUT
 from project import ids, table
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,13 +54,11 @@ def ds_flow(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.exhaustive
 def test_it_tells_its_version(installed: Path) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     assert ds_flow(installed, "--version").stdout == f"ds-flow {project['version']}\n"
 
 
-@pytest.mark.exhaustive
 def test_it_makes_a_project_and_runs_it(installed: Path, tmp_path: Path) -> None:
     project = tmp_path / "marks"
     settings = str(project / "config" / "settings.yaml")
@@ -78,7 +78,6 @@ def test_it_makes_a_project_and_runs_it(installed: Path, tmp_path: Path) -> None
     assert [row.partition(",")[0] for row in rows] == ids("a") + ids("b")
 
 
-@pytest.mark.exhaustive
 def test_its_check_finds_no_fault(installed: Path, tmp_path: Path) -> None:
     settings = str(tmp_path / "marks" / "config" / "settings.yaml")
     ds_flow(installed, "init", str(tmp_path / "marks"))
