@@ -105,10 +105,17 @@ def _import_programs() -> None:
 
     fork_program(str(STEPS / "process_job.py"), process_job.main)
     fork_program(str(STEPS / "align_job.py"), align_job.main)
+    fork_program(str(STEPS / "parquet_job.py"), _write_parquet)
     for name in LATER:
         with suppress(ImportError):
             import_module(name)
     os.register_at_fork(after_in_child=np.random.seed)  # random, uuid and secrets do so themselves
+
+
+def _write_parquet(argv: Sequence[str]) -> int:
+    from steps import parquet_job
+
+    return parquet_job.main(argv)
 
 
 def _learn_commit() -> None:

@@ -13,8 +13,10 @@ import metaflow.runtime
 import pytest
 from metaflow.plugins.cards import card_creator
 
+from ds_flow.dispatch import local_jobs
 from project import Project, table, until
 from steps import task_forks
+from steps.jobs import STEPS
 
 FORKS = {"ds-flow-task", "ds-flow-job"}
 RANDOM = """
@@ -83,6 +85,12 @@ def test_tasks_and_jobs_are_forks_unless_the_settings_say_otherwise(
     finally:
         project.end_everything()
     assert not project.marked()
+
+
+def test_every_program_of_a_job_can_be_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_jobs, "_programs", {})
+    task_forks._import_programs()
+    assert local_jobs._programs.keys() == {str(path) for path in STEPS.glob("*_job.py")}
 
 
 def test_jobs_share_no_random_numbers(tmp_path: Path) -> None:
