@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> str:
     engine = make_engine(address)
     with engine.begin() as connection:
         loader = Loader(connection, args, str(manifest["run_id"]))
-        rows = sum(loader.load(Path(args.manifest).parent, one) for one in chosen(manifest, args))
+        rows = sum(loader.load(Path(args.manifest).parent, one) for one in chosen(manifest))
         return f"run {manifest['run_id']}: {rows} rows in {args.table}"
 
 
@@ -81,9 +81,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def chosen(manifest: dict[str, Any], _: argparse.Namespace) -> list[dict[str, Any]]:
-    """The combined file: it has all rows. A run that published no row has none."""
-    return [one for one in manifest["outputs"] if one["name"].startswith(COMBINED)]
+def chosen(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The combined file: it has all rows. A run that published no row has none.
+
+    It may be there as Parquet, too, with the same rows.
+    """
+    name = f"{COMBINED}{manifest['run_id']}.csv"
+    return [one for one in manifest["outputs"] if one["name"] == name]
 
 
 def make_engine(address: str) -> sa.Engine:
@@ -135,7 +139,7 @@ class Loader:
     def _delete_rows(self) -> None:
         """Take out what an earlier try has committed, if the table is there."""
         own = self._args.run_id_column
-        if own in self._known():
+        if self._folded(own) in map(self._folded, self._known()):
             table = self._of([own])
             self._connection.execute(table.delete().where(table.c.c0 == self._run_id))
 
@@ -146,6 +150,10 @@ class Loader:
             return []
         found = inspector.get_columns(self._args.table, self._args.schema)
         return [str(column["name"]) for column in found]
+
+    def _folded(self, name: str) -> str:
+        """A column's name, so that two are equal if the database takes them for one another."""
+        return folded(name, self._connection.dialect.name)
 
     def _of(self, columns: Sequence[str]) -> sa.Table:
         """The table with these columns. Their keys are plain, whatever their names are."""
@@ -162,9 +170,8 @@ class Loader:
             name = f"{self._args.table[:40]}_{own[:16]}"
             sa.Index(name, table.c.c0).create(self._connection)
             return table
-        is_sqlite = self._connection.dialect.name == "sqlite"
-        there = {name.casefold() for name in known} if is_sqlite else set(known)
-        new = [n for n in (own, *columns) if (n.casefold() if is_sqlite else n) not in there]
+        there = set(map(self._folded, known))
+        new = [name for name in (own, *columns) if self._folded(name) not in there]
         if new and self._args.new_columns == "refuse":
             raise RefusalError(
                 f"{path}: table {self._args.table} has no column {new[0]!r}; add it, or allow"
@@ -207,19 +214,23 @@ class Loader:
         return count
 
 
+def folded(name: str, dialect: str) -> str:
+    """A name as a database compares it. For SQLite, only letters of ASCII have no case."""
+    return name.encode().lower().decode() if dialect == "sqlite" else name
+
+
 def refuse_names(columns: Sequence[str], own: str, dialect: str, path: Path) -> None:
     """Raise RefusalError for names that a table cannot have, or that would be another column's."""
     seen: set[str] = set()
     for name in (own, *columns):
-        folded = name.casefold() if dialect == "sqlite" else name
         if not name:
             raise RefusalError(f"{path}: a column has no name")
-        if folded in seen:
+        if folded(name, dialect) in seen:
             other = "; choose another --run-id-column" if name == own else " for this database"
             raise RefusalError(f"{path}: two columns are named {name!r}{other}")
         if dialect == "postgresql" and len(name.encode()) > NAME_BYTES:
             raise RefusalError(f"{path}: the name {name!r} is longer than {NAME_BYTES} bytes")
-        seen.add(folded)
+        seen.add(folded(name, dialect))
 
 
 @contextmanager

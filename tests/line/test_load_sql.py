@@ -116,6 +116,39 @@ def test_a_table_is_made_and_each_row_is_there_once_however_often_a_run_is_loade
     assert rows == [("17", "1", "Ann"), ("17", "2", ""), ("18", "1", "Ann")]
 
 
+def test_a_combined_file_as_parquet_beside_the_one_as_csv_is_left_alone(
+    url: str, out: Path
+) -> None:
+    manifest = published(out, "17", ("id",), ("1",))
+    document = json.loads(manifest.read_text())
+    (out / "final_combined_17.parquet").write_bytes(b"PAR1\x88\xff")
+    parquet = {"name": "final_combined_17.parquet", "sha256": "0" * 64, "rows": 1}
+    document["outputs"].insert(0, parquet)
+    manifest.write_text(json.dumps(document))
+    loaded(url, manifest)
+    assert ask(url, "SELECT run_id, id FROM students") == [("17", "1")]
+
+
+def test_rows_are_there_once_in_a_table_that_writes_the_column_of_the_run_in_capitals(
+    tmp_path: Path, out: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/students.db"
+    with sa.create_engine(url).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE students (RUN_ID TEXT, id TEXT)")
+    manifest = published(out, "17", ("id",), ("1",))
+    for _ in range(2):
+        loaded(url, manifest)
+    assert ask(url, "SELECT run_id, id FROM students") == [("17", "1")]
+
+
+def test_a_column_whose_letter_beyond_ascii_is_of_the_other_case_is_another_one(
+    url: str, out: Path
+) -> None:
+    loaded(url, published(out, "17", ("é",), ("1",)))
+    loaded(url, published(out, "18", ("É", "é"), ("2", "3")))
+    assert ask(url, 'SELECT "é", "É" FROM students ORDER BY run_id') == [("1", None), ("3", "2")]
+
+
 def test_cells_come_as_they_are(url: str, out: Path) -> None:
     cells = ("\\N", "\\", "a\tb", "a\nb", "a\r\nb", '"', "'; --", "é😀", " ", "NULL", "%s", ":x")
     loaded(url, published(out, "17", ("cell",), *((cell,) for cell in cells)))
