@@ -1,8 +1,10 @@
 """Receipts in the inbox: what became of each file, and nothing outside is ever written."""
 
+import errno
 import json
 import os
 import runpy
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +23,7 @@ from ds_flow.core.states import Cause, Trigger
 from ds_flow.inbox.pattern import Pattern
 from ds_flow.inbox.scan import scan_files
 from ds_flow.settings.load import Settings, load_settings
-from ds_flow.upkeep.receipt_files import RefusedError, receipt_name, receipts_folder
+from ds_flow.upkeep.receipt_files import ReceiptFiles, RefusedError, receipt_name, receipts_folder
 from ds_flow.upkeep.receipts import Job, Receipts, write_receipts
 from ds_flow.upkeep.retention import Retention
 from ds_flow.work.root import make_root
@@ -338,6 +340,69 @@ def test_a_receipt_goes_some_time_after_its_file(project: Project, chosen: Setti
         assert len(list(folder.iterdir())) == left
     assert done.counts["receipts"] == 1
     assert not (folder / "student_a.csv.json").exists()
+
+
+def test_the_receipt_of_a_long_name_stays_as_long_as_its_file(
+    project: Project, chosen: Settings
+) -> None:
+    name = f"student_{'ä' * 110}.csv"
+    project.admit(name)
+    written(project, chosen)
+    folder = project.root / "data" / "receipts"
+    for file, left in (("there", 2), ("gone", 1)):
+        for path in folder.iterdir():
+            os.utime(path, (NOON.timestamp(), NOON.timestamp()))
+        if file == "gone":
+            (project.root / "data" / name).unlink()
+        Retention(chosen, project.ledger, NOON + timedelta(days=91), is_dry=False).collect()
+        assert len(list(folder.iterdir())) == left
+
+
+def test_a_link_that_a_dropper_puts_where_a_folder_was_keeps_nothing_from_being_removed(
+    project: Project, chosen: Settings, tmp_path: Path
+) -> None:
+    inbox = project.root / "data"
+    (inbox / "sub").mkdir()
+    project.admit("sub/student_a.csv", "student_b.csv")
+    written(project, chosen)
+    for path in (inbox / "receipts").rglob("*.json"):
+        os.utime(path, (NOON.timestamp(), NOON.timestamp()))
+    shutil.rmtree(inbox / "sub")
+    (inbox / "sub").symlink_to(outside(tmp_path))
+    (inbox / "student_b.csv").unlink()
+    done = Retention(chosen, project.ledger, NOON + timedelta(days=91), is_dry=False).collect()
+    assert done.counts["receipts"] == 1
+    assert not (inbox / "receipts" / "student_b.csv.json").exists()
+
+
+def test_receipts_whose_folder_is_removed_while_they_are_written_are_written_again(
+    project: Project, chosen: Settings
+) -> None:
+    project.admit("student_a.csv", "student_b.csv")
+    newest = project.ledger.moves.newest()
+    with receipts_folder(str(chosen.inbox)) as files:
+        shutil.rmtree(project.root / "data" / "receipts")
+        with pytest.raises(OSError, match="its folder was removed meanwhile"):
+            write_receipts(Job(chosen, newest, NOON), files, lambda *_: None)
+    written(project, chosen)
+    assert receipt(project)["state"] == receipt(project, "student_b.csv")["state"] == "waiting"
+
+
+@pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ESTALE])
+def test_a_fault_of_the_host_passes_no_receipt_over(
+    project: Project, chosen: Settings, fault: int
+) -> None:
+    project.admit("student_a.csv")
+
+    class Failing(ReceiptFiles):
+        def put(self, *_: object) -> None:
+            raise OSError(fault, os.strerror(fault))
+
+    job = Job(chosen, project.ledger.moves.newest(), NOON)
+    with receipts_folder(str(chosen.inbox)) as files, pytest.raises(OSError, match="Errno"):
+        write_receipts(job, Failing(files.folder, files.readers), lambda *_: None)
+    written(project, chosen)
+    assert receipt(project)["state"] == "waiting"
 
 
 def test_the_daemon_says_once_why_it_cannot_write_and_goes_on_when_it_can(

@@ -6,6 +6,7 @@ user's own. So nothing is written anywhere else, whatever somebody plants.
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,12 +16,13 @@ from hashlib import sha256
 
 from ds_flow.core import escape
 from ds_flow.settings import RECEIPTS, RECEIPTS_MARK
-from ds_flow.system import is_there
+from ds_flow.system import beneath, is_there
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PART = ".receipt.part"
 ENDING = ".json"
+SHORTENED = re.compile(r"~[0-9a-f]{12}\.json$")
 NAME_BYTES = 200  # of a file's name in that of its receipt; a longer one ends in its hash
 ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 READS_IT = b"""ds-flow writes here what became of each file, and reads nothing in this folder.
@@ -188,10 +190,22 @@ def _old_in(
     folder: int, inbox: str, before_s: float
 ) -> Iterator[tuple[str, int, Callable[[], None]]]:
     for below, _, names, at in os.fwalk(".", dir_fd=folder):
-        for name in names:
-            found = os.stat(name, dir_fd=at, follow_symlinks=False)
-            path = os.path.normpath(f"{below}/{name}")
-            if found.st_mtime >= before_s or not name.endswith(ENDING):
-                continue
-            if not is_there(inbox, f"{inbox}/{path.removesuffix(ENDING)}"):
-                yield path, found.st_size, partial(os.unlink, name, dir_fd=at)
+        for name in filter(lambda one: one.endswith(ENDING), names):
+            with suppress(OSError):  # it has just gone, or nobody can tell whether its file has
+                found = os.stat(name, dir_fd=at, follow_symlinks=False)
+                if found.st_mtime < before_s and not _has_file(inbox, below, name):
+                    path = os.path.normpath(f"{below}/{name}")
+                    yield path, found.st_size, partial(os.unlink, name, dir_fd=at)
+
+
+def _has_file(inbox: str, below: str, name: str) -> bool:
+    """Whether the file of a receipt is in the inbox. Raises OSError if nobody can tell."""
+    folder = os.path.normpath(f"{inbox}/{below}")
+    if not SHORTENED.search(name):
+        return is_there(inbox, f"{folder}/{name.removesuffix(ENDING)}")
+    try:
+        with beneath(inbox, folder) as (found, _):
+            names = os.listdir(f"/proc/self/fd/{found}")  # noqa: PTH208 - of a descriptor
+            return name in map(receipt_name, names)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -39,6 +39,7 @@ FIRST = timedelta(days=1)  # of what moved before there were receipts
 AT_ONCE = 500  # events, and files
 REST_SECONDS = 60.0  # after a failure
 NAMED, DAY_SECONDS = 20, 86_400.0  # files whose receipts cannot be written, in the log
+OF_THE_HOST = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE})
 STATES = {FileState.PROCESSED: "published"}  # the others are called as in the ledger
 
 
@@ -147,7 +148,9 @@ def _put(files: ReceiptFiles, path: str, document: Document, pass_over: PassOver
     try:
         files.put(path, f"{text}\n".encode(errors="backslashreplace"))
     except OSError as error:
-        if is_disk_error(error) or error.errno == errno.EROFS:
+        if error.errno == errno.ENOENT:
+            raise OSError(error.errno, "a receipt: its folder was removed meanwhile") from error
+        if is_disk_error(error) or error.errno in OF_THE_HOST:
             raise
         pass_over(path, error)
 
