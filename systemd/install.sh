@@ -40,6 +40,10 @@ prefix_of() { # UNIT: where a service is installed, or nothing if the unit is no
     sed -nE '\#^ExecStart=/[^ ]*/\.venv/bin/ds-flow serve( |$)# { s#^ExecStart=(/[^ ]*)/\.venv/bin/.*#\1#p; q }' "$1"
 }
 
+is_page() { # UNIT: whether make install has put it there
+    [[ -f $1 && ! -L $1 ]] && grep -qE '^ExecStart=/[^ ]*/\.venv/bin/ds-flow web( |$)' "$1"
+}
+
 user_of() { # UNIT
     sed -n '/^User=/ { s///p; q }' "$1"
 }
@@ -93,10 +97,11 @@ foreign=('(' ! -user root -o ! -type l '(' -perm -002 -o -perm -020 ! -gid 0 ')'
 
 # A unit, a prefix and a user belong to one service.
 refuse_others() {
-    local place there mine=''
+    local place there mine='' others="is not a unit that make install has put there. Look at it, then remove it"
+    [[ ! -e $page && ! -L $page ]] || is_page "$page" || fail "$page $others"
     if [[ -e $unit || -L $unit ]]; then
         [[ -f $unit && ! -L $unit ]] && mine=$(prefix_of "$unit")
-        [[ $mine ]] || fail "$unit is not a unit that make install has put there. Look at it, then remove it"
+        [[ $mine ]] || fail "$unit $others"
         [[ $prefix == "$mine" ]] || fail "$service is installed in $mine. To upgrade or remove it, leave out PREFIX." \
             "For a service beside it, give a NAME. To move it, uninstall it first"
     fi
@@ -238,10 +243,11 @@ copy_files() {
     fi
     tar -C "$checkout" "${kept[@]}" -cf - -- "${new[@]}" |
         tar -C "$prefix" -xf - --no-same-owner --no-same-permissions
-    (cd "$checkout" && sha256sum -- "${new[@]}") >"$list"
     for name in "${old[@]}"; do # what this version no longer has
         [[ " ${new[*]} " == *" $name "* ]] || rm -f -- "$prefix/$name"
     done
+    (cd "$checkout" && sha256sum -- "${new[@]}") >"$list.part" # if this is cut off, the old list stays
+    mv "$list.part" "$list"
     install -m 644 "$checkout/config/settings.yaml" "$prefix/config/settings.default.yaml"
     [[ -e $prefix/config/settings.yaml ]] || first_settings
     # Paths in them are those of this service.
@@ -318,17 +324,22 @@ uninstall_all() {
         find "$prefix/$one" -name __pycache__ -prune -exec rm -rf {} +
         find "$prefix/$one" -depth -type d -empty -delete
     done
-    [[ ! $purge ]] || rm -rf "$prefix"/{config,flows,data,out,log,.metaflow,.env}
+    # What is mounted stays, as what a link leads to.
+    [[ ! $purge ]] || rm -rf --one-file-system --preserve-root=all "$prefix"/{config,flows,data,out,log,.metaflow,.env} || true
     rm -rf "$prefix"/{.venv,.python,uv.lock,config/settings.default.yaml}
     rm -f "$unit" "$page"
     if has_systemd; then systemctl daemon-reload; fi
-    rm -f "$list"
+    rm -f "$list" "$list.part"
     say_removed
 }
 
 say_removed() {
+    local one
     if [[ $purge ]]; then
-        rmdir --ignore-fail-on-non-empty "$prefix"
+        rmdir --ignore-fail-on-non-empty "$prefix" || true # it may be a mount
+        for one in "$prefix"/{config,flows,data,out,log,.metaflow,.env}; do
+            [[ ! -e $one ]] || echo "Kept: $one, which is mounted or could not be removed"
+        done
         echo "Removed $service from $prefix with its inputs, outputs, ledger, logs and settings"
         echo "Kept: where links led to, a ledger elsewhere, and the user $user with its groups"
     else

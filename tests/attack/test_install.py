@@ -11,6 +11,8 @@ ATTACKER = "mallory"
 ROOT = "/srv/site/ds-flow"
 VICTIM, PWNED = "/etc/victim", "/var/pwned"
 UNIT = "/etc/systemd/system/ds-flow.service"
+PAGE = "/etc/systemd/system/ds-flow-web.service"
+SHA256SUM = "/usr/bin/sha256sum"
 
 PLANT = f"printf '#!/bin/sh\\ntouch {PWNED}\\n' >"
 AS_ATTACKER = f"setpriv --reuid={ATTACKER} --regid={ATTACKER} --clear-groups --"
@@ -105,7 +107,7 @@ def machine() -> Iterator[Box]:
 
 @pytest.fixture
 def box(machine: Box) -> Box:
-    machine.run("rm", "-rf", "/srv", UNIT, PWNED)
+    machine.run("rm", "-rf", "/srv", UNIT, PAGE, PWNED)
     machine.run("bash", "-c", f"mkdir -p /srv/site; echo precious >{VICTIM}; chmod 644 {VICTIM}")
     return machine
 
@@ -180,6 +182,52 @@ def test_a_unit_that_make_install_has_not_put_there_is_not_replaced(
     assert box.run("stat", "--format=%i %F", UNIT) == before
     assert box.path(VICTIM).read_text() == "precious\n"
     assert not box.path(ROOT).exists()
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_a_page_that_make_install_has_not_put_there_is_not_replaced(box: Box, verb: str) -> None:
+    box.path(PAGE).write_text("[Service]\nExecStart=/bin/true\n")
+    before = box.run("stat", "--format=%i %F", PAGE)
+    try:
+        answer = ran(box, INSTALL, verb, ROOT)
+        assert (answer.code, f"{PAGE} is not a unit that make install" in answer.text) == (1, True)
+        assert box.run("stat", "--format=%i %F", PAGE) == before
+        assert not box.path(ROOT).exists()
+    finally:
+        box.path(PAGE).unlink()
+
+
+@pytest.mark.exhaustive
+def test_an_upgrade_that_is_cut_off_forgets_no_file_that_it_has_installed(box: Box) -> None:
+    box.run(INSTALL, "install", ROOT)
+    cut = "/usr/local/sbin/sha256sum"
+    half = f'#!/bin/sh\n[ $# -gt 9 ] || exec {SHA256SUM} "$@"\n{SHA256SUM} "$5" "$6"\nexit 1\n'
+    box.path(cut).write_text(half)
+    box.path(cut).chmod(0o755)
+    assert ran(box, INSTALL, "install", ROOT).code == 1
+    box.path(cut).unlink()
+
+    box.run(INSTALL, "uninstall")
+
+    left = box.run("find", ROOT, "-type", "f", "-printf", "%P\\n").split()
+    assert [name for name in left if not name.startswith("config/")] == [".env"]
+
+
+@pytest.mark.exhaustive
+def test_a_purge_leaves_what_is_mounted_and_takes_everything_else_away(box: Box) -> None:
+    box.run(INSTALL, "install", ROOT)
+    data = f"{ROOT}/data"
+    box.run("mount", "-t", "tmpfs", "none", data)
+    try:
+        box.run("touch", f"{data}/student_1.csv")
+
+        said = box.run(INSTALL, "uninstall", "--purge")
+
+        assert f"Kept: {data}" in said
+        assert box.run("find", ROOT, "-mindepth", "1") == f"{data}\n{data}/student_1.csv"
+        assert not box.path(UNIT).exists()
+    finally:
+        box.run("umount", data)
 
 
 @pytest.mark.exhaustive
