@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from conftest import require
 
 import project as real
 from cli_project import Project, manifest_of
@@ -20,7 +23,7 @@ from ds_flow.ledger.deliveries import DeliveryRow
 from ds_flow.runs.recovery import disown_batches
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.upkeep.alert_text import text_of
-from ds_flow.upkeep.deliveries import LOCKS, MOST_AT_ONCE, Deliverer
+from ds_flow.upkeep.deliveries import HAND_OVER, LOCKS, MOST_AT_ONCE, Deliverer
 from ds_flow.views.health import problems
 from ds_flow.views.metrics import metrics_text
 from project import until
@@ -484,6 +487,32 @@ def test_a_killed_helper_is_a_failure_like_any_other(
     going.process.send_signal(signal.SIGKILL)
     work(deliverer, project, chosen, clock)
     assert row_of(project).reason == "exit code -9"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+@pytest.mark.parametrize(
+    ("seconds", "why"),
+    [("600", ""), ("0.1", "minutes, and ended by itself: it was another user's")],
+)
+def test_a_command_of_another_user_ends_by_itself_and_its_end_is_known(
+    tmp_path: Path, seconds: str, why: str
+) -> None:
+    """As by sudo. Root without the capability to kill is any user to whom a process is foreign."""
+    foreign = [require("setpriv"), "--reuid=1234", "sh", "-c", "sleep 1; echo x; exit 0"]
+    no_kill = ["setpriv", "--bounding-set=-kill", "--", sys.executable, str(HAND_OVER)]
+    daemon = os.pipe()
+    done = subprocess.run(
+        [*no_kill, str(tmp_path / "log"), str(tmp_path / "lock"), seconds, *foreign],
+        stdin=daemon[0],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    for descriptor in daemon:
+        os.close(descriptor)
+    assert (done.returncode, why in done.stderr) == (bool(why), True)
+    assert "Traceback" not in done.stderr
+    assert "\nx\n" in (tmp_path / "log").read_text()
 
 
 def test_a_command_is_not_started_while_that_of_a_killed_daemon_is_still_there(

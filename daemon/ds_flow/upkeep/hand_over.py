@@ -92,20 +92,30 @@ def _watch(child: "subprocess.Popen[bytes]", output: Output, limit_s: float) -> 
         left_s = end_s - time.monotonic()
         found = {descriptor for descriptor, _ in watched.poll(max(0.0, left_s) * 1000)}
         if daemon in found:
-            why = "ds-flow ended"
+            why = "it outlived ds-flow"
         elif left_s <= 0:
-            why = f"it took longer than {limit_s / 60:g} minutes, and was ended"
+            why = f"it took longer than {limit_s / 60:g} minutes"
         if pipe in found and not output.take(pipe):
             watched.unregister(pipe)
         if why or ended in found:
             break
-    with suppress(ProcessLookupError):  # before its end is read: its id is nobody else's so far
-        os.killpg(child.pid, signal.SIGKILL)
+    how = _end(child.pid)  # before its end is read: its id is nobody else's so far
     code = child.wait()
     with suppress(BlockingIOError):
         while output.take(pipe):
             pass
-    return why or _how_it_ended(code, output.end)
+    return f"{why}, {how}" if why else _how_it_ended(code, output.end)
+
+
+def _end(group: int) -> str:
+    """End all processes of a command; how they end. Those of another user cannot be ended."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except PermissionError:  # such as by sudo
+        return "and ended by itself: it was another user's"
+    except ProcessLookupError:
+        pass
+    return "and was ended"
 
 
 def _how_it_ended(code: int, end: bytes) -> str:
