@@ -338,6 +338,24 @@ def test_a_daemon_shows_a_run_while_it_lives_and_its_end(project: Project) -> No
         assert project.stop() == 0
 
 
+def test_a_live_run_that_the_service_does_not_take_is_no_fault_of_the_service(
+    project: Project,
+) -> None:
+    with served() as service:
+        project.start()
+        gate = project.gate("gate")
+        project.drop("student_gate.csv", table("gate", gate="gate"))
+        gate.wait()
+        until("its Run ID was known", lambda: project.runs()[-1].run_id)
+        use(project, service.address)
+        service.codes = [400, 400]  # for its beginning, and while it lives
+        send(project)
+        assert service.codes == []
+        gate.open()
+        project.wait_processed("student_gate.csv")
+        assert project.stop() == 0
+
+
 DOWN: dict[str, Callable[[Service], None]] = {
     "hangs": lambda service: service.hold.clear(),
     "fails": lambda service: service.codes.extend([503] * 1000),

@@ -89,9 +89,7 @@ def _send_all(
                 positions.keep(EVENT, at)
         live = [run.run_id for run in ledger.read.live_runs() if run.run_id]
         for run_id in live:
-            if record := run_record(settings.root, run_id):
-                mirror.send(run_id, record)
-                mirror.beat(run_id)
+            _follow(settings, mirror, run_id)
         is_over = time.monotonic() > until_s or os.getppid() != parent  # the daemon was killed
         if is_over or not (follow and live):
             return
@@ -111,6 +109,19 @@ def _send(settings: Settings, mirror: "Mirror", told: RunEvent, now: datetime) -
             raise
         why = mask(f"metaflow.url: {error}", settings.secrets)
         log.error("metaflow.refused", extra={"run_id": told.run_id, "why": why})
+
+
+def _follow(settings: Settings, mirror: "Mirror", run_id: str) -> None:
+    """Send what is new of a live run. Of one that the service never takes, its beginning told."""
+    record = run_record(settings.root, run_id)
+    if record is None:
+        return
+    try:
+        mirror.send(run_id, record)
+        mirror.beat(run_id)
+    except HTTPError as error:
+        if error.code not in REFUSED:
+            raise
 
 
 def metaflow_sender() -> Sender:
