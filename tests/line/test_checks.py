@@ -3,7 +3,9 @@
 import contextlib
 import os
 import resource
+import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -19,6 +21,7 @@ from ds_flow.doctor.storage import free_space, inbox_on, ledger_on, watched
 from ds_flow.ledger.ledger import Ledger
 from ds_flow.settings.load import Settings, load_settings
 from ds_flow.system import metaflow_store
+from project import DS_FLOW, until
 from rights import no_rights, public_folder
 
 PATHS = "paths: {input_pattern: data/student_*.csv, output_dir: out, log_dir: log}\n"
@@ -245,6 +248,30 @@ def test_a_transform_that_cannot_be_used_is_a_fault(
     found = transform_of(project("compute: {transform: 'science:best'}"))
     assert found.level == "fault"
     assert said in found.text
+
+
+HANGS = "import os, signal\nopen('pid', 'w').write(str(os.getpid()))\nsignal.pause()\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_check_that_is_ended_ends_what_it_has_started(
+    project: Project, root: Path, number: signal.Signals
+) -> None:
+    (root / "science.py").write_text(HANGS)
+    settings = project("compute: {transform: 'science:best'}")
+    before = sorted(root.rglob("*"))
+    environ = {**os.environ, "DS_FLOW_CONFIG": str(settings.file)}
+    checking = subprocess.Popen([DS_FLOW, "check"], env=environ, stdout=subprocess.DEVNULL)
+    pid = root / "pid"
+    until("it hangs", lambda: pid.exists() and pid.read_text(), while_lives=checking)
+
+    checking.send_signal(number)
+
+    assert checking.wait() == 128 + number
+    hangs = Path("/proc", pid.read_text())
+    until("it was ended", lambda: not hangs.exists())
+    pid.unlink()
+    assert [one for one in root.rglob("*") if one not in before and "pycache" not in str(one)] == []
 
 
 def test_a_transform_sees_what_dotenv_gives_a_run(project: Project, root: Path) -> None:

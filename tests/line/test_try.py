@@ -157,15 +157,21 @@ def test_a_transform_that_cannot_be_imported_is_told_with_its_line(project: Proj
     assert "gated.py:1: import nowhere: ModuleNotFoundError" in answer["reason"]
 
 
-def test_an_interrupted_try_leaves_no_process_and_no_file(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
+def test_an_interrupted_try_leaves_no_process_and_no_file(
+    project: Project, number: signal.Signals, exit_code: int
+) -> None:
     gate = project.gate("held")
     file = project.drop("student_a.csv", "id,gate\n1,held\n")
     trying = subprocess.Popen(project.command("try", str(file)), env=project.environ())
     until("the transform waits", lambda: gate.is_reached, while_lives=trying)
 
-    trying.send_signal(signal.SIGINT)
+    trying.send_signal(number)
 
-    assert trying.wait() == 130
+    assert trying.wait() == exit_code
     assert project.marked() == []
     assert left(project) == []
 

@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 from ds_flow.cli import commands
 from ds_flow.cli.arguments import CONFIG, JSON, PROJECT, Argument, Arguments, Command, UsageError
@@ -76,6 +78,9 @@ GROUPS: dict[str, dict[str, Command]] = {
 PLAIN = frozenset({"completion", "help", "logs", "metrics", "serve", "web"})
 """Commands whose output has a form of its own, or no end."""
 
+TIDY = frozenset({"check", "try"})
+"""Commands that start programs, which must not stay when they are ended."""
+
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
@@ -110,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _carry_out(args: argparse.Namespace) -> int:
     """Run the command. With --json, what one does without an answer of its own is a document."""
     run: Callable[[argparse.Namespace], int] = args.run
+    if getattr(args, "command_name", "") in TIDY:
+        _end_as_by_ctrl_c()
     if not getattr(args, "json", False):
         return run(args)
     Output.head = {"document": args.command_name, "schema": SCHEMA}
@@ -119,6 +126,18 @@ def _carry_out(args: argparse.Namespace) -> int:
     if not Output.has_begun:
         put_document({"exit_code": code, "lines": lines})
     return code
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let signals that end this process be exceptions, so that what it started ends first."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def _tell(message: str, code: int, words: Sequence[str]) -> int:

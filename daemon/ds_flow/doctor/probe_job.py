@@ -77,9 +77,11 @@ def _job(settings: Settings, stage: str, folder: Path) -> JobSpec:
 
 
 def _outcome(one_job: Round, backend: Backend, limit_s: float) -> tuple[Level, str]:
-    report = _await_end(one_job, backend, limit_s)
-    why = _why_pending(one_job, backend) if report.state in LIVE else ""
-    _cancel(one_job, backend, limit_s)
+    try:
+        report = _await_end(one_job, backend, limit_s)
+        why = _why_pending(one_job, backend) if report.state in LIVE else ""
+    finally:
+        _cancel(one_job, backend, limit_s)
     if report.state in LIVE:
         return "warning", f"a job was still {report.state} after {limit_s:g} s{why}: cancelled"
     host = (one_job.claim_of(1) or ("", "", ""))[0]

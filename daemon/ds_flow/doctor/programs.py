@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -78,12 +79,16 @@ def _run(command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> tuple
             errors="backslashreplace",
             process_group=0,
         )
-        printed, said = child.communicate(timeout=LIMIT_SECONDS)
     except OSError as error:
         return str(error), ""
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)  # what it started, too: that holds its output open
+    try:
+        printed, said = child.communicate(timeout=LIMIT_SECONDS)
+    except BaseException as error:  # also if a person or the system ends the check
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # what it started, too: that holds its output open
         child.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return f"no answer in {LIMIT_SECONDS:g} s", ""
     last = next(filter(str.strip, reversed(said.split("\n"))), "no message").strip()
     why = f"exit code {child.returncode}: {last}" if child.returncode else ""
