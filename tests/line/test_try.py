@@ -11,6 +11,7 @@ from typing import Any
 import openpyxl
 import pytest
 
+from ds_flow.core.paths import escape
 from project import Project, table, until
 
 RAISES = """import pandas as pd
@@ -155,6 +156,30 @@ def test_a_transform_that_cannot_be_imported_is_told_with_its_line(project: Proj
 
     assert code_of_it == 1
     assert "gated.py:1: import nowhere: ModuleNotFoundError" in answer["reason"]
+    said = project.ds_flow("try", "data/student_a.csv").stdout
+    assert said.startswith("data/student_a.csv would not be published: ")  # nor set aside
+
+
+@pytest.mark.parametrize("name", [b"student_\xff.csv", b"student_\n.csv"])
+def test_a_file_that_its_name_keeps_out_is_told_with_the_reason_of_a_run(
+    project: Project, name: bytes
+) -> None:
+    file = project.drop(os.fsdecode(name), table("a"))
+
+    code_of_it, answer = tried(project, file)
+
+    assert (code_of_it, answer["published"], answer["cause"]) == (1, False, "name")
+    assert answer["reason"].endswith("in the name: rename the file")
+    assert project.once().returncode == 1
+    assert answer["reason"] in project.reason(escape(os.fsdecode(name)))
+
+
+def test_any_number_of_rows_can_be_asked_for(project: Project) -> None:
+    file = project.drop("student_a.csv", table("a"))
+
+    code_of_it, answer = tried(project, file, "--rows", "9" * 30)
+
+    assert (code_of_it, len(answer["after"]["rows"])) == (0, 3)
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ DOCUMENTS: dict[str, Keys] = {
     "try": {
         "file": ("string", "The file."),
         "published": ("boolean", "Whether a run would publish it."),
-        "reason": ("string", "Why it would be set aside; empty if not."),
-        "cause": ("string?", "The kind of the reason."),
+        "reason": ("string", "Why it would not be published; empty if it would."),
+        "cause": ("string?", "The kind of the reason; null if the file is not to blame."),
         "delimiter": ("string?", "How its cells are separated."),
         "encoding": ("string?", "Its encoding."),
         "rows_read": ("integer?", "How many rows it has."),

@@ -51,6 +51,7 @@ from ds_flow.core.manifest import (
 )
 from ds_flow.core.markers import Marker
 from ds_flow.core.paths import (
+    HOSTILE_NAME,
     SECRET_CHARACTERS,
     escape,
     in_backquotes,
@@ -157,6 +158,7 @@ __all__ = [
     "FORK",
     "GIVEN_NAMES",
     "GZIP",
+    "HOSTILE_NAME",
     "LIVE_BATCHES",
     "LIVE_RUNS",
     "LOCAL",

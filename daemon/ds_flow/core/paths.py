@@ -11,6 +11,8 @@ from ds_flow.core.formats import stem_of
 STEM_BYTES = 200  # a longer stem is shortened: a file name has at most 255 bytes
 SHORT_STEM_BYTES = 180
 
+HOSTILE_NAME = "control characters or undecodable bytes in the name: rename the file"
+
 SECRET_CHARACTERS = 6  # a shorter secret is not masked: that would mask half of every log line
 
 

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ds_flow.core import Arrival, Cause, DispatchError, Settled, Sighting, is_hostile, unescape
+from ds_flow.core import (
+    HOSTILE_NAME,
+    Arrival,
+    Cause,
+    DispatchError,
+    Settled,
+    Sighting,
+    is_hostile,
+    unescape,
+)
 from ds_flow.inbox import scan
 from ds_flow.inbox.hashing import Hash, StillArriving
 from ds_flow.inbox.markers import Held, Waiting, marker_path
@@ -183,8 +192,7 @@ class Inbox:
         seen = arrival.sighting
         raw = self._raw(seen.path)
         if is_hostile(raw):
-            why = "control characters or undecodable bytes in the name: rename the file"
-            return Settled(sighting=seen, cause=Cause.NAME, reason=why)
+            return Settled(sighting=seen, cause=Cause.NAME, reason=HOSTILE_NAME)
         try:
             descriptor = scan.open_file(raw, str(self.pattern.base))
         except (FileNotFoundError, OutsideError):

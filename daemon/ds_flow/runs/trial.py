@@ -13,6 +13,8 @@ from typing import Any
 from ds_flow.core import (
     ATTEMPT_MARK,
     CHECKOUT,
+    HOSTILE_NAME,
+    Cause,
     DispatchError,
     Document,
     Options,
@@ -21,6 +23,7 @@ from ds_flow.core import (
     RequestError,
     Trigger,
     escape,
+    is_hostile,
 )
 from ds_flow.runs.launch import kill_marked
 from ds_flow.settings import Settings
@@ -55,6 +58,8 @@ def try_file(settings: Settings, trial: Trial) -> Document:
     if size > settings.watch.max_mb * 2**20:
         why = f"too large: {-(-size // 2**20)} MiB, and watch.max_mb is {settings.watch.max_mb}"
         return {**facts, **_UNREAD, "reason": why}
+    if is_hostile(str(trial.file)):
+        return {**facts, **_UNREAD, "cause": Cause.NAME, "reason": HOSTILE_NAME}
     with tempfile.TemporaryDirectory(prefix="ds-flow-try-") as folder:
         batch = Batch.create(Path(folder), _plan(settings, trial, folder))
         return {**facts, **_tried(settings, batch, trial)}

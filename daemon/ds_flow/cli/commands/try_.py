@@ -43,6 +43,7 @@ CELL_WIDTH = 24
 GAP = 3  # between two columns
 HIDDEN = "(hidden)"
 MORE = "+16384 more"
+MOST_ROWS = 2**31  # to show: a file of CSV text has no more
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = load(args, to_work=False)
     file = _place(args.file, settings.root)
-    trial = Trial(file=file, rows=max(0, args.rows), limit_minutes=max(0.01, args.minutes))
+    rows = min(max(0, args.rows), MOST_ROWS)
+    trial = Trial(file=file, rows=rows, limit_minutes=max(0.01, args.minutes))
     answer = {**try_file(settings, trial), **_remarks(settings, file)}
     if args.json:
         put_document(answer)
@@ -82,7 +84,9 @@ def _remarks(settings: "Settings", file: Path) -> Document:
 
 
 def _put_answer(answer: Document) -> None:
-    verdict = "would be published" if answer["published"] else "would be set aside"
+    is_to_blame = answer["cause"] is not None  # the file, and not the code or this host
+    refused = "would be set aside" if is_to_blame else "would not be published"
+    verdict = "would be published" if answer["published"] else refused
     reason = f": {answer['reason']}" if answer["reason"] else ""
     put_sentence(f"{answer['file']} {verdict}{reason}")
     for line in _without_packages(answer["printed"].splitlines()):
