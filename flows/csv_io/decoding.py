@@ -55,6 +55,7 @@ MARKS = (
 MARK = "\ufeff"
 MISREAD_MARK = "ï»¿"  # UTF-8's mark, read as cp1252 and saved again
 START_BYTES = 4096
+DELIMITERS = b",;\t|"
 END_MARK = b"\x1a"  # ^Z: where texts end in CP/M and DOS
 HELD_BYTES = 2**16  # of blanks after an end mark; with more, it is text like any other
 
@@ -140,15 +141,23 @@ def refuse_binary(start: bytes) -> None:
 
 
 def unmarked_utf16(start: bytes) -> str:
-    """The encoding's name if every other byte is mostly NUL and the others never are, or ""."""
-    if 0 not in start:
-        return ""
+    """The encoding's name if every other byte is NUL where ASCII is, or ""."""
     even, odd = start[0::2], start[1::2]
-    if not odd[1:]:
+    if 0 not in start or not odd[1:]:
         return ""
-    if 0 not in even and 2 * odd.count(0) > len(odd):
-        return "utf-16-le"
-    return "utf-16-be" if 0 not in odd and 2 * even.count(0) > len(even) else ""
+    for name, low, high in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
+        is_mostly_ascii = 0 not in low and 2 * high.count(0) > len(high)
+        if is_mostly_ascii or has_cells(low, high):
+            return name
+    return ""
+
+
+def has_cells(low: bytes, high: bytes) -> bool:
+    """Whether each line that ends in UTF-16 has a delimiter, in whatever script the rest is."""
+    ascii_ = bytes(byte for byte, other in zip(low, high, strict=False) if not other)
+    ends = ascii_.count(b"\n") or ascii_.count(b"\r")
+    is_sure = not any(end in high for end in b"\r\n") and 0 not in ascii_  # where no text has one
+    return is_sure and 0 < ends <= sum(map(ascii_.count, DELIMITERS))
 
 
 def refuse_text(text: str) -> None:

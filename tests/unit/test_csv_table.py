@@ -750,3 +750,24 @@ def test_text_in_pairs_of_bytes_without_a_mark_is_told_by_its_zeros(encoding: st
     assert unmarked_utf16("id,name\n1,a\n".encode(encoding)) == encoding
     assert unmarked_utf16("1".encode(encoding)) == ""
     assert unmarked_utf16(bytes(20)) == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["йцж;фыж\nшщ;эю\n", "λδ\tφψ\r\nω\tξ\r\n", "名,上\n一,二"])
+def test_utf16_of_any_script_is_known_by_its_delimiters_and_line_ends(
+    text: str, encoding: str
+) -> None:
+    assert unmarked_utf16(text.encode(encoding)) == encoding
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,\0\n",
+        b"ab,\0\n\0c,\0\n",  # a line end where UTF-16 has none
+        "йцж\nшщ\n".encode("utf-16-le"),  # one column: it could be anything
+        "йцж;фыж".encode("utf-16-le"),
+    ],
+)
+def test_text_with_nul_bytes_is_not_taken_for_utf16(content: bytes) -> None:
+    assert unmarked_utf16(content) == ""
