@@ -90,6 +90,8 @@ def _read(packed: pa.CompressedInputStream) -> bytes:
             raise TableError(CUT_OFF) from None
         if "memory" in str(error):
             raise TableError("it is packed with a window of over 128 MB (zstd --long)") from None
+        if "Dictionary" in str(error):
+            raise TableError("it is packed with a dictionary; pack it without one") from None
         raise TableError(DAMAGED) from None
     return text
 

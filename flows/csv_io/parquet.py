@@ -139,7 +139,7 @@ def as_text(cells: pa.Array, name: str) -> Cells:
     """Write each value of a column as text.
 
     Raises:
-        TableError: a time is in no calendar.
+        TableError: a time is in no calendar, or bytes are no text.
     """
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
@@ -147,7 +147,14 @@ def as_text(cells: pa.Array, name: str) -> Cells:
     has_zone = pa.types.is_timestamp(kind) and kind.tz is not None
     if has_zone:
         cells = cells.cast(pa.timestamp(kind.unit))  # the time in UTC
-    text = cells.cast(TEXT)
+    try:
+        text = cells.cast(TEXT)
+    except pa.ArrowInvalid:
+        if not is_text(kind):
+            raise
+        raise TableError(
+            f"column {name!r} holds bytes that are not UTF-8; write it as text"
+        ) from None
     if pa.types.is_temporal(kind) and pc.any(pc.starts_with(text, NO_TIME)).as_py():
         raise TableError(f"column {name!r} holds a time that is in no calendar")
     if pa.types.is_temporal(kind) and not pa.types.is_date(kind):

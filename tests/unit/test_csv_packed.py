@@ -99,6 +99,11 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a second frame cut off": ("a.csv.zst", lambda: zstd(TEXT) + zstd(MORE)[:-3], "cut off"),
     "zstd damaged": ("a.csv.zst", lambda: flipped(zstd(BIG)), "damaged"),
     "something behind zstd": ("a.csv.zst", lambda: zstd(TEXT) + b"a,b\n12345", "damaged"),
+    "zstd with a dictionary": (
+        "a.csv.zst",
+        lambda: b"\x28\xb5\x2f\xfd\x21\x07\x04\x21\0\0a,b\n",  # that of number 7
+        "it is packed with a dictionary; pack it without one",
+    ),
     "no zstd": ("a.csv.zst", lambda: gzip(TEXT), "ends with .zst, but it is not a zstd file"),
     "gzip under another name": (
         "a.csv",

@@ -149,7 +149,10 @@ WRONG: dict[str, tuple[pa.Table, str]] = {
         pa.table({"id": pa.array([b"1234"], pa.binary(4))}),
         "column 'id' is of the type fixed_size_binary[4]",
     ),
-    "bytes that are no text": (pa.table({"b": [b"\xff"]}), "it cannot be read as Parquet: "),
+    "bytes that are no text": (
+        pa.table({"n": [b"1"], "b": [b"\xff"]}),
+        "column 'b' holds bytes that are not UTF-8; write it as text",
+    ),
     "a name twice": (pa.table([[1], [2]], ["a", "a"]), "the header names 'a' twice"),
     "a NUL": (pa.table({"a": ["\0"]}), "line 2: a NUL byte"),
 }
