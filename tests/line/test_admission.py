@@ -60,6 +60,16 @@ def test_a_file_that_stays_open_is_looked_at_no_more_often_than_it_could_settle(
     assert admission.admit() == 1
 
 
+def test_files_that_settle_together_are_entered_in_the_order_of_their_names(
+    make: Make, project: Project, clock: MovedClock
+) -> None:
+    admission = make()
+    paths = [f"data/{project.drop(f'student_{letter}.csv').name}" for letter in "jihgfedcba"]
+    run_on(admission, clock, project.settings.watch.quiet_seconds + 1)
+    entered = sorted(project.ledger.read.latest(paths), key=lambda file: file.id)
+    assert [file.path for file in entered] == sorted(paths)
+
+
 def test_many_files_that_may_have_settled_are_looked_at_in_turns(
     make: Make, project: Project, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,8 +168,9 @@ class Admission:
             self._to_look.extend(named & held.keys())
             named -= held.keys()
         turn = {self._to_look.popleft() for _ in range(min(LOOKS_A_TURN, len(self._to_look)))}
-        paths = named | {path for path in turn if path in self.arriving or path in held}
-        some = {path: self.arriving[path] for path in paths & self.arriving.keys()}
+        known = {path for path in turn if path in self.arriving or path in held}
+        paths = sorted(named | known)  # the order in which they are entered, if they have settled
+        some = {path: self.arriving[path] for path in paths if path in self.arriving}
         if paths:
             self._settle(some, self._look_at(paths), now_s)
         if turn:
