@@ -13,6 +13,7 @@ from cli_project import Project
 from clock import NOON, MovedClock
 from ds_flow.core.states import Cause
 from ds_flow.settings.load import load_settings
+from ds_flow.upkeep.child import Child
 from ds_flow.upkeep.retention import DONE
 from ds_flow.upkeep.upkeep import ALERT_SECONDS, LOOK_SECONDS, Upkeep
 from project import Project as RealProject
@@ -227,3 +228,15 @@ def test_a_refused_reload_is_told_by_the_daemon(tmp_path: Path) -> None:
     (alert,) = map(json.loads, (project.root / "told").read_text().splitlines())
     assert alert["kind"] == "settings.refused"
     assert "nonsense" in alert["examples"][0]
+
+
+def test_a_process_that_hangs_does_not_keep_the_daemon_from_its_end(project: Project) -> None:
+    child = Child()
+    child.start(project.settings, "gc")
+    process = child._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    state = Path(f"/proc/{process.pid}/stat")
+    until("it was stopped", lambda: ") T " in state.read_text())
+    child.close()
+    until("it was killed", lambda: process.poll() == -signal.SIGKILL)

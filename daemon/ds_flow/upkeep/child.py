@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -15,6 +15,7 @@ from ds_flow.settings import Settings
 from ds_flow.system import open_private
 from ds_flow.work import make_root
 
+LAST_SECONDS = 5.0  # for one that is ended with the daemon
 LAST_WORDS = 300  # characters of what it said that are kept
 _COMMAND = "import sys; from ds_flow.cli import main; sys.exit(main())"
 
@@ -56,10 +57,12 @@ class Child:
             self._process.kill()
 
     def close(self) -> None:
-        """End it, and wait for that."""
+        """End it, and wait for that; but not for one that hangs on a disk and cannot be killed."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LAST_SECONDS)
+            self._process.kill()  # which does nothing to one that has ended
 
 
 def last_words(said: IO[bytes], characters: int) -> str:
