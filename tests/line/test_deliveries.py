@@ -26,6 +26,7 @@ from ds_flow.upkeep.alert_text import text_of
 from ds_flow.upkeep.deliveries import HAND_OVER, LOCKS, MOST_AT_ONCE, Deliverer
 from ds_flow.views.health import problems
 from ds_flow.views.metrics import metrics_text
+from ds_flow.work.root import make_root
 from project import until
 from samples import BATCH, OTHER_BATCH
 
@@ -150,6 +151,22 @@ def test_why_a_command_failed_is_said_in_plain_words(
     publish(project, "1001")
     work(deliverer, project, chosen, clock)
     assert row_of(project).reason == why
+
+
+def test_a_fault_of_the_host_that_keeps_a_command_from_its_start_is_a_failure_that_is_told(
+    project: Project, deliverer: Deliverer, clock: MovedClock
+) -> None:
+    chosen = use(project, TAKE)
+    publish(project, "1001")
+    locks = make_root(chosen.output_dir) / LOCKS
+    locks.write_text("no folder")
+    work(deliverer, project, chosen, clock)
+    assert row_of(project).reason.startswith("it cannot be started: ")
+    assert "File exists" in row_of(project).reason
+    locks.unlink()
+    clock.elapsed_s += 3600
+    work(deliverer, project, chosen, clock)
+    assert row_of(project).state == DeliveryState.DONE
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_of_its_processes(

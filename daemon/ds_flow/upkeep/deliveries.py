@@ -150,7 +150,16 @@ def _start(settings: Settings, row: DeliveryRow) -> Going:
     manifest = settings.output_dir / manifest_name(row.run_id)
     if not manifest.exists():
         return Going(row, why=f"its manifest is gone: {manifest}")
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - read and closed at its end
+    try:
+        return Going(row, *_started(settings, row, manifest))
+    except (OSError, ValueError) as error:
+        return Going(row, why=f"it cannot be started: {error}")
+
+
+def _started(
+    settings: Settings, row: DeliveryRow, manifest: Path
+) -> "tuple[subprocess.Popen[bytes], IO[bytes]]":
+    """Its process, and where that says why it failed. Raises OSError, ValueError."""
     words = [*program_of(json.loads(row.command), "local"), str(manifest)]
     limit_s = settings.publish.limit_minutes * 60
     key = sha256(row.command.encode()).hexdigest()[:8]
@@ -158,6 +167,7 @@ def _start(settings: Settings, row: DeliveryRow) -> Going:
     locks.mkdir(exist_ok=True)
     own = {"DS_FLOW_CONFIG": str(settings.file), RUN_ID: row.run_id}
     log_file = delivery_log(settings.log_dir, row.run_id, row.command)
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - read and closed at its end
     try:
         process = subprocess.Popen(
             [*PYTHON, str(HAND_OVER), str(log_file), str(locks / key), str(limit_s), *words],
@@ -168,7 +178,7 @@ def _start(settings: Settings, row: DeliveryRow) -> Going:
             env={**settings.dotenv, **settings.inherited(os.environ), **own},
             process_group=0,
         )
-    except (OSError, ValueError) as error:
+    except BaseException:
         said.close()
-        return Going(row, why=f"it cannot be started: {error}")
-    return Going(row, process, said)
+        raise
+    return process, said
