@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from backends import Place, local_forks
+from ds_flow.core import FailureClass
 from ds_flow.dispatch import local, local_jobs, trim_logs
-from ds_flow.dispatch.exit_codes import LIMIT_EXIT_CODE
+from ds_flow.dispatch.exit_codes import LIMIT_EXIT_CODE, RUN_LIMIT_REACHED
 from ds_flow.dispatch.rounds import Round, open_round
 from ds_flow.system import fork
 from project import until
@@ -54,6 +55,23 @@ def test_a_round_that_another_process_holds_is_not_handed_over_again(tmp_path: P
     assert not (batch_round.folder / "handed_over").exists()
     assert local.submit(batch_round)
     until("its job ran", (tmp_path / "ran").exists)
+
+
+@pytest.mark.parametrize(
+    ("took_s", "failure", "reason"),
+    [(10, FailureClass.LIMIT, RUN_LIMIT_REACHED), (-10, FailureClass.KILLED, "killed by SIGKILL")],
+)
+def test_a_job_that_only_a_kill_has_ended_at_its_limit_has_reached_that(
+    tmp_path: Path, took_s: int, failure: FailureClass, reason: str
+) -> None:
+    batch_round = opened(tmp_path, "true")
+    took_s += int(60 * batch_round.jobs[0].limit_minutes)
+    (batch_round.folder / "1.claim").write_text("host 1 1000000000\n")
+    (batch_round.folder / "1.exit").write_text(f"137 {1000000000 + took_s}\n")
+
+    report = local.ask(batch_round, [1])[1]
+
+    assert (report.failure, report.reason) == (failure, reason)
 
 
 def test_the_child_that_runs_a_round_holds_no_stream_of_its_caller(tmp_path: Path) -> None:

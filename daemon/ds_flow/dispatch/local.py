@@ -5,14 +5,18 @@ Jobs of programs that this process has imported are forks of it (`local_jobs`).
 
 import fcntl
 import os
+import signal
 import subprocess
 from collections.abc import Collection
+from datetime import datetime
 
 from ds_flow.core import JobState
-from ds_flow.dispatch.exit_codes import NO_EXIT_CODE, of_exit_code
+from ds_flow.dispatch.exit_codes import LIMIT_EXIT_CODE, NO_EXIT_CODE, of_exit_code
 from ds_flow.dispatch.local_jobs import can_fork, fork_jobs, note_runner
 from ds_flow.dispatch.rounds import RUN_JOB, JobSpec, Report, Round
 from ds_flow.system import open_private
+
+KILLED = 128 + signal.SIGKILL
 
 poll_seconds = (0.02, 1.0)
 
@@ -71,7 +75,21 @@ def _report(batch_round: Round, index: int, *, alive: bool) -> Report:
     if ended is None and alive:
         is_claimed = batch_round.claim_of(index) is not None
         return Report(state=JobState.RUNNING if is_claimed else JobState.PENDING)
-    return Report.of_end(NO_EXIT_CODE if ended is None else of_exit_code(ended[0]))
+    if ended is None:
+        return Report.of_end(NO_EXIT_CODE)
+    code, ended_at = ended
+    if code == KILLED and _was_over_limit(batch_round, index, ended_at):
+        code = LIMIT_EXIT_CODE
+    return Report.of_end(of_exit_code(code))
+
+
+def _was_over_limit(batch_round: Round, index: int, ended_at: str) -> bool:
+    """Whether a job outlived its limit. timeout(1) kills one that ignores SIGTERM."""
+    claim = batch_round.claim_of(index)
+    if claim is None or batch_round.starved(index):
+        return False
+    took = datetime.fromisoformat(ended_at) - datetime.fromisoformat(claim[2])
+    return took.total_seconds() >= 60 * batch_round.jobs[index - 1].limit_minutes
 
 
 def cancel(batch_round: Round) -> bool:
