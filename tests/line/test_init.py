@@ -7,6 +7,7 @@ import pytest
 
 from ds_flow.cli.commands import init
 from ds_flow.cli.main import main
+from ds_flow.core import SettingsError
 from ds_flow.settings import load_settings
 
 FILES = {".env.example", ".gitignore", "config/settings.yaml", "flows/transforms.py"}
@@ -63,6 +64,23 @@ def test_an_odd_name_gives_a_project_a_name_that_settings_take(tmp_path: Path) -
     for name in ("-", "Prüfungen", "x" * 200, "a'b\"c: #"):
         init.make_project(tmp_path / name)
         assert load_settings(tmp_path / name / "config" / "settings.yaml", {}).project_name
+
+
+@pytest.mark.parametrize("name", ["marks [old]", "a*", "why?", "two\nlines", "latin\udce9"])
+def test_a_folder_whose_name_a_pattern_cannot_begin_with_is_refused(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / name
+
+    assert main(["init", str(folder)]) == 1
+
+    assert "rename that folder" in capsys.readouterr().err
+    assert not folder.exists()
+    (tmp_path / "made").mkdir()
+    init.make_project(tmp_path / "made")
+    (tmp_path / "made").rename(folder)
+    with pytest.raises(SettingsError, match=r"paths.input_pattern: .*rename that folder$"):
+        load_settings(folder / "config" / "settings.yaml", {})
 
 
 def test_its_settings_say_what_the_defaults_are(tmp_path: Path) -> None:

@@ -36,7 +36,15 @@ from ds_flow.core.families import (
     shapes_of,
 )
 from ds_flow.core.formats import GZIP, PARQUET, WORKBOOK, ZSTD, format_of, stem_of
-from ds_flow.core.globs import RECEIPTS, RECEIPTS_MARK, TEMPORARY, example, matches, split
+from ds_flow.core.globs import (
+    RECEIPTS,
+    RECEIPTS_MARK,
+    TEMPORARY,
+    example,
+    matches,
+    root_problem,
+    split,
+)
 from ds_flow.core.manifest import (
     Drifted,
     Input,
@@ -291,6 +299,7 @@ __all__ = [
     "printable",
     "program_of",
     "python_on",
+    "root_problem",
     "says_no_room",
     "seconds_until_due",
     "sentence",

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from ds_flow.core.paths import escape, is_hostile
+
 TEMPORARY = re.compile(
     r"\..*|.*~|~\$.*|.*\.(tmp|part|filepart|crdownload|swp)", re.DOTALL | re.IGNORECASE
 )
@@ -26,6 +28,17 @@ def split(pattern: str) -> tuple[str, list[str]]:
     wild = (n for n, name in enumerate(names[:-1]) if _WILD.search(name))
     first = next(wild, len(names) - 1)
     return "/".join(names[:first]) or "/", names[first:]
+
+
+def root_problem(root: str) -> str:
+    """Why no pattern can begin with a project's folder; "" if one can."""
+    if is_hostile(root):
+        what = "control characters or undecodable bytes"
+    elif _WILD.search(root):
+        what = "*, ? or [, which patterns read as wildcards,"
+    else:
+        return ""
+    return f"the project's folder {escape(root)} has {what} in its path; rename that folder"
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ds_flow.core import CHECKOUT, STAGES, Marker, example, matches, split, stem_of
+from ds_flow.core import CHECKOUT, STAGES, Marker, example, matches, root_problem, split, stem_of
 from ds_flow.settings.resolved import Settings
 from ds_flow.settings.sources import Loc
 
@@ -26,6 +26,10 @@ def broken(settings: Settings, path: str | None) -> Iterator[Broken]:
 
     `path`: where the backends' programs must be; None for not checking that.
     """
+    root = str(settings.root)
+    if settings.pattern.startswith(f"{root}/") and (problem := root_problem(root)):
+        yield ("paths", "input_pattern"), problem
+        return
     yield from _outputs_outside_inbox(settings)
     yield from _inbox_apart(settings)
     yield from _kept_apart(settings)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ds_flow.cli.arguments import JSON, Arguments, argument
-from ds_flow.core import RequestError
+from ds_flow.core import RequestError, root_problem
 from ds_flow.system import DONE, put, put_document
 
 HELP = "make a new project: settings, folders and a transform"
@@ -76,6 +76,8 @@ def make_project(folder: Path) -> list[str]:
 
     Raises RequestError if something is there already. Nothing is ever written over.
     """
+    if problem := root_problem(str(folder.resolve())):
+        raise RequestError(problem)
     if folder.is_dir() and any(folder.iterdir()):
         raise RequestError(f"{folder} is not empty; name a new folder, or an empty one")
     if folder.exists() and not folder.is_dir():
