@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from csv_io.errors import TableError
 from csv_io.layout import Positions
-from csv_io.records import Records
+from csv_io.records import MAX_RECORD_BYTES, Records
 from csv_io.table import (
     PIECE_BYTES,
     TEXT,
@@ -26,6 +27,7 @@ from csv_io.table import (
 
 ANY_COLUMNS = 2**31
 MUST_QUOTE = '",\r\n'
+TAIL_BYTES = 2**16  # of a row, for its constants and the columns of other files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +66,27 @@ class TableWriter:
         self._rows = 0
         header = record(columns).encode()
         self._content.add(np.array([len(header)]), header)
+        self._refuse_long(np.array([len(header)]))
         self._append(header + tail(constants).encode())
 
     def write(self, rows: Rows) -> None:
-        """Append rows of text that have this file's columns in this order."""
+        """Append rows of text that have this file's columns in this order.
+
+        Raises:
+            TableError: a row is too long.
+        """
         if isinstance(rows, Lines):
-            self._content.add(np.diff(rows.bounds) - 1, rows.text.replace(b"\n", b""))
+            lengths = np.diff(rows.bounds) - 1
+            self._refuse_long(lengths)
+            self._content.add(lengths, rows.text.replace(b"\n", b""))
             self._append(rows.text.replace(b"\n", self._tail.encode()))
             self._rows += len(rows.bounds) - 1
             return
         cells = (quoted(as_text(column)) for column in rows.columns)
         lines = joined(*cells, by=",")
         for bounds, text in buffers(lines):
-            self._content.add(np.diff(bounds), text)
+            self._refuse_long(lengths := np.diff(bounds))
+            self._content.add(lengths, text)
         for _, text in buffers(joined(lines, self._tail, by="")):
             self._append(text)
         self._rows += rows.num_rows
@@ -90,6 +100,11 @@ class TableWriter:
             sha256=self._hash.hexdigest(),
             content_sha256=self._content.hexdigest(),
         )
+
+    def _refuse_long(self, lengths: Positions) -> None:
+        """Refuse a row that could not be read again, and would then stop a whole batch."""
+        if lengths.max(initial=0) > MAX_RECORD_BYTES - TAIL_BYTES:
+            raise TableError(f"a row to publish has over {MAX_RECORD_BYTES // 2**20} MB")
 
     def _append(self, text: bytes | memoryview) -> None:
         self._hash.update(text)

@@ -12,12 +12,14 @@ from typing import cast
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from csv_io.errors import TableError
 from csv_io.table import to_text
 from ds_flow.core import CHECKOUT, InputError, SettingsError, hides, is_disk_error
 from steps.user_code import OwnCode, kind_of, said
 
+NUL = "\0"
 APPENDED = ("processed_at", "source_file", "tag")
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
@@ -130,6 +132,14 @@ def _apply(
         raise TransformError(
             f"the transform returned something that is not a table: {told(error)}"
         ) from error
+    _refuse_unpublishable(table)
+    return table
+
+
+def _refuse_unpublishable(table: pa.Table) -> None:
+    """Refuse names that are taken, and NUL bytes: the steps that follow read no file with one."""
     if taken := set(APPENDED).intersection(table.column_names):
         raise TransformError(f"the transform returned a column {min(taken)!r}; the name is taken")
-    return table
+    for name, cells in zip(table.column_names, table.columns, strict=True):
+        if NUL in name or pc.any(pc.match_substring(cells, NUL)).as_py():
+            raise TransformError(f"the transform returned a NUL byte in column {name!r}")

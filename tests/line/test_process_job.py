@@ -1001,6 +1001,11 @@ def test_a_secret_in_an_exception_is_masked(
         ),
         ("return frame.iloc[:, :0]", "there is no column"),
         ("return frame.assign(tag='x')", "the transform returned a column 'tag'"),
+        (
+            r"return frame.assign(odd=['\0'] + [''] * (len(frame) - 1))",
+            "the transform returned a NUL byte in column 'odd'",
+        ),
+        (r"return frame.rename(columns={'name': 'a\0'})", "a NUL byte in column 'a\\x00'"),
         ("return frame.assign(x=chr(0xD800))", "UnicodeEncodeError"),
     ],
 )
@@ -1014,6 +1019,21 @@ def test_a_transform_that_returns_no_table_has_raised(
     assert aside.cause == "raised"
     assert reason in aside.reason
     assert "\n" not in aside.reason
+    assert project.tables() == []
+
+
+@pytest.mark.parametrize(
+    "body", ["frame.assign(long='\"' * 2**23)", "frame.rename(columns={'name': 'x' * 2**24})"]
+)
+def test_a_row_that_later_steps_could_not_read_is_not_published(
+    project: PlannedBatch, body: str
+) -> None:
+    project.put("student_a.csv", GOOD)
+    project.code(f"def transform(frame):\n    return {body}\n")
+
+    assert project.run() == 0
+
+    assert project.aside("student_a.csv").reason == "a row to publish has over 16 MB"
     assert project.tables() == []
 
 
