@@ -18,6 +18,7 @@ PIECE_BYTES, BLOCK_BYTES = 2**14, 2**18
 REFERENCE = re.compile("([A-Z]{1,3})[0-9]+")
 INDEX = re.compile("[0-9]{1,9}")
 LETTERS = 26
+SAVE_IT = "open it in Excel, and save it"
 
 
 def workbook_text(
@@ -156,11 +157,11 @@ class Rows:
     def _cell_text(self) -> str:
         if self._kind == "inlineStr":
             return self._text.taken()
-        if not self._value and self._kind != "str":
-            if self._has_formula:
-                raise TableError("a formula without a value; open it in Excel, and save it")
-            return ""
         value = self._value or ""
+        if self._has_formula:
+            self._refuse_uncalculated(value)
+        if not value:
+            return ""
         match self._kind:
             case "s":
                 return self._book.texts[_index(value)]
@@ -171,6 +172,12 @@ class Rows:
             case "e" | "d":
                 return value
         return self._number_text(value.strip())
+
+    def _refuse_uncalculated(self, value: str) -> None:
+        if not value and self._kind != "str":
+            raise TableError(f"a formula without a value; {SAVE_IT}")
+        if value == "0" and self._kind == "n" and not self._book.is_calculated:
+            raise TableError(f"a formula that was never calculated; {SAVE_IT}")
 
     def _number_text(self, raw: str) -> str:
         formats = self._book.formats

@@ -44,6 +44,7 @@ class Workbook:
 
     archive: Archive
     since_1904: bool = False
+    is_calculated: bool = True  # else some writers have put 0 for the value of each formula
     sheets: list[Sheet] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     formats: list[tuple[Kind, str]] = field(default_factory=list)  # with its template; by style
@@ -123,6 +124,8 @@ def read_sheets(book: Workbook, part: str, parts: Mapping[str, tuple[str, str]])
     def begin(tag: str, given: Mapping[str, str]) -> None:
         if tag == "workbookPr":
             book.since_1904 = given.get("date1904") in {"1", "true"}
+        elif tag == "calcPr":
+            book.is_calculated = given.get("fullCalcOnLoad") not in {"1", "true"}
         elif tag == "sheet":
             ref = next((value for key, value in given.items() if key.endswith("}id")), "")
             kind, where = parts.get(ref, ("", ""))

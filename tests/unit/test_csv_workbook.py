@@ -351,6 +351,23 @@ def test_a_sheet_that_contradicts_itself_is_refused(
     assert reason in str(error.value)
 
 
+@pytest.mark.parametrize("style", ["0", "1"])
+def test_a_zero_of_a_writer_that_leaves_all_formulas_to_excel_is_refused(
+    tmp_path: Path, style: str
+) -> None:
+    def found(inner: str, *, is_calculated: bool) -> str:
+        told = f'<calcPr calcId="124519" fullCalcOnLoad="{int(not is_calculated)}"/>'
+        return text_of(tmp_path, inner, properties=told, formats=("0.00",))
+
+    zero = f'<c s="{style}"><f>SUM(B1:B9)</f><v>0</v></c>'
+
+    assert found(zero, is_calculated=True) == "0"
+    assert found("<c><v>0</v></c>", is_calculated=False) == "0"
+    assert found("<c><f>1+1</f><v>2</v></c>", is_calculated=False) == "2"  # it was told the value
+    with pytest.raises(TableError, match="cell A2: a formula that was never calculated; open it"):
+        found(zero, is_calculated=False)
+
+
 OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (
         lambda path: path.write_bytes(b"a,b\n1,2\n"),
