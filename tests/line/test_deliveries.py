@@ -506,6 +506,21 @@ def test_a_killed_helper_is_a_failure_like_any_other(
     assert row_of(project).reason == "exit code -9"
 
 
+def test_a_command_dies_with_its_killed_helper(
+    project: Project, deliverer: Deliverer, clock: MovedClock
+) -> None:
+    """So none is there when the next one starts, also if the daemon is killed with its helper."""
+    chosen = use(project, ["sh", "-c", "echo $$ > pid; mv pid its_pid; exec sleep 1000"])
+    publish(project, "1001")
+    deliverer.keep(chosen, project.ledger, clock.now())
+    until("it had begun", (project.root / "its_pid").exists)
+    (going,) = deliverer._going.values()
+    assert going.process is not None
+    going.process.send_signal(signal.SIGKILL)
+    pid = (project.root / "its_pid").read_text().strip()
+    until("it was gone", lambda: not is_alive(pid))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 @pytest.mark.parametrize(
     ("seconds", "why"),

@@ -6,6 +6,7 @@ holds: at its end, the daemon is gone. Why the command failed is said on standar
 A program of its own, started by its path, so that it imports nothing else of ds-flow.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -15,10 +16,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 
 MOST_BYTES = 2**18  # of one try's output that are kept
 LOG_BYTES = 2**20  # a log that is longer is begun anew
 LAST_WORDS = 300  # bytes of output that a reason tells
+PR_SET_PDEATHSIG = 1  # prctl(2)
 CUT = b"\n... the rest of the output is left out\n"
 
 
@@ -64,6 +67,7 @@ def main(log: str, lock: str, seconds: str, *command: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
+            preexec_fn=partial(_die_with, ctypes.CDLL(None), os.getpid()),  # noqa: PLW1509 - no threads
         )
     except OSError as error:
         why = _not_started(command[0], error)
@@ -71,6 +75,13 @@ def main(log: str, lock: str, seconds: str, *command: str) -> str:
         why = _watch(child, output, float(seconds))
     output.put(f"--- {why or 'done'}\n".encode())
     return why
+
+
+def _die_with(libc: ctypes.CDLL, helper: int) -> None:
+    """Have this process killed when the helper dies, so that no second one ever runs beside it."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != helper:
+        os._exit(1)
 
 
 def _not_started(program: str, error: OSError) -> str:
