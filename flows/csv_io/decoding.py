@@ -115,7 +115,7 @@ class Decoder:
             if not marked.startswith(told.removesuffix("-sig")):
                 self.notes.append(f"read as {marked}, by its byte order mark, not as {told}")
                 self.encoding = marked
-        elif not told.startswith(("utf-16", "utf-32")) and (guess := unmarked_utf16(start)):
+        elif (guess := unmarked_utf16(start)) and guess != told and told[:6] != "utf-32":
             raise WrongEncodingError(f"it looks like {guess} without a byte order mark")
 
 

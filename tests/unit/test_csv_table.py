@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from csv_io.decoding import unmarked_utf16
 from csv_io.dialect import sniffed
-from csv_io.errors import TableError
+from csv_io.errors import TableError, WrongEncodingError
 from csv_io.records import MAX_COLUMNS, MAX_RECORD_BYTES, Records
 from csv_io.table import (
     BLOCK_BYTES,
@@ -465,6 +465,16 @@ def test_text_in_another_encoding_than_the_set_one_is_refused() -> None:
         read("a,b\né,2\n".encode("latin-1"))
     with pytest.raises(TableError, match="it looks like utf-16-le without a byte order mark"):
         read("a,b\n1,2\n".encode("utf-16-le"))
+
+
+@pytest.mark.parametrize("delimiter", [",", "auto"])
+@pytest.mark.parametrize(("other", "told"), [("le", "be"), ("be", "le")])
+def test_utf16_in_the_other_order_of_bytes_is_in_another_encoding(
+    other: str, told: str, delimiter: str
+) -> None:
+    content = "a,b\n1,2\n".encode(f"utf-16-{other}")
+    with pytest.raises(WrongEncodingError, match=f"it looks like utf-16-{other} without a byte"):
+        read(content, delimiter, encoding=f"utf-16-{told}")
 
 
 def test_a_record_without_end_is_refused_before_it_fills_the_memory() -> None:
