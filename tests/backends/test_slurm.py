@@ -657,6 +657,22 @@ def test_check_names_the_reason_for_which_its_probe_job_is_pending(bench: Bench)
     until("it was ended", lambda: not bench.slurm.live())
 
 
+def test_a_check_that_is_ended_leaves_no_probe_job_in_the_queue(bench: Bench) -> None:
+    settings = settings_for(bench.folder, extra=["--hold"])
+    checking = threading.get_ident()
+
+    def end_it() -> None:
+        until("its probe job waits", bench.slurm.live)
+        signal.pthread_kill(checking, signal.SIGINT)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(end_it)
+        with pytest.raises(KeyboardInterrupt):
+            probe_job.probe(settings, "combine")
+
+    until("it was ended", lambda: not bench.slurm.live())
+
+
 @pytest.mark.exhaustive
 def test_check_and_status_say_that_slurm_does_not_answer(tmp_path: Path) -> None:
     with started(tmp_path) as bench:
