@@ -49,6 +49,14 @@ def running() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """A test that failed leaves its container, whose name the next one needs."""
+    yield
+    for name in names_of(ROUND):
+        docker("rm", "--force", name)
+
+
 @pytest.fixture
 def place() -> Place:
     return Place(executor="docker", image=small_image(), site=site())
@@ -308,7 +316,8 @@ def test_an_engine_that_says_late_that_memory_ran_out_is_asked_once_more(
     backend = replace(place, site=site(command=str(program))).backend()
     batch_round = opened(stage, replace(shell(f"{FILL} {then}"), memory_mb=24))
     until("it began", lambda: backend.submit(batch_round))
-    assert docker("wait", f"{batch_round.name}-1") == ("1" if then else "137")
+    code = docker("wait", f"{batch_round.name}-1")
+    assert code == "137" or (then and code == "1")  # the kernel may choose the shell
 
     looks = [backend.ask(batch_round, [1])[1].state for _ in range(2)]
     (tmp_path / "said").touch()
