@@ -113,6 +113,12 @@ def power(monkeypatch: pytest.MonkeyPatch) -> Power:
 
 
 @pytest.fixture
+def forks_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs fork, also where all other tests are told to do without: forks are the subject."""
+    monkeypatch.delenv("DS_FLOW_RUN__FORK", raising=False)
+
+
+@pytest.fixture
 def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local jobs of the flow are forks, as in a run. A new interpreter would take much longer."""
     from steps import align_job, process_job

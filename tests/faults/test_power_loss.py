@@ -17,7 +17,8 @@ MOMENTS = [
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recording, Journal]]:
     folder = tmp_path_factory.mktemp("power")
-    with stage(folder) as (project, journal):
+    with pytest.MonkeyPatch.context() as patched, stage(folder) as (project, journal):
+        patched.delenv("DS_FLOW_RUN__FORK", raising=False)  # the moments are those of forks
         yield Recording(project, folder / "store"), journal
 
 

@@ -28,6 +28,8 @@ from pretended import PretendedRuns
 from project import Project, table, until
 from samples import settled
 
+pytestmark = pytest.mark.usefixtures("forks_allowed")
+
 TEAM = """
 import os
 def transform(frame):

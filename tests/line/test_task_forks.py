@@ -18,6 +18,8 @@ from project import Project, table, until
 from steps import task_forks
 from steps.jobs import STEPS
 
+pytestmark = pytest.mark.usefixtures("forks_allowed")
+
 FORKS = {"ds-flow-task", "ds-flow-job"}
 RANDOM = """
 import random
