@@ -158,6 +158,7 @@ def test_the_memory_asked_for_grows_within_an_attempt_and_no_further_in_later_on
     assert asked == [400, 600, 900, 900, 900, 900]
 
 
+@pytest.mark.exhaustive
 def test_a_round_holds_only_what_has_not_succeeded(
     run: Run, shell: Shell, counting: Shell, stage: Path, tmp_path: Path, ran: Ran
 ) -> None:

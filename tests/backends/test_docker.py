@@ -264,6 +264,7 @@ def test_inputs_below_the_written_folder_stay_read_only(
 FILL = "set -o pipefail; head -c 60000000 /dev/zero | tail -c 50000000 >/dev/null"
 
 
+@pytest.mark.exhaustive
 def test_too_little_memory_is_told_apart_and_given(place: Place, stage: Path, shell: Shell) -> None:
     roomy = replace(place.site, memory_factor=16)
 

@@ -657,6 +657,7 @@ def test_check_names_the_reason_for_which_its_probe_job_is_pending(bench: Bench)
     until("it was ended", lambda: not bench.slurm.live())
 
 
+@pytest.mark.exhaustive
 def test_a_check_that_is_ended_leaves_no_probe_job_in_the_queue(bench: Bench) -> None:
     settings = settings_for(bench.folder, extra=["--hold"])
     checking = threading.get_ident()

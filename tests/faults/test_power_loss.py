@@ -23,6 +23,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recordi
 
 
 @pytest.mark.parametrize(("line", "way"), MOMENTS)
+@pytest.mark.exhaustive
 def test_a_power_loss_costs_nothing_that_was_promised(
     recorded: tuple[Recording, Journal], line: str, way: str
 ) -> None:

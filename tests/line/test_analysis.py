@@ -173,6 +173,7 @@ def failed(saved: Path) -> Iterator[Project]:
     shutil.rmtree(root)
 
 
+@pytest.mark.exhaustive
 def test_an_analysis_is_done_again_over_what_was_published(failed: Project) -> None:
     (run,) = failed.runs()
     run_id = str(run.run_id)

@@ -254,6 +254,7 @@ HANGS = "import os, signal\nopen('pid', 'w').write(str(os.getpid()))\nsignal.pau
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.exhaustive
 def test_a_check_that_is_ended_ends_what_it_has_started(
     project: Project, root: Path, number: signal.Signals
 ) -> None:

@@ -940,6 +940,7 @@ def test_once_ends_with_1_while_the_inbox_is_lost(project: Project) -> None:
     assert b"ds-flow: inbox " in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_once_says_what_came_of_it(project: Project) -> None:
     def once(*argv: str) -> tuple[int, str]:
         done = subprocess.run(command(project, *argv), check=False, capture_output=True, text=True)

@@ -612,6 +612,7 @@ def nights(since: datetime, until: datetime) -> list[datetime]:
 
 @settings(max_examples=30)
 @given(st.lists(steps, min_size=300, max_size=700))
+@pytest.mark.exhaustive
 def test_whenever_somebody_looks_each_night_was_done_once_or_caught_up_once(
     looks: list[float],
 ) -> None:

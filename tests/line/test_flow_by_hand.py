@@ -112,6 +112,7 @@ def test_a_failed_run_publishes_nothing_and_its_resumption_everything_once(
 
 
 @pytest.mark.usefixtures("resumed")
+@pytest.mark.exhaustive
 def test_a_resumption_of_what_is_published_says_by_which_run(project: Project) -> None:
     published = project.manifests()[0].run_id
     before = project.names()

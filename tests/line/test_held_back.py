@@ -39,6 +39,7 @@ def held_back(project: Project) -> list[str]:
         return [one.detail for one in read.events("data/student_a.csv") if "held" in one.kind]
 
 
+@pytest.mark.exhaustive
 def test_a_transform_that_cannot_be_loaded_holds_its_batch_back_until_it_is_mended(
     project: Project,
 ) -> None:

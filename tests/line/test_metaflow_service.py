@@ -91,6 +91,7 @@ def ask_client(service: Service, run: str, home: Path) -> dict[str, Any]:
 # --------------------------------------------------------------------------- what appears
 
 
+@pytest.mark.exhaustive
 def test_a_run_appears_at_the_service_as_metaflows_own_client_reads_it(
     project: Project, tmp_path: Path
 ) -> None:

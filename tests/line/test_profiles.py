@@ -27,6 +27,7 @@ def shown(project: Project) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_a_run_describes_its_inputs_and_its_combined_file_and_shows_no_hidden_value(
     project: Project,
 ) -> None:

@@ -286,6 +286,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made.end_everything()
 
 
+@pytest.mark.exhaustive
 def test_a_column_that_was_renamed_is_told_wherever_people_look(project: Project) -> None:
     said = (
         "student_north: column `score` is missing; it was there in 2 of 2 files;"

@@ -186,6 +186,7 @@ def test_any_number_of_rows_can_be_asked_for(project: Project) -> None:
     ("number", "exit_code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
+@pytest.mark.exhaustive
 def test_an_interrupted_try_leaves_no_process_and_no_file(
     project: Project, number: signal.Signals, exit_code: int
 ) -> None:

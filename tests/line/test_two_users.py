@@ -73,6 +73,7 @@ def test_a_project_that_root_has_installed_is_whose_outputs_are(project: Project
     assert f"{project.out} belongs to #1234: {REFUSED}" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_root_works_in_a_project_of_its_own_whoever_drops_files(project: Project) -> None:
     give(project.inbox, OTHER)
     project.prefix = ()

@@ -123,6 +123,7 @@ def serving(start: Start, notices: socket.socket) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("is_changing", "why"), [(False, "open for writing"), (True, "changing")])
+@pytest.mark.exhaustive
 def test_once_says_for_which_file_it_waits(
     start: Start, chosen: Settings, *, is_changing: bool, why: str
 ) -> None:
