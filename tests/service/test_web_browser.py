@@ -137,7 +137,7 @@ def test_the_list_of_runs_is_that_of_runs(
         seen.go("/runs")
         assert [[*row[:3], *row[5:]] for row in seen.rows()] == expected
         seen.tab.get_by_label("State").select_option("failed")
-        seen.tab.get_by_role("button", name="Show").click()
+        seen.follow("button", "Show")
         assert [row[0] for row in seen.rows()] == ["102"]
 
 
@@ -203,7 +203,7 @@ def test_a_file_is_that_of_explain(
         for name in ("student_a.csv", HOSTILE):
             answer = printed("explain", name)
             seen.go("/files")
-            seen.tab.get_by_role("link", name=f"data/{name}", exact=True).click()
+            seen.follow("link", f"data/{name}")
             assert seen.texts(".lead") == [answer["verdict"]]
             events = [one["kind"] for one in reversed(answer["events"])]
             assert seen.texts(".events .kind") == events

@@ -57,6 +57,11 @@ class Seen:
         assert answer is not None
         assert answer.status == 200, address
 
+    def follow(self, role: Any, name: str) -> None:
+        """Click something that leads to another page, and wait for that."""
+        with self.tab.expect_navigation(timeout=0):
+            self.tab.get_by_role(role, name=name, exact=True).click()
+
     def texts(self, selector: str) -> list[str]:
         return [text.strip() for text in self.tab.locator(selector).all_inner_texts()]
 
