@@ -43,7 +43,7 @@ class Sets:
         return row is not None
 
     def is_claimed(self, selection: str) -> bool:
-        """Whether a batch that has not ended has a file of this set, be it for a rerun."""
+        """Whether a batch that has not ended, a rerun's too, has a file of this set."""
         row = self._store.row(
             "SELECT 1 FROM batch JOIN batch_file AS mine ON mine.batch_id = batch.id"
             " JOIN file ON file.id = mine.file_id JOIN file AS version ON version.path = file.path"
