@@ -165,7 +165,7 @@ class Admission:
         held = self.inbox.waiting.held
         named = self.inbox.named()
         if len(named) > LOOKS_A_TURN:  # the marker of a folder may name any number of files
-            self._to_look.extend(named & held.keys())
+            self._to_look.extend(sorted(named & held.keys()))
             named -= held.keys()
         turn = {self._to_look.popleft() for _ in range(min(LOOKS_A_TURN, len(self._to_look)))}
         known = {path for path in turn if path in self.arriving or path in held}
