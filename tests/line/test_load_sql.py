@@ -265,16 +265,18 @@ def test_a_large_run_is_loaded_in_bounded_memory(url: str, out: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_every_row_is_there_once_though_server_daemon_and_loader_die_in_the_middle(
-    tmp_path: Path,
-) -> None:
-    command = [str(SCRIPT), "--table", "students"]
+def loading(folder: Path, server: Postgres) -> real.Project:
+    """A project that hands each run over to the database."""
+    command = ["python3", str(SCRIPT), "--table", "students"]
+    project = real.Project(folder, publish={"then": [command], "retry_first_seconds": 0.2})
+    project.environment["SQL_URL"] = server.url
+    project.environment["DS_FLOW_RUN__INHERIT"] = '["SQL_URL"]'
+    return project
+
+
+def test_every_row_is_there_once_though_server_daemon_and_loader_die(tmp_path: Path) -> None:
     with postgres() as server:
-        project = real.Project(
-            tmp_path, publish={"then": [["python3", *command]], "retry_first_seconds": 0.2}
-        )
-        project.environment["SQL_URL"] = server.url
-        project.environment["DS_FLOW_RUN__INHERIT"] = '["SQL_URL"]'
+        project = loading(tmp_path, server)
         try:
             project.drop("student_a.csv", real.table("a"))
             project.start()

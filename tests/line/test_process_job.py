@@ -709,6 +709,22 @@ def test_a_file_that_is_gone_is_gone(project: PlannedBatch) -> None:
     ]
 
 
+def shard_of(root: Path, planned: PlannedFile) -> process_job.Shard:
+    """A job over one file of a project whose inbox is `data`."""
+    options = Options(
+        project_name="test",
+        root=str(root),
+        output_dir=str(root / "out"),
+        log_dir=str(root / "log"),
+        inbox=str(root / "data"),
+    )
+    plan = Plan(
+        batch="0123456789", trigger="rerun", formed_at="", files=(planned,), options=options
+    )
+    found = load(options.transform, root)
+    return process_job.Shard(plan, Results(root / "results"), found, "", OwnCode(root), {})
+
+
 def test_a_file_that_leaves_the_inbox_at_any_moment_is_read_all_the_same(
     tmp_path: Path,
 ) -> None:
@@ -722,19 +738,7 @@ def test_a_file_that_leaves_the_inbox_at_any_moment_is_read_all_the_same(
     )
     for folder in (inbox, archive):
         folder.mkdir(parents=True)
-    options = Options(
-        project_name="test",
-        root=str(tmp_path),
-        output_dir=str(tmp_path / "out"),
-        log_dir=str(tmp_path / "log"),
-        inbox=str(inbox),
-    )
-    plan = Plan(
-        batch="0123456789", trigger="rerun", formed_at="", files=(planned,), options=options
-    )
-    results = Results(tmp_path / "results")
-    found = load(options.transform, tmp_path)
-    shard = process_job.Shard(plan, results, found, "", OwnCode(tmp_path), {})
+    shard = shard_of(tmp_path, planned)
 
     def prepare() -> None:
         (archive / "student_a.csv").unlink(missing_ok=True)
