@@ -486,6 +486,32 @@ def test_after_any_death_the_same_container_is_found_and_used(
     assert names_of(ROUND) == []
 
 
+def test_a_container_that_a_slow_engine_is_still_making_is_waited_for(
+    place: Place, stage: Path, shell: Shell, tmp_path: Path
+) -> None:
+    program = tmp_path / "slow-docker"
+    program.write_text(f"""#!/bin/sh
+cd {tmp_path}
+case "$1 $2" in
+"container inspect") [ -e made ] || {{ echo "Error: No such container: $3" >&2; exit 1; }} ;;
+"run "*) [ -e asked ] || {{ touch asked; docker "$@"; echo "i/o timeout" >&2; exit 1; }} ;;
+esac
+exec docker "$@"
+""")
+    program.chmod(0o755)
+    backend = replace(place, site=site(command=str(program))).backend()
+    batch_round = opened(stage, shell(f"echo ran >> {tmp_path}/ran"))
+
+    looks = [backend.submit(batch_round) for _ in range(3)]
+    (tmp_path / "made").touch()
+
+    assert looks == [False] * 3
+    assert backend.submit(batch_round)
+    until("it ended", lambda: backend.ask(batch_round, [1])[1].state == JobState.SUCCEEDED)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert backend.release(batch_round)
+
+
 def test_a_container_that_nobody_lived_to_start_is_started(
     place: Place, stage: Path, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ds_flow.core.errors import DispatchError
 from ds_flow.core.plan import DockerSite
 from ds_flow.dispatch.docker import texts
 from ds_flow.dispatch.docker.backend import Docker
@@ -26,6 +27,15 @@ CONTAINER = Container(
     error="",
     started_s=1.0,
     ended_s=2.0,
+)
+TAKEN_SAYS_DOCKER = (  # 28.2
+    'docker: Error response from daemon: Conflict. The container name "/name-1" is already in use'
+    ' by container "abc68e". You have to remove (or rename) that container to be able to reuse'
+    " that name."
+)
+TAKEN_SAYS_PODMAN = (  # 4.3
+    'Error: creating container storage: the container name "name-1" is already in use by abc68e.'
+    " You have to remove that container to be able to reuse that name: that name is already in use"
 )
 
 
@@ -88,6 +98,28 @@ def test_a_container_that_was_asked_for_just_now_may_still_come(
     assert not backend(knows_none).cancel(batch_round)
     os.utime(asked, (0, 0))
     assert backend(knows_none).cancel(batch_round)
+
+
+@pytest.mark.parametrize("taken", [TAKEN_SAYS_DOCKER, TAKEN_SAYS_PODMAN])
+def test_a_name_whose_container_never_shows_is_not_waited_for_without_end(
+    batch_round: Round, tmp_path: Path, taken: str
+) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text(f"""#!/bin/sh
+case "$1" in
+image) echo '[{{"Id": "sha256:1", "RepoDigests": []}}]' ;;
+container) echo "Error: No such container: $3" >&2; exit 1 ;;
+run) echo '{taken}' >&2; exit 125 ;;
+esac
+""")
+    engine.chmod(0o755)
+    patient, impatient = backend(engine), backend(engine)
+    impatient.client.site = replace(impatient.client.site, unknown_minutes=0)
+
+    assert [patient.submit(batch_round) for _ in range(2)] == [False] * 2
+    assert not impatient.submit(batch_round)
+    with pytest.raises(DispatchError, match="is already in use"):
+        impatient.submit(batch_round)
 
 
 def test_an_engine_that_answers_too_late_is_silent(batch_round: Round, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Docker:
 
     client: DockerClient
     _is_waiting: bool = False  # some jobs wait for others to end
-    _seen_s: dict[tuple[str, str], float] = field(default_factory=dict)  # first, by id and status
+    _seen_s: dict[tuple[str, str], float] = field(default_factory=dict)  # first, with its status
 
     @property
     def poll_seconds(self) -> tuple[float, float]:
@@ -81,10 +81,20 @@ class Docker:
         if answer.exit_code == 0:
             handover.put_container(index, answer.out.split()[-1])
         elif not self._find(handover, index):  # it may exist, although it could not be started
+            name = texts.name_of(handover.batch_round, index)
+            if texts.NAME_TAKEN.search(answer.err) and not self._is_overdue(name):
+                return
             handover.forget_asked(index)
             why = texts.refusal(" ".join(answer.err.split()))
-            name = texts.name_of(handover.batch_round, index)
             raise DispatchError(f"{self.client.site.command} refused {name}: {why}")
+
+    def _is_overdue(self, name: str) -> bool:
+        """Whether a name has been taken for too long by a container that does not show.
+
+        A slow engine takes the name first. The container shows when it is made, which may be after
+        the call that asked for it has run out of time.
+        """
+        return self._is_so_for(name, "taken", self.client.site.unknown_minutes * 60)
 
     def _run_command(self, handover: Handover, index: int) -> list[str]:
         batch_round = handover.batch_round
@@ -158,7 +168,7 @@ class Docker:
     def _follow_new(self, handover: Handover, index: int, container: Container) -> None:
         """Start a container whose creator died before starting it, after a grace time."""
         error = container.error
-        if not error and self._is_so_for(container, START_GRACE_SECONDS):
+        if not error and self._is_so_for(container.id, container.status, START_GRACE_SECONDS):
             answer = self.client.call("start", container.id)
             error = answer.text if answer.exit_code else ""
         if error:
@@ -167,13 +177,13 @@ class Docker:
     def _follow_ended(self, handover: Handover, index: int, container: Container) -> None:
         """Record an end. Of a failed one the engine may say a moment later that memory ran out."""
         has_cause = container.exit_code == 0 or container.is_out_of_memory
-        if has_cause or self._is_so_for(container, CAUSE_GRACE_SECONDS):
+        if has_cause or self._is_so_for(container.id, container.status, CAUSE_GRACE_SECONDS):
             self._record(handover, index, container)
 
-    def _is_so_for(self, container: Container, seconds: float) -> bool:
-        """Whether a container has been seen in its state for longer than this."""
+    def _is_so_for(self, which: str, status: str, seconds: float) -> bool:
+        """Whether a container has been seen in this state for longer than this."""
         now_s = time.monotonic()
-        return now_s - self._seen_s.setdefault((container.id, container.status), now_s) > seconds
+        return now_s - self._seen_s.setdefault((which, status), now_s) > seconds
 
     def _report(
         self,

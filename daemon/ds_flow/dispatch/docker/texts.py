@@ -32,6 +32,7 @@ SILENT = re.compile(
 )
 ANSWERED = re.compile(r"error response from daemon", re.IGNORECASE)
 NOT_THERE = re.compile(r"no such (container|object|image)|image not known", re.IGNORECASE)
+NAME_TAKEN = re.compile(r"container name \S+ is already in use", re.IGNORECASE)
 NO_SPACE = re.compile(r"no space left|quota exceeded", re.IGNORECASE)
 LOST_EXIT_CODE = 255  # what the engine says of a container that ended while it was down itself
 
