@@ -59,12 +59,11 @@ for one in outputs:
         sys.exit("not the name of an output: " + ascii(one["name"]))
     sys.stdout.buffer.write("\0".join((one["name"], one["sha256"], "")).encode())
 '
-outputs=$(mktemp)
-trap 'rm -f -- "$part" "$outputs"' EXIT
-"$python" -I -c "$read_outputs" "$manifest" >"$outputs"
-while IFS= read -r -d '' name && IFS= read -r -d '' sha256; do
-    copy "$name" "$sha256"
-done <"$outputs"
+mapfile -d '' -t outputs < <("$python" -I -c "$read_outputs" "$manifest")
+wait "$!" # its failure is one here
+for ((i = 0; i < ${#outputs[@]}; i += 2)); do
+    copy "${outputs[i]}" "${outputs[i + 1]}"
+done
 sync -- "$target" # the outputs' names, before that of the manifest
 wanted=$(sha256sum <"$manifest" | cut -d ' ' -f 1) # also of a link, and a failure is one here
 copy "${manifest##*/}" "$wanted"

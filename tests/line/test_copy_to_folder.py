@@ -51,9 +51,11 @@ def sha256(path: Path) -> str:
 
 
 def copy(out: Path, target: Path, path: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the script where nothing can be left in a folder for temporary files."""
+    given = {"PATH": f"{path}:{os.environ['PATH']}", "TMPDIR": str(out / "no such folder")}
     return subprocess.run(
         ["bash", str(SCRIPT), str(target), str(out / "manifest_17.json")],
-        env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"},
+        env={**os.environ, **given},
         capture_output=True,
         text=True,
         check=False,
