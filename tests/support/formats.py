@@ -98,9 +98,9 @@ def gzip(content: bytes, *arguments: str) -> bytes:
 
 
 @functools.cache
-def office_home() -> str:
-    """A folder for the settings of LibreOffice, for this process."""
-    return tempfile.mkdtemp(prefix="ds-flow-office-")
+def office_home() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the settings of LibreOffice, which goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="ds-flow-office-")
 
 
 def converted(sources: Sequence[Path], kind: str, into: Path, reader: str = "") -> None:
@@ -109,7 +109,7 @@ def converted(sources: Sequence[Path], kind: str, into: Path, reader: str = "") 
         [
             "soffice",
             "--headless",
-            f"-env:UserInstallation=file://{office_home()}",
+            f"-env:UserInstallation=file://{office_home().name}",
             *([f"--infilter={reader}"] if reader else []),
             "--convert-to",
             kind,
