@@ -48,7 +48,7 @@ def publish(batch: Batch, manifest: Manifest, sources: Mapping[str, Path]) -> Ma
 
     1. Gather the outputs and the manifest in a folder, and sync them.
     2. Rename that folder to `committed`. This is the commit: it fails if one is there.
-    3. Deliver.
+    3. Reveal them.
     """
     if not is_committed(batch):
         _refuse_taken(batch.output_dir, [*sources, manifest_name(manifest.run_id)])
